@@ -1,0 +1,60 @@
+"""flowhelm: take the helm of pre-trained flow-matching and diffusion models.
+
+Everything here is loaded when it is first used, so that `flowhelm --help` need not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "flow": ("Flow", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
+    "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
+    "path": ("Ends",),
+    "rng": ("Noise",),
+    "solve": ("integrate", "invert", "rollout"),
+    "step": ("Diverged", "Reward", "Step", "Update", "run"),
+}
+_FOLDERS = ("grids", "guide", "inner", "metrics", "operators", "particles", "priors", "restore", "steer", "transition")
+
+__all__ = ["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from . import (
+        flow,
+        grids,
+        guide,
+        inner,
+        measure,
+        metrics,
+        operators,
+        particles,
+        path,
+        priors,
+        restore,
+        rng,
+        solve,
+        steer,
+        step,
+        transition,
+    )
+    from .flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
+    from .measure import Function, Linear, Measurement, Operator, simulate
+    from .path import Ends
+    from .rng import Noise
+    from .solve import integrate, invert, rollout
+    from .step import Diverged, Reward, Step, Update, run
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
+    if name in _FOLDERS or name in _HOME:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'flowhelm' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,343 @@
+"""Flow: what a prior is to every method. Two exact ones, Gaussian and mixture, are the reference of the tests."""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
+from .rng import Noise
+
+
+class Flow(abc.ABC):
+    """A prior: a velocity field whose flow carries a standard normal source (t = 0) to clean samples (t = 1).
+
+    Attributes:
+        path: how source and clean are mixed; see `flowhelm.path`.
+        shape: of one state, without the batch.
+        pixels: True if the state *is* the picture, so that a measurement's prox can act on it.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    pixels: bool
+
+    @abc.abstractmethod
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[d x_t / dt | x_t = x]: state `(b, *shape)` and time (0-dim float64 on the CPU, or `(b,)`) -> `(b, *shape)`."""
+
+    # encode and decode have no default: an inherited identity lets a wrapper forget the decoder without a word.
+    @abc.abstractmethod
+    def encode(self, image: Tensor) -> Tensor:
+        """Picture `(b, c, h, w)` in [-1, 1] -> clean state."""
+
+    @abc.abstractmethod
+    def decode(self, clean: Tensor) -> Tensor:
+        """Clean state -> picture `(b, c, h, w)`, nominally in [-1, 1] (never clamped); differentiable."""
+
+    def ends(self, x: Tensor, t: Tensor) -> Ends:
+        """E[source | x_t] and E[clean | x_t]: one evaluation of the network."""
+        return ends_from_velocity(self.path, self.velocity(x, t), x, t)
+
+    def times(self, steps: int) -> Tensor:
+        """The grid that suits this prior: `(steps + 1,)` float64 on the CPU, from 0 to 1. Uniform unless it says otherwise."""
+        if steps < 1:
+            raise ValueError(f"times: expected at least 1 step, got {steps}")
+        return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+    def source(self, noise: Noise) -> Tensor:
+        """A state at t = 0, one row per stream: `(rows, *shape)` float32 on the CPU."""
+        return noise(torch.empty(len(noise), *self.shape))
+
+    def as_denoiser(self) -> nn.Module:
+        """This prior as a deepinv denoiser: `denoiser(image in [0, 1], sigma in the same unit) -> image`. Pixel priors only."""
+        if not self.pixels:
+            raise ValueError(
+                "as_denoiser: expected a prior over pixels, got one with a decoder; deepinv works on pictures"
+            )
+        return Denoiser(self)
+
+
+class Pixels(Flow, abc.ABC):
+    """A flow whose state is the picture."""
+
+    pixels = True
+
+    def encode(self, image: Tensor) -> Tensor:
+        return image
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return clean
+
+
+class Wrapped(Flow, abc.ABC):
+    """A flow that edits another one, `self.flow`; it forwards everything but the velocity."""
+
+    flow: Flow
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        return self.flow.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.flow.shape
+
+    @property
+    def pixels(self) -> bool:  # type: ignore[override]
+        return self.flow.pixels
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.flow.encode(image)
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return self.flow.decode(clean)
+
+    def times(self, steps: int) -> Tensor:
+        return self.flow.times(steps)
+
+    def source(self, noise: Noise) -> Tensor:
+        return self.flow.source(noise)
+
+
+@dataclass(frozen=True, eq=False)
+class NetFlow(Pixels):
+    """A velocity network over pictures.
+
+    Args:
+        net: `net(x, t)` with x `(b, *shape)` and t `(b,)`, both in the network's dtype and on its device -> velocity.
+        shape: of one picture.
+
+    The state keeps its own dtype (float32); it is cast for the network and back. Time reaches the network as a tensor,
+    so a compiled network is compiled once for all times.
+    """
+
+    net: nn.Module
+    shape: tuple[int, ...]
+    path: Path = linear
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        weight = next(self.net.parameters(), x)
+        v = self.net(x.to(weight), t.to(weight).expand(len(x)))
+        return v.to(x)
+
+    def sized(self, height: int, width: int) -> NetFlow:
+        """The same prior for pictures of another size; for networks that take any."""
+        return replace(self, shape=(*self.shape[:-2], height, width))
+
+
+class Denoiser(nn.Module):
+    """A pixel prior seen as deepinv sees a denoiser. Range [0, 1] <-> [-1, 1] and noise level <-> time are converted here."""
+
+    def __init__(self, flow: Flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **_: object) -> Tensor:  # deepinv passes solver-specific extras
+        std = 2 * torch.as_tensor(sigma, dtype=torch.float64).flatten().expand(len(x))
+        t = time_at_snr(self.flow.path, 1 / std).to(x.device)
+        state = at(self.flow.path, t, x).alpha * (2 * x - 1)
+        return (self.flow.ends(state, t).clean + 1) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianFlow(Pixels):
+    """The exact flow of N(mean, covariance): velocity, flow map, posterior, all in closed form.
+
+    Args:
+        mean: `(d,)`; covariance: `(d, d)` symmetric, positive semi-definite. Their dtype (use float64 for tests) is kept.
+        shape: of one state, with d elements; `(d,)` if not given.
+
+    With C_t = alpha^2 S + sigma^2 I and e = x - alpha mean (methods/control notes, sections 7 and 8):
+    v = alpha' mean + (alpha alpha' S + sigma sigma' I) C_t^{-1} e.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    path: Path = linear
+    shape: tuple[int, ...] = ()
+    _values: Tensor = field(init=False, repr=False)
+    _vectors: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_normal("GaussianFlow", self.mean, self.covariance)
+        object.__setattr__(self, "shape", tuple(self.shape) or (len(self.mean),))
+        values, vectors = torch.linalg.eigh(self.covariance)
+        object.__setattr__(self, "_values", values.clamp(min=0))  # eigh of a singular covariance may dip below 0
+        object.__setattr__(self, "_vectors", vectors)
+
+    def _apply(self, spectrum: Tensor, e: Tensor) -> Tensor:
+        """U diag(spectrum) U^T e for rows e `(b, d)`; spectrum `(d,)` or `(b, d)`."""
+        return ((e @ self._vectors) * spectrum) @ self._vectors.T
+
+    def _coeffs(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        flat = x.flatten(1)
+        a = at(self.path, t, flat)
+        return flat, *a, a.alpha**2 * self._values + a.sigma**2  # the last is the spectrum of C_t
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        flat, alpha, sigma, d_alpha, d_sigma, c = self._coeffs(x, t)
+        gain = (alpha * d_alpha * self._values + sigma * d_sigma) / c
+        return (d_alpha * self.mean + self._apply(gain, flat - alpha * self.mean)).view_as(x)
+
+    def transport(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The exact flow map from time s to time t: alpha_t mean + C_t^{1/2} C_s^{-1/2} (x - alpha_s mean)."""
+        flat, alpha, *_, start = self._coeffs(x, s)
+        _, alpha_t, *_, stop = self._coeffs(x, t)
+        moved = self._apply((stop / start).sqrt(), flat - alpha * self.mean)
+        return (alpha_t * self.mean + moved).view_as(x)
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x): `(b,)`."""
+        flat, alpha, *_, c = self._coeffs(x, t)
+        e = (flat - alpha * self.mean) @ self._vectors
+        return -0.5 * ((e**2 / c).sum(1) + c.log().sum(-1) + len(self.mean) * math.log(2 * math.pi))
+
+    def posterior(self, matrix: Tensor, y: Tensor, covariance: Tensor) -> GaussianFlow:
+        """The flow of p(clean | y), y = matrix clean + N(0, covariance): matrix `(m, d)`, y `(m,)`, covariance `(m, m)`."""
+        mean, cov, _ = _condition(self.mean, self.covariance, matrix, y, covariance)
+        return GaussianFlow(mean, cov, self.path, self.shape)
+
+    def sample(self, noise: Noise) -> Tensor:
+        """Exact samples of the clean law: `(rows, *shape)`."""
+        z = noise(self.mean.new_empty(len(noise), len(self.mean)))
+        return (self.mean + self._apply(self._values.sqrt(), z)).view(-1, *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureFlow(Pixels):
+    """The exact flow of a Gaussian mixture, and its exact posterior under a linear-Gaussian measurement.
+
+    Args:
+        weights: `(k,)`, positive (normalised here); means: `(k, d)`; covariances: `(k, d, d)`.
+
+    With C_k = alpha^2 S_k + sigma^2 I, e_k = x - alpha mu_k and responsibilities r_k of x (control notes, section 7):
+    clean_k = mu_k + alpha S_k C_k^{-1} e_k,  score_k = -C_k^{-1} e_k,  v_k = alpha' mu_k + (alpha alpha' S_k + sigma sigma' I) C_k^{-1} e_k.
+    """
+
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+    path: Path = linear
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.weights > 0).all():
+            raise ValueError("MixtureFlow: expected positive weights; leave out components of weight 0")
+        for mean, covariance in zip(self.means, self.covariances, strict=True):
+            _check_normal("MixtureFlow", mean, covariance)
+        object.__setattr__(self, "weights", self.weights / self.weights.sum())
+        object.__setattr__(self, "shape", tuple(self.shape) or (self.means.shape[1],))
+
+    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """log r_k and e_k, C_k^{-1} e_k, C_k^{-1} for a batch: `(b, k)`, `(b, k, d)`, `(b, k, d)`, `(b | 1, k, d, d)`."""
+        a = at(self.path, t, x.flatten(1)[..., None, None])  # (b, 1, 1, 1), or 0-dim
+        eye = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
+        c = (a.alpha**2 * self.covariances + a.sigma**2 * eye).expand(-1, *self.covariances.shape[1:])
+        c = c if c.ndim == 4 else c[None]
+        alpha = a.alpha if a.alpha.ndim == 0 else a.alpha[..., 0]
+        e = x.flatten(1)[:, None] - alpha * self.means
+        inverse = torch.linalg.inv(c)
+        solved = (inverse @ e[..., None])[..., 0]
+        log_p = -0.5 * ((e * solved).sum(-1) + torch.logdet(c) + e.shape[-1] * math.log(2 * math.pi))
+        return self.weights.log() + log_p, e, solved, inverse
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x): `(b,)`."""
+        return self._parts(x, t)[0].logsumexp(1)
+
+    def responsibilities(self, x: Tensor, t: Tensor) -> Tensor:
+        """p(component | x_t = x): `(b, k)`."""
+        return self._parts(x, t)[0].softmax(1)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        log_r, _, solved, _ = self._parts(x, t)
+        a = [c if c.ndim == 0 else c[..., None] for c in at(self.path, t, x.flatten(1))]
+        moved = a[0] * a[2] * (self.covariances @ solved[..., None])[..., 0] + a[1] * a[3] * solved
+        return (log_r.softmax(1)[..., None] * (a[2] * self.means + moved)).sum(1).view_as(x)
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """grad log p_t(x), shaped as x."""
+        log_r, _, solved, _ = self._parts(x, t)
+        return -(log_r.softmax(1)[..., None] * solved).sum(1).view_as(x)
+
+    def jacobian(self, x: Tensor, t: Tensor) -> Tensor:
+        """Jacobian of the denoiser E[clean | x_t] with respect to x: `(b, d, d)`, symmetric; 0-dim t."""
+        log_r, _, solved, inverse = self._parts(x, t)
+        r, alpha = log_r.softmax(1), self.path(t).alpha
+        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
+        centred = clean - (r[..., None] * clean).sum(1, keepdim=True)
+        score = -solved + (r[..., None] * solved).sum(1, keepdim=True)
+        within = (r[..., None, None] * (alpha * self.covariances @ inverse)).sum(1)
+        return within + torch.einsum("bk,bki,bkj->bij", r, centred, score)
+
+    def covariance(self, x: Tensor, t: Tensor) -> Tensor:
+        """Cov[clean | x_t = x] = (sigma^2 / alpha) jacobian, written without the division: `(b, d, d)`; 0-dim t."""
+        log_r, _, solved, inverse = self._parts(x, t)
+        r, alpha = log_r.softmax(1), self.path(t).alpha
+        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
+        centred = clean - (r[..., None] * clean).sum(1, keepdim=True)
+        within = self.covariances - alpha**2 * self.covariances @ inverse @ self.covariances
+        return torch.einsum("bk,bkij->bij", r, within.expand(len(x), *within.shape[1:])) + torch.einsum(
+            "bk,bki,bkj->bij", r, centred, centred
+        )
+
+    def posterior(self, matrix: Tensor, y: Tensor, covariance: Tensor) -> MixtureFlow:
+        """The flow of p(clean | y), y = matrix clean + N(0, covariance): again a mixture, with new weights."""
+        rows = [_condition(m, s, matrix, y, covariance) for m, s in zip(self.means, self.covariances, strict=True)]
+        means, covariances, evidence = (torch.stack(part) for part in zip(*rows, strict=True))
+        weights = (self.weights.log() + evidence).softmax(0)
+        keep = weights > 0  # a component may underflow: it then has no part in the posterior
+        return MixtureFlow(weights[keep], means[keep], covariances[keep], self.path, self.shape)
+
+    def log_likelihood(self, x: Tensor, t: Tensor, matrix: Tensor, y: Tensor, covariance: Tensor) -> Tensor:
+        """log p(y | x_t = x) for y = matrix clean + N(0, covariance): `(b,)`; 0-dim t."""
+        log_r, _, solved, inverse = self._parts(x, t)
+        alpha = self.path(t).alpha
+        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
+        within = self.covariances - alpha**2 * self.covariances @ inverse @ self.covariances
+        law = torch.distributions.MultivariateNormal(clean @ matrix.T, matrix @ within @ matrix.T + covariance)
+        return (log_r.log_softmax(1) + law.log_prob(y)).logsumexp(1)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean `(d,)` and covariance `(d, d)` of the clean law."""
+        mean = self.weights @ self.means
+        centred = self.means - mean
+        return mean, torch.einsum("k,kij->ij", self.weights, self.covariances) + torch.einsum(
+            "k,ki,kj->ij", self.weights, centred, centred
+        )
+
+    def sample(self, noise: Noise) -> Tensor:
+        """Exact samples of the clean law: `(rows, *shape)`."""
+        pick = torch.searchsorted(self.weights.cumsum(0).cpu(), noise.uniform().to(self.weights.dtype)).clamp(
+            max=len(self.weights) - 1
+        )
+        z = noise(self.means.new_empty(len(noise), self.means.shape[1]))
+        root = torch.linalg.cholesky(self.covariances)
+        return (self.means[pick] + (root[pick] @ z[..., None])[..., 0]).view(-1, *self.shape)
+
+
+def _check_normal(who: str, mean: Tensor, covariance: Tensor) -> None:
+    d = len(mean)
+    if mean.ndim != 1 or covariance.shape != (d, d):
+        raise ValueError(
+            f"{who}: expected a mean (d,) and a covariance (d, d), got {tuple(mean.shape)} and {tuple(covariance.shape)}"
+        )
+
+
+def _condition(
+    mean: Tensor, covariance: Tensor, matrix: Tensor, y: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and covariance of N(mean, covariance) given y = matrix clean + N(0, noise), and log N(y; ...)."""
+    q = matrix @ covariance @ matrix.T + noise
+    gain = torch.linalg.solve(q, matrix @ covariance).T
+    evidence = torch.distributions.MultivariateNormal(matrix @ mean, q).log_prob(y)
+    updated = covariance - gain @ matrix @ covariance
+    return mean + gain @ (y - matrix @ mean), (updated + updated.T) / 2, evidence
+
+
+__all__ = ["Denoiser", "Flow", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"]

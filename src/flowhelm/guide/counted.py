@@ -1,0 +1,40 @@
+"""Counts what a method costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..flow import Flow, Wrapped
+
+
+@dataclass
+class Count:
+    """Network calls so far. `calls`: batched forward calls; `rows`: evaluations, one per batch row and call; `backward`: calls differentiated."""
+
+    calls: int = 0
+    rows: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Counted(Wrapped):
+    flow: Flow
+    count: Count = field(default_factory=Count)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        self.count.calls += 1
+        self.count.rows += len(x)
+        v = self.flow.velocity(x, t)
+        if v.requires_grad:
+            v.register_hook(self._differentiated)
+        return v
+
+    def _differentiated(self, gradient: Tensor) -> None:
+        self.count.backward += 1
+
+
+def counted(flow: Flow) -> Counted:
+    """The same flow with a tally, `.count`: what a method costs is measured, not declared."""
+    return Counted(flow)

@@ -1,0 +1,143 @@
+"""Paths: how source and clean are mixed at time t, and every change of basis there is.
+
+x_t = sigma(t) source + alpha(t) clean,  t in [0, 1],  0 = source, 1 = clean.
+
+A path is a function of time that returns four coefficients. A prediction of any kind (velocity, clean,
+source) is turned into `Ends(source, clean)` once; velocity and score are read off the ends.
+Source: Lipman et al. 2023 (arXiv:2210.02747); Albergo et al. 2023 (arXiv:2303.08797) for general alpha, sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Coeffs(NamedTuple):
+    """alpha, sigma and their derivatives in t, each shaped as t."""
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+
+
+class Ends(NamedTuple):
+    """E[source | x_t] and E[clean | x_t], each shaped as the state `(b, ...)`."""
+
+    source: Tensor
+    clean: Tensor
+
+
+Path = Callable[[Tensor], Coeffs]
+
+
+def linear(t: Tensor) -> Coeffs:
+    """alpha = t, sigma = 1 - t: rectified flow, optimal-transport flow matching."""
+    one = torch.ones_like(t)
+    return Coeffs(t, 1 - t, one, -one)
+
+
+def trig(t: Tensor) -> Coeffs:
+    """alpha = sin(pi t / 2), sigma = cos(pi t / 2): variance preserving, TrigFlow."""
+    a = t * (math.pi / 2)
+    # sin of the complement instead of cos(a): exactly 0 at t = 1
+    alpha, sigma = torch.sin(a), torch.sin((1 - t) * (math.pi / 2))
+    return Coeffs(alpha, sigma, sigma * (math.pi / 2), alpha * (-math.pi / 2))
+
+
+@dataclass(frozen=True)
+class VP:
+    """The variance-preserving diffusion of Song et al. 2021 (arXiv:2011.13456, eq. 33), run from noise to data.
+
+    alpha = exp(-1/2 int_0^(1-t) beta), beta rising linearly from `beta_min` to `beta_max`; sigma^2 = 1 - alpha^2.
+    At t = 0 a little of the picture is left (alpha = 0.0066 by default). At t = 1 the rate of sigma is infinite,
+    so the velocity exists for t < 1 only.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __call__(self, t: Tensor) -> Coeffs:
+        u = 1 - t
+        log_alpha = -0.5 * (self.beta_min * u + 0.5 * (self.beta_max - self.beta_min) * u**2)
+        rate = 0.5 * (self.beta_min + (self.beta_max - self.beta_min) * u)  # d log alpha / dt
+        alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
+        return Coeffs(alpha, sigma, rate * alpha, -rate * alpha**2 / sigma)
+
+
+def at(path: Path, t: Tensor, like: Tensor) -> Coeffs:
+    """The coefficients ready to multiply `like`.
+
+    Args:
+        t: 0-dim (then the coefficients stay 0-dim, on the CPU and in float64: they neither promote float32 nor
+            wait for a device), or `(b,)` (then they are cast to `like` and shaped `(b, 1, ...)`).
+    """
+    if t.ndim == 0:
+        return path(t)
+    return Coeffs(*(c.to(like).reshape(-1, *(1,) * (like.ndim - 1)) for c in path(t.double())))
+
+
+def mix(path: Path, source: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+    """x_t = sigma source + alpha clean."""
+    c = at(path, t, source)
+    return c.sigma * source + c.alpha * clean
+
+
+def velocity(path: Path, ends: Ends, t: Tensor) -> Tensor:
+    """v = sigma' source + alpha' clean."""
+    c = at(path, t, ends.clean)
+    return c.d_sigma * ends.source + c.d_alpha * ends.clean
+
+
+def score(path: Path, ends: Ends, t: Tensor) -> Tensor:
+    """grad log p_t(x) = -E[source | x] / sigma; for a standard normal source independent of clean, and t < 1."""
+    return -ends.source / at(path, t, ends.clean).sigma
+
+
+def ends_from_velocity(path: Path, v: Tensor, x: Tensor, t: Tensor) -> Ends:
+    """Solves x = sigma s + alpha c, v = sigma' s + alpha' c. Linear path: c = x + (1-t) v, s = x - t v."""
+    a = at(path, t, x)
+    det = a.d_alpha * a.sigma - a.d_sigma * a.alpha
+    return Ends((a.d_alpha * x - a.alpha * v) / det, (a.sigma * v - a.d_sigma * x) / det)
+
+
+def ends_from_clean(path: Path, clean: Tensor, x: Tensor, t: Tensor) -> Ends:
+    """source = (x - alpha clean) / sigma. Where sigma = 0 the state tells nothing of the source: its mean, 0, is given."""
+    a = at(path, t, x)
+    source = (x - a.alpha * clean) / torch.where(a.sigma > 0, a.sigma, 1)
+    return Ends(torch.where(a.sigma.to(x) > 0, source, 0), clean)
+
+
+def ends_from_source(path: Path, source: Tensor, x: Tensor, t: Tensor) -> Ends:
+    """clean = (x - sigma source) / alpha.
+
+    Raises:
+        ValueError: at a 0-dim time where alpha = 0: a predicted source tells nothing of the clean end there.
+    """
+    a = at(path, t, x)
+    if t.ndim == 0 and a.alpha == 0:
+        raise ValueError(
+            f"ends_from_source: expected alpha > 0, got alpha = 0 at t = {float(t):g}; start a little later"
+        )
+    return Ends(source, (x - a.sigma * source) / a.alpha)
+
+
+def time_at_snr(path: Path, ratio: Tensor) -> Tensor:
+    """The time at which alpha / sigma equals `ratio` (any shape, >= 0, inf allowed), by bisection in float64.
+
+    Ratios outside the path's range give its nearer end, 0 or 1. On the CPU, shaped as `ratio`.
+    """
+    ratio = ratio.detach().double().cpu()
+    low, high = torch.zeros_like(ratio), torch.ones_like(ratio)
+    for _ in range(60):
+        middle = (low + high) / 2
+        c = path(middle)
+        later = c.alpha < ratio * c.sigma
+        low, high = torch.where(later, middle, low), torch.where(later, high, middle)
+    return torch.where(ratio.isinf(), 1.0, torch.where(ratio <= 0, 0.0, (low + high) / 2))

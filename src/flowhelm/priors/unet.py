@@ -1,0 +1,123 @@
+"""A small convolutional U-Net for photographs: any image size, no attention, no statistics over space.
+
+Nothing in it looks further than `UNet.reach` pixels, so a large picture can be cut into tiles that
+overlap by that much and the joined result is the same as that of one call (`guide.tiled`).
+
+The preconditioning is that of Karras et al. 2022 (arXiv:2206.00364, section 5) written for the linear
+path and a velocity. For data N(0, d^2) and variance C = t^2 d^2 + (1-t)^2 of the state, the best linear
+predictor of v = clean - source is a x with a = (t d^2 - (1-t)) / C, and what it leaves has standard
+deviation b = d / sqrt(C). The network F sees x / sqrt(C) and returns the rest in units of b:
+
+    v(x, t) = a(t) x + b(t) F(x / sqrt(C), t)
+
+so that its input and its target have variance 1 at every time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+DATA_STD = 0.5  # of photographs in [-1, 1]
+
+
+class Block(nn.Module):
+    """x + conv(silu(conv(silu(scale(t) x + shift(t))))); starts as the identity."""
+
+    def __init__(self, channels: int, embedding: int):
+        super().__init__()
+        self.film = nn.Linear(embedding, 2 * channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
+        y = self.first(fn.silu(torch.addcmul(shift, x, 1 + scale)))
+        return x + self.second(fn.silu(y))
+
+
+class UNet(nn.Module):
+    """Velocity network for pictures.
+
+    Args:
+        widths: channels at 1/2, 1/4, 1/8, ... of the picture's resolution.
+        blocks: residual blocks on each side of each level; the coarsest level has them once.
+        channels: of the picture.
+        data_std: standard deviation d of the data in the preconditioning.
+
+    Call: `net(x, t)` with x `(b, channels, h, w)` of any h and w, t `(b,)` in [0, 1]; returns the
+    velocity, shaped as x. Heights and widths that are no multiple of `stride` are padded inside.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (48, 96, 192),
+        blocks: int = 2,
+        channels: int = 3,
+        data_std: float = DATA_STD,
+    ):
+        super().__init__()
+        self.config = {"widths": list(widths), "blocks": blocks, "channels": channels, "data_std": data_std}
+        self.data_std = data_std
+        self.stride = 2 ** len(widths)
+        # A 3x3 convolution at scale 2^k looks 2^k pixels further; each level has two per block.
+        # The stems look 2 each and one stride covers the alignment of the pooled grid.
+        per_level = [2 * blocks * 2 ** (k + 1) * (1 if k + 1 == len(widths) else 2) for k in range(len(widths))]
+        self.reach = sum(per_level) + 4 + self.stride
+        embedding = 128
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
+        )
+        self.time = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
+        self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, width in enumerate(widths):
+            self.encoder.append(nn.ModuleList(Block(width, embedding) for _ in range(blocks)))
+            if level + 1 < len(widths):
+                self.down.append(nn.Conv2d(width, widths[level + 1], 2, stride=2))
+                self.up.append(nn.ConvTranspose2d(widths[level + 1], width, 2, stride=2))
+                self.decoder.append(nn.ModuleList(Block(width, embedding) for _ in range(blocks)))
+        self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def residual(self, x: Tensor, t: Tensor) -> Tensor:
+        """F: normalised input `(b, c, h, w)`, time `(b,)` -> normalised target."""
+        height, width = x.shape[-2:]
+        bottom, right = -height % self.stride, -width % self.stride
+        x = fn.pad(x, (0, right, 0, bottom), mode="replicate")
+        # log(t / (1-t)) spreads the times evenly over noise levels; its ends are cut where nothing is left to see
+        snr = torch.logit(t.clamp(1e-3, 1 - 1e-3)) / 4
+        angles = snr[:, None] * self.frequencies
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
+        y = self.stem(fn.pixel_unshuffle(x, 2))
+        skips = []
+        for level, group in enumerate(self.encoder):
+            for block in group:
+                y = block(y, time)
+            if level < len(self.down):
+                skips.append(y)
+                y = self.down[level](y)
+        for level in reversed(range(len(self.up))):
+            y = self.up[level](y) + skips[level]
+            for block in self.decoder[level]:
+                y = block(y, time)
+        return fn.pixel_shuffle(self.head(y), 2)[..., :height, :width]
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b and 1/sqrt(C) of the module's docstring, each `(b, 1, 1, 1)`."""
+        t = t[:, None, None, None]
+        var = t**2 * self.data_std**2 + (1 - t) ** 2
+        return (t * self.data_std**2 - (1 - t)) / var, self.data_std / var.sqrt(), var.rsqrt()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        linear, rest, inward = (s.to(x.dtype) for s in self.scales(t))
+        return linear * x + rest * self.residual(inward * x, t)

@@ -1,0 +1,72 @@
+"""Randomness: one stream per row, so that a result does not depend on the batch it was computed in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+Key = int | str | tuple[int | str, ...]
+
+
+class Noise:
+    """One random stream per batch row.
+
+    Args:
+        seed: any integer.
+        rows: how many rows, or one key per row (an index, a file name, ...). Stream i depends on (seed, key i) alone:
+            not on the batch, its order, its neighbours or the device.
+
+    Draws are made on the CPU in float32 (float64 for a float64 state) and then moved, so that a seed means the
+    same everywhere.
+    """
+
+    def __init__(self, seed: int, rows: int | Iterable[Key]):
+        keys: Sequence[Key] = range(rows) if isinstance(rows, int) else list(rows)
+        self.seed, self.keys = seed, [k if isinstance(k, tuple) else (k,) for k in keys]
+        self._streams = [torch.Generator().manual_seed(_digest(seed, k)) for k in self.keys]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Standard normal noise shaped, typed and placed as `like` `(rows, ...)`; row i from stream i only."""
+        if len(like) != len(self):
+            raise ValueError(
+                f"Noise: expected a batch of {len(self)} rows, got {len(like)}; make Noise(seed, rows={len(like)})"
+            )
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        draws = [torch.randn(like.shape[1:], generator=g, dtype=dtype) for g in self._streams]
+        return torch.stack(draws).to(like) if draws else torch.empty_like(like)
+
+    def uniform(self) -> Tensor:
+        """One number in [0, 1) per row, float64 on the CPU: `(rows,)`."""
+        return torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in self._streams])
+
+    def spawn(self, children: int) -> Noise:
+        """Streams for particles: `children` per row, row-major, each independent of its parent and of its sisters."""
+        return Noise(self.seed, [(*key, "child", c) for key in self.keys for c in range(children)])
+
+    def named(self, purpose: str) -> Noise:
+        """Streams of the same rows for another purpose (measurement noise, say), independent of these."""
+        return Noise(self.seed, [(*key, "purpose", purpose) for key in self.keys])
+
+    def state(self) -> Tensor:
+        """Where every stream stands: uint8 `(rows, n)`. `restore` puts them back, which resumes a run exactly."""
+        return torch.stack([g.get_state() for g in self._streams])
+
+    def restore(self, state: Tensor) -> Noise:
+        """Sets the streams to a `state()` of the same number of rows; returns self."""
+        if len(state) != len(self):
+            raise ValueError(f"Noise.restore: expected the state of {len(self)} rows, got {len(state)}")
+        for stream, row in zip(self._streams, state, strict=True):
+            stream.set_state(row)
+        return self
+
+
+def _digest(seed: int, key: tuple[int | str, ...]) -> int:
+    """63 bits that differ for every (seed, key); neighbouring integers would give torch correlated streams."""
+    text = repr((int(seed), key)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,121 @@
+"""MPC-Flow with a horizon of one step. Webber, Denker, Barbano & Reader 2026, arXiv:2601.23231, Alg. 2 and Eq. (9).
+
+One control is planned for the next step only, against the cost-to-go V from where it leads; V is unknown, and its
+surrogate asks for the reward of the clean estimate there:
+
+    x+    <- x + h (v + u)
+    u     <- argmin  w |u|^2 + V(x+, t+h),     V(x, t) = -lambda reward(decode(E[clean | x_t = x]))
+    x     <- x + h (v + u)
+
+Needs   a differentiable reward; a prior on the linear path (others: guide.on_path)
+Cost    N steps, M inner evaluations of the cost: N (1 + M) - M evaluations, (N - 1) M backwards
+Paper   N = 100 and M = 20 Adam iterations at rate 0.1, energy `algorithm2` with lambda 0.5 to 15 over std^2; `integral`
+        at q = lambda / (N std^2) is the same problem. The surrogate ignores that later steps will correct too, so it
+        over-controls at large strength. `curvature` is not in the paper: for a reward that is a measurement it
+        replaces the reward of the clean estimate by its Moreau envelope over what the remaining control can still
+        change (control notes, section 8.6), V_c = min_d q/2 |A (clean + d) - y|^2 + |d|^2 / w(t), with
+        w(t) = sqrt(s) (atan(sqrt s) - atan(((s+1) t - 1) / sqrt s)), the controllability of N(0, s I).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..flow import Flow
+from ..inner import Closed, Cost, Inner, auto
+from ..measure import Measurement
+from ..path import ends_from_velocity, linear
+from ..rng import Noise
+from ..step import Reward, Step
+from ..transition import renoise as renoised
+from .mpc_flow import Energy, check, integral, prox, scale
+
+Value = Callable[[Tensor, Tensor], Tensor]
+"""Cost-to-go V: state `(b, *shape)` and time -> `(b,)`."""
+
+
+@torch.no_grad()
+def mpc_flow_dt(
+    flow: Flow,
+    reward: Reward,
+    x: Tensor,
+    times: Tensor,
+    *,
+    strength: float = 2.5,
+    inner: Inner = auto,
+    energy: Energy = integral,
+    curvature: float = 0.0,
+    value: Value | None = None,
+    renoise: float = 0.0,
+    noise: Noise | None = None,
+) -> Iterator[Step]:
+    """Args:
+    x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
+    strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
+    inner: how the control is found, from zero each time.
+    energy: `integral` or `algorithm2` (also `flux2`).
+    curvature: variance s of the data for the corrected surrogate (1 is a fair choice for any picture); 0: the paper's.
+    value: another cost-to-go V(x, t) instead of the surrogates, in units where a control costs its energy; t = 1 included.
+    renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
+
+    Yields steps with info["energy"], the |u|^2 applied, `(b,)`.
+
+    Raises:
+        ValueError: another path, a grid that does not end at 1, curvature for anything but a linear measurement on pixels.
+    """
+    check(flow, times, "mpc_flow_dt")
+    total, weight = len(times) - 1, scale(reward, strength)
+    closes = flow.pixels and isinstance(reward, Measurement) and reward.linear
+    if curvature and not closes:
+        raise ValueError(
+            "mpc_flow_dt: expected a linear measurement on a pixel prior for curvature > 0; set curvature=0"
+        )
+    ahead = value or _surrogate(flow, reward, weight, curvature)
+    for i, (t, s) in enumerate(pairwise(times), 1):
+        v = flow.velocity(x, t)
+        cost, closed = _problem(reward, x, t, s - t, v, weight, energy, ahead)
+        u = inner(cost, torch.zeros_like(x), closed if s == 1 and closes and value is None else None)
+        ends = ends_from_velocity(linear, v + u, x, t)
+        x = renoised(flow, x, t, s, noise, ends, amount=renoise)
+        yield Step(i, total, s, x, ends.clean, {"energy": u.square().flatten(1).sum(1)})
+
+
+def _problem(
+    reward: Reward, x: Tensor, t: Tensor, h: Tensor, v: Tensor, weight: float, energy: Energy, ahead: Value
+) -> tuple[Cost, Closed]:
+    """Cost of a control `(b, *shape)` -> `(b,)`, and its minimiser for the step into t = 1, where V is the reward itself."""
+    price = energy(t, h)
+
+    def cost(u: Tensor) -> Tensor:
+        return price * u.square().flatten(1).sum(1) + ahead(x + h * (v + u), t + h)
+
+    def closed() -> Tensor:
+        clean = x + h * v
+        return (prox(reward, clean, weight * h**2 / (2 * price)) - clean) / h
+
+    return cost, closed
+
+
+def _surrogate(flow: Flow, reward: Reward, weight: float, curvature: float) -> Value:
+    def value(x: Tensor, t: Tensor) -> Tensor:
+        clean = x if t >= 1 else flow.ends(x, t).clean  # no network at t = 1: the state is clean there
+        reach = controllability(float(t), curvature) if curvature else 0.0
+        if reach < 1e-8:
+            return -weight * reward(flow.decode(clean))
+        # Envelope theorem: with the minimiser held fixed, the gradient in `clean` is that of the whole.
+        with torch.no_grad():
+            reached = prox(reward, clean, torch.tensor(weight * reach / 2))
+        return -weight * reward(reached) + (reached - clean).square().flatten(1).sum(1) / reach
+
+    return value
+
+
+def controllability(t: float, s: float) -> float:
+    """w(t; s) = int_t^1 s / (tau^2 s + (1-tau)^2) d tau: how far unit control moves the end of a flow of N(0, s I)."""
+    root = math.sqrt(s)
+    return root * (math.atan(root) - math.atan(((s + 1) * t - 1) / root))

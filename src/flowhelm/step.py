@@ -1,0 +1,72 @@
+"""The record: what a method yields, and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+Reward = Callable[[Tensor], Tensor]
+"""Picture `(b, c, h, w)` -> `(b,)`; higher is better, a log-density: so a likelihood is a reward."""
+
+
+class Step(NamedTuple):
+    """One step of a sampler.
+
+    Attributes:
+        index, total: `index` of `total` steps are done.
+        t: the time of `x`, 0-dim float64 on the CPU.
+        x: the state `(b, ...)`, detached. `x`, `times[index:]` and the noise streams' state resume a one-step method exactly.
+        clean: the current estimate of the clean state, for previews (decode it to see it).
+        info: whatever else the method has to tell, detached.
+    """
+
+    index: int
+    total: int
+    t: Tensor
+    x: Tensor
+    clean: Tensor
+    info: Mapping[str, Tensor]
+
+
+class Update(NamedTuple):
+    """One update of a training: `index` of `total` are done; `loss` 0-dim, detached."""
+
+    index: int
+    total: int
+    loss: Tensor
+    info: Mapping[str, Tensor]
+
+
+class Diverged(RuntimeError):
+    """A state that is not finite. `last` is the last good step, or None if the first one was bad."""
+
+    def __init__(self, message: str, last: Step | None):
+        super().__init__(message)
+        self.last = last
+
+
+def run(steps: Iterable[Step], each: Callable[[Step], None] | None = None) -> Step:
+    """Runs a method to its end; returns the last step.
+
+    Args:
+        each: called with every step (a progress bar, a preview).
+
+    Raises:
+        Diverged: at the first state with an infinity or a NaN.
+        ValueError: if the method yields nothing (an empty grid).
+    """
+    last: Step | None = None
+    for step in steps:
+        if not step.x.isfinite().all():
+            raise Diverged(
+                f"the state is not finite after step {step.index} of {step.total} (t = {float(step.t):.4g}); lower the strength or the rate",
+                last,
+            )
+        last = step
+        if each is not None:
+            each(step)
+    if last is None:
+        raise ValueError("run: the method made no step; expected a grid of at least two times")
+    return last

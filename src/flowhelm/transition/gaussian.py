@@ -1,0 +1,105 @@
+"""Gaussian moves: the next state is normal given this one. Each has `*_moments`, its mean and standard deviation.
+
+The means and deviations serve log-probabilities (policy gradients), controls (shift of mean / std) and twisted proposals.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..flow import Flow
+from ..path import Ends, at, score, velocity
+from ..rng import Noise
+
+
+def renoise_moments(
+    flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None, *, amount: float | Tensor = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Mean alpha_t clean + sigma_t sqrt(1 - amount) source, and std sigma_t sqrt(amount) (0-dim)."""
+    ends = flow.ends(x, s) if ends is None else ends
+    c = at(flow.path, t, x)
+    keep = (1 - amount) ** 0.5
+    return c.alpha * ends.clean + (c.sigma * keep) * ends.source, c.sigma * amount**0.5
+
+
+def renoise(
+    flow: Flow,
+    x: Tensor,
+    s: Tensor,
+    t: Tensor,
+    noise: Noise | None,
+    ends: Ends | None = None,
+    *,
+    amount: float | Tensor = 1.0,
+) -> Tensor:
+    """Replaces a part of the estimated source by fresh noise: amount 0 is the deterministic (DDIM) move, 1 forgets the source.
+
+    x_t = alpha_t clean + sigma_t (sqrt(1 - amount) source + sqrt(amount) noise); DiffPIR's zeta (arXiv:2305.08995, eq. 15).
+    1 evaluation, none if `ends` are given. Draws nothing when amount is 0.
+    """
+    mean, std = renoise_moments(flow, x, s, t, ends, amount=amount)
+    return _draw(mean, std, noise, "renoise")
+
+
+def ancestral_moments(flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and std of the DDPM posterior q(x_t | x_s, clean estimate)."""
+    a, b = at(flow.path, s, x), at(flow.path, t, x)
+    correlation = a.alpha * b.sigma / (a.sigma * b.alpha)  # of the noise at s and at t under the forward process
+    return renoise_moments(flow, x, s, t, ends, amount=1 - correlation**2)
+
+
+def ancestral(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, ends: Ends | None = None) -> Tensor:
+    """DDPM's ancestral step (Ho et al. 2020, arXiv:2006.11239, eq. 7; DDIM with eta = 1) on any path, for s < 1.
+
+    It is `renoise` with amount 1 - rho^2, rho = alpha_s sigma_t / (sigma_s alpha_t): the correlation that the forward
+    (noising) process gives the two noises. 1 evaluation, none if `ends` are given.
+    """
+    mean, std = ancestral_moments(flow, x, s, t, ends)
+    return _draw(mean, std, noise, "ancestral")
+
+
+def langevin_moments(
+    flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None, *, eta: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Mean x + h (v + nu^2/2 score) and std nu sqrt(h), with nu^2 = 2 eta kappa(s); see `langevin`."""
+    ends = flow.ends(x, s) if ends is None else ends
+    c = at(flow.path, s, x)
+    mean = x + (t - s) * velocity(flow.path, ends, s)
+    if eta == 0:
+        return mean, 0 * c.sigma
+    # kappa * score = -(alpha'/alpha * sigma - sigma') source, and h kappa <= h (alpha'/alpha) sigma^2: kappa is infinite
+    # where alpha = 0 (a full refresh there is exact, and `renoise` does it), so the grid of an SDE starts a little later
+    kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
+    mean = mean + (t - s) * eta * kappa * score(flow.path, ends, s)
+    return mean, (2 * eta * kappa * (t - s)).sqrt()
+
+
+def langevin(
+    flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, ends: Ends | None = None, *, eta: float = 1.0
+) -> Tensor:
+    """One Euler-Maruyama step of dx = (v + nu^2/2 score) dt + nu dW, which keeps every marginal for any nu.
+
+    nu^2 = 2 eta kappa with kappa = (alpha'/alpha) sigma^2 - sigma' sigma (linear path: (1-t)/t): eta = 0 is the Euler
+    step of the ODE, eta = 1 the time reversal of the noising process ("memoryless"; Domingo-Enrich et al. 2025,
+    arXiv:2409.08861, eq. 15), eta = 0.245 the default of Flow-GRPO. For 0 < s < 1: kappa is infinite where alpha = 0.
+    1 evaluation, none if `ends` are given.
+
+    Raises:
+        ValueError: for eta > 0 at a time where alpha = 0.
+    """
+    if eta > 0 and at(flow.path, s, x).alpha.min() == 0:
+        raise ValueError(
+            f"langevin: expected a start where alpha > 0, got t = {float(s):g}; make the first step with renoise or ancestral"
+        )
+    mean, std = langevin_moments(flow, x, s, t, ends, eta=eta)
+    return _draw(mean, std, noise, "langevin")
+
+
+def _draw(mean: Tensor, std: Tensor, noise: Noise | None, who: str) -> Tensor:
+    if not std.any():
+        return mean
+    if noise is None:
+        raise ValueError(
+            f"{who}: expected a Noise (one stream per row) for a random move, got None; pass noise=Noise(seed, rows=len(x))"
+        )
+    return mean + std * noise(mean)

@@ -1,0 +1,32 @@
+"""Deterministic moves along the velocity. Each takes the noise and ignores it, so that any move can stand for any other."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..flow import Flow
+from ..path import Ends, velocity
+from ..rng import Noise
+
+
+def euler(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+    """First order; 1 evaluation, none if `ends` are given."""
+    v = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
+    return x + (t - s) * v
+
+
+def midpoint(
+    flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None
+) -> Tensor:
+    """Second order; 2 evaluations, 1 if `ends` are given."""
+    half = (s + t) / 2
+    return x + (t - s) * flow.velocity(euler(flow, x, s, half, ends=ends), half)
+
+
+def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+    """Second order (trapezoid); 2 evaluations, 1 if `ends` are given; one fewer into t = 1, where no network is asked (Karras et al. 2022, Alg. 1)."""
+    v = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
+    ahead = x + (t - s) * v
+    if t == 1:
+        return ahead
+    return x + (t - s) * (v + flow.velocity(ahead, t)) / 2
