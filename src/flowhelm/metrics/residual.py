@@ -1,0 +1,13 @@
+"""Does the restored picture explain the measurement?"""
+
+from torch import Tensor
+
+
+def residual_ratio(residual: Tensor, std: float) -> Tensor:
+    """Root mean square of `residual` = A(image) - y, `(b, ...)`, in units of the noise's standard deviation: `(b,)`.
+
+    1 is calibrated; below, the picture also fits the noise; above, it contradicts the measurement.
+    """
+    if not std > 0:
+        raise ValueError(f"residual_ratio: expected std > 0, got {std}; report the residual itself for noiseless data")
+    return residual.flatten(1).square().mean(1).sqrt() / std

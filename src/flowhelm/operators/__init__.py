@@ -1,0 +1,61 @@
+"""Builders of measurement operators by name, in units a person types.
+
+A builder is `builder(shape, *, option=...)`, where `shape` is the (channels, height, width) of the clean
+picture; it returns a deepinv `Physics` on the CPU (`.to(device)` moves it) that acts on pictures
+`(b, c, h, w)` in [-1, 1] and adds no noise by itself. The linear ones have `A_adjoint`, `A_dagger` and an
+exact closed-form `prox_l2`; the others (`jpeg`, `saturate`, `phase`) have a differentiable `A` only.
+"""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+from .blur import deblur, motion
+from .colour import colorize
+from .denoise import denoise
+from .jpeg import jpeg
+from .mask import box, demosaic, inpaint, random_mask
+from .nonlinear import clean_side, phase, saturate
+from .resample import superres
+
+ALL = (
+    denoise,
+    inpaint,
+    box,
+    random_mask,
+    deblur,
+    motion,
+    superres,
+    colorize,
+    demosaic,
+    jpeg,
+    saturate,
+    phase,
+)
+
+__all__ = ["ALL", "clean_shape", *(builder.__name__ for builder in ALL)]
+
+
+def clean_shape(
+    builder: Callable[..., Any], measured: tuple[int, int, int], options: Mapping[str, Any]
+) -> tuple[int, int, int]:
+    """The clean picture's (c, h, w), given that of a measured one and the options that `builder` will get.
+
+    Raises TypeError for an option the builder does not have, ValueError for a measurement it cannot give.
+    """
+    chosen = signature(builder).bind(measured, **options)
+    chosen.apply_defaults()
+    channels, height, width = measured
+    if builder is superres:
+        factor = chosen.arguments["factor"]
+        return channels, height * factor, width * factor
+    if builder is colorize:
+        if channels != 1:
+            raise ValueError(
+                f"colorize: expected a grey picture of 1 channel, got {channels}; convert it to grey first"
+            )
+        return 3, height, width
+    if builder is phase:
+        oversampling = chosen.arguments["oversampling"]
+        return channels, clean_side(height, oversampling), clean_side(width, oversampling)
+    return measured

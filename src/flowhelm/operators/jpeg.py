@@ -1,0 +1,107 @@
+"""JPEG compression as an operator (ITU-T T.81; JFIF colours; libjpeg's quality scale and chroma interpolation)."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from flowhelm.measure import Operator
+
+# T.81 Annex K, tables K.1 and K.2
+_LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"""
+_CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99
+99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99 99"""
+
+_TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.16873589, -0.33126411, 0.5], [0.5, -0.41868759, -0.08131241]])
+_TO_RGB = torch.tensor([[1, 0, 1.402], [1, -0.34413629, -0.71413629], [1, 1.772, 0]])
+_MIDDLE = torch.tensor([0.0, 128.0, 128.0]).reshape(3, 1, 1)
+
+_FREQUENCY, _PLACE = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+_DCT = torch.cos(math.pi * _FREQUENCY * (_PLACE + 0.5) / 8) / 2  # orthonormal, once its first row is
+_DCT[0] /= math.sqrt(2)
+
+
+def jpeg(
+    shape: tuple[int, int, int], *, quality: int = 20, subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0"
+) -> Operator:
+    """Undo JPEG compression.
+
+    `A` is the round trip through a JPEG file, with every rounding and clamping to 8 bits, for RGB or grey pictures
+    of any size. Its gradient is straight-through: each rounding and clamping counts as the identity, so that A^T v is v
+    itself, but for the chroma's loss of resolution in 4:2:0.
+
+    Options:
+        quality: libjpeg's quality, 1 (worst) to 100
+        subsampling: `4:2:0` stores the colours at half resolution, as most files do; `4:4:4` at full
+    """
+    if shape[0] not in (1, 3):
+        raise ValueError(f"jpeg: expected a picture of 1 or 3 channels, got {shape[0]}; convert it to grey or RGB")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"jpeg: expected a quality from 1 to 100, got {quality}")
+    if subsampling not in ("4:4:4", "4:2:0"):
+        raise ValueError(f"jpeg: expected subsampling 4:4:4 or 4:2:0, got {subsampling!r}")
+    from deepinv.physics import Physics
+
+    luma, chroma = (_table(values, quality) for values in (_LUMA, _CHROMA))
+    return Physics(A=partial(_round_trip, luma=luma, chroma=chroma, halve=subsampling == "4:2:0"))
+
+
+def _table(values: str, quality: int) -> Tensor:
+    """Quantisation steps (8, 8); libjpeg's jpeg_quality_scaling and baseline tables."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    base = torch.tensor([int(value) for value in values.split()])
+    return ((base * percent + 50) // 100).clamp(1, 255).reshape(8, 8).float()
+
+
+def _round_trip(image: Tensor, luma: Tensor, chroma: Tensor, halve: bool) -> Tensor:
+    channels, height, width = image.shape[1:]
+    pixels = _byte((image + 1) * 127.5)
+    halve = halve and channels == 3
+    # libjpeg repeats the last column before it halves the colours, but the last row after
+    pixels = fn.pad(pixels, (0, -width % (16 if halve else 8), 0, height % 2 if halve else 0), mode="replicate")
+    if channels == 1:
+        decoded = _code(pixels, luma)
+    else:
+        middle = _MIDDLE.to(image)
+        ycc = _byte(torch.einsum("ij,bjhw->bihw", _TO_YCC.to(image), pixels) + middle)
+        colours = _alternate(fn.avg_pool2d(ycc[:, 1:], 2), 1 / 4, 2 / 4) if halve else ycc[:, 1:]
+        colours = _code(colours, chroma)
+        if halve:  # libjpeg's "fancy" upsampling, weights 3/4 and 1/4; it knows nothing of the padding
+            colours = colours[..., : -(-width // 2)]
+            colours = fn.interpolate(colours, scale_factor=2, mode="bilinear", align_corners=False)
+            colours = _alternate(colours, 8 / 16, 7 / 16)
+        ycc = torch.cat([part[..., :height, :width] for part in (_code(ycc[:, :1], luma), colours)], 1)
+        decoded = _byte(torch.einsum("ij,bjhw->bihw", _TO_RGB.to(image), ycc - middle))
+    return decoded[..., :height, :width] / 127.5 - 1
+
+
+def _code(plane: Tensor, steps: Tensor) -> Tensor:
+    """Quantise the DCT of 8 x 8 blocks; (b, c, h, w) in 0..255, w a multiple of 8."""
+    dct, steps, height = _DCT.to(plane), steps.to(plane), plane.shape[-2]
+    plane = fn.pad(plane, (0, 0, 0, -height % 8), mode="replicate")
+    blocks = (plane - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
+    # libjpeg transforms to eighths and rounds halves away from zero: halves are common and steps are large
+    eighths = _straight(dct @ blocks @ dct.T * 8, torch.round)
+    levels = _straight(eighths / (8 * steps), lambda v: v.sign() * (v.abs() + 0.5).floor())
+    blocks = dct.T @ (levels * steps) @ dct
+    return _byte(blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2) + 128)[..., :height, :]
+
+
+def _byte(values: Tensor) -> Tensor:
+    return _straight(values, lambda v: v.round().clamp(0, 255))
+
+
+def _alternate(values: Tensor, even: float, odd: float) -> Tensor:
+    """Round after adding `even` or `odd`, by column: libjpeg's way to send halves up and down in turn."""
+    add = values.new_tensor([even, odd])[torch.arange(values.shape[-1], device=values.device) % 2]
+    return _straight(values, lambda v: (v + add).floor())
+
+
+def _straight(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The function's value with the identity's gradient."""
+    return values + (function(values) - values).detach()

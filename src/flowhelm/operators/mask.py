@@ -1,0 +1,121 @@
+"""Operators that keep some entries of the picture and set the others to 0."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flowhelm.measure import LinearOperator
+
+
+def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperator:
+    """Fill in the missing part of a picture, marked by a mask picture.
+
+    Options:
+        mask: picture of the clean picture's size, white = known, black = missing; grey splits at half.
+            In Python also a tensor (h, w), (1, h, w) or (c, h, w) of 0 (missing) and 1 (known)
+
+    Raises ValueError for a mask of another size, and for one with nothing missing or nothing known.
+    """
+    known = _known(mask, shape)
+    if known.all() or not known.any():
+        raise ValueError(
+            f"inpaint: the mask has nothing {'missing' if known.any() else 'known'}, expected both known (white) and "
+            "missing (black) pixels; check that the right picture was given and whether it must be inverted"
+        )
+    return _keep(shape, known)
+
+
+def box(shape: tuple[int, int, int], *, size: int = 0, top: int = -1, left: int = -1) -> LinearOperator:
+    """Fill in a missing square.
+
+    Options:
+        size: side of the square (pixels); 0 is a quarter of the picture's shorter side
+        top: first missing row (pixels); -1 centres the square
+        left: first missing column (pixels); -1 centres the square
+    """
+    _, height, width = shape
+    size = size or max(1, min(height, width) // 4)
+    top = (height - size) // 2 if top == -1 else top
+    left = (width - size) // 2 if left == -1 else left
+    inside = size > 0 and 0 <= top <= height - size and 0 <= left <= width - size
+    if not inside or size == height == width:
+        raise ValueError(
+            f"box: a square of {size} pixels at row {top}, column {left} must lie inside the {height} x {width} "
+            "picture and leave something known; choose a smaller size or another place"
+        )
+    known = torch.ones(1, height, width, dtype=torch.bool)
+    known[:, top : top + size, left : left + size] = False
+    return _keep(shape, known)
+
+
+def random_mask(shape: tuple[int, int, int], *, missing: float = 0.7, seed: int = 0) -> LinearOperator:
+    """Fill in pixels missing at random places, the same in every channel.
+
+    Options:
+        missing: share of the pixels that is missing (0 to 1); their number is exact
+        seed: which places
+    """
+    _, height, width = shape
+    count = round(missing * height * width)
+    if not 0 < count < height * width:
+        raise ValueError(
+            f"random_mask: missing={missing} leaves out {count} of {height * width} pixels, expected at least one "
+            "missing and one known; pass a share between 0 and 1"
+        )
+    known = torch.ones(height * width, dtype=torch.bool)
+    known[torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))[:count]] = False
+    return _keep(shape, known.reshape(1, height, width))
+
+
+def demosaic(
+    shape: tuple[int, int, int], *, pattern: Literal["RGGB", "BGGR", "GRBG", "GBRG"] = "RGGB"
+) -> LinearOperator:
+    """Restore all colours from a camera's mosaic of one colour per pixel (Bayer).
+
+    The measurement has 3 channels, 0 where a colour was not seen; a raw mosaic of one channel may be repeated
+    three times, since what the operator does not see does not count.
+
+    Options:
+        pattern: the colours of the top left 2 x 2 pixels, row by row
+    """
+    channels, height, width = shape
+    if channels != 3:
+        raise ValueError(f"demosaic: expected a picture of 3 channels, got {channels}; convert it to RGB")
+    if sorted(pattern) != sorted("RGGB"):
+        raise ValueError(f"demosaic: expected a Bayer pattern RGGB, BGGR, GRBG or GBRG, got {pattern!r}")
+    known = torch.zeros(3, height, width, dtype=torch.bool)
+    for place, colour in enumerate(pattern):
+        known["RGB".index(colour), place // 2 :: 2, place % 2 :: 2] = True
+    return _keep(shape, known)
+
+
+def _keep(shape: tuple[int, int, int], known: Tensor) -> LinearOperator:
+    from deepinv.physics import Inpainting
+
+    return Inpainting(shape, mask=known.float())
+
+
+def _known(mask: Path | Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """The mask as a boolean tensor, (1, h, w) or (c, h, w)."""
+    if isinstance(mask, Tensor):
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(
+                "inpaint: expected a mask of 0 (missing) and 1 (known), got other values; compare it first"
+            )
+        known = mask.bool().cpu()
+        known = known if known.ndim == 3 else known[None]
+    else:
+        with Image.open(mask) as picture:
+            known = torch.from_numpy(np.array(picture.convert("L")) >= 128)[None]
+    channels, height, width = shape
+    if known.ndim != 3 or known.shape[0] not in (1, channels) or known.shape[1:] != (height, width):
+        got = " x ".join(map(str, known.shape if isinstance(mask, Tensor) else known.shape[1:]))
+        raise ValueError(
+            f"inpaint: expected a mask of the picture's height x width, {height} x {width}, got {got}; "
+            "draw it at the picture's size"
+        )
+    return known

@@ -1,0 +1,56 @@
+"""Operators that are not linear: a differentiable `A` and nothing else."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from flowhelm.measure import Operator
+
+
+def saturate(shape: tuple[int, int, int], *, gain: float = 2.0) -> Operator:
+    """Recover what over- and under-exposure cut off: y = clip(gain x, -1, 1).
+
+    The gradient is zero where the measurement is clipped.
+
+    Options:
+        gain: contrast around mid-grey before clipping; above 1
+    """
+    if not 1 < gain < math.inf:
+        raise ValueError(f"saturate: expected a gain above 1, got {gain}; below it nothing is clipped")
+    from deepinv.physics import Physics
+
+    return Physics(A=partial(_clip, gain=gain))
+
+
+def phase(shape: tuple[int, int, int], *, oversampling: float = 2.0) -> Operator:
+    """Recover a picture from the magnitudes of its Fourier transform: y = |F(pad(x01))|, channel by channel.
+
+    x01 = (x + 1) / 2 is in [0, 1], padded with zeros to `ceil(oversampling * side)`; F is orthonormal, so that y has
+    the norm of x01. y is `(b, c, H, W)` of the padded size and not a picture: it starts at 0 and exceeds 1. A picture,
+    its shifts (in the padding) and its half turn measure alike. The gradient is 0 where the magnitude is 0.
+
+    Options:
+        oversampling: padded side over the picture's side; at least 1, and 2 determines almost every picture
+    """
+    if not 1 <= oversampling < math.inf:
+        raise ValueError(f"phase: expected an oversampling of at least 1, got {oversampling}")
+    from deepinv.physics import Physics
+
+    return Physics(A=partial(_magnitude, oversampling=oversampling))
+
+
+def clean_side(padded: int, oversampling: float) -> int:
+    """Inverse of the padding in `phase`."""
+    return math.floor(padded / oversampling + 1e-9)
+
+
+def _clip(image: Tensor, gain: float) -> Tensor:
+    return (gain * image).clamp(-1, 1)
+
+
+def _magnitude(image: Tensor, oversampling: float) -> Tensor:
+    bottom, right = (math.ceil(oversampling * side - 1e-9) - side for side in image.shape[-2:])
+    return torch.fft.fft2(fn.pad((image + 1) / 2, (0, right, 0, bottom)), norm="ortho").abs()

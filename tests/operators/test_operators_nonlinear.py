@@ -1,0 +1,199 @@
+import inspect
+import io
+import subprocess
+import sys
+import typing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm import operators
+from flowhelm.measure import LinearOperator, Operator
+
+torch.set_num_threads(1)
+
+
+def photograph(height, width, seed=0):
+    """Smooth colours, edges and some texture, as 8-bit (h, w, 3)."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 40
+    waves = sum(
+        draw.normal(size=3)[None, None] * np.sin(a * x + b * y + c)[..., None]
+        for a, b, c in draw.uniform(-4, 4, size=(6, 3))
+    )
+    waves[(x - 1) ** 2 + (y - 1) ** 2 < 0.3] += draw.normal(size=3) * 1.5
+    waves += 0.1 * draw.normal(size=(height, width, 1))
+    return np.clip(128 + 45 * waves, 0, 255).astype(np.uint8)
+
+
+def to_tensor(pixels):
+    pixels = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None].float()
+    return pixels / 127.5 - 1
+
+
+def pillow(pixels, quality, subsampling):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return np.array(Image.open(file))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (61, 83), (58, 86)])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("quality", [5, 20, 60, 95])
+def test_jpeg_is_libjpeg(size, subsampling, quality):
+    pixels = photograph(*size)
+    got = operators.jpeg((3, *size), quality=quality, subsampling=subsampling).A(to_tensor(pixels))
+    difference = (got - to_tensor(pillow(pixels, quality, subsampling))).abs() * 127.5
+    loss = (got - to_tensor(pixels)).abs().mean() * 127.5
+    assert difference.mean() < 0.3
+    assert difference.mean() < loss / 5
+    assert difference.max() < 12
+    if (quality, subsampling) == (20, "4:2:0"):  # few ties here, so that every rounding must be libjpeg's
+        assert difference.mean() < 0.08
+        assert difference[..., -1].mean() < 0.02
+
+
+def test_jpeg_of_grey_pictures():
+    pixels = photograph(50, 70)[..., 0]
+    got = operators.jpeg((1, 50, 70), quality=30).A(to_tensor(pixels))
+    difference = (got - to_tensor(pillow(pixels, 30, 0))).abs() * 127.5
+    assert difference.mean() < 0.1
+    assert difference.max() < 8
+
+
+def test_jpeg_gives_bytes_and_treats_rows_alone():
+    batch = torch.cat([to_tensor(photograph(33, 40, seed)) for seed in (0, 1)]) * 1.2
+    operator = operators.jpeg((3, 33, 40))
+    got = operator.A(batch)
+    levels = (got + 1) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert got.abs().max() <= 1 + 1e-6
+    assert torch.allclose(operator.A(batch[1:]), got[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_jpeg_gradient_leads_downhill(subsampling):
+    operator = operators.jpeg((3, 64, 64), quality=10, subsampling=subsampling)
+    y = operator.A(to_tensor(photograph(64, 64)))
+    image = torch.zeros_like(y)
+    first = (operator.A(image) - y).square().mean()
+    for _ in range(20):
+        image = image.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad((operator.A(image) - y).square().sum() / 2, image)
+        assert gradient.isfinite().all()
+        image = image - 0.5 * gradient
+    last = (operator.A(image.detach()) - y).square().mean()
+    assert last < first / 50
+
+
+def test_jpeg_gradient_is_the_identity_at_full_resolution():
+    image = (torch.rand(1, 3, 16, 24) * 2.2 - 1.1).requires_grad_()  # some of it outside the range
+    cotangent = torch.randn(1, 3, 16, 24)
+    out = operators.jpeg((3, 16, 24), subsampling="4:4:4").A(image)
+    (gradient,) = torch.autograd.grad(out, image, cotangent)
+    assert torch.allclose(gradient, cotangent, atol=1e-4)
+
+
+def test_saturate():
+    operator = operators.saturate((1, 1, 4), gain=2.0)
+    image = torch.tensor([-0.9, -0.3, 0.2, 0.6]).reshape(1, 1, 1, 4).requires_grad_()
+    y = operator.A(image)
+    assert torch.allclose(y.flatten(), torch.tensor([-1, -0.6, 0.4, 1]))
+    (gradient,) = torch.autograd.grad(y.sum(), image)
+    assert gradient.flatten().tolist() == [0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("oversampling", [1.0, 1.5, 2.0, 2.3])
+def test_phase_keeps_the_norm_and_forgets_the_place(oversampling):
+    image = torch.rand(2, 3, 10, 13) * 2 - 1
+    operator = operators.phase((3, 10, 13), oversampling=oversampling)
+    y = operator.A(image)
+    assert torch.allclose(y.flatten(1).norm(dim=1), ((image + 1) / 2).flatten(1).norm(dim=1), rtol=1e-5)
+    assert torch.allclose(operator.A(image.flip(-1, -2)), y, atol=1e-5)
+    assert operators.clean_shape(operators.phase, tuple(y.shape[1:]), {"oversampling": oversampling}) == (3, 10, 13)
+
+
+def test_phase_pads_to_whole_pixels():
+    y = operators.phase((1, 25, 13), oversampling=2.2).A(torch.zeros(1, 1, 25, 13))
+    assert y.shape == (1, 1, 55, 29)  # although 2.2 * 25 > 55 in floating point
+
+
+def test_phase_is_the_fourier_magnitude():
+    image = torch.rand(1, 1, 2, 2) * 2 - 1
+    padded = np.zeros((4, 4))
+    padded[:2, :2] = (image[0, 0].numpy() + 1) / 2
+    wave = np.exp(-2j * np.pi * np.outer(np.arange(4), np.arange(4)) / 4) / 2
+    assert torch.allclose(
+        operators.phase((1, 2, 2)).A(image)[0, 0], torch.from_numpy(abs(wave @ padded @ wave)).float(), atol=1e-6
+    )
+
+
+def test_phase_gradient_is_finite_where_the_magnitude_is_zero():
+    image = torch.full((1, 1, 8, 8), -1.0, requires_grad=True)  # black: every magnitude is 0
+    (gradient,) = torch.autograd.grad(operators.phase((1, 8, 8)).A(image).sum(), image)
+    assert torch.equal(gradient, torch.zeros_like(image))
+
+
+@pytest.mark.parametrize("builder", [operators.jpeg, operators.saturate, operators.phase])
+def test_nonlinear_operators_do_not_pretend(builder):
+    operator = builder((3, 16, 16))
+    assert isinstance(operator, Operator)
+    assert not isinstance(operator, LinearOperator)
+    image = torch.zeros(1, 3, 16, 16)
+    assert torch.equal(operator(image), operator.A(image))  # no noise
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: operators.jpeg((4, 8, 8)), "1 or 3 channels"),
+        (lambda: operators.jpeg((3, 8, 8), quality=0), "from 1 to 100"),
+        (lambda: operators.jpeg((3, 8, 8), subsampling="4:1:1"), "4:4:4 or 4:2:0"),
+        (lambda: operators.saturate((3, 8, 8), gain=1.0), "above 1"),
+        (lambda: operators.phase((3, 8, 8), oversampling=0.5), "at least 1"),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_clean_shape_inverts_the_builders():
+    for builder, options in [
+        (operators.denoise, {}),
+        (operators.superres, {"factor": 3}),
+        (operators.superres, {}),
+        (operators.colorize, {}),
+        (operators.demosaic, {}),
+        (operators.jpeg, {"quality": 50}),
+        (operators.phase, {}),
+    ]:
+        measured = builder((3, 12, 18), **options).A(torch.zeros(1, 3, 12, 18)).shape[1:]
+        assert operators.clean_shape(builder, tuple(measured), options) == (3, 12, 18)
+    with pytest.raises(TypeError, match="sigma"):
+        operators.clean_shape(operators.superres, (3, 8, 8), {"sigma": 1})
+    with pytest.raises(ValueError, match="1 channel, got 3"):
+        operators.clean_shape(operators.colorize, (3, 8, 8), {})
+
+
+@pytest.mark.parametrize("builder", operators.ALL, ids=lambda f: f.__name__)
+def test_a_command_line_can_be_made_from_every_builder(builder):
+    assert getattr(operators, builder.__name__) is builder
+    shape, *options = inspect.signature(builder).parameters.values()
+    assert shape.name == "shape"
+    assert shape.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    hints = typing.get_type_hints(builder)
+    text = inspect.cleandoc(builder.__doc__)
+    assert text.splitlines()[0].endswith(".") or text.splitlines()[0].endswith(")")
+    assert "Options:" in text
+    for option in options:
+        assert option.kind is inspect.Parameter.KEYWORD_ONLY
+        assert option.name in hints
+        assert f"\n    {option.name}: " in text.split("Options:")[1]
+
+
+def test_the_catalogue_does_not_import_deepinv():
+    code = "import sys, flowhelm.operators, flowhelm.metrics; sys.exit('deepinv' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
