@@ -237,7 +237,7 @@ class MixtureFlow(Pixels):
         """log r_k and e_k, C_k^{-1} e_k, C_k^{-1} for a batch: `(b, k)`, `(b, k, d)`, `(b, k, d)`, `(b | 1, k, d, d)`."""
         a = at(self.path, t, x.flatten(1)[..., None, None])  # (b, 1, 1, 1), or 0-dim
         eye = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
-        c = (a.alpha**2 * self.covariances + a.sigma**2 * eye).expand(-1, *self.covariances.shape[1:])
+        c = a.alpha**2 * self.covariances + a.sigma**2 * eye
         c = c if c.ndim == 4 else c[None]
         alpha = a.alpha if a.alpha.ndim == 0 else a.alpha[..., 0]
         e = x.flatten(1)[:, None] - alpha * self.means

@@ -62,7 +62,7 @@ class Noise:
         if len(state) != len(self):
             raise ValueError(f"Noise.restore: expected the state of {len(self)} rows, got {len(state)}")
         for stream, row in zip(self._streams, state, strict=True):
-            stream.set_state(row)
+            stream.set_state(row.clone())  # torch ignores the offset of a view and would read foreign memory
         return self
 
 

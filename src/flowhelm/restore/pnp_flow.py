@@ -1,9 +1,9 @@
 """PnP-Flow: plug-and-play with a flow's denoiser. Martin et al. 2025, arXiv:2410.02423, Alg. 3.
 
-    z     <- clean - (1-t)^decay * grad 1/2 |A decode(clean) - y|^2
+    z     <- clean - rate (1-t)^decay * grad 1/2 |A decode(clean) - y|^2
     clean <- mean over draws of E[clean | x_t = alpha_t z + sigma_t noise]
 
-Needs   differentiable operator with norm at most about 1
+Needs   differentiable operator
 Cost    `draws` evaluations per step, forward only; 1 backward through the operator (and decoder)
 Paper   100 steps, 5 draws, decay 0.8 (denoise), 0.5 (box), 0.3 (super-resolution), 0.01 (deblur, random mask).
         The state is the clean estimate; at t = 0 it has no weight, so any x will do. The paper's step std^2 times the
@@ -33,6 +33,7 @@ def pnp_flow(
     times: Tensor,
     *,
     decay: float = 0.3,
+    rate: float = 1.0,
     draws: int = 1,
     noise: Noise,
 ) -> Iterator[Step]:
@@ -40,6 +41,7 @@ def pnp_flow(
     x: the clean estimate `(b, *shape)` to start from (without effect where times[0] = 0).
     times: the grid; the last of it, 1, is only where the result is.
     decay: exponent of the gradient step (1-t)^decay, >= 0; smaller keeps fitting the measurement for longer.
+    rate: factor of that step; 1 suits |A| = 1 (the paper's operators), 1 / |A|^2 any other (4 for x2 averaging).
     draws: noise draws to average the denoiser over.
 
     Yields steps whose x and clean are the clean estimate; info["misfit"], 1/2 |A clean - y|^2 before the step, `(b,)`.
@@ -47,7 +49,7 @@ def pnp_flow(
     total = len(times) - 1
     for i, t in enumerate(times[:-1], 1):
         misfit, gradient = value_and_grad(lambda clean: y.misfit(flow.decode(clean)), x)
-        z = x - (1 - t) ** decay * gradient
+        z = x - rate * (1 - t) ** decay * gradient
         x = torch.zeros_like(x)
         for _ in range(draws):
             x = x + flow.ends(mix(flow.path, noise(z), z, t), t).clean / draws

@@ -109,7 +109,7 @@ def _surrogate(flow: Flow, reward: Reward, weight: float, curvature: float) -> V
             return -weight * reward(flow.decode(clean))
         # Envelope theorem: with the minimiser held fixed, the gradient in `clean` is that of the whole.
         with torch.no_grad():
-            reached = prox(reward, clean, torch.tensor(weight * reach / 2))
+            reached = prox(reward, clean, torch.tensor(weight * reach / 2, dtype=torch.float64))
         return -weight * reward(reached) + (reached - clean).square().flatten(1).sum(1) / reach
 
     return value

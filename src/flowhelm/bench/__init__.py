@@ -1,0 +1,1 @@
+"""Tables: which method restores what, how well, at what cost."""
