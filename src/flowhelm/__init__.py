@@ -16,12 +16,25 @@ _HOME = {
     "solve": ("integrate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
-_FOLDERS = ("grids", "guide", "inner", "metrics", "operators", "particles", "priors", "restore", "steer", "transition")
+_FOLDERS = (
+    "control",
+    "grids",
+    "guide",
+    "inner",
+    "metrics",
+    "operators",
+    "particles",
+    "priors",
+    "restore",
+    "steer",
+    "transition",
+)
 
-__all__ = ["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]
 
 if TYPE_CHECKING:
     from . import (
+        control,
         flow,
         grids,
         guide,

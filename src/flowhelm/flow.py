@@ -152,7 +152,7 @@ class GaussianFlow(Pixels):
         mean: `(d,)`; covariance: `(d, d)` symmetric, positive semi-definite. Their dtype (use float64 for tests) is kept.
         shape: of one state, with d elements; `(d,)` if not given.
 
-    With C_t = alpha^2 S + sigma^2 I and e = x - alpha mean (methods/control notes, sections 7 and 8):
+    With C_t = alpha^2 S + sigma^2 I and e = x - alpha mean:
     v = alpha' mean + (alpha alpha' S + sigma sigma' I) C_t^{-1} e.
     """
 
@@ -215,8 +215,9 @@ class MixtureFlow(Pixels):
     Args:
         weights: `(k,)`, positive (normalised here); means: `(k, d)`; covariances: `(k, d, d)`.
 
-    With C_k = alpha^2 S_k + sigma^2 I, e_k = x - alpha mu_k and responsibilities r_k of x (control notes, section 7):
-    clean_k = mu_k + alpha S_k C_k^{-1} e_k,  score_k = -C_k^{-1} e_k,  v_k = alpha' mu_k + (alpha alpha' S_k + sigma sigma' I) C_k^{-1} e_k.
+    With C_k = alpha^2 S_k + sigma^2 I, e_k = x - alpha mu_k and responsibilities r_k of x:
+    clean_k = mu_k + alpha S_k C_k^{-1} e_k,  score_k = -C_k^{-1} e_k,
+    v_k = alpha' mu_k + (alpha alpha' S_k + sigma sigma' I) C_k^{-1} e_k.
     """
 
     weights: Tensor

@@ -41,6 +41,10 @@ def adam(cost: Cost, start: Tensor, closed: Closed | None, *, iterations: int = 
     """Adam (Kingma & Ba 2015) from fresh moments; 20 iterations at rate 0.1 are the MPC-Flow paper's setting.
 
     It is not converged then where the cost is stiff (small noise): use more iterations, or another solver, to solve.
+
+    Args:
+        iterations: how many, each one evaluation of the cost and its gradient.
+        rate: learning rate, in units of the control.
     """
     u = start.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([u], lr=rate)
@@ -64,6 +68,11 @@ def lbfgs(
     torch's own L-BFGS takes the batch for one vector, so that rows share one line search and a result depends on its
     neighbours; here each row has its own. A row stops when its gradient is below `tolerance` times its first, or when
     it can no longer be improved. At most `iterations` steps, each about one evaluation with gradient.
+
+    Args:
+        iterations: at most so many steps.
+        history: pairs of step and change of gradient that are remembered.
+        tolerance: of the gradient's norm, relative to the first.
     """
     u = start.detach()
     value, gradient = value_and_grad(cost, u)

@@ -22,7 +22,7 @@ class Step(NamedTuple):
         info: whatever else the method has to tell, detached.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
     total: int
     t: Tensor
     x: Tensor
@@ -33,7 +33,7 @@ class Step(NamedTuple):
 class Update(NamedTuple):
     """One update of a training: `index` of `total` are done; `loss` 0-dim, detached."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
     total: int
     loss: Tensor
     info: Mapping[str, Tensor]
@@ -61,7 +61,8 @@ def run(steps: Iterable[Step], each: Callable[[Step], None] | None = None) -> St
     for step in steps:
         if not step.x.isfinite().all():
             raise Diverged(
-                f"the state is not finite after step {step.index} of {step.total} (t = {float(step.t):.4g}); lower the strength or the rate",
+                f"the state is not finite after step {step.index} of {step.total} (t = {float(step.t):.4g}); "
+                "lower the strength or the rate",
                 last,
             )
         last = step

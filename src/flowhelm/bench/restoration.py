@@ -19,10 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 import typer
 from torch import Tensor
 
+from ..control import flower
 from ..flow import Flow, NetFlow
 from ..guide import counted
 from ..inner import adam
@@ -33,12 +35,11 @@ from ..priors import load
 from ..restore import dps, flow_dps, pnp_flow
 from ..rng import Noise
 from ..steer import mpc_flow, mpc_flow_dt
-from ..steer.mpc_flow import flower
 from ..step import Step, run
 
 STD = 0.05
 TASKS: dict[str, Callable[..., Any]] = {
-    "deblur": partial(deblur, sigma=1.6),
+    "deblur": partial(deblur, sigma=1.6, border="circular"),
     "superres": partial(superres, factor=2),
     "random": partial(random_mask, missing=0.7),
     "box": box,
@@ -95,15 +96,15 @@ def baselines(task: str, y: Measurement) -> dict[str, Tensor]:
 def crops(archive: Path, folder: str, images: int, size: int) -> Tensor:
     """Centre crops of the first pictures (by name) that are large enough: `(images, 3, size, size)` in [-1, 1]."""
     from PIL import Image
-    from torchvision.transforms.functional import center_crop, pil_to_tensor
 
     rows: list[Tensor] = []
     with zipfile.ZipFile(archive) as z:
         names = sorted(n for n in z.namelist() if n.startswith(folder) and n.lower().endswith((".jpg", ".png")))
         for name in names:
-            picture = pil_to_tensor(Image.open(io.BytesIO(z.read(name))).convert("RGB"))
-            if min(picture.shape[1:]) >= size and len(rows) < images:
-                rows.append(center_crop(picture, [size, size]))
+            picture = np.asarray(Image.open(io.BytesIO(z.read(name))).convert("RGB"))
+            top, left = ((side - size) // 2 for side in picture.shape[:2])
+            if min(top, left) >= 0 and len(rows) < images:
+                rows.append(torch.from_numpy(picture[top : top + size, left : left + size].copy()).permute(2, 0, 1))
     if len(rows) < images:
         raise typer.BadParameter(
             f"expected {images} pictures of at least {size} pixels in {archive}/{folder}, got {len(rows)}"

@@ -11,7 +11,11 @@ from ..flow import Flow, Wrapped
 
 @dataclass
 class Count:
-    """Network calls so far. `calls`: batched forward calls; `rows`: evaluations, one per batch row and call; `backward`: calls differentiated."""
+    """Network calls so far.
+
+    Attributes:
+        calls: batched forward calls; rows: evaluations, one per batch row and call; backward: calls differentiated.
+    """
 
     calls: int = 0
     rows: int = 0

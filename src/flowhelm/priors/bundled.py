@@ -39,4 +39,4 @@ def load(name: str | Path = "photos", device: str = "cpu") -> NetFlow:
     except Exception as error:  # safetensors raises its own type for a file of another format
         raise ValueError(f"prior: '{path}' is not a readable safetensors file ({error})") from None
     net.eval().requires_grad_(False)
-    return NetFlow(net.to(torch.device(device), memory_format=torch.channels_last), (3, 256, 256))
+    return NetFlow(net.to(device).to(memory_format=torch.channels_last), (3, 256, 256))

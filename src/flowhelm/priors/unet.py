@@ -32,15 +32,18 @@ class Block(nn.Module):
         self.film = nn.Linear(embedding, 2 * channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        _zero(self.film)
+        _zero(self.second)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
         y = self.first(fn.silu(torch.addcmul(shift, x, 1 + scale)))
         return x + self.second(fn.silu(y))
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class UNet(nn.Module):
@@ -86,8 +89,7 @@ class UNet(nn.Module):
                 self.up.append(nn.ConvTranspose2d(widths[level + 1], width, 2, stride=2))
                 self.decoder.append(nn.ModuleList(Block(width, embedding) for _ in range(blocks)))
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        _zero(self.head)
 
     def residual(self, x: Tensor, t: Tensor) -> Tensor:
         """F: normalised input `(b, c, h, w)`, time `(b,)` -> normalised target."""
@@ -96,19 +98,19 @@ class UNet(nn.Module):
         x = fn.pad(x, (0, right, 0, bottom), mode="replicate")
         # log(t / (1-t)) spreads the times evenly over noise levels; its ends are cut where nothing is left to see
         snr = torch.logit(t.clamp(1e-3, 1 - 1e-3)) / 4
-        angles = snr[:, None] * self.frequencies
+        angles = snr[:, None] * self.get_buffer("frequencies")
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
         y = self.stem(fn.pixel_unshuffle(x, 2))
         skips = []
         for level, group in enumerate(self.encoder):
-            for block in group:
+            for block in group:  # type: ignore[attr-defined]
                 y = block(y, time)
             if level < len(self.down):
                 skips.append(y)
                 y = self.down[level](y)
         for level in reversed(range(len(self.up))):
             y = self.up[level](y) + skips[level]
-            for block in self.decoder[level]:
+            for block in self.decoder[level]:  # type: ignore[attr-defined]
                 y = block(y, time)
         return fn.pixel_shuffle(self.head(y), 2)[..., :height, :width]
 

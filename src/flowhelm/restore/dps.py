@@ -5,7 +5,8 @@
 
 Needs   differentiable operator
 Cost    1 evaluation and 1 backward through the network per step (of a one-evaluation transition)
-Paper   1000 ancestral steps, step 0.3 to 1; flow ports: 50 Euler steps, step 1 to 8 for pictures in [-1, 1].
+Paper   1000 ancestral steps, step 0.3 to 1; flow ports: 50 Euler steps, step 1 to 8 for pictures in
+        [-1, 1], the first 2 steps unguided (here: those before `start`, so that a resumed run is the same run).
         `exact` takes the gradient of log p(y | clean) times its Bayesian factor instead of the norm: then the drift is
         v + kappa J^T A^T (y - A clean) / std^2, kappa = (1-t)/t on the linear path (unstable for small std).
 """
@@ -36,7 +37,7 @@ def dps(
     *,
     step: float = 1.0,
     exact: bool = False,
-    skip: int = 2,
+    start: float = 0.04,
     transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -44,7 +45,7 @@ def dps(
     x: state `(b, *shape)` at times[0]; times: the grid.
     step: length of the gradient step on the norm of the residual (image unit); with `exact`, a factor of the Bayesian drift.
     exact: the gradient of the log-likelihood instead of that of the norm.
-    skip: so many first steps of a run from t = 0 are not guided: the estimate there is the mean picture.
+    start: time before which the state is not guided: the estimate there is the mean picture.
     transition: `euler`, `ancestral`, ...; `noise` is for the random ones.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
@@ -62,6 +63,6 @@ def dps(
         if exact and c.alpha > 0:
             kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
             x = x - (step * (t - s) * kappa / y.std**2) * gradient
-        elif not exact and not (i <= skip and times[0] == 0):
+        elif not exact and s >= start:
             x = x - step * gradient / per_row(norm.clamp(min=1e-12), x)
         yield Step(i, total, t, x, ends.clean, {"residual": norm})

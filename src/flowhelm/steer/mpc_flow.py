@@ -10,7 +10,8 @@ and the plan is made anew:
 K = 1 plans with the clean estimate alone: the network is evaluated once per step and never differentiated, and for a
 linear measurement the plan is a prox, clean' = prox(clean), u = (clean' - clean) / (1 - t).
 
-Needs   any reward; a prior on the linear path (others: guide.on_path)
+Needs   a differentiable reward, or a linear measurement (K = 1: nothing is differentiated then);
+        a prior on the linear path (others: guide.on_path)
 Cost    N steps, M inner evaluations of the cost: N (1 + M (K-1)) evaluations, N M (K-1) backwards
         (for K > 2, K - 2 evaluations more per inner one: they are recomputed to save memory); K = 1: N and none
 Paper   N = 100, M = 20 Adam iterations at rate 0.1 (K = 1) or 0.05 (K = 3).
@@ -22,51 +23,21 @@ Paper   N = 100, M = 20 Adam iterations at rate 0.1 (K = 1) or 0.05 (K = 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from ..control import Energy, check, differentiable, integral, prox, scale, solvable
 from ..flow import Flow
 from ..grids import uniform
 from ..inner import Closed, Cost, Inner, auto
-from ..measure import Measurement
 from ..path import ends_from_velocity, linear
 from ..rng import Noise
 from ..solve import rollout
 from ..step import Reward, Step
 from ..transition import renoise as renoised
-
-Energy = Callable[[Tensor, Tensor], Tensor]
-"""Time of a control and length of its step -> its weight w on |u|^2, each 0-dim."""
-
-
-def integral(t: Tensor, h: Tensor) -> Tensor:
-    """The paper's energy, int |u(t)|^2 dt: w = h."""
-    return h
-
-
-def algorithm2(t: Tensor, h: Tensor) -> Tensor:
-    """The paper's Algorithm 2 as printed: w = 1, whatever the step; equals `integral` at strength q h."""
-    return torch.ones_like(h)
-
-
-def flux2(t: Tensor, h: Tensor) -> Tensor:
-    """The released FLUX.2 code: t |delta|^2 on the displacement delta = h u, so w = t h^2 (its rho is 1 / lambda).
-
-    It is 0 at t = 0, where nothing would bound the control; t is taken as at least 0.001.
-    """
-    return t.clamp(min=1e-3) * h**2
-
-
-def flower(t: Tensor, h: Tensor) -> Tensor:
-    """Not MPC's: w = (t^2 + (1-t)^2) h^2 / (2 (1-t)^2), for which the K = 1 prox at strength 1 / std^2 is the posterior mean under
-    Cov[clean | x_t] = (1-t)^2 / (t^2 + (1-t)^2) I. With renoise = 1 that is Flower (Pourya et al. 2026, gamma = 0)."""
-    return (t**2 + (1 - t) ** 2) * h**2 / (2 * (1 - t) ** 2)
-
-
-ENERGIES = (integral, algorithm2, flux2, flower)
 
 
 @torch.no_grad()
@@ -81,6 +52,7 @@ def mpc_flow(
     inner: Inner = auto,
     energy: Energy = integral,
     renoise: float = 0.0,
+    plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """Args:
@@ -90,8 +62,9 @@ def mpc_flow(
     inner: how a plan is found, see `flowhelm.inner`; it starts from the last plan, shifted.
     energy: `integral`, `algorithm2`, `flux2` or `flower`.
     renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
+    plan: the last plan of an interrupted run (info["plan"] of its last step), to resume it exactly.
 
-    Yields steps with info["energy"], the |u_0|^2 applied, `(b,)`.
+    Yields steps with info["energy"], the |u_0|^2 applied, `(b,)`, and for K > 1 info["plan"], `(b, K, *shape)`.
 
     Raises:
         ValueError: another path, a grid that does not end at 1, a horizon below 1.
@@ -100,7 +73,6 @@ def mpc_flow(
     if horizon is not None and horizon < 1:
         raise ValueError(f"mpc_flow: expected a horizon of at least 1 planned step, got {horizon}")
     total, weight = len(times) - 1, scale(reward, strength)
-    plan: Tensor | None = None
     for i, (t, s) in enumerate(pairwise(times), 1):
         grid = times[i - 1 :] if horizon is None else uniform(horizon, float(t), 1.0)
         v = flow.velocity(x, t)
@@ -108,7 +80,8 @@ def mpc_flow(
         plan = inner(cost, _shifted(plan, x, len(grid) - 1), closed)
         ends = ends_from_velocity(linear, v + plan[:, 0], x, t)
         x = renoised(flow, x, t, s, noise, ends, amount=renoise)  # renoise = 0: the Euler step x + h (v + u_0)
-        yield Step(i, total, s, x, ends.clean, {"energy": plan[:, 0].square().flatten(1).sum(1)})
+        info = {"energy": plan[:, 0].square().flatten(1).sum(1)}
+        yield Step(i, total, s, x, ends.clean, info if len(grid) == 2 else info | {"plan": plan})
 
 
 def _problem(
@@ -120,16 +93,14 @@ def _problem(
     def cost(u: Tensor) -> Tensor:
         end = rollout(flow, x, grid, u, first=v)
         spent = sum(w * u[:, k].square().flatten(1).sum(1) for k, w in enumerate(prices))
-        return spent - weight * reward(flow.decode(end))
+        return spent - weight * differentiable(reward(flow.decode(end)), u)
 
     def closed() -> Tensor:
         h = grid[1] - grid[0]
         clean = x + h * v
         return ((prox(reward, clean, weight * h**2 / (2 * prices[0])) - clean) / h)[:, None]
 
-    return cost, closed if len(prices) == 1 and flow.pixels and isinstance(
-        reward, Measurement
-    ) and reward.linear else None
+    return cost, closed if len(prices) == 1 and solvable(flow, reward) else None
 
 
 def _shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:
@@ -139,27 +110,3 @@ def _shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:
         rest = plan[:, 1 : steps + 1]
         start[:, : rest.shape[1]] = rest
     return start
-
-
-def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
-    """argmin_z -weight reward(z) + |z - clean|^2 / 2 for a linear measurement."""
-    assert isinstance(reward, Measurement)
-    return reward.prox(clean, float(weight))
-
-
-def scale(reward: Reward, strength: float) -> float:
-    """lambda, the factor of the reward: strength * std^2 for a measurement, so that strength is the weight of |A z - y|^2 / 2."""
-    if not strength > 0:
-        raise ValueError(f"mpc_flow: expected a strength above 0, got {strength}")
-    return strength * reward.std**2 if isinstance(reward, Measurement) else strength
-
-
-def check(flow: Flow, times: Tensor, who: str) -> None:
-    if flow.path is not linear:
-        raise ValueError(
-            f"{who}: expected a prior on the linear path, got {flow.path}; wrap it: guide.on_path(flow, path.linear)"
-        )
-    if len(times) < 2 or times[-1] != 1 or (times.diff() <= 0).any():
-        raise ValueError(
-            f"{who}: expected increasing times that end at 1, got {times.tolist()[:3]} ... {times.tolist()[-1:]}"
-        )

@@ -13,7 +13,7 @@ Paper   N = 100 and M = 20 Adam iterations at rate 0.1, energy `algorithm2` with
         at q = lambda / (N std^2) is the same problem. The surrogate ignores that later steps will correct too, so it
         over-controls at large strength. `curvature` is not in the paper: for a reward that is a measurement it
         replaces the reward of the clean estimate by its Moreau envelope over what the remaining control can still
-        change (control notes, section 8.6), V_c = min_d q/2 |A (clean + d) - y|^2 + |d|^2 / w(t), with
+        change, V_c = min_d q/2 |A (clean + d) - y|^2 + |d|^2 / w(t), with
         w(t) = sqrt(s) (atan(sqrt s) - atan(((s+1) t - 1) / sqrt s)), the controllability of N(0, s I).
 """
 
@@ -26,14 +26,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..control import Energy, check, differentiable, integral, prox, scale, solvable
 from ..flow import Flow
 from ..inner import Closed, Cost, Inner, auto
-from ..measure import Measurement
 from ..path import ends_from_velocity, linear
 from ..rng import Noise
 from ..step import Reward, Step
 from ..transition import renoise as renoised
-from .mpc_flow import Energy, check, integral, prox, scale
 
 Value = Callable[[Tensor, Tensor], Tensor]
 """Cost-to-go V: state `(b, *shape)` and time -> `(b,)`."""
@@ -58,7 +57,7 @@ def mpc_flow_dt(
     x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
     strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
     inner: how the control is found, from zero each time.
-    energy: `integral` or `algorithm2` (also `flux2`).
+    energy: `integral`, `algorithm2`, `flux2` or `flower`; see `mpc_flow`.
     curvature: variance s of the data for the corrected surrogate (1 is a fair choice for any picture); 0: the paper's.
     value: another cost-to-go V(x, t) instead of the surrogates, in units where a control costs its energy; t = 1 included.
     renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
@@ -70,7 +69,7 @@ def mpc_flow_dt(
     """
     check(flow, times, "mpc_flow_dt")
     total, weight = len(times) - 1, scale(reward, strength)
-    closes = flow.pixels and isinstance(reward, Measurement) and reward.linear
+    closes = solvable(flow, reward)
     if curvature and not closes:
         raise ValueError(
             "mpc_flow_dt: expected a linear measurement on a pixel prior for curvature > 0; set curvature=0"
@@ -106,7 +105,7 @@ def _surrogate(flow: Flow, reward: Reward, weight: float, curvature: float) -> V
         clean = x if t >= 1 else flow.ends(x, t).clean  # no network at t = 1: the state is clean there
         reach = controllability(float(t), curvature) if curvature else 0.0
         if reach < 1e-8:
-            return -weight * reward(flow.decode(clean))
+            return -weight * differentiable(reward(flow.decode(clean)), clean)
         # Envelope theorem: with the minimiser held fixed, the gradient in `clean` is that of the whole.
         with torch.no_grad():
             reached = prox(reward, clean, torch.tensor(weight * reach / 2, dtype=torch.float64))

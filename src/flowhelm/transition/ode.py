@@ -24,7 +24,10 @@ def midpoint(
 
 
 def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
-    """Second order (trapezoid); 2 evaluations, 1 if `ends` are given; one fewer into t = 1, where no network is asked (Karras et al. 2022, Alg. 1)."""
+    """Second order (trapezoid); 2 evaluations, 1 if `ends` are given.
+
+    One fewer into t = 1, where no network is asked (Karras et al. 2022, arXiv:2206.00364, Alg. 1).
+    """
     v = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
     ahead = x + (t - s) * v
     if t == 1:

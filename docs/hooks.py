@@ -1,0 +1,187 @@
+"""Pages made from docstrings: a line `<!-- cards: FOLDER_OR_MODULE [TUPLE] -->` becomes one card per function.
+
+The functions are those of the tuple (default `ALL`) in that folder's `__init__.py` or that module; `public` stands for
+every public function of the module. Sources are parsed, never imported, so the pages need neither torch nor weights.
+"""
+
+import ast
+import html
+import inspect
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
+MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
+FIELD = re.compile(r"(Needs|Cost|Paper)\s+(.*)")
+GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
+"""Arguments of the call shape: not options."""
+
+
+class Found(NamedTuple):
+    module: ast.Module
+    function: ast.FunctionDef
+
+
+class Parameter(NamedTuple):
+    name: str
+    annotation: str
+    default: str | None
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    return MARK.sub(lambda mark: "\n\n".join(map(card, find(mark[1], mark[2] or "ALL"))), markdown)
+
+
+def find(place: str, names: str) -> Iterator[Found]:
+    """The functions a tuple lists, each with the module that defines it, in the tuple's order."""
+    file = ROOT / place / "__init__.py" if (ROOT / place).is_dir() else ROOT / f"{place}.py"
+    module = parse(file)
+    here = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    origin = {
+        alias.asname or alias.name: file.parent / f"{node.module}.py"
+        for node in module.body
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
+        for alias in node.names
+    }
+    for name in [n for n in here if n[0] != "_"] if names == "public" else listed(module, names, file):
+        if name in here:
+            yield Found(module, here[name])
+            continue
+        source = parse(origin[name])
+        yield Found(source, next(n for n in source.body if isinstance(n, ast.FunctionDef) and n.name == name))
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def listed(module: ast.Module, names: str, file: Path) -> list[str]:
+    for node in module.body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Tuple)
+            and [t.id for t in node.targets if isinstance(t, ast.Name)] == [names]
+        ):
+            return [item.id for item in node.value.elts if isinstance(item, ast.Name)]
+    raise ValueError(f"hooks: expected a tuple {names} in {file}, found none")
+
+
+def card(found: Found) -> str:
+    """A heading, the text, a table of what it needs and costs, a table of the options."""
+    name, doc = found.function.name, ast.get_docstring(found.function) or ""
+    told = ast.get_docstring(found.module) or ""
+    method = doc.startswith("Args:")  # its text is that of the module
+    body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
+    parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
+    if method and "Yields" in doc:
+        parts.append(prose("Yields" + doc.partition("Yields")[2].partition("\n\n")[0]))
+    if method and "Raises:" in doc:
+        parts.append(prose("Raises " + doc.partition("Raises:")[2]))
+    if found.function.returns is not None and "Operator" in (kind := ast.unparse(found.function.returns)):
+        parts.append("Linear: the prox has a closed form." if kind == "LinearOperator" else "Not linear: no prox.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Paragraphs; indented ones become code; Needs, Cost and Paper a table."""
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        if not block.strip():
+            continue
+        if FIELD.match(block):
+            rows = re.split(r"\n(?=\S)", block)
+            yield table(
+                ("", ""), [(f"**{m[1]}**", prose(m[2])) for r in rows if (m := FIELD.match(" ".join(r.split())))]
+            )
+        elif all(line.startswith("    ") for line in block.splitlines()):
+            yield f"```text\n{inspect.cleandoc(block)}\n```"
+        elif block.startswith("Raises:"):
+            yield prose("Raises " + block.removeprefix("Raises:"))
+        else:
+            yield prose(block)
+
+
+def call(function: ast.FunctionDef) -> str:
+    """What stands in the brackets: plain arguments, then the keyword-only ones that have no default."""
+    given = function.args
+    needed = [a.arg for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True) if default is None]
+    rest = ["..."] * (len(needed) < len(given.kwonlyargs))
+    words = [a.arg for a in given.args] + [f"{name}={name}" for name in needed] + rest
+    return f"```python\n{function.name}({', '.join(words)})\n```"
+
+
+def options(function: ast.FunctionDef, doc: str) -> str:
+    found = [p for p in parameters(function) if p.name not in GIVEN]
+    if not found:
+        return ""
+    helps = explained(doc, {p.name for p in parameters(function)})
+    rows = [
+        (
+            code(p.name),
+            code(p.annotation),
+            code(p.default) if p.default else "must be given",
+            prose(helps.get(p.name, "")),
+        )
+        for p in found
+    ]
+    head = ("Option", "Type", "Default", "What it is")
+    width = 4 if helps else 3
+    return table(head[:width], [row[:width] for row in rows])
+
+
+def parameters(function: ast.FunctionDef) -> Iterator[Parameter]:
+    given = function.args
+    plain = [*given.posonlyargs, *given.args]
+    for argument, default in zip(plain, [None] * (len(plain) - len(given.defaults)) + given.defaults, strict=True):
+        yield parameter(argument, default)
+    for argument, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        yield parameter(argument, default)
+
+
+def parameter(argument: ast.arg, default: ast.expr | None) -> Parameter:
+    kind = ast.unparse(argument.annotation) if argument.annotation else ""
+    return Parameter(argument.arg, kind, ast.unparse(default) if default is not None else None)
+
+
+def explained(doc: str, names: set[str]) -> dict[str, str]:
+    """What the lines below `Args:` or `Options:` say of each name. `a, b: text` is of both; `a: text; b: text` too."""
+    lines = iter(doc.splitlines())
+    for line in lines:
+        if line.strip() in ("Args:", "Options:"):
+            break
+    below = []
+    for line in lines:
+        if not line.strip():
+            break
+        below.append(line.strip())
+    # a name begins a line, or follows a semicolon or a full stop
+    text = "\n".join(below)
+    head = re.compile(r"(?:^|[;.] )((?:\w+, )*\w+): ", re.MULTILINE)
+    heads = [m for m in head.finditer(text) if set(m[1].split(", ")) <= names]
+    found = {}
+    for m, after in zip_longest(heads, heads[1:]):
+        said = " ".join(text[m.end() : after.start() if after else None].split())
+        found |= dict.fromkeys(m[1].split(", "), said.rstrip(".;") if ". " not in said else said)
+    return found
+
+
+def prose(text: str) -> str:
+    """Plain text with `code` and arXiv numbers, safe in Markdown and in tables."""
+    pieces = re.split(r"(`[^`]+`)", " ".join(text.split()))
+    return "".join(code(p[1:-1]) if i % 2 else linked(p) for i, p in enumerate(pieces))
+
+
+def linked(text: str) -> str:
+    safe = re.sub(r"[*_\[\]|~^#\\`]", lambda m: f"&#{ord(m[0])};", html.escape(text, quote=False))
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", safe)
+
+
+def code(text: str) -> str:
+    return f"<code>{re.sub(r'[*_|~`]', lambda m: f'&#{ord(m[0])};', html.escape(text, quote=False))}</code>"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -1,0 +1,212 @@
+"""The command line. torch and all that needs it are imported inside the commands: `--help` must not wait for them."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from .. import __version__
+from .presets import STD
+
+app = typer.Typer(
+    name="flowhelm",
+    help="Restore photographs with pre-trained flow-matching models.\n\n"
+    "Example:  flowhelm restore photo.jpg --operator deblur --sigma 1.6 --std 0.05",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"flowhelm {__version__}")
+        raise typer.Exit()
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Restore a photograph.\n\nOptions of the operator and of the method are listed by `flowhelm operators NAME` and "
+    "`flowhelm methods NAME`, and are given here like any other:\n\n"
+    "flowhelm restore photo.jpg --operator superres --factor 4\n\n"
+    "A name that several have means the one below first, then the operator's, then the method's; --operator-NAME and "
+    "--method-NAME always work.\n\nCtrl-C leaves the estimate so far and a file to go on from.",
+)
+def restore(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The photograph, and options of operator and method."),
+    ] = None,
+    operator: Annotated[str | None, typer.Option(help="What was done to it: see `flowhelm operators`.")] = None,
+    method: Annotated[str | None, typer.Option(help="See `flowhelm methods`; default: the operator's preset.")] = None,
+    std: Annotated[
+        float,
+        typer.Option(help="Standard deviation of its noise, with pixel values in [-1, 1] (8-bit levels / 127.5)."),
+    ] = STD,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps; default: the operator's preset.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Result; default: PHOTO's name with .restored.png, beside it.")
+    ] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="PHOTO is clean: degrade it first, and report PSNR and SSIM.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Keep the current estimate in a .preview.png while running.")
+    ] = False,
+    prior: Annotated[str, typer.Option(help="A bundled prior by name, or a .safetensors file.")] = "photos",
+    tile: Annotated[
+        str, typer.Option(help="Cut the network call into tiles of so many pixels: auto, 0 (never) or a number.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with the .resume.safetensors of a stopped run; all else is in it.")
+    ] = None,
+) -> None:
+    if resume is not None:
+        typed = {name for name in context.params if _typed(context, name)} - {"resume", "preview"}
+        if typed:
+            _bad("--resume takes all settings from its file; give nothing beside it but --preview")
+        from .job import resume as go_on
+
+        go_on(resume, preview=preview, say=typer.echo)
+        return
+    from .doctor import check_deepinv
+
+    check_deepinv()
+    from .. import operators
+    from .job import METHODS, settle, start
+    from .options import flags, pick, sort_words
+    from .presets import preset
+
+    names = ", ".join(f.__name__ for f in operators.ALL)
+    if operator is None:
+        _bad(f"--operator is missing: what was done to the photograph; one of {names}")
+    builder = pick("operator", str(operator), operators.ALL)
+    chosen = pick("method", method or preset(builder.__name__, 1.0)[0], METHODS)
+    own = _own()
+    photos, given = sort_words(words or [], flags({"operator": builder, "method": chosen}, own), own)
+    if len(photos) != 1:
+        _bad(f"expected one photograph, got {' '.join(photos) or 'none'}")
+    if tile != "auto" and not tile.isdecimal():
+        _bad(f"--tile: expected auto, 0 or a number of pixels, got {tile!r}")
+    settings = settle(
+        Path(photos[0]),
+        builder.__name__,
+        given=given,
+        method=method,
+        steps=steps,
+        std=std,
+        seed=seed,
+        prior=prior,
+        simulate=simulate,
+        out=out,
+        threads=threads,
+        device=device,
+        tile=None if tile == "auto" else int(tile),
+    )
+    start(settings, preview=preview, say=typer.echo)
+
+
+@app.command()
+def rerun(run: Annotated[Path, typer.Argument(metavar="RUN.json", help="The .run.json that a run wrote.")]) -> None:
+    """Run again what a JSON file describes, and say whether the result is identical."""
+    from .job import rerun as again
+
+    if not again(run, say=typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+    """List the methods, or show one with its options."""
+    from .. import restore, steer
+
+    _show("method", name, (*steer.ALL, *restore.ALL))
+
+
+@app.command("operators")
+def operators_(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+    """List the operators, or show one with its options."""
+    from .. import operators
+
+    _show("operator", name, operators.ALL)
+
+
+@app.command()
+def doctor(prior: Annotated[str, typer.Option(help="A bundled prior, or a .safetensors file.")] = "photos") -> None:
+    """Check that everything is in place."""
+    from .doctor import doctor as examine
+
+    for what, how in examine(prior):
+        typer.echo(f"{what:12} {how}")
+    typer.echo("all well")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 2 for bad input, 130 for Ctrl-C, 1 for what else went wrong."""
+    usage_error = cast(
+        "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
+    )  # where Typer keeps it depends on its version
+    try:
+        status = app(args=None if arguments is None else list(arguments), prog_name="flowhelm", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except usage_error as error:
+        return _fail(error.format_message(), 2)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as error:  # stopped by a signal, all saved
+        return int(error.code or 0)
+    except RuntimeError as error:
+        return _failed(error)
+
+
+def _failed(error: RuntimeError) -> int:
+    """One sentence for the failures that have one; any other is a fault of the program and keeps its traceback."""
+    from ..step import Diverged
+    from .doctor import Broken
+
+    if isinstance(error, Broken | Diverged):
+        return _fail(str(error), 1)
+    if any(sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")):
+        return _fail("there is not enough memory for this picture; use --tile 512, or scale it down", 1)
+    raise error
+
+
+def _own() -> list[str]:
+    """Options of `restore` itself."""
+    return [*(name for name in inspect.signature(restore).parameters if name not in ("context", "words")), "help"]
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    """Whether it was given, not left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _show(part: str, name: str | None, functions: Sequence[object]) -> None:
+    from .cards import card, listing
+    from .options import pick
+
+    for line in listing(functions) if name is None else card(part, pick(part, name, functions), _own()):  # type: ignore[arg-type]
+        typer.echo(line)
+
+
+def _bad(message: str) -> None:
+    raise ValueError(message)
+
+
+def _fail(message: str, status: int) -> int:
+    if message:  # none where Typer has printed its help instead
+        print(f"flowhelm: {' '.join(message.split())}", file=sys.stderr)
+    return status

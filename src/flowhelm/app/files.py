@@ -1,0 +1,119 @@
+"""Files of a run beside its pictures: hashes, the resume file, and names."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .. import priors
+from .images import FORMATS, BadInput
+
+
+def sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be read ({error.strerror}); check the path") from error
+
+
+def hash_of(x: Tensor) -> str:
+    """Of the numbers themselves, before they are rounded to a picture."""
+    return hashlib.sha256(np.ascontiguousarray(x.detach().cpu().numpy()).tobytes()).hexdigest()
+
+
+def weights(prior: str) -> Path:
+    """The file of a prior: bundled by name, or a path."""
+    return (
+        Path(str(files("flowhelm.priors"))) / "weights" / f"{prior}.safetensors"
+        if prior in priors.NAMES
+        else Path(prior)
+    )
+
+
+def outputs(out: Path) -> dict[str, Path]:
+    """Where the files of a run go: all beside the result, all beginning like it."""
+    stem = out.stem.removesuffix(".restored")
+    names = {
+        "strip": "strip.png",
+        "run": "run.json",
+        "degraded": "degraded.png",
+        "preview": "preview.png",
+        "partial": "partial.png",
+        "resume": "resume.safetensors",
+    }
+    return {"out": out} | {what: out.with_name(f"{stem}.{end}") for what, end in names.items()}
+
+
+def check_outputs(out: Path, inputs: list[Path]) -> None:
+    """Raises BadInput if the result cannot have that name, or a file of the run would replace one that it reads."""
+    if out.suffix.lower() not in FORMATS:
+        raise BadInput(f"--out {str(out)!r} has no known picture suffix; name it one of {' '.join(FORMATS)}")
+    taken = {path.resolve() for path in inputs}
+    for path in outputs(out).values():
+        if path.resolve() in taken:
+            raise BadInput(f"{str(path)!r} would be overwritten, but is read; choose another --out")
+
+
+def put(path: Path, save: Callable[[Path], object]) -> None:
+    """`save(temporary)`, then renamed: the file appears whole or not at all."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    try:
+        save(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def put_picture(path: Path, picture: Image.Image) -> None:
+    put(path, lambda temporary: picture.save(temporary, "PNG"))
+
+
+def put_resume(path: Path, x: Tensor, noise: Tensor, story: Mapping[str, Any]) -> None:
+    """State and noise streams as tensors, `story` as JSON."""
+    tensors = {"x": x.detach().cpu().contiguous(), "noise": noise.contiguous()}
+    put(path, lambda temporary: save_file(tensors, temporary, {"flowhelm": json.dumps(story, sort_keys=True)}))
+
+
+def get_resume(path: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """What `put_resume` wrote: x, noise, story. Raises BadInput for any other file."""
+    if not path.is_file():
+        raise BadInput(f"{str(path)!r} does not exist; --resume takes the .resume.safetensors file of a stopped run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor("x"), file.get_tensor("noise"), json.loads(file.metadata()["flowhelm"])
+    except Exception as error:  # safetensors raises its own type
+        raise BadInput(f"{str(path)!r} is not a resume file of flowhelm ({error}); start the run again") from error
+
+
+def get_run(path: Path) -> dict[str, Any]:
+    """What a run wrote about itself. Raises BadInput for any other file."""
+    try:
+        run = json.loads(path.read_text())
+        return {part: run[part] for part in ("settings", "inputs", "environment", "result")}
+    except FileNotFoundError as error:
+        raise BadInput(f"{str(path)!r} does not exist; `rerun` takes the .run.json file of a run") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{str(path)!r} is not the .run.json file of a run ({error})") from error
+
+
+def to_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device {name!r} is not there ({str(error).splitlines()[0]}); use --device cpu") from error
+    return device

@@ -1,0 +1,410 @@
+"""A run as the command line makes it: from settings that JSON can hold to files, interruptible at any moment.
+
+Settings say everything: the same settings on the same machine give the same numbers to the bit.
+"""
+
+import math
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import __version__, guide, operators, priors, restore, steer
+from ..flow import Flow
+from ..metrics import psnr, ssim
+from ..rng import Noise
+from ..step import Diverged, Step, run
+from . import files
+from .doctor import check_deepinv, installed
+from .images import BadInput, Picture, check_writable, read, write, write_json
+from .options import Plain, bind, options, pick, plain
+from .presets import preset
+from .progress import progress
+from .restore import Observed, misfit, observe, sized, viewable
+from .restore import restore as steps_of
+from .strip import strip
+
+METHODS = (*steer.ALL, *restore.ALL)
+SAVE_EVERY = 30.0  # seconds between resume files
+PREVIEW_EVERY = 2.0
+Say = Callable[[str], None]
+
+
+class Stopped(SystemExit):
+    """By a signal; the status is what a shell expects: 130 for Ctrl-C."""
+
+
+class Problem(NamedTuple):
+    picture: Picture  # as read (cropped, for a simulation)
+    observed: Observed
+    flow: Flow
+    method: Callable[..., Iterator[Step]]
+    noise: Noise
+
+
+class Place(NamedTuple):
+    """Where a run stands: the last whole step, the noise streams after it, and what it took so far."""
+
+    done: int
+    x: Tensor
+    noise: Tensor
+    clean: Tensor | None
+    seconds: float
+    evaluations: int
+
+
+def settle(
+    photo: Path,
+    operator: str,
+    *,
+    given: Mapping[str, Mapping[str, Plain]],
+    method: str | None,
+    steps: int | None,
+    std: float,
+    seed: int,
+    prior: str,
+    simulate: bool,
+    out: Path | None,
+    threads: int | None,
+    device: str,
+    tile: int | None,
+) -> dict[str, Any]:
+    """Settings with every default filled in, checked as far as possible without the picture."""
+    check_deepinv()
+    if not (0 < std < math.inf):
+        raise BadInput(f"--std: expected a number above 0, got {std}; for a photograph without noise give 0.005")
+    builder = pick("operator", operator, operators.ALL)
+    if operator == "phase" and not simulate:
+        raise BadInput(
+            "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
+        )
+    usual, presets, usual_steps = preset(operator, std)
+    chosen = pick("method", method or usual, METHODS)
+    base = presets if chosen.__name__ == usual else {}
+    out = out or photo.with_name(f"{photo.stem}.restored.png")
+    out = out / f"{photo.stem}.restored.png" if out.is_dir() else out
+    return {
+        "photo": str(photo.absolute()),
+        "out": str(out.absolute()),
+        "operator": operator,
+        "operator_options": plain(builder, given.get("operator", {})),
+        "method": chosen.__name__,
+        "method_options": plain(chosen, base | dict(given.get("method", {}))),
+        "times": priors.load(prior).times(steps or usual_steps).tolist(),
+        "std": std,
+        "seed": seed,
+        "prior": prior if prior in priors.NAMES else str(Path(prior).absolute()),
+        "simulate": simulate,
+        "threads": threads or torch.get_num_threads(),
+        "device": device,
+        "dtype": "float32",
+        "tile": tile,
+    }
+
+
+def start(settings: Mapping[str, Any], *, preview: bool = False, say: Say = print) -> dict[str, Any]:
+    """Runs from the beginning; returns what it wrote to the JSON file."""
+    return _carry_out(settings, None, preview, say)
+
+
+def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, Any]:
+    """Goes on where a stopped run was; the result is that of a run that was never stopped."""
+    x, noise, story = files.get_resume(path)
+    settings = story["settings"]
+    changed = _differences(story["inputs"], _inputs(settings))
+    if changed:
+        raise BadInput(
+            f"{str(path)!r} cannot go on, since files have changed: {'; '.join(changed)}; start the run again"
+        )
+    for line in _differences(story["environment"], _environment(settings)):
+        say(f"note: not as when the run began, so the last bits may differ: {line}")
+    if settings["method_options"].get("horizon", 1) != 1:
+        say("note: the plan that the method carries from step to step was lost, so the last bits may differ")
+    place = Place(story["index"], x, noise, None, story["seconds"], story["evaluations"])
+    made = _carry_out(settings, place, preview, say)
+    path.unlink(missing_ok=True)
+    return made
+
+
+def rerun(path: Path, *, say: Say = print) -> bool:
+    """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
+    old = files.get_run(path)
+    settings, out = old["settings"], path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")
+    problem = _prepare(settings, out)
+    place = _loop(problem, settings, None, files.outputs(out), False, {})
+    picture = problem.flow.decode(place.x)
+    if files.hash_of(picture) == old["result"]["sha256"]:
+        say("identical to the bit")
+        return True
+    write(out, picture, _like(problem, settings))
+    say(f"not identical: {out} is what came out now")
+    differences = [
+        *_differences(old["inputs"], _inputs(settings)),
+        *_differences(old["environment"], _environment(settings)),
+    ]
+    for line in differences or ["nothing that is recorded has changed"]:
+        say(f"  {line}")
+    return False
+
+
+def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say) -> dict[str, Any]:
+    out = Path(settings["out"])
+    paths = files.outputs(out)
+    problem = _prepare(settings, out)
+    story = {"settings": settings, "inputs": _inputs(settings), "environment": _environment(settings)}
+    place = _loop(problem, settings, place, paths, preview, story, say)
+    picture = problem.flow.decode(place.x).cpu()
+    like = _like(problem, settings)
+    result = _result(problem, settings, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    write(out, picture, like)
+    files.put_picture(paths["strip"], _strip(problem, settings, picture, result))
+    write_json(paths["run"], made := {**story, "result": result})
+    written = [out, paths["strip"], paths["run"]]
+    shown = _shown(problem, settings)
+    if settings["simulate"] and shown is not None:
+        write(paths["degraded"], shown, problem.picture)
+        written.append(paths["degraded"])
+    for name in ("preview", "partial", "resume"):
+        paths[name].unlink(missing_ok=True)
+    _summary(result, written, say)
+    return made
+
+
+def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
+    """Reads and builds everything; whatever may be wrong with the input is found here, before the long work."""
+    check_deepinv()
+    torch.set_num_threads(settings["threads"])
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    device = files.to_device(settings["device"])
+    files.check_outputs(out, [Path(p) for p in _paths(settings).values()])
+    check_writable(out.parent)
+    builder = pick("operator", settings["operator"], operators.ALL)
+    chosen = pick("method", settings["method"], METHODS)
+    colour = settings["operator"] == "colorize"
+    picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
+    flow = priors.load(settings["prior"], settings["device"])
+    if settings["simulate"] and (factor := settings["operator_options"].get("factor")):
+        picture = _cropped(picture, factor)
+    rows: Noise | None = _streams(settings).named("measurement") if settings["simulate"] else None
+    grey = picture.grey and not colour
+    values = bind(builder, settings["operator_options"])
+    try:
+        observed = observe(builder, values, picture.pixels.to(device), settings["std"], grey=grey, simulate=rows)
+    except Exception as error:  # a mask or kernel that cannot be read: Pillow, NumPy and zipfile raise nearly anything
+        named = [v for v in values.values() if isinstance(v, Path)]
+        if not named or str(error).startswith(f"{settings['operator']}:"):  # our own say what is wrong
+            raise
+        raise BadInput(f"{settings['operator']}: {str(named[0])!r} cannot be read ({error}); check the path") from error
+    method = partial(chosen, **bind(chosen, settings["method_options"]))
+    return Problem(picture, observed, sized(flow, observed.shape, settings["tile"]), method, _streams(settings))
+
+
+def _loop(
+    problem: Problem,
+    settings: Mapping[str, Any],
+    place: Place | None,
+    paths: Mapping[str, Path],
+    preview: bool,
+    story: Mapping[str, Any],
+    say: Say = print,
+) -> Place:
+    """Steps to the end; a signal or a divergence leaves the last estimate and, if `story` is not empty, a resume file."""
+    times = torch.tensor(settings["times"], dtype=torch.float64)
+    total, counted, noise = len(times) - 1, guide.counted(problem.flow), problem.noise
+    spent, evaluations, index, x = 0.0, 0, 0, None
+    if place is not None:
+        noise.restore(place.noise)
+        spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
+    began = saved = seen = time.monotonic()
+
+    def keep(place: Place) -> None:
+        files.put_resume(paths["resume"], place.x, place.noise, {**story, **_numbers(place)})
+
+    def each(step: Step) -> None:
+        nonlocal place, saved, seen
+        now = time.monotonic()
+        # one assignment: a signal finds the old place or the new one, never half of it
+        place = Place(
+            step.index, step.x, noise.state(), step.clean, spent + now - began, evaluations + counted.count.rows
+        )
+        tell(step.index, float(misfit(problem.observed, problem.flow.decode(step.clean))))
+        if story and now - saved > SAVE_EVERY:
+            keep(place)
+            saved = time.monotonic()
+        if preview and now - seen > PREVIEW_EVERY:
+            write(paths["preview"], problem.flow.decode(step.clean), _like(problem, settings))
+            seen = time.monotonic()
+
+    if place is not None and index == total:
+        return place
+    with _signals():
+        try:
+            with progress(total, index) as tell:
+                run(steps_of(counted, problem.observed, problem.method, times, noise, x=x, index=index), each)
+        except (Stopped, Diverged) as error:
+            if story and place is not None:
+                going = isinstance(error, Stopped)
+                if place.clean is not None:
+                    write(paths["partial"], problem.flow.decode(place.clean), _like(problem, settings))
+                    say(f"after step {place.done} of {total}: the estimate so far is {_short(paths['partial'])}")
+                if going:
+                    keep(place)
+                    say(f"go on with: flowhelm restore --resume {_short(paths['resume'])}")
+                for name in ("preview",) if going else ("preview", "resume"):
+                    paths[name].unlink(missing_ok=True)
+            raise
+    assert place is not None
+    return place
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Stopped here (once: while the last estimate is saved, they are not heard)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(128 + number)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _streams(settings: Mapping[str, Any]) -> Noise:
+    return Noise(settings["seed"], rows=[0])  # one key for every picture: the result depends on the seed alone
+
+
+def _cropped(picture: Picture, factor: int) -> Picture:
+    """To sides that are multiples of `factor`."""
+    height, width = (side - side % factor for side in picture.pixels.shape[-2:])
+    if not height or not width:
+        raise BadInput(f"superres: the picture is smaller than the factor {factor}; choose a smaller --factor")
+    alpha = None if picture.alpha is None else picture.alpha[..., :height, :width]
+    return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
+
+
+def _like(problem: Problem, settings: Mapping[str, Any]) -> Picture:
+    return problem.picture._replace(grey=False) if settings["operator"] == "colorize" else problem.picture
+
+
+def _shown(problem: Problem, settings: Mapping[str, Any]) -> Tensor | None:
+    """The measurement as a picture of its own size; None where it is none."""
+    if settings["operator"] == "phase":
+        return None
+    return problem.observed.measurement.y.cpu() if settings["simulate"] else problem.picture.pixels
+
+
+def _strip(problem: Problem, settings: Mapping[str, Any], picture: Tensor, result: Mapping[str, Any]) -> Any:
+    shown, clean = _shown(problem, settings), problem.picture.pixels
+    caption = "restored" + (f" {result['psnr']:.2f} dB" if result.get("psnr") else "")
+    if problem.picture.grey and settings["operator"] != "colorize":
+        picture = picture.mean(1, keepdim=True)
+    panels = [("input", shown)] * (shown is not None) + [(caption, picture)] + [("clean", clean)] * settings["simulate"]
+    return strip(panels, height=min(1000, max(image.shape[-2] for _, image in panels)))  # type: ignore[union-attr, arg-type]
+
+
+def _result(problem: Problem, settings: Mapping[str, Any], picture: Tensor) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "sha256": files.hash_of(picture),
+        "residual": _number(misfit(problem.observed, picture.to(problem.observed.seen))),
+    }
+    if settings["simulate"]:
+        clean = problem.picture.pixels
+        result |= _scores("", picture, clean)
+        before = None if settings["operator"] == "phase" else viewable(problem.observed, problem.observed.measurement.y)
+        if before is not None:
+            result |= _scores("degraded_", before.cpu(), clean)
+    return result
+
+
+def _scores(prefix: str, picture: Tensor, clean: Tensor) -> dict[str, float | None]:
+    large = min(clean.shape[-2:]) >= 11  # the window of SSIM
+    return {
+        f"{prefix}psnr": _number(psnr(picture, clean)),
+        f"{prefix}ssim": _number(ssim(picture, clean)) if large else None,
+    }
+
+
+def _number(value: Tensor) -> float | None:
+    """None for what JSON cannot hold: the PSNR of equal pictures."""
+    return float(value) if value.isfinite() else None
+
+
+def _numbers(place: Place) -> dict[str, Any]:
+    return {"index": place.done, "seconds": place.seconds, "evaluations": place.evaluations}
+
+
+def _summary(result: Mapping[str, Any], written: list[Path], say: Say) -> None:
+    say("wrote " + ", ".join(_short(path) for path in written))
+    say(
+        f"misfit {result['residual']:.2f} of the noise (1 fits), {result['evaluations']} evaluations in {result['seconds']:.1f} s"
+    )
+    if result.get("psnr") is not None:
+        before = result.get("degraded_psnr")
+        line = f"PSNR {result['psnr']:.2f} dB" + (f" (degraded {before:.2f})" if before is not None else "")
+        if result["ssim"] is not None:
+            line += f", SSIM {result['ssim']:.3f}"
+            line += f" (degraded {result['degraded_ssim']:.3f})" if result.get("degraded_ssim") is not None else ""
+        say(line)
+    if not 0.2 < result["residual"] < 1.5:
+        way = "too large" if result["residual"] > 1 else "too small"
+        say(f"warning: the misfit is {way}; --std, the operator or its options may not fit this photograph")
+
+
+def _short(path: Path) -> str:
+    """Relative where that is shorter."""
+    try:
+        return min(str(path), os.path.relpath(path), key=len)
+    except ValueError:  # another drive
+        return str(path)
+
+
+def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Files that a run reads."""
+    builder = pick("operator", settings["operator"], operators.ALL)
+    typed = {o.name for o in options(builder).values() if Path in o.kinds}
+    extra = {name: str(value) for name, value in settings["operator_options"].items() if name in typed}
+    # an archive of kernels may be followed by the kernel's name
+    extra = {name: v if Path(v).exists() else v.rpartition(":")[0] or v for name, v in extra.items()}
+    return {"photo": settings["photo"], "prior": str(files.weights(settings["prior"]))} | extra
+
+
+def _inputs(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{name} sha256": files.sha256(Path(path)) for name, path in _paths(settings).items()}
+
+
+def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
+    cuda = settings["device"].startswith("cuda")
+    return {
+        "flowhelm": __version__,
+        "torch": torch.__version__,
+        **{name: installed(name) for name in ("torchvision", "deepinv", "numpy", "Pillow")},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": torch.cuda.get_device_name(settings["device"])
+        if cuda
+        else torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]]

@@ -1,0 +1,82 @@
+"""Controls: what they cost, in which unit their strength is given, and when their problem has a closed solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .flow import Flow
+from .measure import Measurement
+from .path import linear
+from .step import Reward
+
+Energy = Callable[[Tensor, Tensor], Tensor]
+"""Time of a control and length of its step -> its weight w on |u|^2, each 0-dim."""
+
+
+def integral(t: Tensor, h: Tensor) -> Tensor:
+    """The paper's energy, int |u(t)|^2 dt: w = h."""
+    return h
+
+
+def algorithm2(t: Tensor, h: Tensor) -> Tensor:
+    """The paper's Algorithm 2 as printed: w = 1, whatever the step; equals `integral` at strength q h."""
+    return torch.ones_like(h)
+
+
+def flux2(t: Tensor, h: Tensor) -> Tensor:
+    """The released FLUX.2 code: t |delta|^2 on the displacement delta = h u, so w = t h^2 (its rho is 1 / lambda).
+
+    It is 0 at t = 0, where nothing would bound the control; t is taken as at least 0.001.
+    """
+    return t.clamp(min=1e-3) * h**2
+
+
+def flower(t: Tensor, h: Tensor) -> Tensor:
+    """Not MPC's: w = (t^2 + (1-t)^2) h^2 / (2 (1-t)^2), for which the K = 1 prox at strength 1 / std^2 is the posterior mean under
+    Cov[clean | x_t] = (1-t)^2 / (t^2 + (1-t)^2) I. With renoise = 1 that is Flower (Pourya et al. 2026, gamma = 0)."""
+    return (t**2 + (1 - t) ** 2) * h**2 / (2 * (1 - t) ** 2)
+
+
+ENERGIES = (integral, algorithm2, flux2, flower)
+
+
+def solvable(flow: Flow, reward: Reward) -> bool:
+    """True if the reward is a linear measurement of the state itself, so that `prox` solves for the clean state."""
+    return flow.pixels and isinstance(reward, Measurement) and reward.linear
+
+
+def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
+    """argmin_z -weight reward(z) + |z - clean|^2 / 2 for a linear measurement."""
+    assert isinstance(reward, Measurement)  # `solvable` was asked
+    return reward.prox(clean, float(weight))
+
+
+def differentiable(value: Tensor, control: Tensor) -> Tensor:
+    """The value of a reward, if it has a gradient where one is asked for: without it the control would stay 0 without a word."""
+    if control.requires_grad and not value.requires_grad:
+        raise ValueError(
+            "control: expected a differentiable reward, got one whose value does not depend on the picture by autograd; "
+            "check it for detach, item, numpy or no_grad, or use a gradient-free method"
+        )
+    return value
+
+
+def scale(reward: Reward, strength: float) -> float:
+    """lambda, the factor of the reward: strength * std^2 for a measurement, so that strength is the weight of |A z - y|^2 / 2."""
+    if not strength > 0:
+        raise ValueError(f"control: expected a strength above 0, got {strength}")
+    return strength * reward.std**2 if isinstance(reward, Measurement) else strength
+
+
+def check(flow: Flow, times: Tensor, who: str) -> None:
+    if flow.path is not linear:
+        raise ValueError(
+            f"{who}: expected a prior on the linear path, got {flow.path}; wrap it: guide.on_path(flow, path.linear)"
+        )
+    if len(times) < 2 or times[-1] != 1 or (times.diff() <= 0).any():
+        raise ValueError(
+            f"{who}: expected increasing times that end at 1, got {times.tolist()[:3]} ... {times.tolist()[-1:]}"
+        )

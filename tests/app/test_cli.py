@@ -1,0 +1,422 @@
+"""The command line: options read off signatures, bad input, files written, and what must not be imported."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from flowhelm import inner, operators, transition
+from flowhelm.app import job
+from flowhelm.app.cli import main
+from flowhelm.app.images import BadInput, read
+from flowhelm.app.options import bind, flags, nearest, options, plain, shown, sort_words
+from flowhelm.app.presets import TABLE, preset
+from flowhelm.control import flux2
+from flowhelm.priors.unet import UNet
+from flowhelm.restore import dps
+from flowhelm.steer import mpc_flow, mpc_flow_dt
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    net = UNet((8, 8), 1)
+    for weight in net.parameters():  # some start at zero, and a network of zeros would hide mistakes
+        torch.nn.init.normal_(weight, std=0.1)
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
+    return str(path)
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    y, x = np.mgrid[0:32, 0:48]
+    pixels = np.stack([x * 5, y * 7, (x + y) * 3], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def here(photo: Path) -> set[str]:
+    return {path.name for path in photo.parent.iterdir()}
+
+
+# --- options ---
+
+
+def test_options_are_those_of_the_signature():
+    assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "renoise"}
+    assert set(options(mpc_flow_dt)) == {"strength", "inner", "energy", "curvature", "renoise"}  # not `value`
+    assert set(options(dps)) == {"step", "exact", "skip", "transition"}
+    assert options(mpc_flow)["strength"].default == 25.0
+    assert options(operators.inpaint)["mask"].needed
+    assert options(operators.deblur)["sigma"].help == "standard deviation of the Gaussian (pixels)"
+    assert options(operators.motion)["kernel"].help.endswith("picks one; without, the first")
+
+
+@pytest.mark.parametrize("function", [*job.METHODS, *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
+def test_every_option_reads_its_own_default(function):
+    for name, option in options(function).items():
+        if not option.needed:
+            needed = {o.name: "file" for o in options(function).values() if o.needed}
+            assert bind(function, {**needed, name: shown(option.default)})[name] == option.default
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "expected"),
+    [
+        (mpc_flow, {"horizon": "3"}, {"horizon": 3}),
+        (mpc_flow, {"horizon": "none"}, {"horizon": None}),
+        (mpc_flow, {"horizon": None}, {"horizon": None}),
+        (mpc_flow, {"strength": "4e2"}, {"strength": 400.0}),
+        (mpc_flow, {"inner": "lbfgs"}, {"inner": inner.lbfgs}),
+        (mpc_flow, {"energy": "flux2"}, {"energy": flux2}),
+        (dps, {"transition": "heun", "exact": "yes"}, {"transition": transition.heun, "exact": True}),
+        (operators.inpaint, {"mask": "a.png"}, {"mask": Path("a.png")}),
+        (operators.demosaic, {"pattern": "GBRG"}, {"pattern": "GBRG"}),
+    ],
+)
+def test_values(function, given, expected):
+    assert bind(function, given) == expected
+
+
+def test_a_function_may_have_options_of_its_own():
+    adam = bind(mpc_flow, {"inner": "adam:iterations=50,rate=0.05"})["inner"]
+    assert isinstance(adam, partial)
+    assert adam.func is inner.adam
+    assert adam.keywords == {"iterations": 50, "rate": 0.05}
+    assert plain(mpc_flow, {"inner": "adam:iterations=50,rate=0.05"})["inner"] == "adam:iterations=50,rate=0.05"
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "message"),
+    [
+        (mpc_flow, {"strenght": "1"}, "mpc_flow has no option 'strenght'; did you mean strength?"),
+        (mpc_flow, {"strength": "much"}, "mpc_flow: --strength expected a number, got 'much'"),
+        (mpc_flow, {"strength": "nan"}, "mpc_flow: --strength expected a number, got 'nan'"),
+        (mpc_flow, {"horizon": "1.5"}, "mpc_flow: --horizon expected a whole number or expected none, got '1.5'"),
+        (mpc_flow, {"inner": "adm"}, "mpc_flow: --inner has no 'adm' (did you mean adam?), got 'adm'"),
+        (mpc_flow, {"inner": "adam:rat=1"}, "adam has no option 'rat'; did you mean rate?"),
+        (operators.demosaic, {"pattern": "RGB"}, "--pattern expected one of RGGB, BGGR, GRBG, GBRG, got 'RGB'"),
+        (operators.inpaint, {}, "inpaint needs --mask: picture of the clean picture's size"),
+    ],
+)
+def test_values_that_do_not_fit(function, given, message):
+    with pytest.raises(BadInput) as error:
+        bind(function, given)
+    assert message in str(error.value)
+
+
+def test_nearest():
+    assert nearest("deblurr", ["denoise", "deblur"]) == "did you mean deblur?"
+    assert nearest("xyz", ["denoise", "deblur"]) == "expected denoise, deblur"
+
+
+def test_a_shared_name_belongs_to_the_first():
+    def one(shape, *, rate: float = 1.0): ...
+
+    def two(flow, *, rate: float = 2.0, seed: int = 0): ...
+
+    table = flags({"operator": one, "method": two}, ["seed"])
+    assert {name: part for name, (part, _) in table.items()} == {
+        "rate": "operator",
+        "operator-rate": "operator",
+        "method-rate": "method",
+        "method-seed": "method",  # --seed is the command's
+    }
+    words = ["--rate", "-1", "a.png", "--method-rate=3"]
+    assert sort_words(words, table, ["seed"]) == (["a.png"], {"operator": {"rate": "-1"}, "method": {"rate": "3"}})
+
+
+def test_switches_take_no_word_that_is_none_of_theirs():
+    table = flags({"method": dps}, [])
+    assert sort_words(["--exact", "a.png"], table, []) == (["a.png"], {"method": {"exact": "true"}})
+    assert sort_words(["--exact", "false", "a.png"], table, []) == (["a.png"], {"method": {"exact": "false"}})
+
+
+def test_presets_are_of_this_library():
+    assert set(TABLE) == {builder.__name__ for builder in operators.ALL}
+    methods = {method.__name__: method for method in job.METHODS}
+    for operator in TABLE:
+        method, chosen, steps = preset(operator, 0.1)
+        assert steps > 0
+        bind(methods[method], chosen)
+    assert preset("deblur", 0.1)[1]["strength"] == pytest.approx(TABLE["deblur"][1]["strength"] * 100)
+
+
+# --- what is printed ---
+
+
+@pytest.mark.parametrize("kind", ["methods", "operators"])
+def test_cards(kind, capsys):
+    functions = job.METHODS if kind == "methods" else operators.ALL
+    assert main([kind]) == 0
+    listed = capsys.readouterr().out
+    for function in functions:
+        assert function.__name__ in listed
+        assert main([kind, function.__name__]) == 0
+        whole = capsys.readouterr().out
+        for name in options(function):
+            assert f"-{name} " in whole
+    if kind == "methods":
+        assert listed.count("needs ") == listed.count("cost ") == len(functions)
+    assert main([kind, functions[0].__name__ + "x"]) == 2
+    assert f"did you mean {functions[0].__name__}?" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "flowhelm 0.1.0\n"
+    assert main(["--help"]) == 0
+    assert "flowhelm restore photo.jpg" in capsys.readouterr().out
+
+
+def test_doctor(prior, capsys):
+    assert main(["doctor", "--prior", prior]) == 0
+    assert capsys.readouterr().out.endswith("all well\n")
+
+
+def shell(*words: str, path: str = "", module: str = "flowhelm") -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [path, str(SRC)])), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-m", module, *words], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("restore", "photo.png", "--operator", "deblur")])
+def test_torchvision_that_does_not_fit(tmp_path, command):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist\\nand more')"
+    )
+    done = shell(*command, path=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert "does not fit torch" in done.stderr
+    assert "pip install --force-reinstall torch torchvision" in done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, flowhelm, flowhelm.app.cli as cli; cli.main(['--help']); cli.main(['restore', '--help'])\n"
+        "bad = {'torch', 'torchvision', 'deepinv', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_quick():
+    def best(*words: str) -> float:
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, check=True
+            )
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best("-m", "flowhelm", "--help") < best("-c", "import typer") + 0.5
+
+
+# --- bad input ---
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("missing.png --operator denoise", "does not exist"),
+        ("truncated.png --operator denoise", "truncated"),
+        ("text.png --operator denoise", "not a picture"),
+        ("nan.tiff --operator denoise", "NaN"),
+        ("empty.png --operator denoise", "empty (0 bytes)"),
+        ("huge.png --operator denoise", "larger than the limit"),
+        ("folder --operator denoise", "is a folder"),
+        ("photo.png --operator inpaint --mask small.png", "expected a mask of the picture's height x width, 32 x 48"),
+        ("photo.png --operator inpaint --mask missing.png", "missing.png"),
+        ("photo.png --operator inpaint --mask text.png", "text.png"),
+        ("photo.png --operator inpaint --mask huge.png", "huge.png"),
+        ("photo.png --operator inpaint", "inpaint needs --mask"),
+        ("photo.png --operator motion --kernel text.png", "text.png"),
+        ("photo.png --operator motion --kernel text.npz", "text.npz"),
+        ("photo.png --operator denoise --out nowhere/a.png", "nowhere"),
+        ("photo.png --operator denoise --out text.png/a.png", "text.png"),
+        ("photo.png --operator denoise --out a.gif", "no known picture suffix"),
+        ("photo.png --operator denoise --out photo.png", "would be overwritten"),
+        ("photo.png --operator deblurr", "there is no operator 'deblurr'; did you mean deblur?"),
+        ("photo.png --operator deblur --method mpcflow", "there is no method 'mpcflow'; did you mean mpc_flow?"),
+        ("photo.png --operator deblur --sigam 2", "there is no option --sigam here; did you mean --sigma?"),
+        ("photo.png --operator deblur --sede 2", "did you mean --seed?"),
+        ("photo.png --operator deblur --sigma", "--sigma needs a value"),
+        ("photo.png --operator deblur --sigma 1 --sigma 2", "given twice"),
+        ("photo.png --operator deblur --sigma wide", "--sigma expected a number, got 'wide'"),
+        ("photo.png --operator deblur --sigma -1", "expected sigma > 0"),
+        ("photo.png --operator deblur --std 0", "--std"),
+        ("photo.png --operator deblur --steps 0", "--steps"),
+        ("photo.png --operator deblur --steps many", "--steps"),
+        ("photo.png --operator deblur --strength 0", "strength above 0"),
+        ("photo.png --operator deblur --tile some", "--tile"),
+        ("photo.png --operator deblur --device moon", "device 'moon' is not there"),
+        ("photo.png --operator deblur --prior text.png", "text.png"),
+        ("photo.png --operator jpeg --inner exact", "inner solver 'exact'"),
+        ("photo.png --operator phase", "--simulate"),
+        ("photo.png --operator superres --factor 0", "factor"),
+        ("photo.png", "--operator is missing"),
+        ("--operator denoise", "expected one photograph, got none"),
+        ("photo.png other.png --operator denoise", "expected one photograph"),
+        ("--resume missing.safetensors", "does not exist"),
+        ("--resume text.png", "not a resume file"),
+        ("--resume text.png --seed 3", "nothing beside it"),
+        ("photo.png --resume text.png", "nothing beside it"),
+    ],
+)
+def test_bad_input(words, message, photo, prior, monkeypatch, capsys):
+    folder = photo.parent
+    monkeypatch.chdir(folder)
+    (folder / "truncated.png").write_bytes(photo.read_bytes()[:-200])
+    (folder / "text.png").write_text("this is no picture")
+    (folder / "text.npz").write_text("this is no archive")
+    (folder / "empty.png").touch()
+    (folder / "huge.png").write_bytes(png(60000, 60000))
+    (folder / "folder").mkdir()
+    Image.fromarray(np.full((32, 48), np.nan, np.float32)).save(folder / "nan.tiff")
+    Image.new("L", (20, 20)).save(folder / "small.png")
+    before = here(photo)
+    given = words.split()
+    if "--prior" not in given and "--resume" not in given:
+        given += ["--prior", prior]
+    assert main(["restore", *given]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flowhelm: ")
+    assert said.count("\n") == 1
+    assert message in said
+    assert here(photo) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder(photo, prior, capsys):
+    folder = photo.parent / "locked"
+    folder.mkdir(mode=0o500)
+    assert main(["restore", str(photo), "--operator", "denoise", "--prior", prior, "--out", str(folder / "a.png")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+# --- whole runs ---
+
+
+def test_a_run_writes_its_files(photo, prior, capsys):
+    assert main(["restore", str(photo), "--operator", "deblur", "--sigma", "1", "--steps", "3", "--prior", prior]) == 0
+    assert here(photo) == {"photo.png", "photo.restored.png", "photo.strip.png", "photo.run.json"}
+    said = capsys.readouterr()
+    assert 2 <= said.out.count("\n") <= 5
+    assert "step 3/3" in said.err
+    run = json.loads((photo.parent / "photo.run.json").read_text())
+    assert set(run) == {"settings", "inputs", "environment", "result"}
+    assert run["settings"]["operator_options"] == {"sigma": 1.0}
+    assert run["settings"]["method_options"].keys() == options(mpc_flow).keys()
+    assert run["settings"]["times"] == torch.linspace(0, 1, 4, dtype=torch.float64).tolist()
+    assert run["result"]["evaluations"] == 3
+    assert Image.open(photo.parent / "photo.restored.png").size == (48, 32)
+
+
+def test_the_preview_is_gone_in_the_end(photo, prior, monkeypatch):
+    monkeypatch.setattr(job, "PREVIEW_EVERY", 0.0)
+    seen = []
+    write = job.write
+    monkeypatch.setattr(job, "write", lambda path, *rest: (seen.append(Path(path).name), write(path, *rest)))
+    main(["restore", str(photo), "--operator", "denoise", "--steps", "3", "--prior", prior, "--preview"])
+    assert seen == ["photo.preview.png"] * 3 + ["photo.restored.png"]
+    assert "photo.preview.png" not in here(photo)
+
+
+@pytest.mark.parametrize(
+    ("operator", "degraded", "restored"),
+    [
+        ("denoise", (47, 31), (47, 31)),
+        ("superres --factor 4", (11, 7), (44, 28)),
+        ("colorize", (47, 31), (47, 31)),
+        ("jpeg", (47, 31), (47, 31)),
+        ("random_mask --operator-seed 5", (47, 31), (47, 31)),
+        ("phase", None, (47, 31)),
+    ],
+)
+def test_simulated(operator, degraded, restored, photo, prior, capsys):
+    Image.open(photo).crop((0, 0, 47, 31)).save(photo)
+    words = f"{photo} --operator {operator} --simulate --steps 2 --prior {prior}".split()
+    assert main(["restore", *words]) == 0
+    assert Image.open(photo.with_name("photo.restored.png")).size == restored
+    assert photo.with_name("photo.degraded.png").exists() == (degraded is not None)
+    if degraded:
+        assert Image.open(photo.with_name("photo.degraded.png")).size == degraded
+    result = json.loads(photo.with_name("photo.run.json").read_text())["result"]
+    assert ("degraded_psnr" in result) == (degraded is not None)
+    assert "PSNR" in capsys.readouterr().out
+
+
+def test_grey_alpha_and_sixteen_bits(photo, prior):
+    Image.fromarray((np.arange(32 * 32).reshape(32, 32) * 60).astype(np.uint16)).save(photo)
+    assert main(["restore", str(photo), "--operator", "denoise", "--steps", "2", "--prior", prior]) == 0
+    assert Image.open(photo.with_name("photo.restored.png")).mode == "I;16"
+    assert main(["restore", str(photo), "--operator", "colorize", "--steps", "2", "--prior", prior]) == 0
+    assert Image.open(photo.with_name("photo.restored.png")).mode == "RGB"
+    seen = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
+    Image.fromarray(np.dstack([seen, seen.T, seen, seen])).save(photo)
+    assert main(["restore", str(photo), "--operator", "superres", "--steps", "2", "--prior", prior]) == 0
+    assert Image.open(photo.with_name("photo.restored.png")).mode == "RGBA"
+    alpha = read(photo.with_name("photo.restored.png")).alpha
+    assert alpha is not None
+    assert alpha.shape == (1, 1, 64, 64)
+
+
+def test_rerun(photo, prior, capsys):
+    words = ["restore", str(photo), "--operator", "denoise", "--steps", "3", "--simulate", "--prior", prior]
+    assert main(words) == 0
+    run, before = photo.with_name("photo.run.json"), here(photo)
+    assert main(["rerun", str(run)]) == 0
+    assert "identical" in capsys.readouterr().out
+    assert here(photo) == before
+    Image.open(photo).rotate(180).save(photo)
+    assert main(["rerun", str(run)]) == 1
+    said = capsys.readouterr().out
+    assert "not identical" in said
+    assert "photo sha256 was" in said
+    assert "torch" not in said
+    assert here(photo) == before | {"photo.rerun.png"}
+    assert main(["rerun", str(photo)]) == 2
+
+
+def test_divergence_leaves_the_last_good_estimate(photo, prior, monkeypatch, capsys):
+    whole = job.steps_of
+
+    def breaks(*words, **more):
+        for step in whole(*words, **more):
+            yield step._replace(x=step.x * float("nan")) if step.index == 3 else step
+
+    monkeypatch.setattr(job, "steps_of", breaks)
+    assert main(["restore", str(photo), "--operator", "denoise", "--steps", "4", "--prior", prior]) == 1
+    said = capsys.readouterr()
+    assert "not finite after step 3 of 4" in said.err.splitlines()[-1]
+    assert here(photo) == {"photo.png", "photo.partial.png"}

@@ -1,0 +1,263 @@
+"""Restoring: independent of batch and threads, repeatable, resumable to the byte, and within memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from flowhelm import operators, priors
+from flowhelm.app import job
+from flowhelm.app.cli import main
+from flowhelm.app.restore import misfit, observe, restore, sized, viewable
+from flowhelm.control import flower
+from flowhelm.priors.unet import UNet
+from flowhelm.restore import dps, flow_dps, pnp_flow
+from flowhelm.rng import Noise
+from flowhelm.steer import mpc_flow
+from flowhelm.step import run
+
+SRC = Path(__file__).parents[2] / "src"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FLOWER = partial(mpc_flow, strength=400.0, energy=flower, renoise=1.0)
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    net = UNet((8, 8), 1)
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+    save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
+    return str(path)
+
+
+def pictures(count: int, side: int) -> torch.Tensor:
+    """Crops of an example, or noise where the examples are not at hand."""
+    path = EXAMPLES / "astronaut.png"
+    if not path.exists():
+        return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    whole = torch.from_numpy(np.asarray(Image.open(path)).copy()).permute(2, 0, 1) / 127.5 - 1
+    return torch.stack([whole[:, 30 * k : 30 * k + side, 20 * k : 20 * k + side] for k in range(count)])
+
+
+def restored(flow, photos, method=FLOWER, steps=10, seed=0):
+    observed = observe(operators.deblur, {"sigma": 1.6}, photos, 0.05)
+    return run(
+        restore(sized(flow, observed.shape), observed, method, flow.times(steps), Noise(seed, rows=[0] * len(photos)))
+    ).x
+
+
+def test_alone_in_a_batch_and_with_two_threads():
+    flow, photos, before = priors.load("photos"), pictures(5, 64), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        together = restored(flow, photos)
+        alone = restored(flow, photos[2:3])
+        torch.set_num_threads(2)
+        assert (restored(flow, photos[2:3]) - alone).abs().max() <= 1e-4
+    finally:
+        torch.set_num_threads(before)
+    assert (together[2:3] - alone).abs().max() <= 1e-4
+    assert (together[0] - together[2]).abs().max() > 0.1  # the pictures do differ
+
+
+def test_the_same_seed_twice(prior):
+    flow, photos = priors.load(prior), pictures(1, 32)
+    assert restored(flow, photos).equal(restored(flow, photos))
+    assert not restored(flow, photos).equal(restored(flow, photos, seed=1))
+
+
+@pytest.mark.parametrize("method", [FLOWER, dps, flow_dps, pnp_flow], ids=["mpc_flow", "dps", "flow_dps", "pnp_flow"])
+def test_going_on_is_exact(prior, method):
+    flow, noise = priors.load(prior).sized(32, 32), Noise(0, rows=[0])
+    observed, times = observe(operators.deblur, {}, pictures(1, 32), 0.05), flow.times(8)
+    steps = restore(flow, observed, method, times, noise)
+    for step in steps:
+        if step.index == 4:
+            break
+    state = noise.state()
+    whole = run(steps).x
+    rest = restore(flow, observed, method, times, Noise(0, rows=[0]).restore(state), x=step.x, index=4)
+    last = run(rest)
+    assert (last.index, last.total) == (8, 8)
+    assert last.x.equal(whole)
+
+
+def test_misfit_counts_what_was_seen():
+    clean, noise = pictures(1, 64), Noise(0, rows=1)
+    observed = observe(operators.random_mask, {"missing": 0.9}, clean, 0.1, simulate=noise)
+    assert observed.seen.mean() == pytest.approx(0.1, abs=1e-3)
+    assert float(misfit(observed, clean)) == pytest.approx(1, abs=0.05)
+    away = clean.clone()
+    away[(observed.seen == 0).expand_as(away)] = 5.0  # what nobody saw does not count
+    assert misfit(observed, away).equal(misfit(observed, clean))
+
+
+def test_grey_channels_count_as_one():
+    clean = pictures(1, 32).mean(1, keepdim=True).repeat(1, 3, 1, 1)
+    observed = observe(operators.denoise, {}, clean, 0.1, grey=True, simulate=Noise(0, rows=1))
+    y = observed.measurement.y
+    assert y[:, 0].equal(y[:, 2])
+    assert observed.measurement.std == pytest.approx(0.1 * 3**0.5)
+    assert float(misfit(observed, clean)) == pytest.approx(1, abs=0.1)
+    one = ((y - clean)[:, 0] ** 2).sum() / (2 * 0.1**2)  # the likelihood of the one channel there is
+    assert float(-observed.measurement(clean)) == pytest.approx(float(one), rel=1e-4)
+
+
+def test_viewable():
+    clean = torch.full((1, 3, 8, 8), 0.25)
+    for builder, chosen in ((operators.superres, {"factor": 2}), (operators.colorize, {}), (operators.deblur, {})):
+        observed = observe(builder, chosen, clean, 0.1, simulate=Noise(0, rows=1))
+        shown = viewable(observed, builder(observed.shape, **chosen).A(clean))
+        assert (shown - clean).abs().max() < 1e-5
+
+
+def test_tiling_changes_nothing(prior):
+    flow, photos = priors.load(prior), pictures(1, 64)
+    observed = observe(operators.denoise, {}, photos, 0.05)
+    whole, tiled = (
+        run(restore(sized(flow, observed.shape, tile), observed, FLOWER, flow.times(4), Noise(0, rows=[0]))).x
+        for tile in (0, 16)
+    )
+    assert (whole - tiled).abs().max() < 1e-4
+
+
+# --- stopped and gone on ---
+
+
+def words(photo: Path, prior: str, *more: str) -> list[str]:
+    return ["restore", str(photo), "--operator", "superres", "--steps", "6", "--prior", prior, *more]
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("when", [1, 3, 6])
+def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when):
+    assert main(words(photo, prior, "--out", str(photo.with_name("whole.png")))) == 0
+    calls = []
+
+    def stops(*given):
+        calls.append(1)
+        if len(calls) == when:
+            os.kill(os.getpid(), number)
+        return misfit(*given)
+
+    monkeypatch.setattr(job, "misfit", stops)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    assert main(words(photo, prior)) == code
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert "--resume" in capsys.readouterr().out
+    left = {path.name for path in photo.parent.glob("photo.*")}
+    assert left == {"photo.png", "photo.partial.png", "photo.resume.safetensors"}
+    assert Image.open(photo.with_name("photo.partial.png")).size == (48, 40)
+    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
+    left = {path.name for path in photo.parent.glob("photo.*")}
+    assert left == {"photo.png", "photo.restored.png", "photo.strip.png", "photo.run.json"}
+    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+    one, two = (json.loads(photo.with_name(f"{name}.run.json").read_text()) for name in ("whole", "photo"))
+    assert one["result"]["sha256"] == two["result"]["sha256"]
+    assert two["result"]["evaluations"] >= 6
+
+
+def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, capsys):
+    """As after kill -9: nothing is caught, but a resume file was written while running."""
+    assert main(words(photo, prior, "--out", str(photo.with_name("whole.png")))) == 0
+    monkeypatch.setattr(job, "SAVE_EVERY", 0.0)
+    put, count = job.files.put_resume, []
+
+    def dies(*given):
+        put(*given)
+        count.append(1)
+        if len(count) == 4:
+            raise MemoryError("as good as any")
+
+    monkeypatch.setattr(job.files, "put_resume", dies)
+    with pytest.raises(MemoryError):
+        main(words(photo, prior))
+    monkeypatch.undo()
+    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
+    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+
+
+def test_no_going_on_with_another_photograph(photo, prior, monkeypatch, capsys):
+    def stops(*given):
+        os.kill(os.getpid(), signal.SIGINT)
+        return misfit(*given)
+
+    monkeypatch.setattr(job, "misfit", stops)
+    assert main(words(photo, prior)) == 130
+    Image.new("RGB", (24, 20)).save(photo)
+    capsys.readouterr()
+    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 2
+    assert "photo sha256 was" in capsys.readouterr().err
+
+
+def start(*given: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "flowhelm", *given]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def interrupted(*given: str) -> tuple[int, str, str]:
+    """Ctrl-C as soon as a step has been told."""
+    running = start(*given)
+    assert running.stderr is not None
+    line = running.stderr.readline()
+    assert line.startswith("step "), line
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=200)
+    return running.returncode, out, err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_in_a_shell(photo, prior):
+    long = words(photo, prior)
+    long[long.index("6")] = "400"
+    code, out, err = interrupted(*long)
+    assert code == 130
+    assert "Traceback" not in err
+    assert "flowhelm restore --resume" in out
+    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
+    assert main([*long, "--out", str(photo.with_name("whole.png")), "--threads", "1"]) == 0
+    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_large_photograph(tmp_path):
+    """2000x1500 with the bundled prior: under 8 GB, stopped and gone on to the identical file."""
+    y, x = np.mgrid[0:1500, 0:2000]
+    pixels = np.stack([128 + 100 * np.sin(x / 40), 128 + 100 * np.cos(y / 55), (x * y // 999) % 256], -1)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
+    given = [str(tmp_path / "photo.png"), "--operator", "deblur", "--steps", "4"]
+    code = (
+        "import resource, sys; from flowhelm.app.cli import main; status = main(sys.argv[1:])\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20); sys.exit(status)"
+    )
+    whole = ["restore", *given, "--out", str(tmp_path / "whole.png")]
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
+    done = subprocess.run([sys.executable, "-c", code, *whole], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    peak = float(done.stdout.split("peak")[1])
+    print(f"peak memory {peak:.2f} GiB")
+    assert peak < 8 * 1e9 / 2**30
+    threads = json.loads((tmp_path / "whole.run.json").read_text())["settings"]["threads"]
+    assert interrupted("restore", *given, "--threads", str(threads))[0] == 130
+    assert main(["restore", "--resume", str(tmp_path / "photo.resume.safetensors")]) == 0
+    assert (tmp_path / "photo.restored.png").read_bytes() == (tmp_path / "whole.png").read_bytes()

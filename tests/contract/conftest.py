@@ -1,0 +1,102 @@
+"""Every method, on a prior over pixels and on one with a decoder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from flowhelm import inner, restore, steer
+from flowhelm.flow import Flow, MixtureFlow
+from flowhelm.measure import Linear, Measurement
+from flowhelm.path import Path, linear
+
+IMAGE = (1, 4, 4)
+
+few = partial(inner.adam, iterations=8)
+METHODS: dict[str, Callable] = {
+    "mpc_flow": partial(steer.mpc_flow, strength=20.0),
+    "mpc_flow K=3": partial(steer.mpc_flow, strength=20.0, horizon=3, inner=few),
+    "mpc_flow rest": partial(steer.mpc_flow, strength=20.0, horizon=None, inner=few),
+    "mpc_flow renoised": partial(steer.mpc_flow, strength=20.0, renoise=0.3),
+    "mpc_flow_dt": partial(steer.mpc_flow_dt, strength=20.0, inner=few),
+    "mpc_flow_dt renoised": partial(steer.mpc_flow_dt, strength=20.0, inner=few, renoise=0.3),
+    "dps": partial(restore.dps, step=0.3),
+    "dps exact": partial(restore.dps, exact=True),
+    "pnp_flow": restore.pnp_flow,
+    "pnp_flow draws=3": partial(restore.pnp_flow, draws=3, decay=0.5),
+    "flow_dps": partial(restore.flow_dps, rate=2.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded(Flow):
+    """A latent prior with a linear decoder."""
+
+    latent: Flow
+    matrix: Tensor  # (pixels, latent)
+    pixels: bool = False
+    path: Path = linear
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.latent.shape
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.latent.velocity(x, t)
+
+    def encode(self, image: Tensor) -> Tensor:
+        return (image.flatten(1) @ torch.linalg.pinv(self.matrix).T).view(-1, *self.shape)
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return (clean.flatten(1) @ self.matrix.T).view(-1, *IMAGE)
+
+
+def law(d: int, shape: tuple[int, ...]) -> MixtureFlow:
+    generator = torch.Generator().manual_seed(d)
+    root = torch.randn(2, d, d, generator=generator)
+    return MixtureFlow(
+        torch.tensor([0.4, 0.6]), 0.5 * torch.randn(2, d, generator=generator), root @ root.mT / d / 2, shape=shape
+    )
+
+
+@pytest.fixture(scope="session")
+def flows() -> dict[str, Flow]:
+    matrix = torch.linalg.qr(torch.randn(16, 6, generator=torch.Generator().manual_seed(1)))[0]
+    return {"pixels": law(16, IMAGE), "latent": Decoded(law(6, (1, 2, 3)), matrix)}
+
+
+@pytest.fixture(params=["pixels", "latent"])
+def flow(request: pytest.FixtureRequest, flows: dict[str, Flow]) -> Flow:
+    return flows[request.param]
+
+
+@pytest.fixture
+def methods() -> dict[str, Callable]:
+    return METHODS
+
+
+@pytest.fixture(params=list(METHODS))
+def method(request: pytest.FixtureRequest) -> Callable:
+    return METHODS[request.param]
+
+
+@pytest.fixture(params=["mpc_flow", "mpc_flow renoised", "mpc_flow_dt", "dps", "dps exact", "pnp_flow", "flow_dps"])
+def one_step(request: pytest.FixtureRequest) -> Callable:
+    """The methods whose next step depends on the state alone."""
+    return METHODS[request.param]
+
+
+@pytest.fixture(scope="session")
+def operator() -> Linear:
+    """Every second column, blurred along the rows."""
+    kernel = torch.tensor([[[[0.25, 0.5, 0.25]]]])
+    return Linear(lambda x: torch.nn.functional.conv2d(x, kernel, padding=(0, 1))[..., ::2], IMAGE)
+
+
+@pytest.fixture(scope="session")
+def y(operator: Linear) -> Measurement:
+    generator = torch.Generator().manual_seed(2)
+    return Measurement(0.5 * torch.randn(3, 1, 4, 2, generator=generator), operator, 0.2)

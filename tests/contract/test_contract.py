@@ -1,0 +1,146 @@
+"""What holds for every method."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from flowhelm import restore, steer
+from flowhelm.guide import counted
+from flowhelm.measure import Measurement
+from flowhelm.rng import Noise
+from flowhelm.solve import integrate
+from flowhelm.step import run
+
+STEPS = 6
+
+
+def start(flow, rows=3):
+    return flow.source(Noise(1, rows))
+
+
+def steps(method, flow, y, **options):
+    x = start(flow, len(y.y)).requires_grad_()  # whatever needs a gradient outside, a method gives none back
+    return method(flow, y, x, flow.times(STEPS), noise=Noise(0, len(x)), **options)
+
+
+def test_no_method_is_left_out(methods):
+    assert {getattr(m, "func", m) for m in methods.values()} == {*steer.ALL, *restore.ALL}
+
+
+@pytest.mark.parametrize("wrap", [lambda flow: flow, counted], ids=["bare", "wrapped"])
+def test_steps(method, flow, y, wrap):
+    flow = wrap(flow)
+    done = list(steps(method, flow, y))
+    assert [(s.index, s.total) for s in done] == [(i, STEPS) for i in range(1, STEPS + 1)]
+    times = flow.times(STEPS)
+    shown = times[:-1] if getattr(method, "func", method) is restore.pnp_flow else times[1:]
+    for step, t in zip(done, shown, strict=True):
+        assert step.t.dtype == torch.float64
+        assert step.t in (t, times[step.index])
+        for state in (step.x, step.clean):
+            assert state.shape == (3, *flow.shape)
+            assert state.dtype == torch.float32
+            assert state.isfinite().all()
+            assert not state.requires_grad
+        for name, value in step.info.items():
+            assert value.shape == ((3, value.shape[1], *flow.shape) if name == "plan" else (3,))
+            assert not value.requires_grad
+    assert flow.decode(done[-1].x).shape == (3, 1, 4, 4)
+
+
+def test_a_seed_is_a_result(method, flow, y):
+    x = start(flow)
+    before = x.clone()
+    torch.testing.assert_close(run(steps(method, flow, y)).x, run(steps(method, flow, y)).x, atol=0, rtol=0)
+    run(method(flow, y, x, flow.times(STEPS), noise=Noise(0, 3)))
+    assert torch.equal(x, before)  # and the start is not written to
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_grad_mode_does_not_leak_between_steps(method, flow, y, enabled):
+    with torch.set_grad_enabled(enabled):
+        for _ in steps(method, flow, y):
+            assert torch.is_grad_enabled() is enabled
+        assert torch.is_grad_enabled() is enabled
+
+
+def test_the_measurement_is_fitted(method, flow, y):
+    free = run(integrate(flow, start(flow), flow.times(STEPS))).x
+    restored = run(steps(method, flow, y)).x
+    before, after = y.misfit(flow.decode(free)), y.misfit(flow.decode(restored))
+    assert (after < before).all()
+    assert after.sum() < 0.8 * before.sum()
+
+
+def test_a_row_does_not_see_its_neighbours(method, flow, y):
+    together = run(steps(method, flow, y)).x
+    for i in range(3):
+        alone = run(
+            method(
+                flow,
+                Measurement(y.y[i : i + 1], y.operator, y.std),
+                start(flow)[i : i + 1],
+                flow.times(STEPS),
+                noise=Noise(0, [i]),
+            )
+        )
+        torch.testing.assert_close(alone.x, together[i : i + 1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("index", [2, 4])
+def test_a_step_resumes_the_run(one_step, flow, y, index):
+    times, noise = flow.times(STEPS), Noise(0, 3)
+    expected = run(steps(one_step, flow, y)).x
+    for step in one_step(flow, y, start(flow), times, noise=noise):
+        if step.index == index:
+            break
+    resumed = run(one_step(flow, y, step.x, times[index:], noise=Noise(9, 3).restore(noise.state())))
+    torch.testing.assert_close(resumed.x, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mpc_flow K=3", "mpc_flow rest"])
+def test_a_plan_of_several_steps_is_resumed_with_it(methods, flow, y, name):
+    times, method = flow.times(STEPS), methods[name]
+    done = list(steps(method, flow, y))
+    for plan, same in ((done[2].info["plan"], True), (None, False)):
+        resumed = run(method(flow, y, done[2].x, times[3:], plan=plan)).x
+        assert torch.equal(resumed, done[-1].x) is same
+
+
+def test_a_reward_without_a_gradient_is_refused(flow):
+    blind = lambda image: image.detach().mean((1, 2, 3))  # noqa: E731
+    for method in (steer.mpc_flow, steer.mpc_flow_dt):
+        with pytest.raises(ValueError, match="differentiable reward"):
+            run(method(flow, blind, start(flow), flow.times(STEPS)))
+
+
+def test_any_reward_steers(flow, flows):
+    reward = lambda image: -10 * (image - 0.5).abs().sqrt().mean((1, 2, 3))  # noqa: E731
+    free = run(integrate(flow, start(flow), flow.times(STEPS))).x
+    for method in (steer.mpc_flow, partial(steer.mpc_flow, horizon=2), steer.mpc_flow_dt):
+        end = run(method(flow, reward, start(flow), flow.times(STEPS), strength=5.0)).x
+        assert (reward(flow.decode(end)) > reward(flow.decode(free))).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        (steer.mpc_flow, {"strength": 0.0}, "strength above 0"),
+        (steer.mpc_flow, {"horizon": 0}, "horizon of at least 1"),
+        (steer.mpc_flow_dt, {"strength": -1.0}, "strength above 0"),
+        (steer.mpc_flow, {"times": [0.0, 0.5]}, "end at 1"),
+        (steer.mpc_flow_dt, {"times": [0.0, 0.7, 0.5, 1.0]}, "increasing times"),
+        (steer.mpc_flow, {"renoise": 0.5}, "expected a Noise"),
+    ],
+)
+def test_mistakes_are_told_at_the_first_step(flows, y, method, change, message):
+    flow, options = flows["pixels"], dict(change)
+    times = torch.tensor(options.pop("times", [0.0, 0.5, 1.0]), dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        next(method(flow, y, start(flow), times, **options))
+
+
+def test_curvature_needs_a_prox(flows, y):
+    with pytest.raises(ValueError, match="curvature"):
+        next(steer.mpc_flow_dt(flows["latent"], y, start(flows["latent"]), flows["latent"].times(4), curvature=1.0))

@@ -1,0 +1,88 @@
+"""What a method's card says it costs is what is counted."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from flowhelm import inner, restore, steer
+from flowhelm.flow import Flow
+from flowhelm.guide import counted
+from flowhelm.rng import Noise
+from flowhelm.step import run
+from flowhelm.transition import ancestral, heun
+
+N, M = 5, 4
+adam = partial(inner.adam, iterations=M)
+
+COSTS = {  # evaluations, backwards
+    "mpc_flow": (partial(steer.mpc_flow), N, 0),
+    "mpc_flow adam": (partial(steer.mpc_flow, inner=adam), N, 0),
+    "mpc_flow K=2": (partial(steer.mpc_flow, horizon=2, inner=adam), N * (1 + M), N * M),
+    "mpc_flow K=3": (partial(steer.mpc_flow, horizon=3, inner=adam), N * (1 + 2 * M) + N * M, N * M * 2),
+    "mpc_flow K=5": (partial(steer.mpc_flow, horizon=5, inner=adam), N * (1 + 4 * M) + N * M * 3, N * M * 4),
+    "mpc_flow_dt": (partial(steer.mpc_flow_dt, inner=adam), N * (1 + M) - M, (N - 1) * M),
+    "dps": (restore.dps, N, N),
+    "dps ancestral": (partial(restore.dps, transition=ancestral), N, N),
+    "dps heun": (partial(restore.dps, transition=heun), 2 * N - 1, N),
+    "pnp_flow": (restore.pnp_flow, N, 0),
+    "pnp_flow draws=3": (partial(restore.pnp_flow, draws=3), 3 * N, 0),
+    "flow_dps": (partial(restore.flow_dps, inner=3), N, 0),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_evaluations_and_backwards(flow, y, name):
+    method, calls, backward = COSTS[name]
+    flow = counted(flow)
+    run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3)))
+    assert (flow.count.calls, flow.count.backward) == (calls, backward)
+    assert flow.count.rows == 3 * calls
+
+
+def test_the_paper_s_three_step_horizon_costs_what_its_card_says(flows, y):
+    flow = counted(flows["pixels"])
+    method = partial(steer.mpc_flow, horizon=3, inner=partial(inner.adam, iterations=20))
+    run(method(flow, y, flow.source(Noise(1, 3)), flow.times(2)))
+    assert flow.count.calls == 2 * (1 + 20 * 2) + 2 * 20  # the second term: recomputed to save memory
+    assert flow.count.backward == 2 * 20 * 2
+
+
+class Forward(torch.autograd.Function):
+    """The identity; its gradient is an error."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise AssertionError("the network was differentiated")
+
+
+def undifferentiable(flow: Flow) -> Flow:
+    class OneWay(type(flow)):
+        def velocity(self, x, t):
+            return Forward.apply(super().velocity(x, t))
+
+    one_way = object.__new__(OneWay)
+    one_way.__dict__.update(flow.__dict__)
+    return one_way
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        steer.mpc_flow,
+        partial(steer.mpc_flow, inner=adam),
+        partial(steer.mpc_flow, inner=inner.lbfgs, renoise=0.5),
+        restore.pnp_flow,
+        restore.flow_dps,
+    ],
+)
+def test_the_network_is_never_differentiated(flow, y, method):
+    flow = undifferentiable(flow)
+    x = flow.source(Noise(1, 3)).requires_grad_()
+    run(method(flow, y, x, flow.times(N), noise=Noise(0, 3)))
+    with pytest.raises(AssertionError, match="was differentiated"):
+        run(restore.dps(flow, y, x, flow.times(N)))
