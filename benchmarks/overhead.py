@@ -37,7 +37,7 @@ def main() -> None:
     flow = fh.priors.load().sized(args.size, args.size)
     noise = fh.Noise(0, args.rows)
     x, times = flow.source(noise), flow.times(args.steps)
-    y = fh.simulate(operators.deblur(flow.shape, sigma=1.6), x.clamp(-1, 1), 0.05, noise)
+    y = fh.simulate(operators.deblur(flow.shape, sigma=1.6, border="circular"), x.clamp(-1, 1), 0.05, noise)
 
     @torch.no_grad()
     def bare() -> None:

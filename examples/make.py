@@ -15,12 +15,13 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    astronaut = data.astronaut()[10:266, 96:352]
+    portrait, crop = data.astronaut(), np.s_[10:266, 96:352]
+    astronaut = portrait[crop]
     chelsea = data.chelsea()[20:276, 96:352]
     coffee = data.coffee()[8:392, 110:494]
     mask = scratches(256, 256, seed=5)
     save("astronaut", astronaut)
-    save("astronaut_blurred", noisy(blurred(astronaut, sigma=1.6), std=0.05, seed=0))
+    save("astronaut_blurred", noisy(blurred(portrait, sigma=1.6)[crop], std=0.05, seed=0))
     save("chelsea", chelsea)
     save("chelsea_mask", mask)
     save("chelsea_scratched", np.where(mask[..., None] == 255, chelsea, 255))
@@ -29,7 +30,7 @@ def main() -> None:
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Circular convolution with a Gaussian cut off at about four sigma."""
+    """Circular convolution with a Gaussian cut off at about four sigma; a crop of it is blurred as a photograph is."""
     radius = int(sigma / 0.3 + 1)
     for axis in (0, 1):
         shifts = np.arange(-radius, radius + 1)

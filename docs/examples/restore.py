@@ -10,7 +10,8 @@ from flowhelm.control import flower
 def restore(photo: str, out: str, steps: int = 50, std: float = 0.05) -> tuple[float, float]:
     clean = read(photo).pixels  # (1, 3, height, width), float32 in [-1, 1]
     flow = priors.load("photos").sized(*clean.shape[-2:])
-    blur = operators.deblur(tuple(clean.shape[1:]), sigma=1.6)
+    # for a real photograph leave `border` open: see operators.clean_shape
+    blur = operators.deblur(tuple(clean.shape[1:]), sigma=1.6, border="circular")
     noise = Noise(seed=0, rows=1)  # one random stream per picture
     y = simulate(blur, clean, std, noise.named("measurement"))
     x, times = flow.source(noise), flow.times(steps)

@@ -23,6 +23,7 @@ from flowhelm.app.images import BadInput, read
 from flowhelm.app.options import bind, flags, nearest, options, plain, shown, sort_words
 from flowhelm.app.presets import TABLE, preset
 from flowhelm.control import flux2
+from flowhelm.metrics import psnr
 from flowhelm.priors.unet import UNet
 from flowhelm.restore import dps
 from flowhelm.steer import mpc_flow, mpc_flow_dt
@@ -59,7 +60,7 @@ def here(photo: Path) -> set[str]:
 def test_options_are_those_of_the_signature():
     assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "renoise"}
     assert set(options(mpc_flow_dt)) == {"strength", "inner", "energy", "curvature", "renoise"}  # not `value`
-    assert set(options(dps)) == {"step", "exact", "skip", "transition"}
+    assert set(options(dps)) == {"step", "exact", "start", "transition"}
     assert options(mpc_flow)["strength"].default == 25.0
     assert options(operators.inpaint)["mask"].needed
     assert options(operators.deblur)["sigma"].help == "standard deviation of the Gaussian (pixels)"
@@ -262,6 +263,8 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator inpaint", "inpaint needs --mask"),
         ("photo.png --operator motion --kernel text.png", "text.png"),
         ("photo.png --operator motion --kernel text.npz", "text.npz"),
+        ("photo.png --operator deblur --sigma 5 --simulate", "at least the kernel's 51 x 51 pixels, got 32 x 48"),
+        ("photo.png --operator deblur --border round", "--border expected one of open, circular, got 'round'"),
         ("photo.png --operator denoise --out nowhere/a.png", "nowhere"),
         ("photo.png --operator denoise --out text.png/a.png", "text.png"),
         ("photo.png --operator denoise --out a.gif", "no known picture suffix"),
@@ -335,7 +338,7 @@ def test_a_run_writes_its_files(photo, prior, capsys):
     assert "step 3/3" in said.err
     run = json.loads((photo.parent / "photo.run.json").read_text())
     assert set(run) == {"settings", "inputs", "environment", "result"}
-    assert run["settings"]["operator_options"] == {"sigma": 1.0}
+    assert run["settings"]["operator_options"] == {"sigma": 1.0, "border": "open"}
     assert run["settings"]["method_options"].keys() == options(mpc_flow).keys()
     assert run["settings"]["times"] == torch.linspace(0, 1, 4, dtype=torch.float64).tolist()
     assert run["result"]["evaluations"] == 3
@@ -361,6 +364,8 @@ def test_the_preview_is_gone_in_the_end(photo, prior, monkeypatch):
         ("jpeg", (47, 31), (47, 31)),
         ("random_mask --operator-seed 5", (47, 31), (47, 31)),
         ("phase", None, (47, 31)),
+        ("deblur --sigma 1", (37, 21), (37, 21)),  # the border is only blurred into the rest
+        ("deblur --sigma 1 --border circular", (47, 31), (47, 31)),
     ],
 )
 def test_simulated(operator, degraded, restored, photo, prior, capsys):
@@ -391,8 +396,37 @@ def test_grey_alpha_and_sixteen_bits(photo, prior):
     assert alpha.shape == (1, 1, 64, 64)
 
 
-def test_rerun(photo, prior, capsys):
-    words = ["restore", str(photo), "--operator", "denoise", "--steps", "3", "--simulate", "--prior", prior]
+def test_scores_of_an_open_blur_are_of_what_it_shows(photo, prior, capsys):
+    words = ["restore", str(photo), "--operator", "deblur", "--sigma", "1", "--steps", "2", "--prior", prior]
+    assert main([*words, "--simulate"]) == 0
+    assert "22 x 38 of 32 x 48 pixels" in capsys.readouterr().out
+    run = json.loads(photo.with_name("photo.run.json").read_text())
+    assert run["result"]["scored"].startswith("22 x 38")
+    restored, clean = (read(photo.with_name(name)).pixels for name in ("photo.restored.png", "photo.png"))
+    assert run["result"]["psnr"] == pytest.approx(float(psnr(restored, clean[..., 5:-5, 5:-5])), abs=0.05)
+    degraded = read(photo.with_name("photo.degraded.png")).pixels
+    assert run["result"]["degraded_psnr"] == pytest.approx(float(psnr(degraded, clean[..., 5:-5, 5:-5])), abs=0.2)
+
+
+def test_an_open_blur_keeps_alpha_grey_and_a_kernel_file(photo, prior):
+    np.savez(photo.with_name("kernels.npz"), a=np.ones((1, 4)), b=np.ones((6, 3)))
+    seen = np.tile(np.arange(32, dtype=np.uint8) * 8, (24, 1))
+    Image.fromarray(np.dstack([seen, seen])).save(photo)  # grey, with alpha
+    words = ["restore", str(photo), "--operator", "motion", "--steps", "2", "--prior", prior]
+    words += ["--kernel", f"{photo.with_name('kernels.npz')}:b"]
+    assert main(words) == 0
+    result = Image.open(photo.with_name("photo.restored.png"))
+    assert (result.mode, result.size) == ("LA", (32, 24))
+    assert main(["rerun", str(photo.with_name("photo.run.json"))]) == 0
+    assert main([*words, "--simulate"]) == 0
+    result = read(photo.with_name("photo.restored.png"))
+    assert result.pixels.shape[2:] == (19, 30)
+    assert result.alpha.equal(read(photo).alpha[..., 2:-3, 1:-1])
+
+
+@pytest.mark.parametrize("operator", ["denoise", "deblur"])
+def test_rerun(operator, photo, prior, capsys):
+    words = ["restore", str(photo), "--operator", operator, "--steps", "3", "--simulate", "--prior", prior]
     assert main(words) == 0
     run, before = photo.with_name("photo.run.json"), here(photo)
     assert main(["rerun", str(run)]) == 0

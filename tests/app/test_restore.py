@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from flowhelm import operators, priors
 from flowhelm.app import job
 from flowhelm.app.cli import main
-from flowhelm.app.restore import misfit, observe, restore, sized, viewable
+from flowhelm.app.restore import framed, misfit, observe, restore, sized, viewable
 from flowhelm.control import flower
 from flowhelm.priors.unet import UNet
 from flowhelm.restore import dps, flow_dps, pnp_flow
@@ -79,8 +79,9 @@ def test_the_same_seed_twice(prior):
 
 @pytest.mark.parametrize("method", [FLOWER, dps, flow_dps, pnp_flow], ids=["mpc_flow", "dps", "flow_dps", "pnp_flow"])
 def test_going_on_is_exact(prior, method):
-    flow, noise = priors.load(prior).sized(32, 32), Noise(0, rows=[0])
-    observed, times = observe(operators.deblur, {}, pictures(1, 32), 0.05), flow.times(8)
+    observed, noise = observe(operators.deblur, {}, pictures(1, 32), 0.05), Noise(0, rows=[0])
+    flow = sized(priors.load(prior), observed.shape)
+    times = flow.times(8)
     steps = restore(flow, observed, method, times, noise)
     for step in steps:
         if step.index == 4:
@@ -115,11 +116,39 @@ def test_grey_channels_count_as_one():
 
 
 def test_viewable():
-    clean = torch.full((1, 3, 8, 8), 0.25)
+    clean = torch.full((1, 3, 32, 32), 0.25)
     for builder, chosen in ((operators.superres, {"factor": 2}), (operators.colorize, {}), (operators.deblur, {})):
         observed = observe(builder, chosen, clean, 0.1, simulate=Noise(0, rows=1))
         shown = viewable(observed, builder(observed.shape, **chosen).A(clean))
-        assert (shown - clean).abs().max() < 1e-5
+        assert shown.shape == framed(observed, clean).shape
+        assert (shown - 0.25).abs().max() < 1e-5
+
+
+def test_an_open_blur_restores_a_margin_and_shows_what_was_measured():
+    photo = pictures(1, 40)
+    observed = observe(operators.deblur, {"sigma": 1.0}, photo, 0.05)
+    assert observed.shape == (3, 50, 50)
+    assert viewable(observed, photo) is not None
+    whole = torch.randn(1, 3, 50, 50)
+    assert framed(observed, whole).equal(whole[..., 5:45, 5:45])
+    away = whole.clone()
+    away[..., 25, 25] += 1  # its blur is inside
+    assert misfit(observed, away) != misfit(observed, whole)
+    circular = observe(operators.deblur, {"sigma": 1.0, "border": "circular"}, photo, 0.05)
+    assert framed(circular, photo) is photo
+
+
+def test_what_lies_under_the_mask_does_not_count(prior):
+    flow, photo = priors.load(prior), pictures(1, 32)
+    mask = torch.ones(32, 32)
+    mask[8:20, 4:30] = 0
+    other = torch.where(mask == 0, torch.full_like(photo, 1.0), photo)
+    results = []
+    for seen in (photo, other):
+        observed = observe(operators.inpaint, {"mask": mask}, seen, 0.05)
+        assert (observed.measurement.y[..., mask == 0] == 0).all()
+        results.append(run(restore(sized(flow, observed.shape), observed, FLOWER, flow.times(3), Noise(0, rows=[0]))).x)
+    assert results[0].equal(results[1])
 
 
 def test_tiling_changes_nothing(prior):
@@ -135,8 +164,8 @@ def test_tiling_changes_nothing(prior):
 # --- stopped and gone on ---
 
 
-def words(photo: Path, prior: str, *more: str) -> list[str]:
-    return ["restore", str(photo), "--operator", "superres", "--steps", "6", "--prior", prior, *more]
+def words(photo: Path, prior: str, *more: str, operator: str = "superres") -> list[str]:
+    return ["restore", str(photo), "--operator", operator, "--steps", "6", "--prior", prior, *more]
 
 
 @pytest.fixture
@@ -147,9 +176,12 @@ def photo(tmp_path) -> Path:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("when", [1, 3, 6])
-def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when):
-    assert main(words(photo, prior, "--out", str(photo.with_name("whole.png")))) == 0
+@pytest.mark.parametrize(
+    ("when", "operator", "size"), [(1, "superres", (48, 40)), (3, "deblur", (24, 20)), (6, "superres", (48, 40))]
+)
+def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when, operator, size):
+    given = words(photo, prior, operator=operator)
+    assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
     calls = []
 
     def stops(*given):
@@ -160,12 +192,12 @@ def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when
 
     monkeypatch.setattr(job, "misfit", stops)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    assert main(words(photo, prior)) == code
+    assert main(given) == code
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     assert "--resume" in capsys.readouterr().out
     left = {path.name for path in photo.parent.glob("photo.*")}
     assert left == {"photo.png", "photo.partial.png", "photo.resume.safetensors"}
-    assert Image.open(photo.with_name("photo.partial.png")).size == (48, 40)
+    assert Image.open(photo.with_name("photo.partial.png")).size == size
     assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
     left = {path.name for path in photo.parent.glob("photo.*")}
     assert left == {"photo.png", "photo.restored.png", "photo.strip.png", "photo.run.json"}

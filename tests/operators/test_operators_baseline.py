@@ -24,7 +24,7 @@ def test_wiener_reaches_the_least_possible_error(std):
     """For pictures of the assumed spectrum the filter is optimal, with error mean(1 / (|H|^2/std^2 + 1/S))."""
     height, width = 48, 63
     image, power = spectral_picture(8, 3, height, width, 1e-3)
-    operator = operators.deblur((3, height, width), sigma=1.2)
+    operator = operators.deblur((3, height, width), sigma=1.2, border="circular")
     y = operator.A(image)
     y = y + std * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     impulse = torch.zeros(1, 3, height, width)
@@ -38,7 +38,7 @@ def test_wiener_reaches_the_least_possible_error(std):
 
 @pytest.mark.parametrize("width", [6, 7])
 def test_wiener_is_the_formula_over_all_frequencies(width):
-    operator = operators.deblur((2, 8, width), sigma=0.8)
+    operator = operators.deblur((2, 8, width), sigma=0.8, border="circular")
     y = 0.6 + 0.3 * torch.randn(1, 2, 8, width, generator=torch.Generator().manual_seed(2))
     impulse = torch.zeros(1, 2, 8, width)
     impulse[..., 0, 0] = 1
@@ -53,7 +53,7 @@ def test_wiener_is_the_formula_over_all_frequencies(width):
 
 def test_wiener_keeps_the_mean_and_the_rows_apart():
     image, _ = spectral_picture(2, 1, 16, 17, 1e-3)
-    operator = operators.deblur((1, 16, 17))
+    operator = operators.deblur((1, 16, 17), border="circular")
     y = operator.A(image + torch.tensor([0.5, -0.2]).reshape(2, 1, 1, 1)) + 0.1 * torch.randn(2, 1, 16, 17)
     out = wiener(y, operator, 0.1)
     assert torch.allclose(out.mean((1, 2, 3)), y.mean((1, 2, 3)), atol=1e-5)
@@ -67,8 +67,10 @@ def test_wiener_refuses_what_it_cannot_do():
         wiener(y, operators.box((3, 8, 8), top=0, left=0), 0.1)
     with pytest.raises(ValueError, match="circular convolution"):
         wiener(y, operators.superres((3, 8, 8)), 0.1)
+    with pytest.raises(ValueError, match="border circular"):
+        wiener(y, operators.deblur((3, 24, 24)), 0.1)  # y is 8 x 8
     with pytest.raises(ValueError, match="std > 0"):
-        wiener(y, operators.deblur((3, 8, 8)), 0.0)
+        wiener(y, operators.deblur((3, 8, 8), border="circular"), 0.0)
 
 
 def test_bicubic_is_that_of_pillow():

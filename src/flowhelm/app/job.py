@@ -30,7 +30,7 @@ from .images import BadInput, Picture, check_writable, read, write, write_json
 from .options import Plain, bind, options, pick, plain
 from .presets import preset
 from .progress import progress
-from .restore import Observed, misfit, observe, sized, viewable
+from .restore import Observed, framed, misfit, observe, sized, viewable
 from .restore import restore as steps_of
 from .strip import strip
 
@@ -45,7 +45,7 @@ class Stopped(SystemExit):
 
 
 class Problem(NamedTuple):
-    picture: Picture  # as read (cropped, for a simulation)
+    picture: Picture  # as read (cropped to what the measurement shows, for a simulation)
     observed: Observed
     flow: Flow
     method: Callable[..., Iterator[Step]]
@@ -142,7 +142,7 @@ def rerun(path: Path, *, say: Say = print) -> bool:
     settings, out = old["settings"], path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")
     problem = _prepare(settings, out)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = problem.flow.decode(place.x)
+    picture = _picture(problem, place.x)
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -163,9 +163,9 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     problem = _prepare(settings, out)
     story = {"settings": settings, "inputs": _inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
-    picture = problem.flow.decode(place.x).cpu()
+    picture = _picture(problem, place.x)
     like = _like(problem, settings)
-    result = _result(problem, settings, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    result = _result(problem, settings, place.x, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like)
     files.put_picture(paths["strip"], _strip(problem, settings, picture, result))
     write_json(paths["run"], made := {**story, "result": result})
@@ -198,13 +198,10 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
     rows: Noise | None = _streams(settings).named("measurement") if settings["simulate"] else None
     grey = picture.grey and not colour
     values = bind(builder, settings["operator_options"])
-    try:
-        observed = observe(builder, values, picture.pixels.to(device), settings["std"], grey=grey, simulate=rows)
-    except Exception as error:  # a mask or kernel that cannot be read: Pillow, NumPy and zipfile raise nearly anything
-        named = [v for v in values.values() if isinstance(v, Path)]
-        if not named or str(error).startswith(f"{settings['operator']}:"):  # our own say what is wrong
-            raise
-        raise BadInput(f"{settings['operator']}: {str(named[0])!r} cannot be read ({error}); check the path") from error
+    observed = observe(builder, values, picture.pixels.to(device), settings["std"], grey=grey, simulate=rows)
+    if settings["simulate"]:
+        alpha = None if picture.alpha is None else framed(observed, picture.alpha)
+        picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     method = partial(chosen, **bind(chosen, settings["method_options"]))
     return Problem(picture, observed, sized(flow, observed.shape, settings["tile"]), method, _streams(settings))
 
@@ -242,7 +239,7 @@ def _loop(
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
-            write(paths["preview"], problem.flow.decode(step.clean), _like(problem, settings))
+            write(paths["preview"], _picture(problem, step.clean), _like(problem, settings))
             seen = time.monotonic()
 
     if place is not None and index == total:
@@ -255,7 +252,7 @@ def _loop(
             if story and place is not None:
                 going = isinstance(error, Stopped)
                 if place.clean is not None:
-                    write(paths["partial"], problem.flow.decode(place.clean), _like(problem, settings))
+                    write(paths["partial"], _picture(problem, place.clean), _like(problem, settings))
                     say(f"after step {place.done} of {total}: the estimate so far is {_short(paths['partial'])}")
                 if going:
                     keep(place)
@@ -302,6 +299,11 @@ def _cropped(picture: Picture, factor: int) -> Picture:
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
 
 
+def _picture(problem: Problem, clean: Tensor) -> Tensor:
+    """The restored photograph, of the size of what was measured."""
+    return framed(problem.observed, problem.flow.decode(clean)).cpu()
+
+
 def _like(problem: Problem, settings: Mapping[str, Any]) -> Picture:
     return problem.picture._replace(grey=False) if settings["operator"] == "colorize" else problem.picture
 
@@ -322,14 +324,17 @@ def _strip(problem: Problem, settings: Mapping[str, Any], picture: Tensor, resul
     return strip(panels, height=min(1000, max(image.shape[-2] for _, image in panels)))  # type: ignore[union-attr, arg-type]
 
 
-def _result(problem: Problem, settings: Mapping[str, Any], picture: Tensor) -> dict[str, Any]:
+def _result(problem: Problem, settings: Mapping[str, Any], x: Tensor, picture: Tensor) -> dict[str, Any]:
     result: dict[str, Any] = {
         "sha256": files.hash_of(picture),
-        "residual": _number(misfit(problem.observed, picture.to(problem.observed.seen))),
+        "residual": _number(misfit(problem.observed, problem.flow.decode(x).to(problem.observed.seen))),
     }
     if settings["simulate"]:
-        clean = problem.picture.pixels
+        clean, whole = problem.picture.pixels, problem.observed.shape
         result |= _scores("", picture, clean)
+        if clean.shape[1:] != whole:
+            shown = "{} x {}".format(*clean.shape[-2:])
+            result["scored"] = f"{shown} of {whole[1]} x {whole[2]} pixels: a border is only blurred into the rest"
         before = None if settings["operator"] == "phase" else viewable(problem.observed, problem.observed.measurement.y)
         if before is not None:
             result |= _scores("degraded_", before.cpu(), clean)
@@ -365,6 +370,8 @@ def _summary(result: Mapping[str, Any], written: list[Path], say: Say) -> None:
             line += f", SSIM {result['ssim']:.3f}"
             line += f" (degraded {result['degraded_ssim']:.3f})" if result.get("degraded_ssim") is not None else ""
         say(line)
+        if "scored" in result:
+            say(f"scores and pictures are of {result['scored']}")
     if not 0.2 < result["residual"] < 1.5:
         way = "too large" if result["residual"] > 1 else "too small"
         say(f"warning: the misfit is {way}; --std, the operator or its options may not fit this photograph")

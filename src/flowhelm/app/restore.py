@@ -3,8 +3,8 @@
     flow   = priors.load("photos")
     y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
     noise  = Noise(seed, rows=[0] * len(photo))
-    for step in restore(sized(flow, y), y, mpc_flow, flow.times(100), noise): ...
-    picture = flow.decode(step.x)
+    for step in restore(sized(flow, y.shape), y, mpc_flow, flow.times(100), noise): ...
+    picture = framed(y, flow.decode(step.x))
 
 The rows of a batch do not depend on one another: with the same key of `noise` each is what it would be alone.
 """
@@ -35,7 +35,7 @@ class Observed(NamedTuple):
     measurement  what a method is given
     std          of the noise in one entry of y (the measurement's own is larger for grey pictures)
     seen         1 where y was measured and 0 where not, broadcast to y
-    shape        (c, h, w) of the clean picture
+    shape        (c, h, w) of the clean picture, with its margin if a blur has one: see `framed`
     """
 
     measurement: Measurement
@@ -72,6 +72,12 @@ def observe(
         seen = (operator.A(pictures.new_ones(1, *shape)) != 0).to(y) if probe.linear else y.new_ones(1, 1, 1, 1)
     copies = y.shape[1] if grey else 1
     return Observed(Measurement(seen * y, operator, std * math.sqrt(copies)), std, seen, shape)
+
+
+def framed(observed: Observed, picture: Tensor) -> Tensor:
+    """What the measurement shows of a clean picture `(b, c, h, w)`: an open blur restores a margin beyond it too."""
+    crop = getattr(observed.measurement.operator, "crop", None)
+    return picture if crop is None else crop(picture)
 
 
 def misfit(observed: Observed, picture: Tensor) -> Tensor:
@@ -114,8 +120,11 @@ def restore(
 
 
 def viewable(observed: Observed, y: Tensor) -> Tensor | None:
-    """The measurement enlarged to the picture's size, in its channels: what one has without a method. None if it is no picture."""
-    channels, height, width = observed.shape
+    """The measurement enlarged to the size of what it shows, in the picture's channels: what one has without a method.
+
+    None if it is no picture.
+    """
+    channels, height, width = framed(observed, y.new_empty(1, *observed.shape)).shape[1:]
     if y.shape[-2] > height or y.shape[-1] > width:
         return None
     y = y.expand(-1, channels, -1, -1)

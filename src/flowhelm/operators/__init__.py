@@ -3,14 +3,15 @@
 A builder is `builder(shape, *, option=...)`, where `shape` is the (channels, height, width) of the clean
 picture; it returns a deepinv `Physics` on the CPU (`.to(device)` moves it) that acts on pictures
 `(b, c, h, w)` in [-1, 1] and adds no noise by itself. The linear ones have `A_adjoint`, `A_dagger` and an
-exact closed-form `prox_l2`; the others (`jpeg`, `saturate`, `phase`) have a differentiable `A` only.
+exact `prox_l2`, in closed form (with an open border and a kernel that is no product of a column and a row: by conjugate
+gradients); the others (`jpeg`, `saturate`, `phase`) have a differentiable `A` only.
 """
 
 from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-from .blur import deblur, motion
+from .blur import deblur, gaussian, motion, traced
 from .colour import colorize
 from .denoise import denoise
 from .jpeg import jpeg
@@ -46,6 +47,9 @@ def clean_shape(
     chosen = signature(builder).bind(measured, **options)
     chosen.apply_defaults()
     channels, height, width = measured
+    if builder in (deblur, motion) and chosen.arguments["border"] == "open":
+        kernel = gaussian(chosen.arguments["sigma"]) if builder is deblur else traced(chosen.arguments["kernel"])
+        return channels, height + kernel.shape[0] - 1, width + kernel.shape[1] - 1
     if builder is superres:
         factor = chosen.arguments["factor"]
         return channels, height * factor, width * factor

@@ -15,17 +15,22 @@ def wiener(y: Tensor, operator: Operator, std: float) -> Tensor:
 
     `level` is fitted to each row by E |Y|^2 = |H|^2 S + std^2 (orthonormal transforms, summed over f > 0 and the
     channels). y: `(b, c, h, w)`; std: in units of y, above 0. Source: Wiener 1949; the spectrum, Field 1987.
-    Raises ValueError for an operator that is not a circular convolution.
+    Raises ValueError for an operator that is not a circular convolution, a blur with an open border for one.
     """
     if not std > 0:
         raise ValueError(f"wiener: expected std > 0, got {std}; use operator.A_dagger for a measurement without noise")
+    other = (
+        "wiener: expected a circular convolution such as deblur or motion with border circular, got another operator"
+    )
+    if hasattr(operator, "crop"):  # an open blur, which takes pictures larger than y
+        raise ValueError(other)
     impulse = torch.zeros_like(y[:1])
     impulse[..., 0, 0] = 1
     response = operator.A(impulse)
     probe = torch.linspace(-1, 1, impulse.numel()).reshape(impulse.shape).to(y)
     blurred, shifted = (operator.A(x) for x in (probe, probe.roll((1, 1), (-2, -1))))
     if blurred.shape != probe.shape or (shifted - blurred.roll((1, 1), (-2, -1))).abs().max() > 1e-4:
-        raise ValueError("wiener: expected a circular convolution such as deblur or motion, got another operator")
+        raise ValueError(other)
     height, width = y.shape[-2:]
     transfer = rfft2(response)
     spectrum = rfft2(y, norm="ortho")

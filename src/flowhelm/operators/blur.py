@@ -1,82 +1,109 @@
-"""Circular convolutions: the picture is continued periodically, so that all solutions are closed in Fourier space."""
+"""Blurs by a known kernel.
+
+With an open border, what lies beyond a photograph is blurred into it: the clean picture is larger than the measured one
+by the kernel's size less one, and that margin is restored too. With a circular border the picture is continued
+periodically, and all solutions are closed in Fourier space.
+"""
 
 import math
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flowhelm.measure import LinearOperator
 
+from .reading import grey, reading
 
-def deblur(shape: tuple[int, int, int], *, sigma: float = 1.6) -> LinearOperator:
+
+def deblur(
+    shape: tuple[int, int, int], *, sigma: float = 1.6, border: Literal["open", "circular"] = "open"
+) -> LinearOperator:
     """Sharpen a picture blurred by a Gaussian.
 
     Options:
         sigma: standard deviation of the Gaussian (pixels)
+        border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture has
+            5 sigma more pixels on every side); or `circular`, the picture wraps around
     """
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"deblur: expected sigma > 0 in pixels, got {sigma}; for no blur use denoise")
-    from deepinv.physics.functional import gaussian_blur
-
-    side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
-    return _blur(shape, gaussian_blur(psf_size=(side, side), sigma=(float(sigma), float(sigma)))[0, 0])
+    return _blur("deblur", shape, gaussian(sigma), border)
 
 
-def motion(shape: tuple[int, int, int], *, kernel: Path) -> LinearOperator:
+def motion(
+    shape: tuple[int, int, int], *, kernel: Path, border: Literal["open", "circular"] = "open"
+) -> LinearOperator:
     """Sharpen a picture blurred by a known kernel, such as the trace of a shaken camera.
 
     Options:
         kernel: .npy, .npz or picture file of the kernel, made to sum to 1. In an .npz of several, `file.npz:NAME`
             or `file.npz:3` (counted from 0) picks one; without, the first
+        border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture is
+            larger by the kernel's height and width less 1); or `circular`, the picture wraps around
     """
-    return _blur(shape, _kernel(str(kernel)))
+    return _blur("motion", shape, traced(kernel), border)
 
 
-def _blur(shape: tuple[int, int, int], kernel: Tensor) -> LinearOperator:
-    """Convolution with `kernel` (h, w), whose centre is at (h // 2, w // 2).
+def gaussian(sigma: float) -> Tensor:
+    """The kernel of `deblur`, (h, w), sum 1."""
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"deblur: expected sigma > 0 in pixels, got {sigma}; for no blur use denoise")
+    from deepinv.physics.functional import gaussian_blur
 
-    A kernel larger than the picture is wrapped around it, which is the same circular convolution.
-    """
-    from .exact import CircularBlur
-
-    if kernel.shape[0] > shape[1] or kernel.shape[1] > shape[2]:
-        whole = torch.zeros(shape[1:])
-        index = [
-            (torch.arange(have) - have // 2 + size // 2) % size
-            for have, size in zip(kernel.shape, shape[1:], strict=True)
-        ]
-        whole.index_put_((index[0][:, None], index[1][None, :]), kernel, accumulate=True)
-        kernel = whole
-    return CircularBlur(shape, filter=kernel[None, None])
+    side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
+    return gaussian_blur(psf_size=(side, side), sigma=(float(sigma), float(sigma)))[0, 0]
 
 
-def _kernel(name: str) -> Tensor:
-    """The kernel in a file, (h, w), float32, sum 1. Nothing is ever unpickled."""
+def traced(kernel: Path) -> Tensor:
+    """The kernel of `motion`, (h, w), float32, sum 1. Nothing is ever unpickled."""
+    name = str(kernel)
     packed = re.fullmatch(r"(.+\.npz)(?::(.+))?", name, re.IGNORECASE)
     if packed:
-        with np.load(packed[1], allow_pickle=False) as archive:
-            key = packed[2] or "0"
-            if key not in archive.files:
-                if not (key.isdecimal() and int(key) < len(archive.files)):
-                    raise ValueError(
-                        f"motion: {packed[1]} holds {', '.join(archive.files) or 'nothing'}, got {key!r}; "
-                        f"name one of them or a number below {len(archive.files)}"
-                    )
-                key = archive.files[int(key)]
-            values = archive[key]
+        values = _member(packed[1], packed[2] or "0")
     elif name.lower().endswith(".npy"):
-        values = np.load(name, allow_pickle=False)
+        with reading("motion", name):
+            values = np.load(name, allow_pickle=False).astype(np.float64)
     else:
-        with Image.open(name) as picture:
-            values = np.array(picture.convert("F"))
-    values = values.astype(np.float64).squeeze()
+        values = grey("motion", name).astype(np.float64)
+    values = values.squeeze() if values.ndim > 2 else values
     if values.ndim != 2 or not np.isfinite(values).all() or not values.sum() > 0:
         raise ValueError(
             f"motion: expected a kernel of two dimensions, finite and with a positive sum, got shape {values.shape} "
-            f"with sum {values.sum():g} in {name}; give one kernel, not a stack"
+            f"with sum {values.sum():g} in {name!r}; give one kernel, not a stack"
         )
     return torch.from_numpy(values / values.sum()).float()
+
+
+def _blur(who: str, shape: tuple[int, int, int], kernel: Tensor, border: str) -> LinearOperator:
+    from .exact import OpenBlur, OpenSeparableBlur, circular
+
+    if border == "circular":
+        return circular(shape, kernel)
+    if border != "open":
+        raise ValueError(f"{who}: expected border open or circular, got {border!r}")
+    if any(side < more for side, more in zip(shape[1:], kernel.shape, strict=True)):
+        raise ValueError(
+            f"{who}: expected a clean picture of at least the kernel's {kernel.shape[0]} x {kernel.shape[1]} pixels, "
+            f"got {shape[1]} x {shape[2]}; give a larger picture, or border circular"
+        )
+    u, s, v = torch.linalg.svd(kernel.double())
+    if len(s) > 1 and s[1] > 1e-6 * s[0]:
+        return OpenBlur(shape, kernel)
+    return OpenSeparableBlur(shape, (u[:, 0] * s[0].sqrt()).float(), (v[0] * s[0].sqrt()).float())
+
+
+def _member(path: str, key: str) -> np.ndarray:
+    """One array of an .npz file, by name or number."""
+    with reading("motion", path), np.load(path, allow_pickle=False) as archive:
+        names = archive.files
+    if key not in names:
+        if not (key.isdecimal() and int(key) < len(names)):
+            raise ValueError(
+                f"motion: {path!r} holds {', '.join(names) or 'nothing'}, got {key!r}; "
+                f"name one of them or a number below {len(names)}"
+            )
+        key = names[int(key)]
+    with reading("motion", path), np.load(path, allow_pickle=False) as archive:
+        return archive[key].astype(np.float64)

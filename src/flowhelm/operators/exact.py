@@ -11,6 +11,9 @@ import torch
 from deepinv.physics import BlurFFT, Decolorize, DecomposablePhysics, LinearPhysics
 from torch import Tensor
 from torch.fft import fft, fft2, ifft2
+from torch.nn.functional import pad
+
+from flowhelm.measure import conjugate_gradient
 
 
 class _ThinSVD(DecomposablePhysics):
@@ -28,6 +31,119 @@ class _ThinSVD(DecomposablePhysics):
 
 class CircularBlur(_ThinSVD, BlurFFT):
     pass
+
+
+def circular(shape: tuple[int, int, int], kernel: Tensor) -> CircularBlur:
+    """Convolution with `kernel` (h, w), whose centre is at (h // 2, w // 2), on a picture (c, h, w).
+
+    A kernel larger than the picture is wrapped around it, which is the same circular convolution.
+    """
+    if kernel.shape[0] > shape[1] or kernel.shape[1] > shape[2]:
+        whole = torch.zeros(shape[1:])
+        index = [
+            (torch.arange(have) - have // 2 + size // 2) % size
+            for have, size in zip(kernel.shape, shape[1:], strict=True)
+        ]
+        whole.index_put_((index[0][:, None], index[1][None, :]), kernel, accumulate=True)
+        kernel = whole
+    return CircularBlur(shape, filter=kernel[None, None])
+
+
+class _Cropped(LinearPhysics):
+    """The part of a circular blur that its wrapping does not reach: what a camera sees of a scene larger than its frame.
+
+    With A = M B, M the crop, prox = z + A^T w where w = gamma (1 + gamma A A^T)^-1 (y - A z) is left to a subclass. Where A
+    is nearly blind so is A^T, which spares the prox the errors of w.
+
+    Args:
+        shape: of the clean picture, (c, h, w), no smaller than the kernel (h, w), whose centre is at (h // 2, w // 2)
+    """
+
+    def __init__(self, shape: tuple[int, int, int], kernel: Tensor):
+        super().__init__(img_size=shape)
+        size = kernel.shape
+        self.scene = circular(shape, kernel)
+        self.frame_sides = shape[1] - size[0] + 1, shape[2] - size[1] + 1
+        self.rows, self.columns = (slice((k - 1) // 2, side - k // 2) for side, k in zip(shape[1:], size, strict=True))
+
+    def crop(self, x: Tensor) -> Tensor:
+        """What the measurement shows of a clean picture."""
+        return x[..., self.rows, self.columns]
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.crop(self.scene.A(x))
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.scene.A_adjoint(self._padded(y))
+
+    def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor) -> Tensor:
+        z = _picture(z, self, y)
+        gamma = gamma.reshape(-1, 1, 1, 1) if isinstance(gamma, Tensor) else gamma
+        return z + self.A_adjoint(self._solve(y - self.A(z), gamma))
+
+    def _solve(self, residual: Tensor, gamma: float | Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _padded(self, y: Tensor) -> Tensor:
+        _, height, width = self.scene.img_size
+        return pad(y, (self.columns.start, width - self.columns.stop, self.rows.start, height - self.rows.stop))
+
+
+class OpenBlur(_Cropped):
+    """By conjugate gradients, to 1e-5 of the right-hand side.
+
+    A A^T is Toeplitz; the circular blur of the cropped size is the preconditioner, applied half from either side.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], kernel: Tensor):
+        super().__init__(shape, kernel)
+        self.frame = circular((shape[0], *self.frame_sides), kernel)
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        return self.A_adjoint(conjugate_gradient(self._gram, y, 1e-6, 300))
+
+    def _solve(self, residual: Tensor, gamma: float | Tensor) -> Tensor:
+        # the spectrum's last axis holds real and imaginary parts
+        gain = (1 + (gamma[..., None] if isinstance(gamma, Tensor) else gamma) * self.frame.mask**2).rsqrt()
+
+        def half(v: Tensor) -> Tensor:
+            return self.frame.U(gain * self.frame.U_adjoint(v))
+
+        def system(v: Tensor) -> Tensor:
+            w = half(v)
+            return half(w + gamma * self._gram(w))
+
+        return gamma * half(conjugate_gradient(system, half(residual), 1e-5, 300))
+
+    def _gram(self, w: Tensor) -> Tensor:
+        """A A^T."""
+        return self.crop(self.scene.A_A_adjoint(self._padded(w)))
+
+
+class OpenSeparableBlur(_Cropped):
+    """In closed form, for a kernel that is a column times a row: A A^T is then the Kronecker product of two small matrices.
+
+    Costs four products with matrices of the picture's sides, and their eigenvectors once.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], column: Tensor, row: Tensor):
+        super().__init__(shape, torch.outer(column, row))
+        (rows, left), (columns, right) = (
+            torch.linalg.eigh(_gram(taps.double(), side))
+            for taps, side in zip((column, row), self.frame_sides, strict=True)
+        )
+        self.register_buffer("left", left.float())
+        self.register_buffer("right", right.float())
+        self.register_buffer("gram", torch.outer(rows, columns).clamp_min(0).float())
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        return self.A_adjoint(self._filtered(y, torch.where(self.gram > 1e-10, 1 / self.gram, 0.0)))
+
+    def _solve(self, residual: Tensor, gamma: float | Tensor) -> Tensor:
+        return self._filtered(residual, gamma / (1 + gamma * self.gram))
+
+    def _filtered(self, y: Tensor, gain: Tensor) -> Tensor:
+        return self.left @ (gain * (self.left.T @ y @ self.right)) @ self.right.T
 
 
 class Grey(_ThinSVD, Decolorize):
@@ -80,6 +196,14 @@ def _transfer(taps: Tensor, first: int, side: int) -> Tensor:
     kernel = taps.new_zeros(side)
     kernel.index_add_(0, (first + torch.arange(len(taps))) % side, taps)
     return fft(kernel).conj()
+
+
+def _gram(taps: Tensor, side: int) -> Tensor:
+    """A A^T, (side, side), of the convolution with `taps` that gives `side` values: their autocorrelation."""
+    lags = torch.stack([(taps[k:] * taps[: len(taps) - k]).sum() for k in range(len(taps))])
+    lags = pad(lags, (0, max(side - len(taps), 0)))
+    place = torch.arange(side)
+    return lags[(place[:, None] - place).abs()]
 
 
 def _picture(z: Tensor | float | None, physics: LinearPhysics, y: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from flowhelm.measure import LinearOperator
+
+from .reading import grey
 
 
 def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperator:
@@ -22,8 +22,9 @@ def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperat
     """
     known = _known(mask, shape)
     if known.all() or not known.any():
+        name = "the mask" if isinstance(mask, Tensor) else repr(str(mask))
         raise ValueError(
-            f"inpaint: the mask has nothing {'missing' if known.any() else 'known'}, expected both known (white) and "
+            f"inpaint: {name} has nothing {'missing' if known.any() else 'known'}, expected both known (white) and "
             "missing (black) pixels; check that the right picture was given and whether it must be inverted"
         )
     return _keep(shape, known)
@@ -109,13 +110,15 @@ def _known(mask: Path | Tensor, shape: tuple[int, int, int]) -> Tensor:
         known = mask.bool().cpu()
         known = known if known.ndim == 3 else known[None]
     else:
-        with Image.open(mask) as picture:
-            known = torch.from_numpy(np.array(picture.convert("L")) >= 128)[None]
+        levels = torch.from_numpy(grey("inpaint", str(mask)))[None]
+        if not levels.isfinite().all():
+            raise ValueError(f"inpaint: {str(mask)!r} holds NaN or infinite values; expected white and black, 8 bits")
+        known = levels >= 127.5
     channels, height, width = shape
     if known.ndim != 3 or known.shape[0] not in (1, channels) or known.shape[1:] != (height, width):
         got = " x ".join(map(str, known.shape if isinstance(mask, Tensor) else known.shape[1:]))
         raise ValueError(
-            f"inpaint: expected a mask of the picture's height x width, {height} x {width}, got {got}; "
-            "draw it at the picture's size"
+            f"inpaint: expected a mask of the picture's height x width, {height} x {width}, got {got}"
+            f"{'' if isinstance(mask, Tensor) else f' in {str(mask)!r}'}; draw it at the picture's size"
         )
     return known
