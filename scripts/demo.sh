@@ -16,4 +16,5 @@ mkdir -p "$out"
 "$flowhelm" restore examples/astronaut_blurred.png --operator deblur --sigma 1.6 --std 0.05 --out "$out/astronaut.png"
 "$flowhelm" restore examples/chelsea_scratched.png --operator inpaint --mask examples/chelsea_mask.png --out "$out/chelsea.png"
 "$flowhelm" restore examples/coffee_small.png --operator superres --factor 2 --out "$out/coffee.png"
-echo "look at:" "$out"/*strip*.png
+.venv/bin/python examples/gallery.py "$out/examples.png" "$out"/{astronaut,chelsea,coffee}.strip.png
+echo "look at: $out/examples.png"
