@@ -207,9 +207,10 @@ def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when
     assert two["result"]["evaluations"] >= 6
 
 
-def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, capsys):
+@pytest.mark.parametrize("more", [(), ("--horizon", "2", "--inner", "adam:iterations=3")], ids=["preset", "planned"])
+def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, capsys, more):
     """As after kill -9: nothing is caught, but a resume file was written while running."""
-    assert main(words(photo, prior, "--out", str(photo.with_name("whole.png")))) == 0
+    assert main(words(photo, prior, *more, "--out", str(photo.with_name("whole.png")))) == 0
     monkeypatch.setattr(job, "SAVE_EVERY", 0.0)
     put, count = job.files.put_resume, []
 
@@ -221,7 +222,7 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
 
     monkeypatch.setattr(job.files, "put_resume", dies)
     with pytest.raises(MemoryError):
-        main(words(photo, prior))
+        main(words(photo, prior, *more))
     monkeypatch.undo()
     assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()

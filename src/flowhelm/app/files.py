@@ -82,19 +82,21 @@ def put_picture(path: Path, picture: Image.Image) -> None:
     put(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
-def put_resume(path: Path, x: Tensor, noise: Tensor, story: Mapping[str, Any]) -> None:
-    """State and noise streams as tensors, `story` as JSON."""
-    tensors = {"x": x.detach().cpu().contiguous(), "noise": noise.contiguous()}
+def put_resume(path: Path, x: Tensor, noise: Tensor, plan: Tensor | None, story: Mapping[str, Any]) -> None:
+    """State, noise streams and, if the method carries one, its plan as tensors; `story` as JSON."""
+    carried = {} if plan is None else {"plan": plan}
+    tensors = {name: each.detach().cpu().contiguous() for name, each in {"x": x, "noise": noise, **carried}.items()}
     put(path, lambda temporary: save_file(tensors, temporary, {"flowhelm": json.dumps(story, sort_keys=True)}))
 
 
-def get_resume(path: Path) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """What `put_resume` wrote: x, noise, story. Raises BadInput for any other file."""
+def get_resume(path: Path) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
+    """What `put_resume` wrote: x, noise, plan, story. Raises BadInput for any other file."""
     if not path.is_file():
         raise BadInput(f"{str(path)!r} does not exist; --resume takes the .resume.safetensors file of a stopped run")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.get_tensor("x"), file.get_tensor("noise"), json.loads(file.metadata()["flowhelm"])
+            plan = file.get_tensor("plan") if "plan" in file.keys() else None  # noqa: SIM118  (a handle, not a dict)
+            return file.get_tensor("x"), file.get_tensor("noise"), plan, json.loads(file.metadata()["flowhelm"])
     except Exception as error:  # safetensors raises its own type
         raise BadInput(f"{str(path)!r} is not a resume file of flowhelm ({error}); start the run again") from error
 

@@ -58,6 +58,7 @@ class Place(NamedTuple):
     done: int
     x: Tensor
     noise: Tensor
+    plan: Tensor | None  # that the method carries from step to step, if it does
     clean: Tensor | None
     seconds: float
     evaluations: int
@@ -119,7 +120,7 @@ def start(settings: Mapping[str, Any], *, preview: bool = False, say: Say = prin
 
 def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, Any]:
     """Goes on where a stopped run was; the result is that of a run that was never stopped."""
-    x, noise, story = files.get_resume(path)
+    x, noise, plan, story = files.get_resume(path)
     settings = story["settings"]
     changed = _differences(story["inputs"], _inputs(settings))
     if changed:
@@ -128,9 +129,7 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
         )
     for line in _differences(story["environment"], _environment(settings)):
         say(f"note: not as when the run began, so the last bits may differ: {line}")
-    if settings["method_options"].get("horizon", 1) != 1:
-        say("note: the plan that the method carries from step to step was lost, so the last bits may differ")
-    place = Place(story["index"], x, noise, None, story["seconds"], story["evaluations"])
+    place = Place(story["index"], x, noise, plan, None, story["seconds"], story["evaluations"])
     made = _carry_out(settings, place, preview, say)
     path.unlink(missing_ok=True)
     return made
@@ -218,21 +217,29 @@ def _loop(
     """Steps to the end; a signal or a divergence leaves the last estimate and, if `story` is not empty, a resume file."""
     times = torch.tensor(settings["times"], dtype=torch.float64)
     total, counted, noise = len(times) - 1, guide.counted(problem.flow), problem.noise
-    spent, evaluations, index, x = 0.0, 0, 0, None
+    spent, evaluations, index, x, method = 0.0, 0, 0, None, problem.method
     if place is not None:
         noise.restore(place.noise)
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
+        if place.plan is not None:
+            method = partial(method, plan=place.plan.to(settings["device"]))
     began = saved = seen = time.monotonic()
 
     def keep(place: Place) -> None:
-        files.put_resume(paths["resume"], place.x, place.noise, {**story, **_numbers(place)})
+        files.put_resume(paths["resume"], place.x, place.noise, place.plan, {**story, **_numbers(place)})
 
     def each(step: Step) -> None:
         nonlocal place, saved, seen
         now = time.monotonic()
         # one assignment: a signal finds the old place or the new one, never half of it
         place = Place(
-            step.index, step.x, noise.state(), step.clean, spent + now - began, evaluations + counted.count.rows
+            step.index,
+            step.x,
+            noise.state(),
+            step.info.get("plan"),
+            step.clean,
+            spent + now - began,
+            evaluations + counted.count.rows,
         )
         tell(step.index, float(misfit(problem.observed, problem.flow.decode(step.clean))))
         if story and now - saved > SAVE_EVERY:
@@ -247,7 +254,7 @@ def _loop(
     with _signals():
         try:
             with progress(total, index) as tell:
-                run(steps_of(counted, problem.observed, problem.method, times, noise, x=x, index=index), each)
+                run(steps_of(counted, problem.observed, method, times, noise, x=x, index=index), each)
         except (Stopped, Diverged) as error:
             if story and place is not None:
                 going = isinstance(error, Stopped)
