@@ -1,7 +1,6 @@
 """Train the bundled prior `photos`: a small fully convolutional velocity network on patches of photographs.
 
-    python recipes/photos.py --data bsds400.zip --out runs/photos                 # two hours on two cores
-    python recipes/photos.py --data bsds400.zip --out runs/photos --steps 200000  # better, on a GPU over night
+    python recipes/photos.py --data bsds400.zip --out runs/photos --steps 10000
 
 Run it again to go on where it was cut off: the checkpoint holds weights, moving average, optimiser and
 step, and everything random is drawn from (seed, step), so a resumed run equals an unbroken one.
