@@ -25,8 +25,10 @@ _FOLDERS = (
     "operators",
     "particles",
     "priors",
+    "recipes",
     "restore",
     "steer",
+    "train",
     "transition",
 )
 
@@ -45,11 +47,13 @@ if TYPE_CHECKING:
         particles,
         path,
         priors,
+        recipes,
         restore,
         rng,
         solve,
         steer,
         step,
+        train,
         transition,
     )
     from .flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped

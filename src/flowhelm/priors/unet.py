@@ -46,6 +46,18 @@ def _zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+class Numbers(nn.Module):
+    """Numeric conditions `(b, n)` -> `(b, embedding)`; NaN is an unknown one, told apart from a zero."""
+
+    def __init__(self, count: int, embedding: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * count, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+
+    def forward(self, values: Tensor) -> Tensor:
+        known = ~values.isnan()
+        return self.layers(torch.cat([values.nan_to_num(0.0), known.to(values)], dim=1))
+
+
 class UNet(nn.Module):
     """Velocity network for pictures.
 
@@ -54,9 +66,15 @@ class UNet(nn.Module):
         blocks: residual blocks on each side of each level; the coarsest level has them once.
         channels: of the picture.
         data_std: standard deviation d of the data in the preconditioning.
+        classes: how many class labels it is conditioned on; 0 for none.
+        words: size of the vocabulary of its prompts; 0 for none. A prompt is a bag of words: their order is not seen.
+        numbers: how many numeric conditions it takes; 0 for none.
 
-    Call: `net(x, t)` with x `(b, channels, h, w)` of any h and w, t `(b,)` in [0, 1]; returns the
+    Call: `net(x, t, *conditions)` with x `(b, channels, h, w)` of any h and w, t `(b,)` in [0, 1], and, for each kind of
+    condition that it has, in this order: labels `(b,)` int64, `classes` meaning none; words `(b, n)` int64 from 1, 0
+    meaning none; numbers `(b, numbers)`, NaN meaning unknown, each about standard normal over the data. Returns the
     velocity, shaped as x. Heights and widths that are no multiple of `stride` are padded inside.
+    `net.null` is the row of conditions that says nothing, for classifier-free guidance.
     """
 
     def __init__(
@@ -65,9 +83,13 @@ class UNet(nn.Module):
         blocks: int = 2,
         channels: int = 3,
         data_std: float = DATA_STD,
+        classes: int = 0,
+        words: int = 0,
+        numbers: int = 0,
     ):
         super().__init__()
         self.config = {"widths": list(widths), "blocks": blocks, "channels": channels, "data_std": data_std}
+        self.config |= {"classes": classes, "words": words, "numbers": numbers}
         self.data_std = data_std
         self.stride = 2 ** len(widths)
         # A 3x3 convolution at scale 2^k looks 2^k pixels further; each level has two per block.
@@ -79,6 +101,22 @@ class UNet(nn.Module):
             "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
         )
         self.time = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.conditions = nn.ModuleList()
+        if classes:
+            self.conditions.append(nn.Embedding(classes + 1, embedding))
+        if words:
+            self.conditions.append(nn.EmbeddingBag(words + 1, embedding, mode="mean", padding_idx=0))
+        if numbers:
+            self.conditions.append(Numbers(numbers, embedding))
+        self.null = tuple(
+            null
+            for null, present in (
+                (torch.full((1,), classes), classes),
+                (torch.zeros(1, 1, dtype=torch.int64), words),
+                (torch.full((1, numbers), math.nan), numbers),
+            )
+            if present
+        )
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
@@ -91,8 +129,10 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         _zero(self.head)
 
-    def residual(self, x: Tensor, t: Tensor) -> Tensor:
-        """F: normalised input `(b, c, h, w)`, time `(b,)` -> normalised target."""
+    def residual(self, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """F: normalised input `(b, c, h, w)`, time `(b,)`, conditions -> normalised target."""
+        if len(conditions) not in (0, len(self.conditions)):
+            raise ValueError(f"UNet: expected {len(self.conditions)} conditions or none, got {len(conditions)}")
         height, width = x.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         x = fn.pad(x, (0, right, 0, bottom), mode="replicate")
@@ -100,6 +140,9 @@ class UNet(nn.Module):
         snr = torch.logit(t.clamp(1e-3, 1 - 1e-3)) / 4
         angles = snr[:, None] * self.get_buffer("frequencies")
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
+        given = conditions or tuple(n.to(x.device).expand(len(x), *n.shape[1:]) for n in self.null)
+        for embed, condition in zip(self.conditions, given, strict=True):
+            time = time + embed(condition.to(x) if condition.is_floating_point() else condition)
         y = self.stem(fn.pixel_unshuffle(x, 2))
         skips = []
         for level, group in enumerate(self.encoder):
@@ -120,6 +163,6 @@ class UNet(nn.Module):
         var = t**2 * self.data_std**2 + (1 - t) ** 2
         return (t * self.data_std**2 - (1 - t)) / var, self.data_std / var.sqrt(), var.rsqrt()
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         linear, rest, inward = (s.to(x.dtype) for s in self.scales(t))
-        return linear * x + rest * self.residual(inward * x, t)
+        return linear * x + rest * self.residual(inward * x, t, *conditions)

@@ -1,0 +1,11 @@
+"""Recipes of the bundled priors: data and network of one training each. `flowhelm train NAME` runs them, `train.fit` is the loop."""
+
+from .aerial import aerial
+from .animals import animals
+from .fashion import fashion
+from .photos import photos
+from .recipe import Recipe
+
+ALL = (photos, fashion, aerial, animals)
+
+__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "photos"]

@@ -1,0 +1,60 @@
+"""photos: patches of colour photographs; the prior that restores."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..priors.unet import UNet
+from ..train import Batch, Data, flow_matching, seeded
+from ..train.times import logit_normal
+from .recipe import Recipe, conditional, pictures, preconditioned
+
+HELD_APART = 24  # the last ones by name
+
+
+def photos(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recipe:
+    """A fully convolutional prior over patches of photographs, for pictures of any size.
+
+    Args:
+        data: zip archive of photographs; the last 24 by name are held apart.
+        batch: patches in a batch.
+        patch: their side, in pixels.
+        seed: of the network's first weights and of the patches.
+    """
+    images = [image for _, image in pictures(data) if min(image.shape[1:]) >= patch]
+    if len(images) <= HELD_APART:
+        raise ValueError(
+            f"data: expected more than {HELD_APART} photographs of {patch} pixels or more in '{data}', got {len(images)}"
+        )
+    torch.manual_seed(seed)
+    net = UNet((48, 96, 128, 192))
+    return Recipe(
+        flow=conditional(net, patch),
+        loss=partial(flow_matching, density=logit_normal(0.8, 1.5), weight=preconditioned(net)),
+        data=patches(images[:-HELD_APART], batch, patch, seed),
+        apart=patches(images[-HELD_APART:], batch, patch, seed),
+        steps=300_000,
+        rate=1e-3,
+        about={"size": 256},
+    )
+
+
+def patches(images: list[Tensor], batch: int, size: int, seed: int) -> Data:
+    """Batches of random crops, mirrored and turned by quarters."""
+
+    def data(index: int) -> Batch:
+        generator = seeded(seed, index)
+        draw = lambda n: int(torch.randint(n, (), generator=generator))  # noqa: E731
+        rows = []
+        for _ in range(batch):
+            image = images[draw(len(images))]
+            top, left = draw(image.shape[1] - size + 1), draw(image.shape[2] - size + 1)
+            crop = torch.rot90(image[:, top : top + size, left : left + size], draw(4), (1, 2))
+            rows.append(crop.flip(2) if draw(2) else crop)
+        return Batch(torch.stack(rows).float() / 127.5 - 1)
+
+    return data

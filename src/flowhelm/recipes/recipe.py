@@ -1,0 +1,55 @@
+"""What a recipe returns, and what several recipes need."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..flow import NetFlow
+from ..priors.unet import UNet
+from ..train import Data, Loss
+
+
+class Recipe(NamedTuple):
+    """A training, ready for `train.fit`.
+
+    Attributes:
+        flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
+        steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
+    """
+
+    flow: NetFlow
+    loss: Loss
+    data: Data
+    apart: Data
+    steps: int
+    rate: float
+    about: dict[str, Any]
+
+
+def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:
+    """The weight that measures the loss in units of what a Gaussian prior leaves: C / d^2 of `priors.unet`."""
+    return lambda t: (t**2 * net.data_std**2 + (1 - t) ** 2) / net.data_std**2
+
+
+def conditional(net: UNet, size: int) -> NetFlow:
+    """The flow over square pictures of a network that may have conditions."""
+    return NetFlow(net.to(memory_format=torch.channels_last), (net.config["channels"], size, size), null=net.null)
+
+
+def pictures(archive: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
+    """(name, uint8 `(3, h, w)`) of the archive's pictures that are to be kept, sorted by name; grey ones become colour."""
+    if not archive.is_file() or not zipfile.is_zipfile(archive):
+        raise ValueError(f"data: expected a zip archive of pictures, got '{archive}'")
+    with zipfile.ZipFile(archive) as z:
+        for name in sorted(n for n in z.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png")) and keep(n)):
+            image = Image.open(io.BytesIO(z.read(name))).convert("RGB")
+            yield name, torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
