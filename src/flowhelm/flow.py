@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -54,6 +55,10 @@ class Flow(abc.ABC):
     def source(self, noise: Noise) -> Tensor:
         """A state at t = 0, one row per stream: `(rows, *shape)` float32 on the CPU."""
         return noise(torch.empty(len(noise), *self.shape))
+
+    def rows(self, index: Tensor, total: int) -> Flow:
+        """This flow for the rows `index` `(n,)` of a batch of `total`: what is bound to a row goes with it."""
+        return self
 
     def as_denoiser(self) -> nn.Module:
         """This prior as a deepinv denoiser: `denoiser(image in [0, 1], sigma in the same unit) -> image`. Pixel priors only."""
@@ -105,6 +110,14 @@ class Wrapped(Flow, abc.ABC):
     def source(self, noise: Noise) -> Tensor:
         return self.flow.source(noise)
 
+    def rows(self, index: Tensor, total: int) -> Flow:
+        inner = self.flow.rows(index, total)
+        if inner is self.flow:
+            return self
+        same = copy(self)
+        object.__setattr__(same, "flow", inner)  # a wrapper may be frozen
+        return same
+
 
 Guidance = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(velocity given the condition, velocity given none, t) -> velocity; see `guide.cfg`, `guide.raag`, `guide.cfg_zero`."""
@@ -151,6 +164,12 @@ class NetFlow(Pixels):
                 "bind one condition per row"
             )
         return [c.to(device).repeat_interleave(rows // len(c), dim=0) for c in self.condition]
+
+    def rows(self, index: Tensor, total: int) -> Self:
+        if not self.condition:
+            return self
+        told = self._told(total, self.condition[0].device)
+        return replace(self, condition=tuple(c[index.to(c.device)] for c in told))
 
     def bind(self, *condition: Tensor, guidance: Guidance | None = None) -> Self:
         """The same prior, told something about each row.

@@ -18,20 +18,19 @@ class Chunked(Wrapped):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         parts = []
         for first in range(0, len(x), self.size):
-            rows = x[first : first + self.size]
-            when = t if t.ndim == 0 else t[first : first + self.size]
-            missing = self.size - len(rows)
-            if missing:  # the last chunk is filled up, so that a compiled network sees one shape only
-                rows = torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
-                when = when if t.ndim == 0 else torch.cat([when, when[-1:].expand(missing)])
-            parts.append(self.flow.velocity(rows, when)[: self.size - missing])
+            # the last chunk is filled up with its last row, so that a compiled network sees one shape only
+            index = torch.arange(first, first + self.size).clamp(max=len(x) - 1)
+            here = index.to(x.device)
+            when = t if t.ndim == 0 else t[here]
+            v = self.flow.rows(index, len(x)).velocity(x[here], when)
+            parts.append(v[: len(x) - first])
         return torch.cat(parts)
 
 
 def chunked(flow: Flow, size: int) -> Flow:
     """Evaluates at most (and always exactly) `size` rows at a time: bounds memory and pins the compiled shape.
 
-    For flows without per-row conditions: a chunk does not know which rows of the batch it holds.
+    What is bound to a row goes with it. An edit that compares rows (`diverse`) must be made after this one, not before.
     """
     if size < 1:
         raise ValueError(f"chunked: expected a size of at least 1, got {size}")
