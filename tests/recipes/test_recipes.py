@@ -1,0 +1,127 @@
+"""The recipes on small archives made here: what is trained on, what is told, and that a batch's number decides it all."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm import recipes
+from flowhelm.recipes.aerial import measured, prompt, told
+from flowhelm.train import Batch
+
+
+def picture(rng, height, width, grey=False):
+    data = io.BytesIO()
+    array = rng.integers(0, 256, (height, width) if grey else (height, width, 3), dtype=np.uint8)
+    Image.fromarray(array).save(data, "png")
+    return data.getvalue()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    def make(names, height=128, width=128, grey=()):
+        rng = np.random.default_rng(0)
+        path = tmp_path / "pictures.zip"
+        with zipfile.ZipFile(path, "w") as z:
+            for name in names:
+                z.writestr(name, picture(rng, height, width, name in grey))
+        return path
+
+    return make
+
+
+def test_photos_never_trains_on_what_is_held_apart(tmp_path):
+    """Each picture is one flat colour, which tells it in any crop."""
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for i in range(30):
+            data = io.BytesIO()
+            Image.new("RGB", (100, 98), (i * 8, 0, 0)).save(data, "png")
+            z.writestr(f"p{i:02d}.png", data.getvalue())
+    recipe = recipes.photos(path, batch=16)
+    seen = {part: {round(float(v + 1) * 127.5 / 8) for k in range(40) for v in data(k).clean[:, 0].amax((1, 2))}
+            for part, data in (("train", recipe.data), ("apart", recipe.apart))}  # fmt: skip
+    assert seen == {"train": set(range(6)), "apart": set(range(6, 30))}
+    torch.testing.assert_close(recipe.data(7).clean, recipes.photos(path, batch=16).data(7).clean, rtol=0, atol=0)
+    assert recipe.data(0).clean.shape == (16, 3, 96, 96)
+
+
+def test_animals_reads_grey_pictures_as_colour(archive):
+    names = [f"{part}/{folder}/{i}.JPEG" for part in ("train", "val") for folder in ("lion", "tabby") for i in range(4)]
+    recipe = recipes.animals(archive(names, 64, 64, grey=names[:3]), batch=8)
+    batch = recipe.data(0)
+    assert batch.clean.shape == (8, 3, 64, 64)
+    assert sorted(batch.condition[0].tolist()) == [7] * 4 + [10] * 4
+    assert recipe.apart(0).condition[0].shape == (8,)
+
+
+def test_fashion_is_padded_with_black(tmp_path):
+    sets = {"train_images": np.full((64, 28, 28), 255, np.uint8), "train_labels": np.arange(64, dtype=np.uint8) % 10}
+    np.savez(tmp_path / "f.npz", **sets, test_images=sets["train_images"], test_labels=sets["train_labels"])
+    clean, (labels,) = recipes.fashion(tmp_path / "f.npz", batch=10).data(0)
+    assert clean.shape == (10, 1, 32, 32)
+    assert (clean[:, :, 2:-2, 2:-2] == 1).all()
+    assert int((clean == -1).sum()) == 10 * (32**2 - 28**2)
+    assert labels.dtype == torch.int64
+
+
+class TestAerial:
+    FOLDERS = ("aGrass", "bField", "cIndustry", "dRiverLake", "eForest", "fResident", "gParking")
+
+    def test_the_split_is_kept(self, archive, tmp_path):
+        names = [f"{folder}/{i}.png" for folder in self.FOLDERS for i in range(4)]
+        (tmp_path / "split.json").write_text(json.dumps({"test": names[::4]}))
+        recipe = recipes.aerial(archive(names), tmp_path / "split.json", batch=7)
+        first = recipe.apart(0)
+        assert sorted(c.shape for c in first.condition) == [(7,), (7, 4), (7, 6)]
+        every = torch.cat([recipe.data(k).clean for k in range(3)])  # one epoch: 21 pictures
+        flipped = torch.cat([every, every.flip(-1)])
+        apart = (first.clean[:, None] - flipped[None]).abs().amax((2, 3, 4))
+        assert apart.min() > 0.1
+        mean, std = (torch.tensor([v[i] for v in recipe.about["numbers"].values()]) for i in (0, 1))
+        numbers = (measured(((every + 1) * 127.5).round().byte()) - mean) / std
+        torch.testing.assert_close(numbers.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
+        torch.testing.assert_close(numbers.std(0), torch.ones(4), atol=1e-3, rtol=0)
+
+    def test_numbers_are_what_they_are_called(self):
+        x = torch.zeros(1, 3, 8, 8)
+        x[:, 1, :, ::2] = 255  # green stripes
+        brightness, greenness, contrast, detail = measured(x.byte())[0].tolist()
+        assert brightness == pytest.approx(1 / 6)
+        assert greenness == pytest.approx(1 / 2)
+        assert contrast == pytest.approx(float((x[0].mean(0) / 255).std()))
+        assert detail == pytest.approx((0 + 1 / 3) / 2)  # no change downwards, a third at every step across
+
+    def test_words_are_true(self):
+        words = ("", *recipes.aerial.__globals__["WORDS"])
+        named = [words[w] for w in prompt(3, torch.tensor([-1.0, 0.2, 0.9, -0.5]))]
+        assert named == ["river", "lake", "dark", "contrasty", "smooth"]
+
+    def test_shares_of_what_is_told(self):
+        """Half the class alone, a tenth nothing, the rest prompts and numbers with gaps: to 4 standard errors."""
+        n = 4000
+        null = (torch.full((1,), 7), torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 4), torch.nan))
+        batch = Batch(torch.zeros(n, 3, 2, 2), (torch.arange(n) % 7, torch.ones(n, 4)))
+        labels, words, numbers = told(lambda k: batch, null, 0)(0).condition
+        class_alone = (labels != 7) & (words == 0).all(1) & numbers.isnan().all(1)
+        nothing = (labels == 7) & (words == 0).all(1) & numbers.isnan().all(1)
+        for share, expected in ((class_alone, 0.5), (nothing, 0.1)):
+            assert abs(float(share.float().mean()) - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 0.4 * 0.25**6
+        rest = ~class_alone & ~nothing
+        assert abs(float(numbers[rest].isnan().float().mean()) - 0.25) < 0.02
+        assert abs(float((labels[rest] == 7).float().mean()) - 0.6) < 4 * (0.24 / (0.4 * n)) ** 0.5
+        assert (labels[labels != 7] == (torch.arange(n) % 7)[labels != 7]).all()
+
+
+@pytest.mark.parametrize("name", ["photos", "animals", "aerial", "fashion"])
+def test_wrong_data_is_one_sentence(name, tmp_path):
+    wrong = tmp_path / "wrong.bin"
+    wrong.write_bytes(b"nothing")
+    (tmp_path / "split.json").write_text('{"test": []}')
+    more = (tmp_path / "split.json",) if name == "aerial" else ()
+    with pytest.raises(ValueError, match=r"^data: expected .*wrong.bin"):
+        getattr(recipes, name)(wrong, *more)
