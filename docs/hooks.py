@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
 FIELD = re.compile(r"(Needs|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
-"""Arguments of the call shape: not options."""
+GIVEN |= {"given", "without"}
+"""Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""
 
 
 class Found(NamedTuple):
@@ -113,7 +114,7 @@ def call(function: ast.FunctionDef) -> str:
 
 
 def options(function: ast.FunctionDef, doc: str) -> str:
-    found = [p for p in parameters(function) if p.name not in GIVEN]
+    found = [p for p in parameters(function) if p.name not in GIVEN or p.default not in (None, "None")]
     if not found:
         return ""
     helps = explained(doc, {p.name for p in parameters(function)})
