@@ -147,15 +147,18 @@ class NetFlow(Pixels):
     guidance: Guidance | None = None
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        weight = next(self.net.parameters(), x)
-        state, time = x.to(weight), t.to(weight).expand(len(x))
-        told = self._told(len(x), weight.device)
+        told = self._told(len(x), next(self.net.parameters(), x).device)
         if self.guidance is None:
-            return self.net(state, time, *told).to(x)
-        null = [n.to(weight.device).expand(c.shape) for n, c in zip(self.null, told, strict=True)]
+            return self._ask(x, t, told)
+        null = [n.to(c.device).expand(c.shape) for n, c in zip(self.null, told, strict=True)]
         both = [torch.cat(pair) for pair in zip(told, null, strict=True)]
-        given, without = self.net(torch.cat([state, state]), torch.cat([time, time]), *both).to(x).chunk(2)
+        given, without = self._ask(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), both).chunk(2)
         return self.guidance(given, without, t)
+
+    def _ask(self, x: Tensor, t: Tensor, told: list[Tensor]) -> Tensor:
+        """The network's velocity, in the dtype and on the device of x; what a network of another convention overrides."""
+        weight = next(self.net.parameters(), x)
+        return self.net(x.to(weight), t.to(weight).expand(len(x)), *told).to(x)
 
     def _told(self, rows: int, device: torch.device) -> list[Tensor]:
         if any(rows % len(c) for c in self.condition):

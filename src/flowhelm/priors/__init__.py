@@ -1,5 +1,37 @@
 """Priors: adapters that make a network or a pipeline a `Flow`, and the small ones that ship with the package."""
 
 from .bundled import NAMES, load
+from .codecs import autoencoder
+from .examine import Finding, examine
+from .foreign import (
+    Foreign,
+    Sigmas,
+    by_name,
+    diffusers_net,
+    from_clean,
+    from_denoiser,
+    from_edm,
+    from_noise,
+    from_score,
+    from_v,
+    from_velocity,
+)
 
-__all__ = ["NAMES", "load"]
+__all__ = [
+    "NAMES",
+    "Finding",
+    "Foreign",
+    "Sigmas",
+    "autoencoder",
+    "by_name",
+    "diffusers_net",
+    "examine",
+    "from_clean",
+    "from_denoiser",
+    "from_edm",
+    "from_noise",
+    "from_score",
+    "from_v",
+    "from_velocity",
+    "load",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ..flow import Guidance, NetFlow
@@ -19,22 +20,9 @@ from .unet import UNet
 
 NAMES = ("photos", "fashion", "aerial", "animals")
 _FILLING = {
-    "a",
-    "an",
-    "the",
-    "of",
-    "and",
-    "or",
-    "with",
-    "in",
-    "from",
-    "above",
-    "aerial",
-    "view",
-    "scene",
-    "picture",
-    "photo",
-}
+    "a", "an", "the", "of", "and", "or", "with", "in", "from", "above", "aerial", "view", "scene", "picture", "photo",
+}  # fmt: skip
+_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +49,7 @@ class Prior(NetFlow):
         """The same prior, told something about each row in words; `bind` takes tensors.
 
         Args:
-            classes: a name of `about["classes"]` or its index, one per row.
+            classes: a name of `about["classes"]` (in any case) or its index, one per row.
             prompts: words of `about["words"]` in any order, one text per row. Commas and filling words are passed over.
             numbers: one mapping per row from names of `about["numbers"]` to values in the unit of the data; unnamed are unknown.
             guidance: for instance `partial(guide.cfg, scale=2.0)`.
@@ -69,22 +57,26 @@ class Prior(NetFlow):
         Raises:
             ValueError: a kind of condition that this prior does not take, a name it does not know, or unequal rows.
         """
-        given = {"classes": classes, "words": prompts, "numbers": numbers}
+        given: dict[str, Sequence[Any] | None] = {"classes": classes, "words": prompts, "numbers": numbers}
         known = [kind for kind in given if self.about.get(kind)]
-        for kind, value in given.items():
-            if value is not None and kind not in known:
+        for kind, rows_of in given.items():
+            if rows_of is not None and kind not in known:
                 raise ValueError(f"prior '{self.name}' takes no {kind}; it takes {', '.join(known) or 'no conditions'}")
-        rows = {len(value) for value in given.values() if value is not None}
+        rows = {len(rows_of) for rows_of in given.values() if rows_of is not None}
         if len(rows) != 1:
             raise ValueError(
                 f"prior '{self.name}': expected conditions of one number of rows, got {sorted(rows) or 'none'}"
             )
         count = rows.pop()
-        read = {"classes": self._classes, "words": self._words, "numbers": self._numbers}
-        bound = [
-            read[kind](given[kind]) if given[kind] is not None else null.expand(count, *null.shape[1:])
-            for kind, null in zip(known, self.null, strict=True)
-        ]
+        told = {
+            "classes": None if classes is None else self._classes(classes),
+            "words": None if prompts is None else self._words(prompts),
+            "numbers": None if numbers is None else self._numbers(numbers),
+        }
+        bound = []
+        for kind, null in zip(known, self.null, strict=True):
+            value = told[kind]
+            bound.append(null.expand(count, *null.shape[1:]) if value is None else value)
         return self.bind(*bound, guidance=guidance)
 
     def _classes(self, names: Sequence[str | int]) -> Tensor:
@@ -112,11 +104,15 @@ class Prior(NetFlow):
     def _index(self, name: str | int, table: Mapping[str, int], what: str) -> int:
         if isinstance(name, int) and name in table.values():
             return name
-        if isinstance(name, str) and name in table:
-            return table[name]
-        near = difflib.get_close_matches(str(name), table, 1, 0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"it knows {', '.join(table)}"
-        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {hint}")
+        lower = {known.lower(): index for known, index in table.items()}
+        if isinstance(name, str) and name.lower() in lower:
+            return lower[name.lower()]
+        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {_nearest(str(name).lower(), lower)}")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, names := list(names), 1, 0.5)
+    return f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(names)}"
 
 
 def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
@@ -128,11 +124,21 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])` says what to draw.
 
     Raises:
-        ValueError: unknown name, or a file that is no such prior.
+        ValueError: unknown name, or a file that is no such prior; pickles are never read.
     """
     path = weights(name)
+    if path.suffix.lower() in _PICKLES or _is_pickle(path):
+        raise ValueError(
+            f"prior: '{path}' is a pickle, and reading a pickle can run any code; expected a .safetensors file: "
+            "get one from whom you trust, or have them write one"
+        )
     if not path.is_file():
-        raise ValueError(f"prior: expected one of {', '.join(NAMES)} or a .safetensors file, got '{name}'")
+        if name in NAMES:
+            raise ValueError(f"prior: the weights of '{name}' are not in this installation; expected '{path}'")
+        raise ValueError(
+            f"prior: expected one of {', '.join(NAMES)} or a .safetensors file, got '{name}'; "
+            + _nearest(str(name), NAMES)
+        )
     try:
         with safe_open(path, framework="pt") as f:
             about = f.metadata() or {}
@@ -140,18 +146,27 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
         net = UNet(tuple(config.pop("widths")), **config)
         net.load_state_dict(tensors)
+        described = json.loads(about.get("about", "{}"))
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"prior: expected weights written by flowhelm train, got '{path}' ({error})") from None
     except Exception as error:  # safetensors raises its own type for a file of another format
-        raise ValueError(
-            f"prior: '{path}' is not a readable safetensors file ({error}); pickles are refused: they can run code"
-        ) from None
+        raise ValueError(f"prior: '{path}' is not a readable safetensors file ({error})") from None
     net.eval().requires_grad_(False)
-    described = json.loads(about.get("about", "{}"))
     size = described.get("size", 256)
     shape = (net.config["channels"], size, size)
-    net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(device).to(memory_format=torch.channels_last)
     return Prior(net, shape, null=net.null, name=path.stem, about=described)
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: what torch.save writes is a zip archive of a pickle, or a bare one (protocol 2 or later)."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+    except OSError:
+        return False
+    # safetensors begins with its header's length in 8 bytes, which may look like a pickle's first two, and then a brace
+    return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and 2 <= head[1] <= 5 and head[8:] != b"{")
 
 
 def weights(name: str | Path) -> Path:
@@ -165,9 +180,8 @@ def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:
     Args:
         about: see `Prior.about`; JSON can hold it.
     """
-    from safetensors.torch import save_file
-
     part = path.with_name(path.name + ".part")
-    tensors = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
-    save_file(tensors, part, {"config": json.dumps(net.config), "about": json.dumps(about)})
+    tensors = {name: value.detach().to("cpu", torch.half).contiguous() for name, value in net.state_dict().items()}
+    # by its bytes: save_file would make the file unreadable for others, whatever the umask
+    part.write_bytes(serialised(tensors, {"config": json.dumps(net.config), "about": json.dumps(about)}))
     part.replace(path)

@@ -16,6 +16,7 @@ so that its input and its target have variance 1 at every time.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +89,8 @@ class UNet(nn.Module):
         numbers: int = 0,
     ):
         super().__init__()
-        self.config = {"widths": list(widths), "blocks": blocks, "channels": channels, "data_std": data_std}
-        self.config |= {"classes": classes, "words": words, "numbers": numbers}
+        self.config: dict[str, Any] = {"widths": list(widths), "blocks": blocks, "channels": channels}
+        self.config |= {"data_std": data_std, "classes": classes, "words": words, "numbers": numbers}
         self.data_std = data_std
         self.stride = 2 ** len(widths)
         # A 3x3 convolution at scale 2^k looks 2^k pixels further; each level has two per block.

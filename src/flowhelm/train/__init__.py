@@ -1,19 +1,38 @@
 """Training: one loop, `fit`, and losses that are functions: `loss(flow, batch, generator) -> (b,)`."""
 
+from . import interpolant, times
+from .coupling import optimal_transport, sinkhorn
 from .data import Batch, Data, seeded, shuffled
-from .fit import Loss, fit
+from .fit import Loss, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
+from .interpolant import denoiser_loss, interpolate, velocity_loss
+from .latent import Concatenated, cached, masked, semantic
+from .source import NormAligned, norm_ratio
 
 __all__ = [
     "Batch",
+    "Concatenated",
     "Coupling",
     "Data",
     "Loss",
+    "NormAligned",
     "Source",
+    "cached",
+    "denoiser_loss",
     "dropped",
     "fit",
     "flow_matching",
+    "interpolant",
+    "interpolate",
+    "masked",
+    "norm_ratio",
     "normal",
+    "optimal_transport",
+    "scheduled",
     "seeded",
+    "semantic",
     "shuffled",
+    "sinkhorn",
+    "times",
+    "velocity_loss",
 ]

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..rng import _digest
+
 
 class Batch(NamedTuple):
     """One batch: clean states `(b, ...)` and what the network is told about them, each `(b, ...)`."""
@@ -20,21 +22,30 @@ Data = Callable[[int], Batch]
 """Number of a batch, from 0 -> that batch, always the same one."""
 
 
-def seeded(seed: int, index: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for one batch or step of a run."""
-    return torch.Generator(device).manual_seed((seed << 32) + index)
+def seeded(seed: int, index: int, device: torch.device | str = "cpu", *, purpose: str = "") -> torch.Generator:
+    """A generator for one batch or step of a run, independent of those of other seeds, indices and purposes.
+
+    The seed is a hash of all three: torch's generator on the CPU looks at the low 32 bits of a seed only.
+    """
+    return torch.Generator(device).manual_seed(_digest(seed, (purpose, index)))
 
 
 def shuffled(clean: Tensor, *condition: Tensor, batch: int, seed: int = 0, flip: bool = False) -> Data:
     """Epochs over tensors that fit in memory, each in an order of its own; a last incomplete batch is left out.
 
     Args:
-        clean: `(n, c, h, w)`, uint8 (0..255, brought to [-1, 1]) or already floating point in [-1, 1].
+        clean: `(n, ...)`, uint8 (0..255, brought to [-1, 1]) or floating point, which is left as it is.
         condition: each `(n, ...)`.
-        batch: rows in a batch. flip: mirror half of the rows left to right.
+        batch: rows in a batch. seed: of the orders and of the mirroring.
+        flip: mirror each row left to right with probability 1/2; for pictures `(n, c, h, w)`.
+
+    Raises:
+        ValueError: fewer rows than a batch has, or conditions of another number of rows.
     """
     if not 1 <= batch <= len(clean):
         raise ValueError(f"shuffled: expected a batch of 1 to {len(clean)} rows, got {batch}")
+    if any(len(c) != len(clean) for c in condition):
+        raise ValueError(f"shuffled: expected conditions of {len(clean)} rows, got {[len(c) for c in condition]}")
     per_epoch = len(clean) // batch
     order: dict[int, Tensor] = {}  # of the current epoch only
 
@@ -42,12 +53,12 @@ def shuffled(clean: Tensor, *condition: Tensor, batch: int, seed: int = 0, flip:
         epoch, position = divmod(index, per_epoch)
         if epoch not in order:
             order.clear()
-            order[epoch] = torch.randperm(len(clean), generator=seeded(seed, epoch))
+            order[epoch] = torch.randperm(len(clean), generator=seeded(seed, epoch, purpose="order"))
         rows = order[epoch][position * batch : (position + 1) * batch]
         x = clean[rows]
         x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
         if flip:
-            mirrored = torch.rand(batch, generator=seeded(seed + 1, index)) < 0.5
+            mirrored = torch.rand(batch, generator=seeded(seed, index, purpose="flip")) < 0.5
             x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         return Batch(x, tuple(c[rows] for c in condition))
 

@@ -2,13 +2,17 @@
 
     for step:  loss = mean of loss(flow, data(batch number), generator of (seed, batch number)), `accumulate` times
                clip the gradient;  AdamW at the step's rate
-               average += (1 - ema) (weights - average)
+               average += max(1 / (step + 1), 1 - ema) (weights - average)
 
 A run's whole state is its weights, their average, the optimiser's moments and one integer: data and every draw are
-functions of (seed, batch number). So a run that was killed goes on, from its last checkpoint, to the very same weights.
+functions of (seed, batch number). So a run that was killed goes on, from its last checkpoint, to the very same weights
+(to the bit on a CPU; on a GPU, if its kernels are deterministic).
 
-Sources: Loshchilov & Hutter 2019 (arXiv:1711.05101) for AdamW, 2017 (arXiv:1608.03983) for the cosine; the average is
-that of Karras et al. 2024 (arXiv:2312.02696, section 3) with a fixed decay, warmed up as 1 / (step + 1).
+On a GPU each step waits for the device once, to see whether loss and gradient are finite before the weights are
+touched; the next batch is on its way by then.
+
+Sources: Loshchilov & Hutter 2019 (arXiv:1711.05101) for AdamW, 2017 (arXiv:1608.03983) for the cosine, here without
+restarts and to a floor. The average is the usual exponential one, but a plain mean of all steps at first.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -28,11 +33,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..flow import NetFlow
+from ..rng import _digest
 from ..step import Diverged, Update
 from .data import Batch, Data, seeded
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator  # type: ignore[import-not-found,unused-ignore]
+    from accelerate import Accelerator  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 Loss = Callable[[NetFlow, Batch, torch.Generator], Tensor]
 """(flow, batch, generator on the flow's device) -> one number per row `(b,)`."""
@@ -59,134 +65,234 @@ def fit(
     checkpoint: Path | None = None,
     minutes: float = 3.0,
     accelerator: Accelerator | None = None,
-) -> Iterator[Update]:
-    """Trains `flow.net` in place; yields after every step.
+) -> Generator[Update, None, None]:
+    """Trains `flow.net` in place, on the device where it is; yields after every step. The network is left in training mode.
 
     Args:
         loss: such as `flow_matching`, with its options bound by `functools.partial`.
         data: batch number -> batch; moved to the network's device here.
         steps: of the optimiser. average: a copy of the network (`copy.deepcopy(flow.net)`) that becomes its moving average.
-        rate: the highest learning rate, reached after `warmup` steps; a cosine takes it to `final` times that.
+        rate: the highest learning rate; see `scheduled` for `warmup` (steps) and `final` (a share of the rate).
         weight_decay: of matrices and kernels; biases and other vectors have none.
-        clip: greatest norm of the gradient. accumulate: batches per step.
-        ema: decay of the average per step. seed: of every draw.
-        bf16: autocast. compiled: torch.compile the network (never the loop).
-        checkpoint: a safetensors file, written every `minutes` (beside, then renamed) and at the end; resumed from if it is there.
-        accelerator: of Hugging Face accelerate, for several devices or machines; process r of n takes batches r, r + n, ...
+        clip: greatest norm of the gradient; math.inf for no clipping. accumulate: batches per step (and process).
+        ema: decay of the average per step. seed: of every draw, those of dropout included.
+        bf16: autocast; the weights stay float32. compiled: torch.compile the network (never the loop).
+        checkpoint: a safetensors file, written every `minutes` (beside, then renamed), at the end, and when the iterator is
+            closed (by `break`, too); resumed from if it is there.
+        accelerator: of Hugging Face accelerate, for several devices or machines, data-parallel; process r of n takes batches
+            r, r + n, ... Its first process writes the checkpoint, which all must be able to read. n processes make the run
+            of one process with n times `accumulate`, and one may resume the other.
 
     Yields:
-        Update with info `rate` and `norm` (of the gradient before clipping), 0-dim tensors, not synchronised with the device.
+        Update: the loss is the mean over the step's batches (of all processes); info: `rate`, and `norm` of the gradient
+        before clipping. All 0-dim; the loss and the norm on the device.
 
     Raises:
         Diverged: loss or gradient not finite. The weights are left, and the checkpoint is written, as before that step.
-        ValueError: the checkpoint is of a run with other settings.
+        ValueError: an option out of its range; a checkpoint that cannot be read or is of another run.
     """
+    if steps < 1 or accumulate < 1 or not rate > 0 or not clip > 0 or not 0 <= ema < 1:
+        raise ValueError(
+            "fit: expected steps and accumulate of at least 1, rate and clip above 0 and ema in [0, 1), "
+            f"got {steps}, {accumulate}, {rate}, {clip} and {ema}"
+        )
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    if accelerator:
+        _check(accelerator)
     net = flow.net
     device = accelerator.device if accelerator else next(net.parameters()).device
+    for module in (net, average):
+        if module is not None:
+            module.to(device)  # before the optimiser: its moments go where the weights are
+    learnt = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for p in net.parameters() if p.requires_grad and p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in net.parameters() if p.requires_grad and p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=rate, betas=betas, fused=True,
     )  # fmt: skip
+    optimizer.zero_grad(set_to_none=True)  # a gradient that someone left there
     settings = dict(
         steps=steps, rate=rate, warmup=warmup, final=final, betas=list(betas), weight_decay=weight_decay, clip=clip,
-        accumulate=accumulate, ema=ema, seed=seed, bf16=bf16,
+        accumulate=accumulate * world, ema=ema, seed=seed, bf16=bf16,
     )  # fmt: skip
     first = _restore(checkpoint, net, average, optimizer, settings) if checkpoint and checkpoint.exists() else 0
-    model: nn.Module = torch.compile(net) if compiled else net  # type: ignore[assignment]
-    if accelerator:
-        model, optimizer = accelerator.prepare(model.to(device), optimizer)
-    trained, rank, world = (
-        replace(flow, net=model),
-        *((accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)),
-    )
-    main, saved = rank == 0, time.monotonic()
-    pairs = [(a, w) for a, w in zip(average.parameters(), net.parameters(), strict=True)] if average else []
-    net.train()
+    if first >= steps:
+        return
+    writes, saved, written = checkpoint is not None and rank == 0, time.monotonic(), first
+    wrapped: nn.Module = accelerator.prepare_model(net) if accelerator else net
+    model: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
+    trained = replace(flow, net=model.train())
+    weights: list[Tensor] = list(net.parameters())
+    averaged: list[Tensor] = list(average.parameters()) if average else []
+    buffers = list(net.buffers())  # running statistics: as they were before this step, in `kept`
+    kept = list(average.buffers()) if average else [b.clone() for b in buffers]
+
+    def fetch(number: int) -> Batch:
+        _seed(device, _digest(seed, ("data", number * world + rank)))  # for pipelines that draw globally
+        batch = data(number * world + rank)
+        return Batch(_to(batch.clean, device), tuple(_to(c, device) for c in batch.condition))
+
+    def keep(done: int) -> None:
+        assert checkpoint is not None
+        _save(checkpoint, net, average, optimizer, done, settings)
+
+    batch = fetch(first * accumulate)
     for step in range(first, steps):
-        now = (
-            rate
-            * min(1.0, (step + 1) / max(warmup, 1))
-            * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        )
+        now = scheduled(step, steps, rate=rate, warmup=warmup, final=final)
         for group in optimizer.param_groups:
             group["lr"] = now
         total = torch.zeros((), device=device)
-        for micro in range(accumulate):
-            index = (step * accumulate + micro) * world + rank
-            torch.manual_seed((seed << 32) + index)  # for layers that draw for themselves, as dropout does
-            batch = Batch(*_to(data(index), device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                value = loss(trained, batch, seeded(seed, index, device)).mean() / accumulate
-            (accelerator.backward if accelerator else torch.Tensor.backward)(value)
+        for number in range(step * accumulate, (step + 1) * accumulate):
+            index, last = number * world + rank, number + 1 == (step + 1) * accumulate
+            _seed(device, _digest(seed, ("layers", index)))  # for layers that draw for themselves, as dropout does
+            with accelerator.no_sync(wrapped) if accelerator and not last else nullcontext():
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    value = loss(trained, batch, seeded(seed, index, device, purpose="loss")).mean() / accumulate
+                value.backward()
             total += value.detach()
-        norm = nn.utils.clip_grad_norm_(net.parameters(), clip)
-        if not (
-            total + norm
-        ).isfinite():  # the only wait for the device in the loop; it is what finds a divergence in time
+            if number + 1 < steps * accumulate:
+                batch = fetch(number + 1)
+        total = accelerator.reduce(total, "mean") if accelerator else total
+        norm = nn.utils.clip_grad_norm_(learnt, clip)
+        if not (total + norm).isfinite():  # the only wait for the device in the loop; finds a divergence in time
             optimizer.zero_grad(set_to_none=True)
-            if checkpoint and main:
-                _save(checkpoint, net, average, optimizer, step, settings)
-            kept = f"; the state before it is in {checkpoint}" if checkpoint else ""
+            if buffers:
+                torch._foreach_copy_(buffers, kept)
+            if writes:
+                keep(step)
             raise Diverged(
-                f"the loss is not finite at step {step + 1} of {steps}{kept}; lower the rate (now {now:.2g})", None
+                f"the loss is not finite at step {step + 1} of {steps}; lower the rate (now {now:.2g}) and begin anew"
+                + (f"; the state before it is in '{checkpoint}'" if checkpoint else ""),
+                None,
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if pairs:
-            with torch.no_grad():
-                torch._foreach_lerp_([a for a, _ in pairs], [w for _, w in pairs], max(1 / (step + 1), 1 - ema))
-        if checkpoint and main and (step + 1 == steps or time.monotonic() - saved > 60 * minutes):
-            _save(checkpoint, net, average, optimizer, step + 1, settings)
-            saved = time.monotonic()
-        yield Update(step + 1, steps, total, {"rate": torch.tensor(now), "norm": norm.detach()})
+        with torch.no_grad():
+            if averaged:
+                torch._foreach_lerp_(averaged, weights, max(1 / (step + 1), 1 - ema))
+            if buffers:
+                torch._foreach_copy_(kept, buffers)
+        if writes and (step + 1 == steps or time.monotonic() - saved > 60 * minutes):
+            keep(step + 1)
+            saved, written = time.monotonic(), step + 1
+        try:
+            yield Update(step + 1, steps, total, {"rate": torch.tensor(now), "norm": norm.detach()})
+        except GeneratorExit:
+            if writes and written <= step:
+                keep(step + 1)
+            raise
 
 
-def _to(batch: Batch, device: torch.device) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return batch.clean.to(device, non_blocking=True), tuple(c.to(device, non_blocking=True) for c in batch.condition)
+def scheduled(step: int, steps: int, *, rate: float, warmup: int = 500, final: float = 0.01) -> float:
+    """The learning rate of a step, counted from 0: a linear warm-up times a cosine from `rate` to `final * rate`.
+
+    rate min(1, (step + 1) / warmup) (final + (1 - final) (1 + cos(pi step / steps)) / 2)
+    """
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rate * min(1.0, (step + 1) / max(warmup, 1)) * (final + (1 - final) * cosine)
+
+
+def _check(accelerator: Accelerator) -> None:
+    """What would silently be another run: gradients scaled, divided twice, or cut into shards."""
+    kind = accelerator.distributed_type.value
+    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "TP"):
+        raise ValueError(f"fit: expected a data-parallel accelerator, got {kind}; weights in shards are not supported")
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise ValueError(
+            f"fit: expected an accelerator without mixed precision or with bf16, got {accelerator.mixed_precision}"
+        )
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ValueError("fit: expected an accelerator that does not accumulate; give fit `accumulate` instead")
+
+
+def _seed(device: torch.device, number: int) -> None:
+    """Seeds the global generators that a run can meet; torch.manual_seed looks for every kind of device, 0.1 ms long."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(number)
+    else:
+        torch.manual_seed(number)
+
+
+def _to(x: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it, which takes pinned memory."""
+    return (x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x).to(device, non_blocking=True)
+
+
+def _modules(net: nn.Module, average: nn.Module | None) -> dict[str, Tensor]:
+    """Weights and buffers of both, by their names in a checkpoint."""
+    both = (("net", net), ("average", average))
+    return {f"{which}.{n}": v for which, module in both if module is not None for n, v in module.state_dict().items()}
 
 
 def _save(
-    path: Path, net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, step: int, settings: dict
+    path: Path,
+    net: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    settings: dict[str, Any],
 ) -> None:
     """Write beside, then rename: a cut never leaves half a file."""
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    if average:
-        tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    tensors = _modules(net, average)
     for name, p in net.named_parameters():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            if p in optimizer.state:
-                tensors[f"{moment}.{name}"] = optimizer.state[p][moment]
+        tensors |= {f"{moment}.{name}": value for moment, value in optimizer.state.get(p, {}).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    # copies, since tied weights share memory, which safetensors refuses
     save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
         part,
         {"step": str(step), "settings": json.dumps(settings)},
     )
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())  # a power cut must not leave the new name with old bytes
     os.replace(part, path)
 
 
 def _restore(
-    path: Path, net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, settings: dict
+    path: Path,
+    net: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
 ) -> int:
-    """Puts a checkpoint's state back; returns how many steps it has made."""
-    with safe_open(path, framework="pt") as f:
-        about = f.metadata()
-        stored = json.loads(about["settings"])
-        other = [f"{k} {stored.get(k)} (now {v})" for k, v in settings.items() if stored.get(k) != v]
-        if other:
-            raise ValueError(
-                f"fit: {path} is of a run with other settings: {', '.join(other)}; use those, or another folder"
-            )
-        step, keys = int(about["step"]), set(f.keys())
-        for prefix, module in (("net.", net), ("average.", average)):
-            if module is not None:
-                module.load_state_dict({k.removeprefix(prefix): f.get_tensor(k) for k in keys if k.startswith(prefix)})
-        for name, p in net.named_parameters():
-            if f"exp_avg.{name}" in keys:
-                moments = {m: f.get_tensor(f"{m}.{name}").to(p) for m in ("exp_avg", "exp_avg_sq")}
-                like = {m: torch.empty_like(p).copy_(v) for m, v in moments.items()}  # in the layout of the weights
-                optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **like}
+    """Puts a checkpoint's state back, all of it or, with a ValueError, nothing; returns how many steps it has made."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            about = f.metadata() or {}
+            step, stored = int(about["step"]), json.loads(about["settings"])
+            state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
+    except Exception as error:  # safetensors raises its own type
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(
+            f"fit: '{path}' is no readable checkpoint ({why}); delete it to begin anew, or name another file"
+        ) from error
+    other = [f"{k} {stored.get(k)} (now {v})" for k, v in settings.items() if stored.get(k) != v]
+    if other:
+        raise ValueError(
+            f"fit: '{path}' is of a run with other settings: {', '.join(other)}; use those, or another file"
+        )
+    here = {name: value.shape for name, value in _modules(net, average).items()}
+    there = {name: value.shape for name, value in state.items() if name.startswith(("net.", "average."))}
+    if here != there:
+        name = min(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
+        raise ValueError(
+            f"fit: '{path}' is of another network: expected '{name}' {_shape(here, name)}, got {_shape(there, name)}; "
+            "use another file"
+        )
+    for prefix, module in (("net.", net), ("average.", average)):
+        if module is not None:
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    for name, p in net.named_parameters():
+        if f"exp_avg.{name}" in state:
+            made = {"step": state.get(f"step.{name}", torch.tensor(float(step))).to(p.device)}
+            for moment in ("exp_avg", "exp_avg_sq"):  # laid out as the weights, so that the kernels round alike
+                made[moment] = torch.empty_like(p).copy_(state[f"{moment}.{name}"])
+            optimizer.state[p] = made
     return step
+
+
+def _shape(shapes: dict[str, torch.Size], name: str) -> str:
+    return str(tuple(shapes[name])) if name in shapes else "none"

@@ -33,12 +33,14 @@ def mode(scale: float = 1.29) -> Density:
     """Heavy in the middle for scale > 0, at the ends for scale < 0; eq. 20. -1 <= scale <= 2 / (pi - 2) = 1.7519."""
     if not -1 <= scale <= 2 / (math.pi - 2):
         raise ValueError(f"mode: expected -1 <= scale <= {2 / (math.pi - 2):.4f}, got {scale}")
-    return lambda u: u + scale * (torch.cos(math.pi / 2 * u) ** 2 - 1 + u)
+    return lambda u: u + scale * (u - torch.sin(math.pi / 2 * u) ** 2)
 
 
 def cosmap(u: Tensor) -> Tensor:
     """The log signal-to-noise ratio of the cosine path on the linear one; eq. 21: pi(t) = 2 / (pi - 2 pi t + 2 pi t^2)."""
-    return 1 - 1 / (torch.tan(math.pi / 2 * u) + 1)
+    # 1 - 1 / (tan(pi u / 2) + 1) without the pole at u = 1, where a float32 tangent changes its sign
+    sine, cosine = torch.sin(math.pi / 2 * u), torch.sin(math.pi / 2 * (1 - u))
+    return sine / (sine + cosine)
 
 
 def shifted(density: Density, factor: float) -> Density:
@@ -67,4 +69,4 @@ def draw(density: Density, count: int, generator: torch.Generator) -> Tensor:
         torch.randperm(count, generator=generator, device=device)
         + torch.rand(count, generator=generator, device=device)
     ) / count
-    return density(u.clamp(1e-4, 1 - 1e-4))  # float32 quantiles of 0 and 1 may be infinite
+    return density(u.clamp(1e-6, 1 - 1e-6))  # keeps t off the two ends, where a path's derivatives may be infinite
