@@ -142,13 +142,180 @@ def operators_(name: Annotated[str | None, typer.Argument(help="Show this one wh
 
 
 @app.command()
-def doctor(prior: Annotated[str, typer.Option(help="A bundled prior, or a .safetensors file.")] = "photos") -> None:
-    """Check that everything is in place."""
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Examine this one: a bundled prior, a .safetensors file of flowhelm, or module:function or file.py:function that "
+            "returns a Flow (which runs that code).",
+        ),
+    ] = None,
+    prior: Annotated[str, typer.Option(help="Without MODEL: a bundled prior, or a .safetensors file.")] = "photos",
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="With MODEL: a picture or a folder of pictures of the kind that it was trained on."),
+    ] = None,
+) -> None:
+    """Check that everything is in place; with MODEL, whether its sign, time, range and path are right (status 1: they are not)."""
+    if model is not None:
+        _examine(model, pictures)
+        return
+    if pictures is not None:
+        _bad("--pictures goes with a MODEL: flowhelm doctor photos --pictures FOLDER")
     from .doctor import doctor as examine
 
     for what, how in examine(prior):
         typer.echo(f"{what:12} {how}")
     typer.echo("all well")
+
+
+def _examine(model: str, pictures: Path | None) -> None:
+    from .doctor import examine_model
+
+    found = examine_model(model, pictures)
+    for each in found:
+        typer.echo(f"{each.name:12} {each.verdict:8} {each.words}")
+    broken = [each for each in found if each.verdict == "broken"]
+    if broken:
+        named = next((each for each in broken if each.name == "convention"), broken[0])
+        typer.echo(f"broken: {named.words}")
+        raise typer.Exit(1)
+    verdicts = {each.verdict for each in found}
+    if "skipped" in verdicts:
+        typer.echo("well as far as it could be checked; give --pictures for the rest")
+    else:
+        typer.echo("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Train a prior by a recipe, or go on training.\n\n"
+    "flowhelm train fashion --data fashion_mnist.npz --steps 4000 --out runs/fashion\n\n"
+    "Ctrl-C saves everything, and the same command goes on, to the same weights. The folder holds the weights (for "
+    "`flowhelm sample`, --prior and --start), the log, its curve and samples.\n\n"
+    "Recipes and what they read: photos (--data: zip of photographs; --patch), fashion (--data: fashion_mnist.npz), aerial "
+    "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
+    "val/CLASS/*.JPEG). All take --batch and --seed.",
+)
+def train(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE --data FILE [--OPTION VALUE]...", help="The recipe, and its own options."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/RECIPE.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the optimiser; default: the recipe's.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Highest learning rate; default: the recipe's.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 3.0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; for GPUs that have it.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")] = False,
+    start: Annotated[
+        str | None, typer.Option(help="Begin from these weights: a bundled prior by name, or a .safetensors file.")
+    ] = None,
+) -> None:
+    from .. import recipes
+    from .options import flags, pick, sort_words
+    from .train import train as run
+
+    names = ", ".join(f.__name__ for f in recipes.ALL)
+    if not words or words[0].startswith("-"):
+        _bad(f"name a recipe first, one of {names}: flowhelm train fashion --data fashion_mnist.npz")
+    name, *others = words or []
+    own = [*(p for p in inspect.signature(train).parameters if p not in ("context", "words")), "help"]
+    rest, given = sort_words(others, flags({"recipe": pick("recipe", name, recipes.ALL)}, own), own)
+    if rest:
+        _bad(f"expected one recipe and its options, got also {' '.join(rest)}")
+    run(
+        name,
+        given["recipe"],
+        out=out,
+        steps=steps,
+        rate=rate,
+        minutes=minutes,
+        bf16=bf16,
+        compiled=compiled,
+        device=device,
+        threads=threads,
+        tensorboard=tensorboard,
+        start=start,
+        say=typer.echo,
+    )
+
+
+@app.command(
+    help="Draw pictures from a prior.\n\n"
+    "flowhelm sample fashion --class coat --class bag -n 8\n\n"
+    "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06 --scale 2\n\n"
+    "A sheet by default; without --class, --prompt or --number a row for each class. Picture number i of a seed is the "
+    "same whatever else is drawn."
+)
+def sample(
+    prior: Annotated[
+        str, typer.Argument(help="A bundled prior by name (see `flowhelm priors`) or a .safetensors file.")
+    ],
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A class; may be given several times.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Words in any order.")] = None,
+    number: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A number; may be given several times.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Of guidance: 1 is none; for cfg, 1.5 to 4.")] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="cfg, raag or cfg_zero; default: cfg if --scale is given.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 25,
+    solver: Annotated[str, typer.Option(help="euler, midpoint or heun.")] = "euler",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    count: Annotated[
+        int | None, typer.Option("-n", min=1, help="Pictures (of each class); default: 16, of several classes 8 each.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The sheet, a PNG; default: PRIOR.samples.png.")] = None,
+    each: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write each picture here (and a sheet only with --out).")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+) -> None:
+    from .sample import numbers_of
+    from .sample import sample as run
+
+    run(
+        prior,
+        classes=classes or (),
+        prompt=prompt,
+        numbers=numbers_of(number or []),
+        scale=scale,
+        guidance=guidance,
+        steps=steps,
+        solver=solver,
+        seed=seed,
+        count=count,
+        out=out,
+        folder=each,
+        device=device,
+        threads=threads,
+        say=typer.echo,
+    )
+
+
+@app.command()
+def priors(
+    name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
+    terms: Annotated[bool, typer.Option("--terms", help="Only the terms of its data and weights.")] = False,
+) -> None:
+    """List the bundled priors, or show the card of one."""
+    from . import priors as shown
+
+    if name is None:
+        if terms:
+            _bad("--terms goes with a name: flowhelm priors photos --terms")
+        for line in shown.listing():
+            typer.echo(line)
+        return
+    typer.echo(shown.terms(name) if terms else shown.card(name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

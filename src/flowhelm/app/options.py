@@ -1,8 +1,9 @@
 """Options people type, read off the functions they belong to: names and types from the signature, help from the docstring.
 
 An option is a keyword-only parameter of type int, float, bool, str, Path, a Literal, or a function of the library that
-has a name (an inner solver, an energy, a transition). Such a function may be given options of its own:
-`adam:iterations=50,rate=0.05`. Everything else (noise, networks) is not for typing and is left out.
+has a name (an inner solver, an energy, a transition); or any parameter of type Path (the data of a recipe). Such a
+function may be given options of its own: `adam:iterations=50,rate=0.05`. Everything else (noise, networks) is not for
+typing and is left out.
 """
 
 import difflib
@@ -55,7 +56,7 @@ def options(function: Callable[..., Any]) -> dict[str, Option]:
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
         kinds = tuple(k for k in _members(hints.get(name)) if k is NoneType or _known(k))
-        if parameter.kind is parameter.KEYWORD_ONLY and set(kinds) - {NoneType}:
+        if (parameter.kind is parameter.KEYWORD_ONLY or Path in kinds) and set(kinds) - {NoneType}:
             found[name] = Option(name, kinds, parameter.default, helps.get(name, ""))
     return found
 

@@ -33,28 +33,19 @@ def aerial(data: Path, split: Path, *, batch: int = 16, seed: int = 0) -> Recipe
     contrast (standard deviation of the brightness) and detail (mean absolute difference of neighbours).
 
     Args:
-        data: zip archive with CLASS/*.jpg. split: JSON whose "test" names the pictures that are not trained on.
+        data: zip archive with CLASS/*.jpg.
+        split: JSON whose "test" names the pictures that are not trained on.
         batch: pictures in a batch.
         seed: of the network's first weights and of the data's order.
     """
-    if not split.is_file():
-        raise ValueError(f"split: expected a JSON file that names the test pictures, got '{split}'")
-    apart = set(json.loads(split.read_text(encoding="utf-8"))["test"])
-    rows = [(name, fn.avg_pool2d(x.float(), 2).round().byte()) for name, x in pictures(data)]
-    folders = sorted({name.split("/")[0] for name, _ in rows})
-    if len(folders) != len(CLASSES):
-        raise ValueError(f"data: expected {len(CLASSES)} folders, one per class, in '{data}', got {len(folders)}")
-    clean = torch.stack([x for _, x in rows])
-    labels = torch.tensor([folders.index(name.split("/")[0]) for name, _ in rows])
-    test = torch.tensor([name in apart for name, _ in rows])
-    numbers = measured(clean)
-    mean, std = numbers[~test].mean(0), numbers[~test].std(0)
-    numbers = (numbers - mean) / std
+    parts = whole(data, split)
+    numbers = {part: measured(clean) for part, (clean, _) in parts.items()}
+    mean, std = numbers["train"].mean(0), numbers["train"].std(0)
     torch.manual_seed(seed)
     net = UNet((48, 96, 192, 256), data_std=0.4, classes=len(CLASSES), words=len(WORDS), numbers=len(NUMBERS))
     sets = {
-        part: shuffled(clean[mask], labels[mask], numbers[mask], batch=batch, seed=seed, flip=True)
-        for part, mask in (("train", ~test), ("test", test))
+        part: shuffled(*rows, (numbers[part] - mean) / std, batch=batch, seed=seed, flip=True)
+        for part, rows in parts.items()
     }
     return Recipe(
         flow=conditional(net, 64),
@@ -68,6 +59,21 @@ def aerial(data: Path, split: Path, *, batch: int = 16, seed: int = 0) -> Recipe
             "numbers": {name: [float(m), float(s)] for name, m, s in zip(NUMBERS, mean, std, strict=True)},
         },
     )  # fmt: skip
+
+
+def whole(data: Path, split: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both parts, "train" and "test": pictures `(n, 3, 64, 64)` uint8 and labels `(n,)`, by name."""
+    if not split.is_file():
+        raise ValueError(f"split: expected a JSON file that names the test pictures, got '{split}'")
+    apart = set(json.loads(split.read_text(encoding="utf-8"))["test"])
+    rows = [(name, fn.avg_pool2d(x.float(), 2).round().byte()) for name, x in pictures(data)]
+    folders = sorted({name.split("/")[0] for name, _ in rows})
+    if len(folders) != len(CLASSES):
+        raise ValueError(f"data: expected {len(CLASSES)} folders, one per class, in '{data}', got {len(folders)}")
+    clean = torch.stack([x for _, x in rows])
+    labels = torch.tensor([folders.index(name.split("/")[0]) for name, _ in rows])
+    test = torch.tensor([name in apart for name, _ in rows])
+    return {"train": (clean[~test], labels[~test]), "test": (clean[test], labels[test])}
 
 
 def measured(clean: Tensor) -> Tensor:

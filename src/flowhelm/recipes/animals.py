@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..priors.unet import UNet
 from ..train import flow_matching, shuffled
@@ -26,24 +27,30 @@ def animals(data: Path, *, batch: int = 16, seed: int = 0) -> Recipe:
         batch: pictures in a batch.
         seed: of the network's first weights and of the data's order.
     """
-    folder = {name.replace(" ", "_"): index for index, name in enumerate(CLASSES)}
-    sets = {}
-    for part in ("train", "val"):
-        rows = list(pictures_of(data, part))
-        if not rows:
-            raise ValueError(f"data: expected {part}/CLASS/*.JPEG in '{data}', found none")
-        sets[part] = torch.stack([x for _, x in rows]), torch.tensor([folder[name.split("/")[1]] for name, _ in rows])
+    sets = whole(data)
     torch.manual_seed(seed)
     net = UNet((48, 96, 192, 256), data_std=0.55, classes=len(CLASSES))
     return Recipe(
         flow=conditional(net, 64),
         loss=partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(net), drop=0.1),
         data=shuffled(*sets["train"], batch=batch, seed=seed, flip=True),
-        apart=shuffled(*sets["val"], batch=batch, seed=seed),
+        apart=shuffled(*sets["test"], batch=batch, seed=seed),
         steps=200_000,
         rate=1e-3,
         about={"classes": CLASSES, "size": 64},
     )
+
+
+def whole(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both parts, "train" and "test" (the archive's val): pictures `(n, 3, 64, 64)` uint8 and labels `(n,)`, by name."""
+    folder = {name.replace(" ", "_"): index for index, name in enumerate(CLASSES)}
+    sets = {}
+    for part, where in (("train", "train"), ("test", "val")):
+        rows = list(pictures_of(data, where))
+        if not rows:
+            raise ValueError(f"data: expected {where}/CLASS/*.JPEG in '{data}', found none")
+        sets[part] = torch.stack([x for _, x in rows]), torch.tensor([folder[name.split("/")[1]] for name, _ in rows])
+    return sets
 
 
 def pictures_of(data: Path, part: str):  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as fn
 
 from ..priors.unet import UNet
@@ -27,16 +28,7 @@ def fashion(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
         batch: pictures in a batch.
         seed: of the network's first weights and of the data's order.
     """
-    if data.suffix != ".npz" or not data.is_file():
-        raise ValueError(f"data: expected fashion_mnist.npz, got '{data}'")
-    with np.load(data, allow_pickle=False) as f:
-        sets = {
-            part: (
-                fn.pad(torch.from_numpy(f[f"{part}_images"])[:, None], (2, 2, 2, 2)),
-                torch.from_numpy(f[f"{part}_labels"]).long(),
-            )
-            for part in ("train", "test")
-        }
+    sets = whole(data)
     torch.manual_seed(seed)
     net = UNet((48, 96, 192), channels=1, data_std=0.8, classes=len(CLASSES))
     return Recipe(
@@ -48,3 +40,17 @@ def fashion(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
         rate=1e-3,
         about={"classes": CLASSES, "size": 32},
     )
+
+
+def whole(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both parts, "train" and "test": pictures `(n, 1, 32, 32)` uint8 and labels `(n,)`, in the file's order."""
+    if data.suffix != ".npz" or not data.is_file():
+        raise ValueError(f"data: expected fashion_mnist.npz, got '{data}'")
+    with np.load(data, allow_pickle=False) as f:
+        return {
+            part: (
+                fn.pad(torch.from_numpy(f[f"{part}_images"])[:, None], (2, 2, 2, 2)),
+                torch.from_numpy(f[f"{part}_labels"]).long(),
+            )
+            for part in ("train", "test")
+        }

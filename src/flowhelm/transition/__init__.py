@@ -9,6 +9,7 @@ from torch import Tensor
 from ..flow import Flow
 from ..path import Ends
 from ..rng import Noise
+from . import diffusion
 from .gaussian import ancestral, ancestral_moments, langevin, langevin_moments, renoise, renoise_moments
 from .ode import euler, heun, midpoint
 
@@ -22,6 +23,7 @@ __all__ = [
     "Transition",
     "ancestral",
     "ancestral_moments",
+    "diffusion",
     "euler",
     "heun",
     "langevin",

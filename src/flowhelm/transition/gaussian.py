@@ -5,11 +5,13 @@ The means and deviations serve log-probabilities (policy gradients), controls (s
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..flow import Flow
 from ..path import Ends, at, score, velocity
 from ..rng import Noise
+from .diffusion import Diffusion, reversal
 
 
 def renoise_moments(
@@ -59,40 +61,65 @@ def ancestral(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, 
 
 
 def langevin_moments(
-    flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None, *, eta: float = 1.0
+    flow: Flow,
+    x: Tensor,
+    s: Tensor,
+    t: Tensor,
+    ends: Ends | None = None,
+    *,
+    eta: float = 1.0,
+    diffusion: Diffusion | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean x + h (v + nu^2/2 score) and std nu sqrt(h), with nu^2 = 2 eta kappa(s); see `langevin`."""
+    """Mean x + h (v + eps score) and std sqrt(2 eps h), with eps = eta kappa(s) or diffusion(s); see `langevin`."""
     ends = flow.ends(x, s) if ends is None else ends
-    c = at(flow.path, s, x)
     mean = x + (t - s) * velocity(flow.path, ends, s)
-    if eta == 0:
-        return mean, 0 * c.sigma
+    eps = _diffusion(flow, s, eta, diffusion)
+    if not eps.any():
+        return mean, 0 * eps
     # kappa * score = -(alpha'/alpha * sigma - sigma') source, and h kappa <= h (alpha'/alpha) sigma^2: kappa is infinite
     # where alpha = 0 (a full refresh there is exact, and `renoise` does it), so the grid of an SDE starts a little later
-    kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
-    mean = mean + (t - s) * eta * kappa * score(flow.path, ends, s)
-    return mean, (2 * eta * kappa * (t - s)).sqrt()
+    mean = mean + (t - s) * eps * score(flow.path, ends, s)
+    return mean, (2 * eps * (t - s)).sqrt()
 
 
 def langevin(
-    flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, ends: Ends | None = None, *, eta: float = 1.0
+    flow: Flow,
+    x: Tensor,
+    s: Tensor,
+    t: Tensor,
+    noise: Noise | None,
+    ends: Ends | None = None,
+    *,
+    eta: float = 1.0,
+    diffusion: Diffusion | None = None,
 ) -> Tensor:
-    """One Euler-Maruyama step of dx = (v + nu^2/2 score) dt + nu dW, which keeps every marginal for any nu.
+    """One Euler-Maruyama step of dx = (v + eps score) dt + sqrt(2 eps) dW, which keeps every marginal for any eps >= 0.
 
-    nu^2 = 2 eta kappa with kappa = (alpha'/alpha) sigma^2 - sigma' sigma (linear path: (1-t)/t): eta = 0 is the Euler
+    eps = eta kappa with kappa = (alpha'/alpha) sigma^2 - sigma' sigma (linear path: (1-t)/t): eta = 0 is the Euler
     step of the ODE, eta = 1 the time reversal of the noising process ("memoryless"; Domingo-Enrich et al. 2025,
     arXiv:2409.08861, eq. 15), eta = 0.245 the default of Flow-GRPO. For 0 < s < 1: kappa is infinite where alpha = 0.
     1 evaluation, none if `ends` are given.
 
+    Args:
+        diffusion: eps(t) itself, instead of eta kappa (eta is then not read); see `transition.diffusion`. Finite ones
+            start at t = 0.
+
     Raises:
-        ValueError: for eta > 0 at a time where alpha = 0.
+        ValueError: at a time where eps is infinite, as kappa is where alpha = 0.
     """
-    if eta > 0 and at(flow.path, s, x).alpha.min() == 0:
+    if not _diffusion(flow, s, eta, diffusion).isfinite().all():
         raise ValueError(
-            f"langevin: expected a start where alpha > 0, got t = {float(s):g}; make the first step with renoise or ancestral"
+            f"langevin: expected a start where the diffusion is finite (alpha > 0), got t = {float(s):g}; make the first "
+            "step with renoise or ancestral, or bound it with diffusion.within"
         )
-    mean, std = langevin_moments(flow, x, s, t, ends, eta=eta)
+    mean, std = langevin_moments(flow, x, s, t, ends, eta=eta, diffusion=diffusion)
     return _draw(mean, std, noise, "langevin")
+
+
+def _diffusion(flow: Flow, s: Tensor, eta: float, diffusion: Diffusion | None) -> Tensor:
+    if diffusion is None and eta == 0:
+        return torch.zeros_like(s, dtype=torch.float64)
+    return (diffusion or reversal(flow.path, eta))(s.double())
 
 
 def _draw(mean: Tensor, std: Tensor, noise: Noise | None, who: str) -> Tensor:

@@ -1,0 +1,62 @@
+"""Diffusion coefficients eps(t) >= 0 of dx = (v + eps score) dt + sqrt(2 eps) dW, for `langevin` and `train.interpolate`.
+
+Every one keeps every marginal (Albergo et al. 2023, arXiv:2303.08797), so it is chosen when sampling, after
+training; they differ in the errors of the network and of the step that they correct or add. The list is that of SiT (Ma et al.
+2024, arXiv:2401.08740), each times a `level`. Times are `()` or `(b,)`, coefficients shaped as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..path import Path
+
+Diffusion = Callable[[Tensor], Tensor]
+"""Times -> eps, shaped as they are."""
+
+
+def constant(level: float = 1.0) -> Diffusion:
+    """eps = level."""
+    return lambda t: level * torch.ones_like(t)
+
+
+def reversal(path: Path, level: float = 1.0) -> Diffusion:
+    """eps = level ((alpha'/alpha) sigma^2 - sigma' sigma): at level 1 the noising process run backwards ("SBDM").
+
+    (1-t)/t on the linear path. Infinite where alpha = 0: put it `within` bounds, or start later.
+    """
+
+    def eps(t: Tensor) -> Tensor:
+        c = path(t)
+        return level * (c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma)
+
+    return eps
+
+
+def sigma(path: Path, level: float = 1.0) -> Diffusion:
+    """eps = level sigma(t): vanishes where the score is infinite."""
+    return lambda t: level * path(t).sigma
+
+
+def falling(level: float = 1.0) -> Diffusion:
+    """eps = level (1 - t) ("linear")."""
+    return lambda t: level * (1 - t)
+
+
+def cosine(level: float = 1.0) -> Diffusion:
+    """eps = level (1 + cos pi t)^2 / 4 ("decreasing")."""
+    return lambda t: level * (1 + torch.cos(math.pi * t)) ** 2 / 4
+
+
+def hill(level: float = 1.0) -> Diffusion:
+    """eps = level sin^2 pi t ("increasing-decreasing"): nothing at either end, where the score of two-sided bridges is delicate."""
+    return lambda t: level * torch.sin(math.pi * t) ** 2
+
+
+def within(diffusion: Diffusion, start: float = 0.0, stop: float = 1.0) -> Diffusion:
+    """The same for start <= t < stop and 0 elsewhere, so that those steps are of the ODE; SiT stops at 0.96."""
+    return lambda t: torch.where((t >= start) & (t < stop), diffusion(t), 0.0)

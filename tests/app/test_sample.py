@@ -1,0 +1,353 @@
+"""`flowhelm sample` and `flowhelm priors`: what is drawn does not depend on how, files, bad input, pickles."""
+
+import io
+import math
+import os
+import pickle
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm import guide, priors, transition
+from flowhelm.app import priors as shelf
+from flowhelm.app import sample as app
+from flowhelm.app.cli import main
+from flowhelm.priors.bundled import NAMES, save
+from flowhelm.priors.unet import UNet
+from flowhelm.rng import Noise
+from flowhelm.solve import integrate
+from flowhelm.step import run
+
+SRC = Path(__file__).parents[2] / "src"
+ABOUT = {
+    "classes": ["dark", "light", "grey cat"],
+    "words": ["round", "square"],
+    "numbers": {"brightness": [0.5, 0.1], "detail": [0.05, 0.02]},
+    "size": 8,
+}
+
+
+def written(path: Path, about: dict, channels: int = 1, std: float = 0.12) -> Path:
+    torch.manual_seed(0)
+    kinds = {k: len(about.get(k, ())) for k in ("classes", "words", "numbers")}
+    net = UNet((8, 8), 1, channels=channels, **kinds)
+    for p in net.parameters():  # some start at zero, and would hide mistakes
+        torch.nn.init.normal_(p, std=std)
+    save(net, path, about)
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("prior") / "known.safetensors", ABOUT)
+
+
+@pytest.fixture
+def flow(known):
+    return priors.load(known)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- what is drawn ---
+
+
+def test_a_picture_depends_on_its_number_alone(flow, monkeypatch):
+    """Not on how many are drawn, in what batches, nor on the other classes."""
+    many = app.draw(flow, [(c, i) for c in ABOUT["classes"] for i in range(6)], steps=3, seed=4)
+    monkeypatch.setattr(app, "PIXELS", 3 * 64)  # three rows at a time
+    few = app.draw(flow, [("light", i) for i in range(5)], steps=3, seed=4)
+    one = app.draw(flow, [("light", 4)], steps=3, seed=4)
+    torch.testing.assert_close(few, many[6:11], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one, many[10:11], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(many[:6], many[6:12], atol=1e-2)  # the classes differ
+    other = app.draw(flow, [("light", 4)], steps=3, seed=5)
+    assert not torch.allclose(one, other, atol=1e-2)
+
+
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "heun"])
+def test_it_is_the_solver_on_the_bound_prior(flow, solver):
+    move = getattr(transition, solver)
+    got = app.draw(flow, [("light", 2), ("dark", 3)], steps=4, solver=move, seed=7, numbers={"detail": 0.07})
+    numbers = torch.tensor([[math.nan, 1.0]]).expand(2, 2)
+    bound = flow.bind(torch.tensor([1, 0]), torch.zeros(2, 1, dtype=torch.int64), numbers)
+    x = torch.cat([Noise(7, [key])(torch.empty(1, 1, 8, 8)) for key in (2, 3)])
+    expected = run(integrate(bound, x, torch.linspace(0, 1, 5, dtype=torch.float64), transition=move)).x
+    torch.testing.assert_close(got, expected)
+
+
+def test_white_data_is_drawn_exactly(tmp_path):
+    """An untrained network is the exact flow of N(0, d^2), whose map is x -> d x: a picture is its noise times d."""
+    net = UNet((8, 8), 1, data_std=0.3)
+    save(net, tmp_path / "white.safetensors", {"size": 8})
+    flow = priors.load(tmp_path / "white.safetensors")
+    exact, jobs = 0.3 * Noise(2, 3)(torch.empty(3, 3, 8, 8)), [(None, i) for i in range(3)]
+
+    def gap(solver, steps):
+        return (app.draw(flow, jobs, steps=steps, solver=solver, seed=2) - exact).abs().max().item()
+
+    first, second = [gap(transition.euler, n) for n in (40, 80)], gap(transition.midpoint, 60)
+    print("distance from the exact flow map: 40 and 80 Euler steps", first, "60 midpoint steps", second)
+    assert second < 1e-4
+    assert first[0] / first[1] == pytest.approx(2, rel=0.1)  # first order
+
+
+def test_guidance(flow):
+    jobs = [("light", i) for i in range(3)]
+    plain = app.draw(flow, jobs, steps=3)
+    one = app.draw(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=1.0))
+    torch.testing.assert_close(one, plain, atol=1e-5, rtol=1e-5)
+    zero = app.draw(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=0.0))
+    nothing = app.draw(flow, [(None, i) for i in range(3)], steps=3)
+    torch.testing.assert_close(zero, nothing, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, nothing, atol=1e-2)
+    with pytest.raises(ValueError, match="guidance of prior 'known': expected a class, a prompt or a number, got none"):
+        app.draw(flow, [(None, 0)], steps=1, guidance=guide.cfg)
+
+
+def test_what_is_typed_is_what_guides():
+    assert app._guidance(None, None) is None
+    assert app._guidance("raag", None) is guide.raag
+    for name, scale in (("cfg", 3.0), ("cfg_zero", 2.0), (None, 1.5)):
+        chosen = app._guidance(name, scale)
+        assert chosen.func is getattr(guide, name or "cfg")
+        assert chosen.keywords == {"scale": scale}
+
+
+def test_memory_is_bounded(flow, monkeypatch):
+    assert app.batches(flow, 10**6, False) == 2**18 // 64
+    assert app.batches(flow, 10**6, True) == 2**17 // 64
+    assert app.batches(flow.sized(4096, 4096), 5, False) == 1
+    seen = []
+    monkeypatch.setattr(app, "PIXELS", 4 * 64)
+    told = []
+    flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
+    app.draw(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=told.append)
+    assert set(seen) == {4}
+    assert told == [1, 2, 3, 4, 5, 6]
+
+
+# --- the sheet ---
+
+
+def test_a_sheet_shows_every_picture_in_its_place():
+    pictures = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 32, 32)
+    whole = app.sheet([("a", pictures[:3]), ("bc", pictures[3:])])
+    left = whole.width - (3 * 68 - 4)
+    assert left > 0
+    assert whole.height == 2 * 68 - 4
+    for i in range(6):
+        row, column = divmod(i, 3)
+        tile = np.asarray(whole)[68 * row : 68 * row + 64, left + 68 * column : left + 68 * column + 64]
+        assert tile.shape == (64, 64, 3)
+        assert (tile == round((pictures[i, 0, 0, 0].item() + 1) * 127.5)).all()
+    square = app.sheet([("", pictures)])
+    assert square.size == (3 * 68 - 4, 2 * 68 - 4)
+    assert app.sheet([("", torch.zeros(1, 3, 100, 40))]).size == (40, 100)
+
+
+def test_rows_are_the_classes(flow):
+    jobs = [("dark", 0), ("light", 0), ("dark", 1)]
+    drawn = torch.arange(3.0).view(3, 1, 1, 1)
+    assert [(name, part.flatten().tolist()) for name, part in app.class_rows(flow, drawn, jobs)] == [
+        ("dark", [0, 2]),
+        ("light", [1]),
+    ]
+
+
+# --- the command ---
+
+
+def sizes(path: Path) -> tuple[int, int]:
+    return Image.open(path).size
+
+
+def test_a_row_for_each_class(known, here, capsys):
+    assert main(["sample", str(known), "--steps", "2"]) == 0
+    assert [p.name for p in here.iterdir()] == ["known.samples.png"]
+    assert sizes(here / "known.samples.png")[1] == 3 * 68 - 4  # 8 x 8, shown as 64 x 64
+    assert sizes(here / "known.samples.png")[0] > 8 * 68
+    said = capsys.readouterr()
+    assert said.out == "wrote known.samples.png\n"
+    assert "step 2/2, 24 pictures" in said.err
+
+
+def test_each_picture_in_a_folder(known, here):
+    words = ["sample", str(known), "--steps", "2", "--seed", "3"]
+    assert main([*words, "--class", "light", "--class", "Grey Cat", "-n", "2", "--each", "a"]) == 0
+    names = {"light-000.png", "light-001.png", "Grey_Cat-000.png", "Grey_Cat-001.png"}
+    assert {p.name for p in (here / "a").iterdir()} == names
+    assert {p.name for p in here.iterdir()} == {"a"}
+    assert main([*words, "--class", "light", "-n", "3", "--each", "b", "--out", "b.png"]) == 0
+    assert sizes(here / "b.png")[1] == 64
+    for i in (0, 1):
+        a, b = (np.asarray(Image.open(here / f / f"light-00{i}.png")).astype(int) for f in "ab")
+        assert np.abs(a - b).max() <= 1
+        assert a.shape == (8, 8)
+
+
+def test_prompts_numbers_and_guidance(known, here):
+    words = [
+        "sample",
+        str(known),
+        "--steps",
+        "2",
+        "-n",
+        "2",
+        "--prompt",
+        "a round, square",
+        "--number",
+        "brightness=0.7",
+    ]
+    made = []
+    for more in (
+        [],
+        ["--scale", "3"],
+        ["--guidance", "raag"],
+        ["--scale", "3", "--guidance", "cfg_zero"],
+        ["--solver", "heun"],
+    ):
+        assert main([*words, *more, "--number", "detail=0.06"]) == 0
+        made.append((here / "known.samples.png").read_bytes())
+    assert len(set(made)) == 5
+    assert sizes(here / "known.samples.png") == (2 * 68 - 4, 64)
+
+
+def test_a_prior_without_conditions(here, capsys):
+    written(here / "plain.safetensors", {"size": 8}, channels=3)
+    assert main(["sample", "plain.safetensors", "--steps", "1", "-n", "5", "--out", "a.png"]) == 0
+    assert sizes(here / "a.png") == (3 * 68 - 4, 2 * 68 - 4)
+    assert main(["sample", "plain.safetensors", "--class", "cat"]) == 2
+    assert "takes no classes; it takes no conditions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("foto", "got 'foto'; did you mean 'photos'?"),
+        ("missing.safetensors", "expected one of photos"),
+        ("KNOWN --class ligth", "prior 'known' knows no class 'ligth'; did you mean 'light'?"),
+        ("KNOWN --class dark --class ligth", "did you mean 'light'?"),
+        ("KNOWN --prompt roond", "knows no word 'roond'; did you mean 'round'?"),
+        ("KNOWN --number detial=1", "knows no number 'detial'; did you mean 'detail'?"),
+        ("KNOWN --number detail", "--number: expected NAME=VALUE such as brightness=0.4, got 'detail'"),
+        ("KNOWN --number detail=much", "got 'detail=much'"),
+        ("KNOWN --number detail=nan", "got 'detail=nan'"),
+        ("KNOWN --number detail=1 --number detail=2", "--number detail is given twice"),
+        ("KNOWN --solver hoin", "there is no solver 'hoin'"),
+        ("KNOWN --guidance cgf", "there is no guidance 'cgf'; did you mean cfg?"),
+        ("KNOWN --steps 0", "--steps"),
+        ("KNOWN -n 0", "-n"),
+        ("KNOWN --out a.jpg", "a sheet is a PNG; name it 'a.png'"),
+        ("KNOWN --out no/a.png", "folder 'no' cannot be written to"),
+        ("KNOWN --each no/a", "folder 'no' cannot be written to"),
+        ("KNOWN --each text.txt", "text.txt"),
+        ("KNOWN --device moon", "device 'moon' is not there"),
+        ("text.txt", "text.txt"),
+        ("", "Missing argument 'prior'"),
+    ],
+)
+def test_bad_input(words, message, known, here, monkeypatch, capsys):
+    monkeypatch.setattr(app, "PIXELS", 1)  # a picture at a time: what is wrong with the second is not found on the way
+    (here / "text.txt").write_text("no prior")
+    assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flowhelm: ")
+    assert said.count("\n") == 1
+    assert message in said
+    assert {p.name for p in here.iterdir()} == {"text.txt"}
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def pickles() -> dict[str, bytes]:
+    new, old = io.BytesIO(), io.BytesIO()
+    torch.save({"a": torch.ones(2), "b": Evil()}, new)
+    torch.save({"a": torch.ones(2), "b": Evil()}, old, _use_new_zipfile_serialization=False)
+    bare = {f"protocol {p}": pickle.dumps([Evil()] * 50, p) for p in range(6)}
+    return {"new": new.getvalue(), "old": old.getvalue(), **bare}
+
+
+@pytest.mark.parametrize("kind", pickles())
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.ckpt", "a.bin", "a.pkl", "a.safetensors", "a"])
+def test_pickles_are_refused_unread(kind, name, here, capsys):
+    (here / name).write_bytes(pickles()[kind])
+    assert main(["sample", name]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    if name not in ("a.safetensors", "a") or kind not in ("protocol 0", "protocol 1"):
+        assert f"'{name}' is a pickle, and reading a pickle can run any code" in said
+    else:  # text: no safetensors, and never given to a reader of pickles
+        assert "is not a readable safetensors file" in said
+    assert [p.name for p in here.iterdir()] == [name]
+
+
+# --- flowhelm priors ---
+
+
+def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
+    assert tuple(shelf.PRIORS) == NAMES
+    assert main(["priors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(NAMES)
+    assert "8.2 MB" in lines[0]
+    monkeypatch.setattr(shelf, "FOLDER", tmp_path)
+    (tmp_path / "aerial.md").write_text("# aerial")
+    (tmp_path / "animals.safetensors").write_bytes(bytes(1_500_000))
+    assert main(["priors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("photos.safetensors is missing, photos.md is missing")
+    assert lines[2].endswith("aerial.safetensors is missing")
+    assert lines[3].endswith("1.5 MB, animals.md is missing")
+
+
+def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
+    assert main(["priors", "photos"]) == 0
+    card = capsys.readouterr().out
+    assert card.startswith("# photos")
+    assert "## Training" in card
+    assert main(["priors", "photos", "--terms"]) == 0
+    terms = capsys.readouterr().out
+    assert "research" in terms
+    assert "licence of the weights: Apache-2.0" in terms
+    assert "Training" not in terms
+    assert main(["priors", "--terms"]) == 2
+    assert main(["priors", "foto"]) == 2
+    assert "did you mean photos?" in capsys.readouterr().err
+    monkeypatch.setattr(shelf, "FOLDER", tmp_path)
+    assert main(["priors", "fashion"]) == 2
+    assert "the card of 'fashion' is not in this installation" in capsys.readouterr().err
+    (tmp_path / "fashion.md").write_text(
+        "# fashion\n\n## Terms\n\nMIT.\n\n### Terms of use\n\nAny.\n\n## Training\n\nLong.\n"
+    )
+    assert main(["priors", "fashion", "--terms"]) == 0
+    assert capsys.readouterr().out == "MIT.\n\nAny.\n"
+
+
+def test_help_and_the_list_import_nothing_heavy(here):
+    code = (
+        "import sys, flowhelm.app.cli as cli\n"
+        "for words in (['train', '--help'], ['sample', '--help'], ['priors', '--help'], ['priors'], ['priors', 'photos']):\n"
+        "    assert cli.main(words) == 0\n"
+        "bad = {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)\n"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flowhelm train fashion --data fashion_mnist.npz" in done.stdout
+    assert "flowhelm sample fashion --class coat" in done.stdout
