@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import recipes
+from flowhelm import priors, recipes
 from flowhelm.recipes.aerial import measured, prompt, told
+from flowhelm.recipes.recipe import from_photos
 from flowhelm.train import Batch
 
 
@@ -125,3 +126,13 @@ def test_wrong_data_is_one_sentence(name, tmp_path):
     more = (tmp_path / "split.json",) if name == "aerial" else ()
     with pytest.raises(ValueError, match=r"^data: expected .*wrong.bin"):
         getattr(recipes, name)(wrong, *more)
+
+
+def test_a_recipe_that_begins_with_photos_begins_as_photos():
+    """Conditions are there, and have no effect yet."""
+    net, start = from_photos(classes=3, numbers=2), priors.load("photos").net
+    x, t = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.4, 0.7, 0.95])
+    told = net(x, t, torch.tensor([0, 1, 2, 3]), torch.tensor([[0.5, torch.nan]] * 4))
+    torch.testing.assert_close(told, start(x, t), rtol=0, atol=1e-5)  # the other is laid out channels-last
+    told.square().mean().backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in (net.conditions[0].weight, net.conditions[1].layers[-1].weight))

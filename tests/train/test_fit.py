@@ -498,6 +498,8 @@ def test_compiled_it_is_the_same_run(tmp_path):
         run = fit(flow, flow_matching, pictures, steps=6, rate=1e-2, warmup=0, compiled=compiled, checkpoint=path)
         losses.append([u.loss.item() for u in run])
     print("eager, compiled:", losses)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1  # it was compiled, and without a break
+    assert not torch._dynamo.utils.counters["graph_break"]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     a, b = (load_file(tmp_path / f"{compiled}.safetensors") for compiled in (False, True))
     assert a.keys() == b.keys()  # no _orig_mod.

@@ -109,6 +109,10 @@ class UNet(nn.Module):
             self.conditions.append(nn.EmbeddingBag(words + 1, embedding, mode="mean", padding_idx=0))
         if numbers:
             self.conditions.append(Numbers(numbers, embedding))
+        for (
+            condition
+        ) in self.conditions:  # every condition starts without effect, so that weights without it are a start
+            _zero(condition.layers[-1] if isinstance(condition, Numbers) else condition)
         self.null = tuple(
             null
             for null, present in (

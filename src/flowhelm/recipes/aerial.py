@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from ..priors.unet import UNet
 from ..train import Batch, Data, flow_matching, seeded, shuffled
 from ..train.times import logit_normal
-from .recipe import Recipe, conditional, pictures, preconditioned
+from .recipe import Recipe, conditional, from_photos, pictures, preconditioned
 
 CLASSES = ("grass", "field", "industry", "river or lake", "forest", "residential", "parking")
 WORDS = (
@@ -36,13 +35,13 @@ def aerial(data: Path, split: Path, *, batch: int = 16, seed: int = 0) -> Recipe
         data: zip archive with CLASS/*.jpg.
         split: JSON whose "test" names the pictures that are not trained on.
         batch: pictures in a batch.
-        seed: of the network's first weights and of the data's order.
+        seed: of the data's order; the network begins with the weights of `photos`.
     """
     parts = whole(data, split)
     numbers = {part: measured(clean) for part, (clean, _) in parts.items()}
     mean, std = numbers["train"].mean(0), numbers["train"].std(0)
     torch.manual_seed(seed)
-    net = UNet((48, 96, 192, 256), data_std=0.4, classes=len(CLASSES), words=len(WORDS), numbers=len(NUMBERS))
+    net = from_photos(classes=len(CLASSES), words=len(WORDS), numbers=len(NUMBERS))
     sets = {
         part: shuffled(*rows, (numbers[part] - mean) / std, batch=batch, seed=seed, flip=True)
         for part, rows in parts.items()

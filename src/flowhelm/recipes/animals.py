@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..priors.unet import UNet
 from ..train import flow_matching, shuffled
 from ..train.times import logit_normal
-from .recipe import Recipe, conditional, pictures, preconditioned
+from .recipe import Recipe, conditional, from_photos, pictures, preconditioned
 
 CLASSES = (
     "brown bear", "chihuahua", "egyptian cat", "german shepherd", "golden retriever", "labrador", "lesser panda", "lion",
@@ -25,11 +24,11 @@ def animals(data: Path, *, batch: int = 16, seed: int = 0) -> Recipe:
     Args:
         data: zip archive with train/CLASS/*.JPEG and val/CLASS/*.JPEG, 64 x 64.
         batch: pictures in a batch.
-        seed: of the network's first weights and of the data's order.
+        seed: of the data's order; the network begins with the weights of `photos`.
     """
     sets = whole(data)
     torch.manual_seed(seed)
-    net = UNet((48, 96, 192, 256), data_std=0.55, classes=len(CLASSES))
+    net = from_photos(classes=len(CLASSES))
     return Recipe(
         flow=conditional(net, 64),
         loss=partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(net), drop=0.1),

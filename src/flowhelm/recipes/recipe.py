@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..flow import NetFlow
+from ..priors.bundled import load
 from ..priors.unet import UNet
 from ..train import Data, Loss
 
@@ -38,6 +39,21 @@ class Recipe(NamedTuple):
 def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:
     """The weight that measures the loss in units of what a Gaussian prior leaves: C / d^2 of `priors.unet`."""
     return lambda t: (t**2 * net.data_std**2 + (1 - t) ** 2) / net.data_std**2
+
+
+def from_photos(classes: int = 0, words: int = 0, numbers: int = 0) -> UNet:
+    """The network of the bundled prior `photos` with conditions added, which have no effect at first.
+
+    Textures and edges are those of photographs at any size, so a small set only has to teach what goes where.
+
+    Args:
+        classes, words, numbers: as for `UNet`.
+    """
+    start = load("photos").net
+    config: dict[str, Any] = dict(start.config) | {"classes": classes, "words": words, "numbers": numbers}  # type: ignore[arg-type]
+    net = UNet(tuple(config.pop("widths")), **config)
+    net.load_state_dict(net.state_dict() | start.state_dict())
+    return net
 
 
 def conditional(net: UNet, size: int) -> NetFlow:
