@@ -111,7 +111,9 @@ class TestAerial:
         class_alone = (labels != 7) & (words == 0).all(1) & numbers.isnan().all(1)
         nothing = (labels == 7) & (words == 0).all(1) & numbers.isnan().all(1)
         for share, expected in ((class_alone, 0.5), (nothing, 0.1)):
-            assert abs(float(share.float().mean()) - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 0.4 * 0.25**6
+            assert (
+                abs(float(share.float().mean()) - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 0.4 * 0.25**6
+            )
         rest = ~class_alone & ~nothing
         assert abs(float(numbers[rest].isnan().float().mean()) - 0.25) < 0.02
         assert abs(float((labels[rest] == 7).float().mean()) - 0.6) < 4 * (0.24 / (0.4 * n)) ** 0.5
