@@ -159,8 +159,9 @@ def test_drawn_pictures():
 
 
 @pytest.mark.slow
-def test_the_bundled_prior_is_well():
-    found = {f.name: f for f in examine_model("photos")}
+@pytest.mark.parametrize("name", ["photos", "fashion", "aerial", "animals"])
+def test_the_bundled_priors_are_well(name):
+    found = {f.name: f for f in examine_model(name)}
     print(found)
     assert "broken" not in {f.verdict for f in found.values()}
-    assert found["curve"].value < 1
+    assert found["curve"].value < (1 if name in ("photos", "fashion") else 1.1)  # the others are seen on drawn pictures
