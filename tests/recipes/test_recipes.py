@@ -135,6 +135,6 @@ def test_a_recipe_that_begins_with_photos_begins_as_photos():
     net, start = from_photos(classes=3, numbers=2), priors.load("photos").net
     x, t = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, 0.4, 0.7, 0.95])
     told = net(x, t, torch.tensor([0, 1, 2, 3]), torch.tensor([[0.5, torch.nan]] * 4))
-    torch.testing.assert_close(told, start(x, t), rtol=0, atol=1e-5)  # the other is laid out channels-last
+    torch.testing.assert_close(told, start(x, t), rtol=1e-5, atol=1e-4)  # the other is laid out channels-last
     told.square().mean().backward()
     assert all(float(p.grad.abs().sum()) > 0 for p in (net.conditions[0].weight, net.conditions[1].layers[-1].weight))
