@@ -96,6 +96,9 @@ class TestAerial:
         assert greenness == pytest.approx(1 / 2)
         assert contrast == pytest.approx(float((x[0].mean(0) / 255).std()))
         assert detail == pytest.approx((0 + 1 / 3) / 2)  # no change downwards, a third at every step across
+        purple = torch.zeros(1, 3, 8, 8)
+        purple[:, 0], purple[:, 2] = 51, 102
+        assert measured(purple.byte())[0, 1] == pytest.approx(-(0.2 + 0.4) / 2)
 
     def test_words_are_true(self):
         words = ("", *recipes.aerial.__globals__["WORDS"])
@@ -116,6 +119,9 @@ class TestAerial:
             )
         rest = ~class_alone & ~nothing
         assert abs(float(numbers[rest].isnan().float().mean()) - 0.25) < 0.02
+        # a fixed number of true words a row: those with both kinds of gap show what is left out
+        true = torch.tensor([len(prompt(int(k) % 7, torch.ones(4))) for k in range(n)])
+        assert abs(float((words[rest] > 0).sum() / true[rest].sum()) - 0.75) < 0.02
         assert abs(float((labels[rest] == 7).float().mean()) - 0.6) < 4 * (0.24 / (0.4 * n)) ** 0.5
         assert (labels[labels != 7] == (torch.arange(n) % 7)[labels != 7]).all()
 
