@@ -26,7 +26,7 @@ class Noise:
     def __init__(self, seed: int, rows: int | Iterable[Key]):
         keys: Sequence[Key] = range(rows) if isinstance(rows, int) else list(rows)
         self.seed, self.keys = seed, [k if isinstance(k, tuple) else (k,) for k in keys]
-        self._streams = [torch.Generator().manual_seed(_digest(seed, k)) for k in self.keys]
+        self._streams = [torch.Generator().manual_seed(digest(seed, k)) for k in self.keys]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -66,7 +66,7 @@ class Noise:
         return self
 
 
-def _digest(seed: int, key: tuple[int | str, ...]) -> int:
+def digest(seed: int, key: tuple[int | str, ...]) -> int:
     """63 bits that differ for every (seed, key); neighbouring integers would give torch correlated streams."""
     text = repr((int(seed), key)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

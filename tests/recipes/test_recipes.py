@@ -144,3 +144,38 @@ def test_a_recipe_that_begins_with_photos_begins_as_photos():
     torch.testing.assert_close(told, start(x, t), rtol=1e-5, atol=1e-4)  # the other is laid out channels-last
     told.square().mean().backward()
     assert all(float(p.grad.abs().sum()) > 0 for p in (net.conditions[0].weight, net.conditions[1].layers[-1].weight))
+
+
+def lone(tmp_path, files):
+    path = tmp_path / "lone.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        for name, data in files.items():
+            z.writestr(name, data)
+    return path
+
+
+def test_what_is_wrong_inside_the_data_is_one_sentence(tmp_path):
+    rng = np.random.default_rng(0)
+    small, right = picture(rng, 32, 48), picture(rng, 64, 64)
+    cases = (
+        ({"train/unicorn/a.JPEG": right}, "expected the folders .* got train/unicorn"),
+        ({"train/a.JPEG": right}, "got train/a.JPEG"),
+        ({"train/lion/a.JPEG": small}, "pictures of 64 x 64, got 48 x 32 in 'train/lion/a.JPEG'"),
+        ({"train/lion/a.JPEG": b"no picture"}, "'train/lion/a.JPEG' .* is no readable picture"),
+    )
+    for files, message in cases:
+        with pytest.raises(ValueError, match=message):
+            recipes.animals(lone(tmp_path, files))
+    for text in ("{", "[]", '{"other": []}', '{"test": 3}'):
+        (tmp_path / "split.json").write_text(text)
+        with pytest.raises(ValueError, match="split: expected JSON as"):
+            recipes.aerial(lone(tmp_path, {"a/a.png": right}), tmp_path / "split.json")
+    np.savez(tmp_path / "f.npz", train_images=np.zeros((3, 28, 28), np.uint8))
+    with pytest.raises(ValueError, match=r"data: expected train_images.*train_labels"):
+        recipes.fashion(tmp_path / "f.npz")
+    np.savez(tmp_path / "f.npz", train_images=np.zeros((3, 9, 9), np.uint8), train_labels=np.zeros(3))
+    with pytest.raises(ValueError, match=r"got train_images of torch.uint8 \(3, 9, 9\)"):
+        recipes.fashion(tmp_path / "f.npz")
+    (tmp_path / "g.npz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="data: expected train_images"):
+        recipes.fashion(tmp_path / "g.npz")

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .. import priors
+from ..priors import bundled
 from .images import FORMATS, BadInput
 
 
@@ -35,11 +34,7 @@ def hash_of(x: Tensor) -> str:
 
 def weights(prior: str) -> Path:
     """The file of a prior: bundled by name, or a path."""
-    return (
-        Path(str(files("flowhelm.priors"))) / "weights" / f"{prior}.safetensors"
-        if prior in priors.NAMES
-        else Path(prior)
-    )
+    return bundled.weights(prior)
 
 
 def outputs(out: Path) -> dict[str, Path]:

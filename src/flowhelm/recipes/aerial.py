@@ -12,7 +12,7 @@ from torch.nn import functional as fn
 
 from ..train import Batch, Data, flow_matching, seeded, shuffled
 from ..train.times import logit_normal
-from .recipe import Recipe, conditional, from_photos, pictures, preconditioned
+from .recipe import Recipe, conditional, from_photos, pictures, preconditioned, squares
 
 CLASSES = ("grass", "field", "industry", "river or lake", "forest", "residential", "parking")
 WORDS = (
@@ -64,12 +64,15 @@ def whole(data: Path, split: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Both parts, "train" and "test": pictures `(n, 3, 64, 64)` uint8 and labels `(n,)`, by name."""
     if not split.is_file():
         raise ValueError(f"split: expected a JSON file that names the test pictures, got '{split}'")
-    apart = set(json.loads(split.read_text(encoding="utf-8"))["test"])
-    rows = [(name, fn.avg_pool2d(x.float(), 2).round().byte()) for name, x in pictures(data)]
+    try:
+        apart = set(json.loads(split.read_text(encoding="utf-8"))["test"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"split: expected JSON as {{\"test\": [names]}}, got '{split}'") from None
+    rows = list(pictures(data))
     folders = sorted({name.split("/")[0] for name, _ in rows})
     if len(folders) != len(CLASSES):
         raise ValueError(f"data: expected {len(CLASSES)} folders, one per class, in '{data}', got {len(folders)}")
-    clean = torch.stack([x for _, x in rows])
+    clean = fn.avg_pool2d(squares(rows, 128).float(), 2).round().byte()
     labels = torch.tensor([folders.index(name.split("/")[0]) for name, _ in rows])
     test = torch.tensor([name in apart for name, _ in rows])
     return {"train": (clean[~test], labels[~test]), "test": (clean[test], labels[test])}

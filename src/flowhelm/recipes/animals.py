@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..train import flow_matching, shuffled
 from ..train.times import logit_normal
-from .recipe import Recipe, conditional, from_photos, pictures, preconditioned
+from .recipe import Recipe, conditional, from_photos, pictures, preconditioned, squares
 
 CLASSES = (
     "brown bear", "chihuahua", "egyptian cat", "german shepherd", "golden retriever", "labrador", "lesser panda", "lion",
@@ -45,13 +45,12 @@ def whole(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
     folder = {name.replace(" ", "_"): index for index, name in enumerate(CLASSES)}
     sets = {}
     for part, where in (("train", "train"), ("test", "val")):
-        rows = list(pictures_of(data, where))
+        rows = list(pictures(data, lambda name: name.startswith(f"{where}/")))  # noqa: B023  (used up at once)
         if not rows:
             raise ValueError(f"data: expected {where}/CLASS/*.JPEG in '{data}', found none")
-        sets[part] = torch.stack([x for _, x in rows]), torch.tensor([folder[name.split("/")[1]] for name, _ in rows])
+        found = [name.split("/")[1] for name, _ in rows]
+        strange = sorted(set(found) - folder.keys())
+        if strange:
+            raise ValueError(f"data: expected the folders {', '.join(folder)} in '{data}', got {where}/{strange[0]}")
+        sets[part] = squares(rows, 64), torch.tensor([folder[name] for name in found])
     return sets
-
-
-def pictures_of(data: Path, part: str):  # type: ignore[no-untyped-def]
-    """(name, picture) of one part of the archive."""
-    return pictures(data, lambda name: name.lower().endswith((".jpeg",)) and name.startswith(f"{part}/"))

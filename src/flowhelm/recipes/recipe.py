@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,5 +67,21 @@ def pictures(archive: Path, keep: Callable[[str], bool] = lambda name: True) -> 
         raise ValueError(f"data: expected a zip archive of pictures, got '{archive}'")
     with zipfile.ZipFile(archive) as z:
         for name in sorted(n for n in z.namelist() if n.lower().endswith((".jpg", ".jpeg", ".png")) and keep(n)):
-            image = Image.open(io.BytesIO(z.read(name))).convert("RGB")
+            try:
+                image = Image.open(io.BytesIO(z.read(name))).convert("RGB")
+            except (OSError, zipfile.BadZipFile) as error:
+                raise ValueError(f"data: '{name}' in '{archive}' is no readable picture ({error})") from None
             yield name, torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def squares(rows: Iterable[tuple[str, Tensor]], side: int) -> Tensor:
+    """Pictures of one size as a tensor `(n, 3, side, side)`. Raises ValueError that names the first of another size."""
+    out = []
+    for name, picture in rows:
+        if picture.shape[-2:] != (side, side):
+            height, width = picture.shape[-2:]
+            raise ValueError(
+                f"data: expected pictures of {side} x {side}, got {width} x {height} in '{name}'; scale it"
+            )
+        out.append(picture)
+    return torch.stack(out)

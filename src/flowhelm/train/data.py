@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..rng import _digest
+from ..rng import digest
 
 
 class Batch(NamedTuple):
@@ -27,7 +27,7 @@ def seeded(seed: int, index: int, device: torch.device | str = "cpu", *, purpose
 
     The seed is a hash of all three: torch's generator on the CPU looks at the low 32 bits of a seed only.
     """
-    return torch.Generator(device).manual_seed(_digest(seed, (purpose, index)))
+    return torch.Generator(device).manual_seed(digest(seed, (purpose, index)))
 
 
 def shuffled(clean: Tensor, *condition: Tensor, batch: int, seed: int = 0, flip: bool = False) -> Data:

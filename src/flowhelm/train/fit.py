@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..flow import NetFlow
-from ..rng import _digest
+from ..rng import digest
 from ..step import Diverged, Update
 from .data import Batch, Data, seeded
 
@@ -130,7 +130,7 @@ def fit(
     kept = list(average.buffers()) if average else [b.clone() for b in buffers]
 
     def fetch(number: int) -> Batch:
-        _seed(device, _digest(seed, ("data", number * world + rank)))  # for pipelines that draw globally
+        _seed(device, digest(seed, ("data", number * world + rank)))  # for pipelines that draw globally
         batch = data(number * world + rank)
         return Batch(_to(batch.clean, device), tuple(_to(c, device) for c in batch.condition))
 
@@ -146,7 +146,7 @@ def fit(
         total = torch.zeros((), device=device)
         for number in range(step * accumulate, (step + 1) * accumulate):
             index, last = number * world + rank, number + 1 == (step + 1) * accumulate
-            _seed(device, _digest(seed, ("layers", index)))  # for layers that draw for themselves, as dropout does
+            _seed(device, digest(seed, ("layers", index)))  # for layers that draw for themselves, as dropout does
             with accelerator.no_sync(wrapped) if accelerator and not last else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     value = loss(trained, batch, seeded(seed, index, device, purpose="loss")).mean() / accumulate
