@@ -161,6 +161,7 @@ def test_what_is_wrong_inside_the_data_is_one_sentence(tmp_path):
         ({"train/unicorn/a.JPEG": right}, "expected the folders .* got train/unicorn"),
         ({"train/a.JPEG": right}, "got train/a.JPEG"),
         ({"train/lion/a.JPEG": small}, "pictures of 64 x 64, got 48 x 32 in 'train/lion/a.JPEG'"),
+        ({"train/lion/a.JPEG": picture(rng, 64, 65)}, "got 65 x 64 in"),
         ({"train/lion/a.JPEG": b"no picture"}, "'train/lion/a.JPEG' .* is no readable picture"),
     )
     for files, message in cases:
