@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .flow import Flow
+from .grad import dot
+from .inner import Inner
 from .measure import Measurement
 from .path import linear
 from .step import Reward
@@ -62,6 +64,21 @@ def differentiable(value: Tensor, control: Tensor) -> Tensor:
             "check it for detach, item, numpy or no_grad, or use a gradient-free method"
         )
     return value
+
+
+def refined(flow: Flow, y: Measurement, guess: Tensor, weight: Tensor, unit: Tensor, inner: Inner) -> Tensor:
+    """argmin_z -log p(y | decode(z)) + |z - guess|^2 / (2 weight), a guess N(guess, weight I) made to fit: `(b, *shape)`.
+
+    In closed form where there is one and `inner` takes it; `unit` is the unit of an iterative solver's control.
+    """
+
+    def cost(u: Tensor) -> Tensor:
+        return unit**2 / weight * dot(u, u) / 2 - differentiable(y(flow.decode(guess + unit * u)), u)
+
+    def closed() -> Tensor:
+        return (prox(y, guess, weight) - guess) / unit
+
+    return guess + unit * inner(cost, torch.zeros_like(guess), closed if solvable(flow, y) else None)
 
 
 def scale(reward: Reward, strength: float) -> float:

@@ -28,6 +28,16 @@ COSTS = {  # evaluations, backwards
     "pnp_flow": (restore.pnp_flow, N, 0),
     "pnp_flow draws=3": (partial(restore.pnp_flow, draws=3), 3 * N, 0),
     "flow_dps": (partial(restore.flow_dps, inner=3), N, 0),
+    "flower": (restore.flower, N, 0),
+    "diffpir": (restore.diffpir, N, 0),
+    "rebridge": (restore.rebridge, N, 0),
+    "daps": (partial(restore.daps, ode=3), 3 * N, 0),
+    "flow_chef": (partial(steer.flow_chef, inner=4), N, 0),
+    "flair": (restore.flair, N, 0),
+    "tmpd diagonal": (partial(restore.tmpd, covariance="diagonal"), N, 2 * (N - 1)),
+    "afdps": (restore.afdps, N, 0),
+    "tds": (restore.tds, N, N - 1),
+    "oc_flow": (partial(steer.oc_flow, iterations=M), 1 + (M + 1) * (2 * N - 3), (M + 1) * (N - 1)),
 }
 
 
@@ -78,6 +88,13 @@ def undifferentiable(flow: Flow) -> Flow:
         partial(steer.mpc_flow, inner=inner.lbfgs, renoise=0.5),
         restore.pnp_flow,
         restore.flow_dps,
+        restore.flower,
+        restore.diffpir,
+        restore.rebridge,
+        restore.daps,
+        restore.flair,
+        restore.afdps,
+        steer.flow_chef,
     ],
 )
 def test_the_network_is_never_differentiated(flow, y, method):

@@ -40,6 +40,7 @@ CASES = {
     "average_2": ((3, 8, 8), lambda s, p: operators.superres(s, factor=2)),
     "average_3": ((1, 9, 12), lambda s, p: operators.superres(s, factor=3)),
     "average_4": ((3, 8, 12), lambda s, p: operators.superres(s, factor=4)),
+    "decimate_2": ((3, 8, 10), lambda s, p: operators.superres(s, factor=2, filter="decimate")),
     "bicubic_2": ((3, 10, 12), lambda s, p: operators.superres(s, factor=2, filter="bicubic")),
     "bicubic_3": ((1, 15, 9), lambda s, p: operators.superres(s, factor=3, filter="bicubic")),
     "colorize": ((3, 7, 9), lambda s, p: operators.colorize(s)),
@@ -118,6 +119,17 @@ def test_average_is_the_mean_of_each_block(factor):
     image = torch.randn(2, 3, 24, 36)
     small = operators.superres((3, 24, 36), factor=factor).A(image)
     assert torch.allclose(small, fn.avg_pool2d(image, factor), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+def test_decimate_keeps_the_top_left_pixel_of_each_block(factor):
+    image = torch.randn(2, 3, 24, 36)
+    operator = operators.superres((3, 24, 36), factor=factor, filter="decimate")
+    assert torch.allclose(operator.A(image), image[..., ::factor, ::factor], atol=1e-5)
+    z, y = torch.randn(1, 3, 24, 36), torch.randn(1, 3, 24 // factor, 36 // factor)
+    expected = z.clone()
+    expected[..., ::factor, ::factor] = (z[..., ::factor, ::factor] + 3 * y) / 4
+    assert torch.allclose(operator.prox_l2(z, y, 3.0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
@@ -352,7 +364,7 @@ def test_box_and_random_mask_miss_what_they_say():
     ("build", "message"),
     [
         (lambda: operators.superres((3, 9, 8), factor=2), "multiples of the factor 2, got 9 x 8; crop to 8 x 8"),
-        (lambda: operators.superres((3, 8, 8), filter="lanczos"), "average or bicubic"),
+        (lambda: operators.superres((3, 8, 8), filter="lanczos"), "average, bicubic or decimate"),
         (lambda: operators.colorize((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((3, 8, 8), pattern="RGBG"[:3]), "Bayer pattern"),

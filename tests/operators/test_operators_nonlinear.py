@@ -105,6 +105,40 @@ def test_saturate():
     assert gradient.flatten().tolist() == [0, 2, 2, 0]
 
 
+def test_blur_in_linear_light():
+    shape, k = (1, 12, 15), 3
+    operator = operators.blur_linear_light(shape, sigma=0.6, gamma=2.2)
+    image = torch.rand(2, *shape) * 1.8 - 0.9
+    offset = torch.arange(-k, k + 1, dtype=torch.float64)
+    taps = torch.exp(-(offset**2) / (2 * 0.6**2))
+    taps = taps / taps.sum()
+    light = ((image.double() + 1) / 2) ** 2.2
+    for axis in (-1, -2):
+        light = sum(w * light.roll(int(o), axis) for w, o in zip(taps, offset, strict=True))
+    assert torch.allclose(operator.A(image).double(), 2 * light ** (1 / 2.2) - 1, atol=1e-4)
+    flat = torch.full((1, *shape), -0.4)
+    assert torch.allclose(operator.A(flat), flat, atol=1e-5)
+    assert (operator.A(image) - operators.deblur(shape, sigma=0.6, border="circular").A(image)).min() > -1e-5  # Jensen
+    # brightness is what spreads: a white line on black grows when it is blurred before the tone curve
+    linear = operators.blur_linear_light(shape, sigma=0.6, gamma=1.0)
+    assert torch.allclose(linear.A(image), operators.deblur(shape, sigma=0.6, border="circular").A(image), atol=1e-5)
+
+
+def test_blur_in_linear_light_has_a_gradient_even_at_black():
+    operator = operators.blur_linear_light((1, 8, 8), sigma=0.7)
+    image = (torch.rand(1, 1, 8, 8) * 1.6 - 0.8).requires_grad_()
+    direction, cotangent = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
+    (gradient,) = torch.autograd.grad(operator.A(image), image, cotangent)
+    h = 1e-2
+    with torch.no_grad():
+        moved = (operator.A(image + h * direction) - operator.A(image - h * direction)) / (2 * h)
+    assert float((gradient * direction).sum()) == pytest.approx(float((cotangent * moved).sum()), abs=2e-2)
+    dark = torch.full((1, 1, 8, 8), -1.5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(operator.A(dark).sum(), dark)
+    assert gradient.isfinite().all()
+    assert operator.A(dark).max() < -0.99
+
+
 @pytest.mark.parametrize("oversampling", [1.0, 1.5, 2.0, 2.3])
 def test_phase_keeps_the_norm_and_forgets_the_place(oversampling):
     image = torch.rand(2, 3, 10, 13) * 2 - 1

@@ -29,6 +29,7 @@ from .doctor import check_deepinv, installed
 from .images import BadInput, Picture, check_writable, read, write, write_json
 from .options import Plain, bind, options, pick, plain
 from .presets import preset
+from .presets import settings as settings_of
 from .progress import progress
 from .restore import Observed, framed, misfit, observe, sized, viewable
 from .restore import restore as steps_of
@@ -89,16 +90,20 @@ def settle(
         raise BadInput(
             "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
         )
-    usual, presets, usual_steps = preset(operator, std)
+    usual, usual_options, usual_steps = preset(operator, std)
     chosen = pick("method", method or usual, METHODS)
-    base = presets if chosen.__name__ == usual else {}
+    operator_options = plain(builder, given.get("operator", {}))
+    base: dict[str, Any] = dict(usual_options)
+    if chosen.__name__ != usual:
+        found = settings_of(chosen.__name__, operator, operator_options, std, Path(prior).stem)
+        base, usual_steps = dict(found.options), found.steps or usual_steps
     out = out or photo.with_name(f"{photo.stem}.restored.png")
     out = out / f"{photo.stem}.restored.png" if out.is_dir() else out
     return {
         "photo": str(photo.absolute()),
         "out": str(out.absolute()),
         "operator": operator,
-        "operator_options": plain(builder, given.get("operator", {})),
+        "operator_options": operator_options,
         "method": chosen.__name__,
         "method_options": plain(chosen, base | dict(given.get("method", {}))),
         "times": priors.load(prior).times(steps or usual_steps).tolist(),

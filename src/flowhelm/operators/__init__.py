@@ -4,7 +4,7 @@ A builder is `builder(shape, *, option=...)`, where `shape` is the (channels, he
 picture; it returns a deepinv `Physics` on the CPU (`.to(device)` moves it) that acts on pictures
 `(b, c, h, w)` in [-1, 1] and adds no noise by itself. The linear ones have `A_adjoint`, `A_dagger` and an
 exact `prox_l2`, in closed form (with an open border and a kernel that is no product of a column and a row: by conjugate
-gradients); the others (`jpeg`, `saturate`, `phase`) have a differentiable `A` only.
+gradients); the others (`jpeg`, `saturate`, `phase`, `blur_linear_light`) have a differentiable `A` only.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from .colour import colorize
 from .denoise import denoise
 from .jpeg import jpeg
 from .mask import box, demosaic, inpaint, random_mask
-from .nonlinear import clean_side, phase, saturate
+from .nonlinear import blur_linear_light, clean_side, phase, saturate
 from .resample import superres
 
 ALL = (
@@ -32,6 +32,7 @@ ALL = (
     jpeg,
     saturate,
     phase,
+    blur_linear_light,
 )
 
 __all__ = ["ALL", "clean_shape", *(builder.__name__ for builder in ALL)]

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from flowhelm.measure import Operator
+from flowhelm.measure import LinearOperator, Operator
+
+from .blur import gaussian
+
+_DARK = 1e-3
 
 
 def saturate(shape: tuple[int, int, int], *, gain: float = 2.0) -> Operator:
@@ -42,6 +46,28 @@ def phase(shape: tuple[int, int, int], *, oversampling: float = 2.0) -> Operator
     return Physics(A=partial(_magnitude, oversampling=oversampling))
 
 
+def blur_linear_light(shape: tuple[int, int, int], *, sigma: float = 1.6, gamma: float = 2.2) -> Operator:
+    """Sharpen a picture blurred before its tone curve, as a lens does: y = 2 (k * x01^gamma)^(1/gamma) - 1.
+
+    x01 = (x + 1) / 2 is in [0, 1], k a Gaussian; the picture wraps around. Light is never negative: x01 counts as at
+    least 1/1000 (a quarter of an 8-bit level), and the gradient is zero below.
+
+    Options:
+        sigma: standard deviation of the Gaussian (pixels)
+        gamma: exponent of the tone curve, above 0; 1 blurs the values as they are
+    """
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"blur_linear_light: expected gamma above 0, got {gamma}; 2.2 is that of most pictures")
+    from deepinv.physics import Physics
+
+    from .exact import circular
+
+    blur = circular(shape, gaussian(sigma))
+    operator = Physics(A=partial(_in_light, blur=blur, gamma=gamma))
+    operator.blur = blur  # so that .to(device) moves the kernel, too
+    return operator
+
+
 def clean_side(padded: int, oversampling: float) -> int:
     """Inverse of the padding in `phase`."""
     return math.floor(padded / oversampling + 1e-9)
@@ -49,6 +75,12 @@ def clean_side(padded: int, oversampling: float) -> int:
 
 def _clip(image: Tensor, gain: float) -> Tensor:
     return (gain * image).clamp(-1, 1)
+
+
+def _in_light(image: Tensor, blur: LinearOperator, gamma: float) -> Tensor:
+    # the root's slope is infinite at 0, and a blur by Fourier transforms may dip below
+    light = blur.A(((image + 1) / 2).clamp_min(_DARK) ** gamma).clamp_min(_DARK**gamma)
+    return 2 * light ** (1 / gamma) - 1
 
 
 def _magnitude(image: Tensor, oversampling: float) -> Tensor:

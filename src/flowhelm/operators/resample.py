@@ -8,16 +8,17 @@ from flowhelm.measure import LinearOperator
 
 
 def superres(
-    shape: tuple[int, int, int], *, factor: int = 2, filter: Literal["average", "bicubic"] = "average"
+    shape: tuple[int, int, int], *, factor: int = 2, filter: Literal["average", "bicubic", "decimate"] = "average"
 ) -> LinearOperator:
     """Enlarge a picture.
 
     A small pixel lies at the centre of the factor x factor block that it stands for, as in Pillow and in
-    torch's `interpolate`; at the border the picture is continued periodically.
+    torch's `interpolate`, except with `decimate`; at the border the picture is continued periodically.
 
     Options:
         factor: how many times larger each side becomes
-        filter: how the small picture was made; `average` of each block, or `bicubic` with anti-aliasing (a = -1/2)
+        filter: how the small picture was made; `average` of each block, `bicubic` with anti-aliasing (a = -1/2), or
+            `decimate`, the top left pixel of each block as it is (the PnP-Flow paper's)
 
     Raises ValueError if a side is not a multiple of the factor.
     """
@@ -31,8 +32,10 @@ def superres(
 
     if filter == "average":
         return Decimate(shape, torch.full((factor,), 1 / factor), 0, factor)
+    if filter == "decimate":
+        return Decimate(shape, torch.ones(1), 0, factor)
     if filter != "bicubic":
-        raise ValueError(f"superres: expected filter average or bicubic, got {filter!r}")
+        raise ValueError(f"superres: expected filter average, bicubic or decimate, got {filter!r}")
     offset = torch.arange(-2 * factor, 3 * factor, dtype=torch.float64)
     d = ((offset + 0.5) / factor - 0.5).abs()  # to the block's centre, in small pixels
     near = 1.5 * d**3 - 2.5 * d**2 + 1  # Keys 1981, a = -1/2

@@ -1,9 +1,28 @@
 """Methods that need the structure of the measurement: method(flow, y, x, times, *, ...) -> Iterator[Step]."""
 
+from .afdps import afdps
+from .daps import daps
+from .diffpir import diffpir
 from .dps import dps
+from .fig import fig
+from .flair import flair
 from .flow_dps import flow_dps
+from .flow_priors import flow_priors
+from .flower import flower
+from .ot_ode import ot_ode
 from .pnp_flow import pnp_flow
+from .rebridge import rebridge
+from .sitcom import sitcom
+from .stsl import stsl
+from .tds import tds
+from .tmpd import tmpd
 
-ALL = (dps, flow_dps, pnp_flow)
+# By what they ask of the network: forward only, a gradient, a gradient for each of several inner steps, many particles.
+ALL = (
+    *(pnp_flow, flow_dps, flower, diffpir, rebridge, fig, daps, flair),
+    *(dps, ot_ode, tmpd, stsl),
+    *(flow_priors, sitcom),
+    *(afdps, tds),
+)
 
-__all__ = ["ALL", "dps", "flow_dps", "pnp_flow"]
+__all__ = ["ALL", *(method.__name__ for method in ALL)]

@@ -1,0 +1,167 @@
+"""The rows of a benchmark on disk: a CSV file that is appended to, or a folder of Parquet files, one for each append."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+Row = Mapping[str, Any]
+
+FIELDS: dict[str, type] = {
+    "prior": str,
+    "weights": str,
+    "data": str,
+    "size": int,
+    "protocol": str,
+    "task": str,
+    "operator": str,
+    "std": float,
+    "method": str,
+    "name": str,
+    "options": str,
+    "settings": str,
+    "steps": int,
+    "budget": str,
+    "image": str,
+    "seed": int,
+    "psnr": float,
+    "ssim": float,
+    "lpips": float,
+    "residual": float,
+    "cost": float,
+    "evaluations": float,
+    "calls": float,
+    "backward": float,
+    "decoder": float,
+    "seconds": float,
+    "peak_mib": float,
+    "error": str,
+}
+"""Columns and their types.
+
+prior, weights   name, and the first letters of the weights' sha256
+data, size       name of the archive, file or folder; side of the crops in pixels
+operator         with its options; std of the noise
+method, name     label; the function's name ("baseline" for those without a prior)
+options          every option, JSON; settings: where they come from (given, preset or default)
+budget           what `steps` were chosen for, if so
+image, seed      name of the picture; of its noise
+psnr ... lpips   of the restored picture; residual: of the measurement, in units of the noise's std (1 is calibrated)
+cost             evaluations + 2 for each one that was differentiated
+evaluations      of the network, per picture (every particle counts); calls: batched ones; backward: differentiated evaluations
+decoder          calls of a decoder; seconds per picture; peak_mib: of the whole batch, above what was in use before
+error            why there is no result
+"""
+
+KEY = ("prior", "weights", "data", "size", "protocol", "task", "operator", "std",
+       "method", "options", "steps", "image", "seed")  # fmt: skip
+"""What tells one row from another."""
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    return tuple(_plain(FIELDS[name], row[name]) for name in KEY)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All rows, typed, the last one of each key; none if there is no such file.
+
+    Raises:
+        ValueError: a file of other columns.
+    """
+    if not path.exists():
+        return []
+    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    return list({key(row): row for row in rows}.values())
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Adds rows; they are there whole or not at all, whatever happens meanwhile."""
+    listed = [{name: _plain(kind, row.get(name)) for name, kind in FIELDS.items()} for row in rows]
+    if not listed:
+        return
+    if path.suffix == ".parquet":
+        _append_parquet(path, listed)
+    else:
+        _append_csv(path, listed)
+
+
+def _plain(kind: type, value: Any) -> Any:
+    if kind is str:
+        return "" if value is None else str(value)
+    if value is None or value != value:  # NaN
+        return None
+    return round(float(value), 6) if kind is float else kind(value)
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text(encoding="utf-8")
+    text = text[: text.rfind("\n") + 1]  # a line that was cut off while it was written
+    reader = csv.DictReader(io.StringIO(text))
+    if reader.fieldnames is not None and list(reader.fieldnames) != list(FIELDS):
+        raise ValueError(f"rows: expected the columns of flowhelm bench in '{path}', got others; choose another --out")
+    return [
+        {name: kind(row[name]) if row[name] or kind is str else None for name, kind in FIELDS.items()} for row in reader
+    ]
+
+
+def _append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    held = io.StringIO()
+    writer = csv.DictWriter(held, list(FIELDS), lineterminator="\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            if whole < size:
+                file.truncate(whole)
+            size = whole
+        if not size:
+            writer.writeheader()
+        writer.writerows(rows)
+        file.write(held.getvalue().encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    parquet = _pyarrow()
+    rows: list[dict[str, Any]] = []
+    for part in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
+        table = parquet.read_table(part)
+        if table.column_names != list(FIELDS):
+            raise ValueError(
+                f"rows: expected the columns of flowhelm bench in '{path}', got others; choose another --out"
+            )
+        rows += table.to_pylist()
+    return rows
+
+
+def _append_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    parquet = _pyarrow()
+    import pyarrow  # type: ignore[import-untyped]
+
+    if path.is_file():
+        raise ValueError(f"rows: expected a folder of Parquet files, got the file '{path}'; choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in FIELDS.items()])
+    number = 1 + max((int(p.stem.removeprefix("part-")) for p in path.glob("part-*.parquet")), default=0)
+    part = path / f".part-{number:06d}"
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema), part)
+    part.replace(path / f"part-{number:06d}.parquet")
+
+
+def _pyarrow() -> ModuleType:
+    try:
+        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ValueError(
+            "rows: Parquet needs pyarrow, which is not installed; pip install 'flowhelm[bench]', or write .csv"
+        ) from error
+    return parquet

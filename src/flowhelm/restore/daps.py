@@ -1,0 +1,87 @@
+"""DAPS: decoupled annealing posterior sampling. Zhang et al. 2025, arXiv:2407.01521, Alg. 1, in the time of a flow.
+
+    guess <- the end of a few steps of the flow from (x, s)                                   `ode` Euler steps
+    clean <- a draw of  exp(-|z - guess|^2 / (2 r^2) - |A decode(z) - y|^2 / (2 std^2)),
+             r^2 = variance sigma_s^2 / (variance alpha_s^2 + sigma_s^2)
+    x     <- alpha_t clean + sigma_t noise
+
+The draw is exact where the measurement is linear, a prox of a perturbed problem; else, or with `exact` off, a Langevin chain
+
+    z <- z + step grad log p(z) + sqrt(2 step) noise,   step = rate / (1 / r^2 + 1 / std^2)   `langevin` times, from guess
+
+Needs   a differentiable operator
+Cost    `ode` evaluations per step, forward only; a prox, or `langevin` backwards through decoder and operator
+Paper   200 noise levels sigma / alpha from 100 down to 0.1, ode 5, langevin 100, r = sigma / alpha (here: variance inf,
+        cut at 100), a fixed std of 0.01 whatever the noise, Langevin steps of that std^2 falling to 1 % of it.
+        With ode 1 the guess is the posterior mean and r^2 the posterior variance of clean states N(m, variance I): then
+        it is exact on any grid for that prior, and for any other as good as r is. A photograph is known far better
+        than its neighbours' law says, hence the small variance: with a large one the draw leaves noise that the
+        next steps take for detail. It draws samples: the PSNR is 1 to 2 dB below that of the methods that take a mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..control import prox, solvable
+from ..flow import Flow
+from ..grad import value_and_grad
+from ..grids import uniform
+from ..measure import Measurement
+from ..path import Ends, at
+from ..rng import Noise
+from ..solve import integrate
+from ..step import Step
+from ..transition import renoise
+
+
+@torch.no_grad()
+def daps(
+    flow: Flow,
+    y: Measurement,
+    x: Tensor,
+    times: Tensor,
+    *,
+    ode: int = 1,
+    variance: float = 0.01,
+    exact: bool = True,
+    langevin: int = 100,
+    rate: float = 0.1,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Args:
+    x: state `(b, *shape)` at times[0]; times: the grid.
+    ode: steps from the state to its clean end; 1 is the posterior mean of the prior.
+    variance: of a clean state that nothing is known of, in [image unit]^2; inf is the paper's.
+    exact: draw exactly where the problem is linear, instead of by a chain.
+    langevin: length of the chain; rate: of its steps, below 2 for an operator of |A| <= 1.
+
+    Yields steps with info["misfit"], 1/2 |A guess - y|^2, `(b,)`.
+
+    Raises:
+        ValueError: ode below 1, variance not above 0.
+    """
+    if ode < 1 or not variance > 0:
+        raise ValueError(f"daps: expected at least 1 ode step and a variance above 0, got {ode} and {variance}")
+    total, solves = len(times) - 1, exact and solvable(flow, y)
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        guess = [step.clean for step in integrate(flow, x, uniform(ode, float(s), 1.0))][-1]
+        misfit = y.misfit(flow.decode(guess))
+        c = at(flow.path, s, x)
+        r2 = (1 / (c.alpha**2 / c.sigma**2 + 1 / variance)).clamp(max=100.0**2)
+        if solves:
+            clean = guess + r2.sqrt() * noise(guess)
+            known = y.y.repeat_interleave(len(x) // len(y.y), 0)  # particles share a measurement, not its perturbation
+            clean = prox(replace(y, y=known + y.std * noise(known)), clean, r2)
+        else:
+            clean, step = guess, rate / (1 / r2 + 1 / y.std**2)
+            for _ in range(langevin):
+                pull = value_and_grad(lambda z: y(flow.decode(z)), clean)[1] - (clean - guess) / r2
+                clean = clean + step * pull + (2 * step).sqrt() * noise(clean)
+        x = renoise(flow, x, s, t, noise, Ends(guess, clean), amount=1.0)  # all of the source is new: none is needed
+        yield Step(i, total, t, x, clean, {"misfit": misfit})

@@ -1,0 +1,113 @@
+"""STSL: second-order Tweedie sampler from a surrogate loss. Rout et al. 2024, arXiv:2312.00852, Alg. 1; for flows, in pixels or latents.
+
+By Jensen log p(y | x_s) >= -(|y - A D|^2 + tr(B C B^T)) / (2 std^2) + constant, with D = E[clean | x_s], B = A decode
+linearised at D and C = Cov[clean | x_s] = (sigma^2 / alpha) dD/dx. The first term is DPS; the trace is probed:
+
+    repeat: u <- N(0, 1) in the space of y;    p <- B^T u  (held fixed)
+        loss <- 1/2 |y - A decode(D)|^2 + weight / 2 (sigma^2 / alpha) <p, (dD/dx) p>
+        x    <- x - step / repeats * grad_x loss / |y - A decode(D)|
+    x <- move(x, s, t), the last gradient and the move made from one evaluation
+
+Needs   differentiable operator; a network that can be differentiated twice (variance_weight > 0)
+Cost    `repeats` evaluations per step, each with 1 backward through the network; for the variance with 2, the second
+        of which goes through the first as well ("exact": one more for every number in y; for tests)
+Paper   50 DDIM steps of a latent model, 5 repeats, weight eta = 0.02, from an inverted A^T y (here: from the given x).
+        There the trace is that of the Hessian of log p_s, from differences of the score at x and at x + u; such a probe of
+        unit size is too long near the data, so it is a derivative here, <p, J p> by reverse mode (J and J^T have
+        the same quadratic form), and it weighs as the bound says. `exact`, `step`, `start` as in DPS; with
+        variance_weight = 0 and repeats = 1 this is DPS. The penalty drives away from ambiguous states: its gains are
+        perceptual, it is no better sampler of the posterior.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..flow import Flow
+from ..grad import dot, per_row, vjp
+from ..measure import Measurement
+from ..path import Ends, at
+from ..rng import Noise
+from ..step import Step
+from ..transition import Transition, euler
+
+
+@torch.no_grad()
+def stsl(
+    flow: Flow,
+    y: Measurement,
+    x: Tensor,
+    times: Tensor,
+    *,
+    step: float = 8.0,
+    exact: bool = False,
+    start: float = 0.04,
+    variance_weight: float = 1.0,
+    probe: Literal["jvp", "exact"] = "jvp",
+    repeats: int = 1,
+    transition: Transition = euler,
+    noise: Noise | None = None,
+) -> Iterator[Step]:
+    """Args:
+    x: state `(b, *shape)` at times[0]; times: the grid.
+    step: length of the gradient step in units of the residual's norm; with `exact`, a factor of the Bayesian drift.
+    exact: the gradient of the bound on the log-likelihood instead of that divided by the norm of the residual.
+    start: time before which the state is not guided.
+    variance_weight: of the trace, 1 in the bound; 0 leaves it out (DPS).
+    probe: one random direction, or all of them ("exact").
+    repeats: gradient steps per step of the grid, each of 1 / repeats.
+    transition: `euler`, `ancestral`, ...; `noise` is for the random ones and for the probe.
+
+    Yields steps with info["residual"], |A clean - y|, and info["variance"], the (probed) trace, `(b,)` each.
+
+    Raises:
+        ValueError: a probe without noise.
+    """
+    if variance_weight and probe == "jvp" and noise is None:
+        raise ValueError(
+            "stsl: expected a Noise (one stream per row) for the random probe, got None; pass noise=Noise(seed, rows=len(x))"
+        )
+    total = len(times) - 1
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        c = at(flow.path, s, x)
+        guided = bool(c.alpha > 0) if exact else bool(s >= start)
+        for k in range(repeats if guided else 1):
+            with torch.enable_grad():
+                z = x.detach().requires_grad_()
+                ends = flow.ends(z, s)
+                misfit = y.misfit(flow.decode(ends.clean))
+                variance = torch.zeros_like(misfit)
+                if variance_weight and c.alpha > 0:
+                    for u in _probes(y, flow.decode(ends.clean.detach()), probe, noise):
+                        p = vjp(lambda clean: y.residual(flow.decode(clean)), ends.clean, u)[1]
+                        (pulled,) = torch.autograd.grad(ends.clean, z, p, create_graph=True)
+                        variance = variance + c.sigma**2 / c.alpha * dot(p, pulled)
+                loss = misfit + variance_weight / 2 * variance
+                (gradient,) = torch.autograd.grad(loss.sum(), z)
+            ends, norm = Ends(*(e.detach() for e in ends)), (2 * misfit.detach()).sqrt()
+            if k + 1 == repeats or not guided:
+                x = transition(flow, x, s, t, noise, ends)
+            if guided and exact:
+                kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
+                x = x - (step * (t - s) * kappa / y.std**2) / repeats * gradient
+            elif guided:
+                x = x - step / repeats * gradient / per_row(norm.clamp(min=1e-12), x)
+        yield Step(i, total, t, x, ends.clean, {"residual": norm, "variance": variance.detach()})
+
+
+def _probes(y: Measurement, image: Tensor, probe: str, noise: Noise | None) -> Iterator[Tensor]:
+    """Directions u in the space of y, with mean or sum of u u^T the identity: `(b, ...)` each."""
+    like = y.residual(image).detach()
+    if probe == "jvp":
+        assert noise is not None  # asked at the start
+        yield noise(like)
+    else:
+        for j in range(like[0].numel()):
+            u = torch.zeros_like(like).flatten(1)
+            u[:, j] = 1
+            yield u.view_as(like)

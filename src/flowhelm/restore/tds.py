@@ -1,0 +1,120 @@
+"""TDS: twisted diffusion sampler. Wu et al. 2023, arXiv:2306.17775, Alg. 1; tempered, on a flow.
+
+k weighted particles per measurement. A twist psi_s(x), what is believed of p(y | x_s), drives the prior's random move
+and weighs it, so that any psi that ends in p(y | x) gives the posterior of the sampler as k grows:
+
+    log psi <- -|A decode(clean) - y|^2 / (2 (std^2 + tempering r2)),    r2 = sigma^2 / (alpha^2 + sigma^2)
+    guided  <- clean + (sigma^2 / alpha) grad log psi                    the clean estimate given y (Tweedie)
+    m, c    <- mean and variance of the move from x;    m' <- its mean if clean were guided
+    x'      <- m' + sqrt(c) noise
+    log w   <- log w + log N(x'; m, c) - log N(x'; m', c) + log psi_t(x') - log psi_s(x)
+    resample the rows whose effective sample size is below threshold * k
+
+Needs   differentiable operator
+Cost    k evaluations per measurement and step, each with 1 backward through the network from `start` on
+Paper   100 ancestral steps or more, always resampled, tempering 0 (std alone) or, for inpainting, a noise like r2.
+        tempering = 1 is p(y | x_s) itself for a prior N(mean, 1) and A A^T = 1. Into t = 1 the ancestral move has no noise: it
+        is not twisted; nor, here, before `start`. A move is a step of a sampler with its own error in time: the posterior
+        is that of the prior as so sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..flow import Flow
+from ..grad import dot
+from ..measure import Measurement
+from ..particles import ess, systematic
+from ..path import Ends, at
+from ..rng import Noise
+from ..step import Step
+from ..transition import ancestral_moments
+
+Moments = Callable[[Flow, Tensor, Tensor, Tensor, Ends], tuple[Tensor, Tensor]]
+"""(flow, x, s, t, ends) -> mean and standard deviation of a random move; see `transition.ancestral_moments`."""
+
+
+@torch.no_grad()
+def tds(
+    flow: Flow,
+    y: Measurement,
+    x: Tensor,
+    times: Tensor,
+    *,
+    particles: int = 1,
+    tempering: float = 1.0,
+    twist: float = 1.0,
+    start: float = 0.1,
+    threshold: float = 0.5,
+    moments: Moments = ancestral_moments,
+    log_w: Tensor | None = None,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Args:
+    x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
+    times: the grid.
+    particles: k per measurement.
+    tempering: >= 0, how much of the uncertainty of the clean estimate is added to the noise of y.
+    twist: factor of the drift towards y; 0 for moves of the prior that only the weights tell of y.
+    start: time before which psi = 1: sigma^2 / alpha magnifies the errors of a network's derivative there.
+    threshold: of the effective sample size, relative to k, below which a row is resampled (not at the end); 0 for never.
+    moments: of the move: `ancestral_moments`, `langevin_moments`, ...
+    log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
+
+    Yields steps with info["log_w"], `(b, k)` float64, and info["ess"], `(b,)`. Resampling keeps the mean weight,
+    so that logsumexp(log_w) - log k estimates log p(y) up to a constant.
+
+    Raises:
+        ValueError: a batch that is no multiple of k.
+    """
+    if particles < 1 or len(x) % particles:
+        raise ValueError(f"tds: expected a batch that is a multiple of particles = {particles}, got {len(x)} rows")
+    k, total, x = particles, len(times) - 1, x.detach()
+    ends, psi, pull = _twisted(flow, y, x, times[0], tempering, start)
+    log_w = psi.double().view(-1, k) if log_w is None else log_w
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        c = at(flow.path, s, x)
+        mean, std = moments(flow, x, s, t, ends)
+        change = -psi
+        if std > 0:
+            z, move = noise(x), torch.zeros_like(x)
+            if twist and c.alpha > 0:
+                guided = Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
+                move = twist * (moments(flow, x, s, t, guided)[0] - mean)
+            change = change - dot(move, z) / std - dot(move, move) / (2 * std**2)
+            mean = mean + move + std * z
+        x = mean
+        ends, psi, pull = _twisted(flow, y, x, t, tempering, start)
+        log_w = log_w + (change + psi).double().view(-1, k)
+        log_w = log_w.masked_fill(log_w.isnan(), -torch.inf)
+        if threshold and k > 1:
+            pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
+            low = (ess(log_w) < threshold * k) & (i < total)
+            pick = torch.where(low.repeat_interleave(k), pick, torch.arange(len(x), device=x.device))
+            x, ends, psi, pull = x[pick], Ends(*(e[pick] for e in ends)), psi[pick], pull[pick]
+            mean_w = log_w.logsumexp(1, keepdim=True) - torch.tensor(float(k), dtype=torch.float64).log()
+            log_w = torch.where(low[:, None], mean_w, log_w)
+        yield Step(i, total, t, x, ends.clean, {"log_w": log_w, "ess": ess(log_w)})
+
+
+def _twisted(
+    flow: Flow, y: Measurement, x: Tensor, t: Tensor, tempering: float, start: float
+) -> tuple[Ends, Tensor, Tensor]:
+    """The ends, log psi `(b,)` and its gradient in x. Where sigma = 0 the state is clean and no network is asked."""
+    c = at(flow.path, t, x)
+    if c.sigma > 0 and t < start:
+        return flow.ends(x, t), x.new_zeros(len(x)), torch.zeros_like(x)
+    variance = y.std**2 + tempering * float(c.sigma**2 / (c.alpha**2 + c.sigma**2))
+    if c.sigma == 0:
+        return Ends(torch.zeros_like(x), x), -y.misfit(flow.decode(x)) / variance, torch.zeros_like(x)
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        ends = flow.ends(z, t)
+        psi = -y.misfit(flow.decode(ends.clean)) / variance
+        (pull,) = torch.autograd.grad(psi.sum(), z)
+    return Ends(*(e.detach() for e in ends)), psi.detach(), pull

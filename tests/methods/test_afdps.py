@@ -1,0 +1,286 @@
+"""AFDPS: the weighted particles are the posterior's, of the chain as made (any steps) and of the prior (many steps)."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+from flowhelm.flow import GaussianFlow
+from flowhelm.guide import counted
+from flowhelm.measure import Function, Linear, Measurement
+from flowhelm.particles import ess
+from flowhelm.restore.afdps import afdps
+from flowhelm.rng import Noise
+from flowhelm.step import Diverged, run
+from flowhelm.transition import diffusion, langevin_moments
+
+A, Y = torch.tensor([[1.0, 0.5]], dtype=torch.float64), 2.0
+TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+T, S = TIMES[:2]
+H = S - T
+
+
+def first(steps):
+    return next(iter(steps))
+
+
+class Draws(Noise):
+    """One stream for all rows: quick."""
+
+    def __init__(self, seed, rows):
+        super().__init__(seed, [0] * rows)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, like):
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
+
+    def uniform(self):
+        return torch.rand(len(self), generator=self.generator, dtype=torch.float64)
+
+
+def measured(rows, std=0.2, kind=Linear):
+    forward = lambda x: x @ A.T  # noqa: E731
+    operator = Linear(forward, (2,), tolerance=1e-14) if kind is Linear else Function(forward)
+    return Measurement(torch.full((rows, 1), Y, dtype=torch.float64), operator, std)
+
+
+def moments_of(flow):
+    return (flow.mean, flow.covariance) if isinstance(flow, GaussianFlow) else flow.moments()
+
+
+def errors(x, log_w, mean, covariance):
+    """z-scores of the weighted mean and second moment about the true mean; one independent estimate per row."""
+    b, k = log_w.shape
+    w, e = log_w.softmax(1), x.view(b, k, -1) - mean
+    seconds = torch.einsum("bk,bki,bkj->bij", w, e, e) - covariance
+    estimates = torch.cat([torch.einsum("bk,bki->bi", w, e), seconds.flatten(1)[:, [0, 1, 3]]], 1)
+    return estimates.mean(0) / (estimates.std(0) / b**0.5)
+
+
+def chain(flow, times, level=2.0):
+    """The law of the unguided steps as they are made: they are affine for a normal prior."""
+    mean, covariance = torch.zeros(2).double(), torch.eye(2).double()
+    for s, t in pairwise(times):
+        points = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
+        moved, std = langevin_moments(flow, points, s, t, diffusion=diffusion.sigma(flow.path, level))
+        f = (moved[1:] - moved[:1]).T
+        mean, covariance = f @ mean + moved[0], f @ covariance @ f.T + std**2 * torch.eye(2)
+    return GaussianFlow(mean, (covariance + covariance.T) / 2)
+
+
+CASES = {
+    "default": {},
+    "resampled often": {"threshold": 0.95},
+    "of x": {"scaled": False, "softening": 0.0},
+    "of x, softened": {"scaled": False, "softening": 0.5, "anneal": 2.0},
+    "not annealed": {"scaled": False, "softening": 0.0, "anneal": 0.0, "std": 1.5},
+    "not annealed, start weighted": {"scaled": False, "softening": 0.0, "anneal": 0.0, "std": 1.5, "kind": Function},
+    "other diffusion": {"level": 0.7, "anneal": 0.5},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eight_steps_have_the_posterior_of_eight_steps(gaussian, case):
+    """Weights of the steps as made leave no error but that of the number of particles."""
+    options = {"level": 2.0, "threshold": 0.0, "kind": Linear, "std": 0.5} | CASES[case]
+    b, k, std, times = 24, 512, options.pop("std"), gaussian.times(8)
+    target = chain(gaussian, times, options["level"]).posterior(
+        A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double()
+    )
+    y = measured(b, std, options.pop("kind"))
+    x, noise = gaussian.source(Draws(0, b * k)).double(), Draws(1, b * k)
+    last = run(afdps(gaussian, y, x, times, particles=k, noise=noise, **options))
+    z = errors(last.x, last.info["log_w"], *moments_of(target))
+    print(f"{case}: z {z.tolist()}, effective {float(last.info['ess'].mean()) / k:.2f}")
+    assert z.abs().max() < 3.5
+    if options["threshold"] == 0:
+        assert errors(last.x, torch.zeros_like(last.info["log_w"]), *moments_of(target)).abs().max() > 8
+
+
+def test_a_likelihood_that_is_there_from_the_start_starts_from_its_posterior():
+    """N(0, 1) given y, in closed form; the step is too short to move it."""
+    n, std, flow = 20_000, 0.5, GaussianFlow(torch.zeros(2).double(), torch.eye(2).double())
+    target = flow.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    times = torch.tensor([0.0, 1e-9], dtype=torch.float64)
+    options = {"scaled": False, "softening": 0.0, "anneal": 0.0, "level": 0.0, "noise": Draws(1, n)}
+    x = first(afdps(flow, measured(n, std), flow.source(Draws(0, n)).double(), times, **options)).x
+    mean, covariance = x.mean(0), torch.cov(x.T)
+    print(f"mean {mean.tolist()}, covariance {covariance.flatten().tolist()}")
+    torch.testing.assert_close(mean, target.mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(covariance, target.covariance, atol=0.02, rtol=0)
+
+
+def many_steps(flow, girsanov, b, k, steps, std, **options):
+    y, noise = measured(b, std), Draws(1, b * k)
+    x = flow.source(Draws(0, b * k)).double()
+    return run(afdps(flow, y, x, flow.times(steps), particles=k, girsanov=girsanov, noise=noise, **options))
+
+
+@pytest.mark.parametrize("girsanov", [True, False], ids=["urge", "afdps"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_the_weighted_particles_are_the_posterior_s_and_the_unweighted_are_not(request, name, girsanov):
+    flow, std = request.getfixturevalue(name), 0.5
+    posterior = flow.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    last = many_steps(flow, girsanov, 32, 128, 120, std, threshold=0.0)
+    weighted = errors(last.x, last.info["log_w"], *moments_of(posterior))
+    unweighted = errors(last.x, torch.zeros_like(last.info["log_w"]), *moments_of(posterior))
+    print(f"{name}: z {weighted.tolist()}; without weights {unweighted.tolist()}")
+    assert weighted.abs().max() < 3
+    assert unweighted.abs().max() > 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("girsanov", [True, False], ids=["urge", "afdps"])
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+@pytest.mark.parametrize("std", [0.2, 1.0])
+def test_resampled_particles_are_the_posterior_s_closely(request, name, girsanov, std):
+    flow = request.getfixturevalue(name)
+    posterior = flow.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    last = many_steps(flow, girsanov, 16, 256, 300, std)
+    z = errors(last.x, last.info["log_w"], *moments_of(posterior))
+    print(f"{name} {std}: z {z.tolist()}")
+    assert z.abs().max() < 3.5
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("girsanov", [True, False], ids=["urge", "afdps"])
+def test_one_step_by_hand(mixture, scaled, girsanov):
+    x, eps = torch.randn(6, 2).double(), lambda t: 0.7 * (1 - t)
+    options = {"anneal": 2.0, "softening": 0.6, "scaled": scaled, "girsanov": girsanov}
+
+    def potential(x, t):
+        unit, weight = (1 / t if scaled else 1.0), t**2 / (0.04 + 0.36 * (1 - t) ** 2 / t**2)
+        residual = unit * x @ A.T - Y
+        return weight / 2 * residual.square().sum(1), weight * unit * residual @ A
+
+    m, u = potential(x, T)
+    c, z = 2 * eps(T) * H, Noise(5, 6)(x)
+    mean = x + H * (mixture.velocity(x, T) + eps(T) * mixture.score(x, T))
+    expected = mean - c * u + c.sqrt() * z
+    if girsanov:
+        law = lambda centre: -(expected - centre).square().sum(1) / (2 * c)  # noqa: E731
+        change = law(mean) - law(mean - c * u) + m - potential(expected, S)[0]
+    else:
+        change = c / 2 * u.square().sum(1) - ((mean - x) * u).sum(1) + m - potential(x, S)[0]
+    for start in (None, torch.randn(3, 2).double()):
+        steps = afdps(
+            mixture, measured(3), x, TIMES, particles=2, diffusion=eps, threshold=0.0, log_w=start,
+            noise=Noise(5, 6), **options,
+        )  # fmt: skip
+        step = first(steps)
+        torch.testing.assert_close(step.x, expected, atol=1e-10, rtol=0)
+        weights = (-m.view(3, 2) if start is None else start) + change.view(3, 2)
+        torch.testing.assert_close(step.info["log_w"], weights, atol=1e-9, rtol=0)
+        torch.testing.assert_close(step.info["ess"], ess(weights))
+        torch.testing.assert_close(step.clean, mixture.ends(x, T).clean)
+
+
+def test_both_weights_grow_alike_as_the_step_shrinks(mixture):
+    """The mean of URGE's change over the noise is AFDPS's, less c/2 times the Laplacian, up to the second order in h."""
+    n, x, level = 20_000, torch.tensor([[2.0, 0.5]]).double(), 1.0
+    changes, gaps = [], []
+    for h in (0.02, 0.01, 0.005):
+        times = torch.tensor([0.5, 0.5 + h], dtype=torch.float64)
+        start = {"x": x.expand(n, 2), "log_w": torch.zeros(n, 1).double()}
+        of = partial(afdps, mixture, measured(n, 0.5), times=times, level=level, softening=0.0, **start)
+        urge, other = (first(of(girsanov=g, noise=Draws(0, n))).info["log_w"] for g in (True, False))
+        c, laplacian = 2 * level * 0.5 * h, 0.5 / 0.25 * A.square().sum() / 0.5**2
+        changes.append(float(other[0, 0] - c / 2 * laplacian))
+        gaps.append(float(urge.mean()) - changes[-1])
+        print(f"h {h}: change {changes[-1]:.5f}, gap {gaps[-1]:.6f} +- {float(urge.std()) / n**0.5:.6f}")
+    for i in range(2):
+        assert 1.5 < changes[i] / changes[i + 1] < 2.5  # first order
+        assert 3.3 < gaps[i] / gaps[i + 1] < 4.7  # second
+    assert abs(gaps[2]) < 0.15 * abs(changes[2])
+
+
+def test_interrupted_runs_go_on_with_their_weights(mixture):
+    b, k, times = 3, 16, mixture.times(8)
+    x, y = mixture.source(Noise(0, b * k)).double(), measured(b)
+    noise, options = Noise(1, b * k), {"particles": k, "threshold": 0.9}
+    states, resampled = [], 0
+    for step in afdps(mixture, y, x, times, noise=noise, **options):
+        states.append((step, noise.state()))
+        resampled += int((step.info["ess"] > k - 1e-9).sum())
+    assert resampled > 3
+    for i in (3, 6):
+        step, state = states[i - 1]
+        again = Noise(9, b * k).restore(state)
+        last = run(afdps(mixture, y, step.x, times[i:], noise=again, log_w=step.info["log_w"], **options))
+        assert torch.equal(last.x, states[-1][0].x)
+        assert torch.equal(last.info["log_w"], states[-1][0].info["log_w"])
+
+
+def test_rows_of_particles_do_not_see_their_neighbours(mixture):
+    b, k, operator = 3, 8, measured(1).operator
+    x, targets = mixture.source(Noise(0, b * k)).double(), torch.tensor([[1.0], [3.0], [-2.0]]).double()
+    options = {"particles": k, "threshold": 0.7, "times": mixture.times(8)}
+    together = run(afdps(mixture, Measurement(targets, operator, 0.2), x, noise=Noise(1, b * k), **options))
+    for i in range(b):
+        mine = slice(i * k, (i + 1) * k)
+        alone = run(
+            afdps(
+                mixture,
+                Measurement(targets[i : i + 1], operator, 0.2),
+                x[mine],
+                noise=Noise(1, range(k * b)[mine]),
+                **options,
+            )
+        )
+        torch.testing.assert_close(alone.x, together.x[mine], atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(alone.info["log_w"], together.info["log_w"][i : i + 1], atol=1e-9, rtol=1e-9)
+
+
+def test_a_particle_that_is_not_finite_has_no_weight(mixture):
+    """The likelihood of the particles above the line is NaN."""
+    times, k = mixture.times(6), 4
+    operator = Function(lambda x: torch.where(x[:, :1] > 50, torch.nan, x @ A.T))
+    y, x = Measurement(torch.zeros(2, 1).double(), operator, 1.0), mixture.source(Noise(0, 2 * k)).double()
+    options = {"particles": k, "scaled": False, "softening": 0.0, "threshold": 0.0}
+    good = list(afdps(mixture, y, x, times, noise=Noise(1, 2 * k), **options))
+    x[2] = 100
+    steps = list(afdps(mixture, y, x, times, noise=Noise(1, 2 * k), **options))
+    for step, other in zip(steps, good, strict=True):
+        assert step.x.isfinite().all()
+        assert torch.equal(step.info["log_w"].isinf().nonzero(), torch.tensor([[0, 2]]))
+        keep = torch.arange(2 * k) != 2
+        assert torch.equal(step.x[keep], other.x[keep])
+        assert (step.info["ess"] <= torch.tensor([k - 1, k]) + 1e-9).all()
+    assert torch.equal(steps[-1].x[2], x[2])
+    last = run(afdps(mixture, y, x, times, noise=Noise(1, 2 * k), **(options | {"threshold": 1.0})))
+    assert (last.x < 50).all()  # resampled away
+    x[:k] = 100
+    with pytest.raises(Diverged, match="not finite"):
+        run(afdps(mixture, y, x, times, noise=Noise(1, 2 * k), **options))
+
+
+def test_costs(mixture):
+    flow = counted(mixture)
+    run(afdps(flow, measured(2), torch.randn(6, 2).double(), flow.times(5), particles=3, noise=Noise(0, 6)))
+    assert (flow.count.calls, flow.count.rows, flow.count.backward) == (5, 30, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"particles": 4}, "multiple of particles"),
+        ({"particles": 0}, "multiple of particles"),
+        ({"girsanov": False, "kind": Function}, "girsanov=True"),
+        ({"diffusion": lambda t: (1 - t) / t}, "finite diffusion"),
+    ],
+)
+def test_mistakes_are_told(mixture, options, message):
+    y = measured(6, kind=options.pop("kind", Linear))
+    with pytest.raises(ValueError, match=message):
+        next(afdps(mixture, y, torch.randn(6, 2).double(), mixture.times(4), noise=Noise(0, 6), **options))
+
+
+def test_the_reversal_within_bounds(mixture):
+    """No noise before the start: the ODE's step, and weights of it."""
+    eps = diffusion.within(diffusion.reversal(mixture.path), 0.1)
+    x, times = torch.randn(6, 2).double(), mixture.times(20)
+    steps = list(afdps(mixture, measured(6), x, times, diffusion=eps, noise=Noise(0, 6)))
+    torch.testing.assert_close(steps[0].x, x + times[1] * mixture.velocity(x, times[0]))
+    assert steps[-1].x.isfinite().all()
+    assert steps[-1].info["log_w"].isfinite().all()

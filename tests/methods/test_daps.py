@@ -1,0 +1,125 @@
+"""DAPS: exact with the posterior's own covariance, its chain and its law in matrices."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from flowhelm.flow import GaussianFlow
+from flowhelm.measure import Function, Measurement
+from flowhelm.path import linear, trig
+from flowhelm.restore.daps import daps
+from flowhelm.restore.flower import flower
+from flowhelm.rng import Noise
+from flowhelm.step import run
+
+TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+EYE = torch.eye(2, dtype=torch.float64)
+
+
+class Basis:
+    """In row 0 all noise is 0; in row j the j-th number ever drawn is 1. A method that is affine in its noise shows its law."""
+
+    drawn = 0
+
+    def __call__(self, like):
+        noise = torch.zeros_like(like)
+        numbers = like[0].numel()
+        assert 1 + self.drawn + numbers <= len(like)
+        for j in range(numbers):
+            noise[1 + self.drawn + j].view(-1)[j] = 1
+        self.drawn += numbers
+        return noise
+
+
+def law(states):
+    """Mean and covariance of a state that is affine in standard normal noise."""
+    columns = states[1:] - states[0]
+    return states[0], columns.T @ columns
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 2, dtype=torch.float64)
+
+
+@pytest.fixture
+def y(observed):
+    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+@pytest.mark.parametrize("variance", [0.3, 2.0])
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_samples_the_posterior_exactly_if_the_covariance_is_true(observed, variance, steps, path):
+    mean = torch.tensor([1.0, -0.5], dtype=torch.float64)
+    flow, noise = GaussianFlow(mean, variance * EYE, path), Basis()
+    x = noise(torch.zeros(110, 2, dtype=torch.float64))
+    drawn = law(run(daps(flow, observed.measurement, x, flow.times(steps), variance=variance, noise=noise)).x)
+    posterior = flow.posterior(observed.matrix, observed.y, observed.covariance)
+    torch.testing.assert_close(drawn[0], posterior.mean, atol=1e-9, rtol=0)
+    torch.testing.assert_close(drawn[1], posterior.covariance, atol=1e-9, rtol=0)
+
+
+def test_at_unit_variance_it_is_flower_s_sampler(mixture, y, x):
+    other = flower(mixture, y, x, TIMES, gamma=1.0, noise=Noise(5, 3))
+    for step, expected in zip(daps(mixture, y, x, TIMES, variance=1.0, noise=Noise(5, 3)), other, strict=True):
+        torch.testing.assert_close(step.x, expected.x, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("variance", [0.2, float("inf")])
+def test_by_hand(mixture, observed, y, x, variance):
+    """Three steps of the flow, then a draw of N(mean, covariance), then fresh noise."""
+    a, noise, state = observed.matrix, Noise(5, 3), x
+    times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    steps = daps(mixture, y, x, times, ode=3, variance=variance, noise=Noise(5, 3))
+    for step, (s, t) in zip(steps, pairwise(times), strict=True):
+        guess = state
+        for k in range(3):
+            guess = guess + (1 - s) / 3 * mixture.velocity(guess, s + k * (1 - s) / 3)
+        r2 = 1e4 if s == 0 else (1 - s) ** 2 / s**2  # the paper's
+        if variance == 0.2:
+            r2 = 0.2 * (1 - s) ** 2 / (0.2 * s**2 + (1 - s) ** 2)
+        right = guess / r2 + noise(guess) / r2**0.5 + observed.y @ a / y.std**2 + noise(y.y) @ a / y.std
+        clean = right @ torch.linalg.inv(EYE / r2 + a.T @ a / y.std**2)
+        state = t * clean + ((1 - t) * noise(clean) if t < 1 else 0)
+        torch.testing.assert_close(step.clean, clean, atol=1e-7, rtol=0)
+        torch.testing.assert_close(step.x, state, atol=1e-7, rtol=0)
+        torch.testing.assert_close(step.info["misfit"], (guess @ a.T - observed.y).square().sum(1) / 2)
+
+
+@pytest.mark.parametrize("chained", [{"exact": False}, {}])
+def test_the_chain_by_hand(mixture, observed, y, x, chained):
+    if not chained:  # nothing is known of a plain function: a chain, asked or not
+        y = Measurement(y.y, Function(y.operator.A), y.std)
+    a, s, t, noise = observed.matrix, *TIMES[:2], Noise(5, 3)
+    guess = clean = mixture.ends(x, s).clean
+    r2 = 0.2 * (1 - s) ** 2 / (0.2 * s**2 + (1 - s) ** 2)
+    eta = 0.3 / (1 / r2 + 1 / y.std**2)
+    for _ in range(4):
+        drift = (observed.y - clean @ a.T) @ a / y.std**2 - (clean - guess) / r2
+        clean = clean + eta * drift + (2 * eta).sqrt() * noise(clean)
+    step = next(daps(mixture, y, x, TIMES, variance=0.2, langevin=4, rate=0.3, **chained, noise=Noise(5, 3)))
+    torch.testing.assert_close(step.clean, clean, atol=1e-10, rtol=0)
+    torch.testing.assert_close(step.x, t * clean + (1 - t) * noise(clean), atol=1e-10, rtol=0)
+
+
+def test_a_long_chain_draws_from_the_right_law(mixture, observed):
+    """Mean exact; covariance H^-1 (I - eta H / 2)^-1, the stationary one of the discrete chain, near H^-1."""
+    a, s, std, noise = observed.matrix, TIMES[0], observed.measurement.std, Basis()
+    x = torch.ones(500, 2, dtype=torch.float64)
+    chain = daps(mixture, observed.measurement, x, TIMES, variance=0.2, exact=False, langevin=240, noise=noise)
+    mean, covariance = law(next(chain).clean)
+    r2 = 0.2 * (1 - s) ** 2 / (0.2 * s**2 + (1 - s) ** 2)
+    h = EYE / r2 + a.T @ a / std**2
+    right = mixture.ends(x, s).clean[0] / r2 + observed.y @ a / std**2
+    torch.testing.assert_close(mean, torch.linalg.solve(h, right), atol=1e-3, rtol=0)
+    eta = 0.1 / (1 / r2 + 1 / std**2)
+    torch.testing.assert_close(covariance, torch.linalg.inv(h @ (EYE - eta * h / 2)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(covariance, torch.linalg.inv(h), atol=0.01, rtol=0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"ode": 0}, {"variance": 0.0}])
+def test_what_cannot_be_is_told(mixture, y, x, wrong):
+    with pytest.raises(ValueError, match="at least 1 ode step and a variance above 0"):
+        next(daps(mixture, y, x, TIMES, **wrong, noise=Noise(0, 3)))

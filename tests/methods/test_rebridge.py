@@ -1,0 +1,90 @@
+"""ReBridge-Flow: its two ends solve their joint problem, its limits, and its relation to MPC-Flow."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+
+from flowhelm import inner
+from flowhelm.control import flower as energy
+from flowhelm.flow import MixtureFlow
+from flowhelm.measure import Measurement
+from flowhelm.path import linear, trig
+from flowhelm.restore.rebridge import rebridge
+from flowhelm.rng import Noise
+from flowhelm.steer import mpc_flow
+from flowhelm.transition import euler
+
+TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+S, T = TIMES[:2]
+H = T - S
+EYE = torch.eye(2, dtype=torch.float64)
+solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
+
+
+@pytest.fixture
+def x():
+    return torch.randn(3, 2, dtype=torch.float64)
+
+
+@pytest.fixture
+def y(observed):
+    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+@pytest.mark.parametrize("kappa", [0.0, 5.0])
+@pytest.mark.parametrize(("solve", "atol"), [(inner.auto, 1e-9), (solved, 1e-6)])
+def test_the_ends_solve_their_joint_problem(mixture, observed, y, x, path, kappa, solve, atol):
+    flow = MixtureFlow(mixture.weights, mixture.means, mixture.covariances, path)
+    a, state, rho, lam = observed.matrix, x, 0.8, 1.7
+    steps = rebridge(flow, y, x, TIMES, rho=rho, lam=lam, kappa=kappa, inner=solve, transition=euler)
+    for step, (s, t) in zip(steps, pairwise(TIMES), strict=True):
+        (alpha, sigma, d_alpha, d_sigma), ends = path(s), flow.ends(state, s)
+        tie = kappa * torch.cat([sigma * EYE, alpha * EYE]) @ torch.cat([sigma * EYE, alpha * EYE], 1)
+        normal = tie + torch.block_diag(lam * EYE, rho * EYE + a.T @ a / y.std**2)
+        right = torch.cat([lam * ends.source, rho * ends.clean + observed.y @ a / y.std**2], 1)
+        right = right + kappa * torch.cat([sigma * state, alpha * state], 1)
+        source, clean = torch.linalg.solve(normal, right.T).T.chunk(2, 1)
+        state = state + (t - s) * (d_sigma * source + d_alpha * clean)
+        torch.testing.assert_close(step.clean, clean, atol=atol, rtol=0)
+        torch.testing.assert_close(step.x, state, atol=atol, rtol=0)
+        torch.testing.assert_close(step.info["misfit"], (ends.clean @ a.T - observed.y).square().sum(1) / 2)
+
+
+def test_the_notes_closed_form(mixture, observed, y, x):
+    """b + A^T (A A^T + g I)^-1 (y - A b), written with the noise as the paper does."""
+    a, b = observed.matrix, mixture.ends(x, S).clean
+    g = y.std**2 * (1 + 5 * S**2 / (1 + 5 * (1 - S) ** 2))
+    gain = a.T @ torch.linalg.inv(a @ a.T + g * EYE[:1, :1])
+    step = next(rebridge(mixture, y, x, TIMES, kappa=5.0, noise=Noise(5, 3)))
+    torch.testing.assert_close(step.clean, b + (observed.y - b @ a.T) @ gain.T, atol=1e-10, rtol=0)
+    torch.testing.assert_close(step.x, T * step.clean + (1 - T) * Noise(5, 3)(x), atol=1e-10, rtol=0)
+
+
+def test_untied_ends_leave_the_source_alone(mixture, y, x):
+    step = next(rebridge(mixture, y, x, TIMES, rho=0.8, kappa=0.0, transition=euler))
+    clean = mixture.ends(x, S).clean
+    better = y.prox(clean, 1 / 0.8)
+    torch.testing.assert_close(step.x, x + H * (mixture.velocity(x, S) + better - clean), atol=1e-10, rtol=0)
+
+
+def test_firmly_tied_ends_are_those_of_mpc_flow_with_flower_s_energy(mixture, y, x):
+    firm = rebridge(mixture, y, x, TIMES, kappa=1e10, transition=euler)
+    other = mpc_flow(mixture, y, x, TIMES, strength=1 / y.std**2, energy=energy)
+    for step, expected in zip(firm, other, strict=True):
+        torch.testing.assert_close(step.x, expected.x, atol=1e-7, rtol=0)
+
+
+def test_without_noise_it_projects(mixture, observed, y, x):
+    a, clean = observed.matrix, mixture.ends(x, S).clean
+    sharp = Measurement(y.y, y.operator, 1e-6)
+    moved = next(rebridge(mixture, sharp, x, TIMES, noise=Noise(5, 3))).clean - clean
+    torch.testing.assert_close(moved, (observed.y - clean @ a.T) @ torch.linalg.pinv(a).T, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [{"rho": 0.0}, {"lam": -1.0}, {"kappa": -1.0}])
+def test_what_cannot_be_is_told(mixture, y, x, wrong):
+    with pytest.raises(ValueError, match="rho and lam above 0, kappa at least 0"):
+        next(rebridge(mixture, y, x, TIMES, **wrong))

@@ -1,0 +1,236 @@
+"""TDS: the weighted particles are the posterior's, of the sampler as it is (any steps) and of the prior (many steps)."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from flowhelm.flow import GaussianFlow
+from flowhelm.guide import counted
+from flowhelm.measure import Linear, Measurement
+from flowhelm.restore.tds import tds
+from flowhelm.rng import Noise
+from flowhelm.solve import integrate
+from flowhelm.step import run
+from flowhelm.transition import ancestral, ancestral_moments, diffusion, langevin_moments, renoise_moments
+
+A, Y = torch.tensor([[1.0, 0.5]], dtype=torch.float64), 2.0
+TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+T, S = TIMES[:2]
+
+
+class Draws(Noise):
+    """One stream for all rows: quick."""
+
+    def __init__(self, seed, rows):
+        super().__init__(seed, [0] * rows)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, like):
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
+
+    def uniform(self):
+        return torch.rand(len(self), generator=self.generator, dtype=torch.float64)
+
+
+def first(steps):
+    return next(iter(steps))
+
+
+def measured(rows, std=0.5, matrix=A):
+    operator = Linear(lambda x: x @ matrix.T, (2,), tolerance=1e-14)
+    return Measurement(torch.full((rows, 1), Y, dtype=torch.float64), operator, std)
+
+
+def errors(x, log_w, mean, covariance):
+    """z-scores of the weighted mean and second moment about the true mean; one independent estimate per row."""
+    b, k = log_w.shape
+    w, e = log_w.softmax(1), x.view(b, k, -1) - mean
+    seconds = torch.einsum("bk,bki,bkj->bij", w, e, e) - covariance
+    estimates = torch.cat([torch.einsum("bk,bki->bi", w, e), seconds.flatten(1)[:, [0, 1, 3]]], 1)
+    return estimates.mean(0) / (estimates.std(0) / b**0.5)
+
+
+def chain(flow, times, moments):
+    """The law of the untwisted moves: they are affine for a normal prior."""
+    mean, covariance = torch.zeros(2).double(), torch.eye(2).double()
+    for s, t in pairwise(times):
+        points = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
+        moved, std = moments(flow, points, s, t, flow.ends(points, s))
+        f = (moved[1:] - moved[:1]).T
+        mean, covariance = f @ mean + moved[0], f @ covariance @ f.T + std**2 * torch.eye(2)
+    return GaussianFlow(mean, (covariance + covariance.T) / 2)
+
+
+def sampled(flow, b, k, steps, std, **options):
+    x, noise = flow.source(Draws(0, b * k)).double(), Draws(1, b * k)
+    return run(tds(flow, measured(b, std), x, flow.times(steps), particles=k, noise=noise, **options))
+
+
+def langevin(flow, x, s, t, ends):
+    return langevin_moments(flow, x, s, t, ends, diffusion=diffusion.falling())
+
+
+CASES = {
+    "default": {"threshold": 0.0},
+    "resampled often": {"threshold": 0.95},
+    "half tempered": {"tempering": 0.5, "threshold": 0.0},
+    "from the start": {"start": 0.0},
+    "late": {"start": 0.5, "threshold": 0.0},
+    "weak twist": {"twist": 0.4},
+    "no twist": {"twist": 0.0},
+    "langevin": {"moments": langevin},
+    "renoise": {"moments": renoise_moments},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eight_moves_have_the_posterior_of_eight_moves(gaussian, case):
+    """Whatever twists, the weights leave no error but that of the number of particles; and their mean is the evidence."""
+    b, k, std, options = 24, 512, 0.5, CASES[case]
+    law = chain(gaussian, gaussian.times(8), options.get("moments", ancestral_moments))
+    noise = std**2 * torch.eye(1).double()
+    target = law.posterior(A, torch.tensor([Y]).double(), noise)
+    last = sampled(gaussian, b, k, 8, std, **options)
+    log_w = last.info["log_w"]
+    z = errors(last.x, log_w, target.mean, target.covariance)
+    evidence = torch.distributions.MultivariateNormal(A @ law.mean, A @ law.covariance @ A.T + noise)
+    log_p = evidence.log_prob(torch.tensor([Y]).double()) + 0.5 * torch.log(2 * torch.pi * noise[0, 0])
+    ratios = (log_w.logsumexp(1) - torch.tensor(float(k)).log() - log_p).exp()
+    z_evidence = (ratios.mean() - 1) / (ratios.std() / b**0.5)
+    print(f"{case}: z {z.tolist()}, evidence {float(ratios.mean()):.3f}, z {float(z_evidence):.2f}")
+    print(f"    effective {float(last.info['ess'].mean()) / k:.2f}")
+    assert z.abs().max() < 3.5
+    assert abs(z_evidence) < 3.5
+    if options.get("threshold") == 0:
+        assert errors(last.x, torch.zeros_like(log_w), target.mean, target.covariance).abs().max() > 8
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_the_weighted_particles_are_the_posterior_s_and_the_unweighted_are_not(request, name):
+    flow, std = request.getfixturevalue(name), 0.5
+    posterior = flow.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    moments = posterior.moments() if name == "mixture" else (posterior.mean, posterior.covariance)
+    last = sampled(flow, 32, 128, 400, std, threshold=0.0)  # the moves of 150 still show in the variances
+    weighted = errors(last.x, last.info["log_w"], *moments)
+    unweighted = errors(last.x, torch.zeros_like(last.info["log_w"]), *moments)
+    print(f"{name}: z {weighted.tolist()}; without weights {unweighted.tolist()}")
+    assert weighted.abs().max() < 3
+    assert unweighted.abs().max() > 6
+
+
+def test_with_the_exact_twist_the_weights_are_nearly_constant():
+    """Prior N(mean, 1) and |A| = 1: p(y | x_s) is known, so only the moves' own error in time is weighed."""
+    flow = GaussianFlow(torch.tensor([1.0, -0.5]).double(), torch.eye(2).double())
+    y, sizes = measured(8, 0.2, torch.tensor([[0.6, 0.8]]).double()), {}
+    for steps, tempering in ((50, 1.0), (200, 1.0), (200, 0.8), (200, 0.0)):
+        x, noise = flow.source(Draws(0, 8 * 64)).double(), Draws(1, 8 * 64)
+        of = {"particles": 64, "threshold": 0.0, "tempering": tempering, "start": 0.0, "noise": noise}
+        last = run(tds(flow, y, x, flow.times(steps), **of))
+        # of the whole run but its start: the first move of all is untwisted
+        sizes[steps, tempering] = float(last.info["ess"].mean()) / 64
+    print(sizes)
+    assert sizes[200, 1.0] > sizes[50, 1.0]
+    assert sizes[200, 1.0] > 0.9
+    assert sizes[200, 0.8] < sizes[200, 1.0]
+    assert sizes[200, 0.0] < 0.5
+
+
+@pytest.mark.parametrize("tempering", [0.0, 0.6, 1.0])
+def test_one_step_by_hand(mixture, tempering):
+    x, y, k = torch.randn(6, 2).double(), measured(3), 2
+
+    def psi(x, t):
+        return -(mixture.ends(x, t).clean @ A.T - Y).square().sum(1) / (2 * variance(t))
+
+    def variance(t):
+        return 0.25 + tempering * (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
+
+    clean, z = mixture.ends(x, T).clean, Noise(5, 6)(x)
+    pull = ((Y - clean @ A.T) / variance(T)) @ A
+    guided = clean + 0.7 * (1 - T) ** 2 / T * (mixture.jacobian(x, T) @ pull[..., None])[..., 0]
+    keep = T * (1 - S) / ((1 - T) * S)  # of the source under the ancestral move
+    mean, twisted = (S * c + (1 - S) * keep * (x - T * c) / (1 - T) for c in (clean, guided))
+    std = (1 - S) * (1 - keep**2).sqrt()
+    expected = twisted + std * z
+    law = lambda centre: -(expected - centre).square().sum(1) / (2 * std**2)  # noqa: E731
+    change = law(mean) - law(twisted) + psi(expected, S) - psi(x, T)
+    for start in (None, torch.randn(3, k).double()):
+        options = {"tempering": tempering, "twist": 0.7, "threshold": 0.0, "log_w": start}
+        step = first(tds(mixture, y, x, TIMES, particles=k, noise=Noise(5, 6), **options))
+        torch.testing.assert_close(step.x, expected, atol=1e-10, rtol=0)
+        weights = (psi(x, T).view(3, k) if start is None else start) + change.view(3, k)
+        torch.testing.assert_close(step.info["log_w"], weights, atol=1e-9, rtol=0)
+        torch.testing.assert_close(step.clean, mixture.ends(expected, S).clean)
+
+
+def test_without_a_twist_it_is_the_prior_s_sampler_weighted_by_the_likelihood(mixture):
+    x, y = torch.randn(12, 2).double(), measured(3)
+    options = {"particles": 4, "twist": 0.0, "threshold": 0.0}
+    last = run(tds(mixture, y, x, mixture.times(6), noise=Noise(2, 12), **options))
+    free = run(integrate(mixture, x, mixture.times(6), transition=ancestral, noise=Noise(2, 12)))
+    torch.testing.assert_close(last.x, free.x, atol=1e-12, rtol=0)
+    torch.testing.assert_close(last.info["log_w"], y(last.x).view(3, 4), atol=1e-10, rtol=0)
+
+
+def test_interrupted_runs_go_on_with_their_weights(mixture):
+    b, k, times = 3, 16, mixture.times(8)
+    x, y = mixture.source(Noise(0, b * k)).double(), measured(b, 0.2)
+    noise, options = Noise(1, b * k), {"particles": k, "threshold": 0.9}
+    states, resampled = [], 0
+    for step in tds(mixture, y, x, times, noise=noise, **options):
+        states.append((step, noise.state()))
+        resampled += int((step.info["ess"] > k - 1e-9).sum())
+    assert resampled > 3
+    for i in (3, 6):
+        step, state = states[i - 1]
+        again = Noise(9, b * k).restore(state)
+        last = run(tds(mixture, y, step.x, times[i:], noise=again, log_w=step.info["log_w"], **options))
+        torch.testing.assert_close(last.x, states[-1][0].x, atol=1e-10, rtol=0)
+        torch.testing.assert_close(last.info["log_w"], states[-1][0].info["log_w"], atol=1e-9, rtol=0)
+
+
+def test_rows_of_particles_do_not_see_their_neighbours(mixture):
+    b, k, operator = 3, 8, measured(1).operator
+    x, targets = mixture.source(Noise(0, b * k)).double(), torch.tensor([[1.0], [3.0], [-2.0]]).double()
+    options = {"particles": k, "threshold": 0.7, "times": mixture.times(8)}
+    together = run(tds(mixture, Measurement(targets, operator, 0.2), x, noise=Noise(1, b * k), **options))
+    for i in range(b):
+        mine, y = slice(i * k, (i + 1) * k), Measurement(targets[i : i + 1], operator, 0.2)
+        alone = run(tds(mixture, y, x[mine], noise=Noise(1, range(k * b)[mine]), **options))
+        torch.testing.assert_close(alone.x, together.x[mine], atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(alone.info["log_w"], together.info["log_w"][i : i + 1], atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("start", "backward"), [(0.0, 5), (0.1, 4), (0.5, 2)])
+def test_costs(mixture, start, backward):
+    flow, x = counted(mixture), torch.randn(6, 2).double()
+    run(tds(flow, measured(2), x, flow.times(5), particles=3, start=start, noise=Noise(0, 6)))
+    assert (flow.count.calls, flow.count.rows, flow.count.backward) == (5, 30, backward)
+
+
+def test_before_the_start_moves_are_the_prior_s_and_weights_equal(mixture):
+    x, times = torch.randn(6, 2).double(), mixture.times(5)
+    steps = list(tds(mixture, measured(2), x, times, particles=3, start=0.5, threshold=0.0, noise=Noise(2, 6)))
+    free = list(integrate(mixture, x, times, transition=ancestral, noise=Noise(2, 6)))
+    for i in (0, 1):
+        torch.testing.assert_close(steps[i].x, free[i].x)
+        assert not steps[i].info["log_w"].any()
+    torch.testing.assert_close(steps[2].x, free[2].x)  # psi is there from t = 0.6 on
+    assert steps[2].info["log_w"].any()
+    assert not torch.allclose(steps[3].x, free[3].x)
+
+
+@pytest.mark.parametrize("particles", [0, 4])
+def test_particles_must_fit_the_batch(mixture, particles):
+    with pytest.raises(ValueError, match="multiple of particles"):
+        next(
+            tds(
+                mixture,
+                measured(6),
+                torch.randn(6, 2).double(),
+                mixture.times(4),
+                particles=particles,
+                noise=Noise(0, 6),
+            )
+        )
