@@ -37,6 +37,7 @@ COSTS = {  # evaluations, backwards
     "tmpd diagonal": (partial(restore.tmpd, covariance="diagonal"), N, 2 * (N - 1)),
     "afdps": (restore.afdps, N, 0),
     "tds": (restore.tds, N, N - 1),
+    "flow_opt": (partial(steer.flow_opt, iterations=M), M * N, 0),
     "oc_flow": (partial(steer.oc_flow, iterations=M), 1 + (M + 1) * (2 * N - 3), (M + 1) * (N - 1)),
 }
 

@@ -192,7 +192,7 @@ def test_a_classifier_learns_to_guide():
     torch.manual_seed(0)
     net = Net()
     data = shuffled(clean.float(), label, batch=250)
-    updates = list(fit(NetFlow(net, (2,)), rarity_loss, data, steps=400, rate=5e-3, warmup=10, checkpoint=None))
+    updates = list(fit(NetFlow(net, (2,)), rarity_loss, data, steps=200, rate=5e-3, warmup=10))
     print(f"loss {float(updates[0].loss):.3f} -> {float(updates[-1].loss):.3f}")
     single, x = MixtureFlow(WEIGHTS.float(), MEANS.float(), COVARIANCES.float()), flow.source(Noise(0, 300))
     ends = {

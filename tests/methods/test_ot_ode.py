@@ -1,5 +1,7 @@
 """OT-ODE against matrices, and against the exact posterior where its covariance is the true one."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -7,9 +9,12 @@ from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
 from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.path import VP, linear, trig
-from flowhelm.restore.ot_ode import ot_ode
+from flowhelm.restore import ot_ode as method
 from flowhelm.rng import Noise
 from flowhelm.step import run
+from flowhelm.transition import ancestral, euler
+
+ot_ode = partial(method, transition=euler)  # the flow of the posterior
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, H = TIMES[0], TIMES[1] - TIMES[0]
@@ -117,3 +122,11 @@ def test_rows_of_the_measurement_are_repeated(mixture):
     alone = run(ot_ode(mixture, measured(MATRIX, Y.repeat_interleave(2, 0)), x, mixture.times(5))).x
     torch.testing.assert_close(together, alone)
     assert run(ot_ode(mixture, y, x, mixture.times(5), noise=Noise(0, 6))).x.isfinite().all()
+
+
+def test_a_random_move_is_that_of_the_posterior_for_a_prior_of_unit_covariance(x):
+    prior = GaussianFlow(torch.tensor([1.0, -0.5]).double(), EYE)
+    posterior = prior.posterior(MATRIX, Y[0], 0.04 * EYE)
+    step = first(method(prior, measured(MATRIX, Y[:1]), x[:1], TIMES, gamma="one", noise=Noise(3, 1)))
+    expected = ancestral(posterior, x[:1], TIMES[0], TIMES[1], Noise(3, 1))
+    torch.testing.assert_close(step.x, expected, atol=1e-10, rtol=0)

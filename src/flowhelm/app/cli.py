@@ -478,6 +478,33 @@ def list_presets(
 
 
 @app.command()
+def calibrate(
+    prior: Annotated[str, typer.Argument(help="A bundled prior by name, or a .safetensors file.")],
+    data: Annotated[
+        Path, typer.Option(help="Pictures that it was not trained on: a zip archive, a folder, or an .npz of arrays.")
+    ],
+    out: Annotated[Path, typer.Option(help="The table, a .json file.")],
+    folder: Annotated[str, typer.Option(help="Only this part of the archive or folder (or this array).")] = "",
+    images: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 16,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the centre crops; default: the prior's, at most 128.")
+    ] = None,
+    points: Annotated[int, typer.Option(min=2, help="Times, from 0 to 1.")] = 50,
+    draws: Annotated[int, typer.Option(min=1, help="Of the noise, at each time.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+) -> None:
+    """Measure the error of a prior's velocity at each time: the weights of the method flair, for use in Python."""
+    from .calibrate import calibrate as run
+
+    run(
+        prior, data, out, folder=folder, images=images, size=size, points=points, draws=draws, seed=seed, device=device,
+        threads=threads, say=typer.echo,
+    )  # fmt: skip
+
+
+@app.command()
 def priors(
     name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
     terms: Annotated[bool, typer.Option("--terms", help="Only the terms of its data and weights.")] = False,

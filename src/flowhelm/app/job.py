@@ -229,13 +229,14 @@ def _loop(
         if place.plan is not None:
             method = partial(method, plan=place.plan.to(settings["device"]))
     began = saved = seen = time.monotonic()
+    whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
 
     def keep(place: Place) -> None:
         files.put_resume(paths["resume"], place.x, place.noise, place.plan, {**story, **_numbers(place)})
 
     def each(step: Step) -> None:
-        nonlocal place, saved, seen
-        now = time.monotonic()
+        nonlocal place, saved, seen, whole
+        now, whole = time.monotonic(), step.index < step.total and bool(step.t == times[-1])
         # one assignment: a signal finds the old place or the new one, never half of it
         place = Place(
             step.index,
@@ -246,8 +247,9 @@ def _loop(
             spent + now - began,
             evaluations + counted.count.rows,
         )
-        tell(step.index, float(misfit(problem.observed, problem.flow.decode(step.clean))))
-        if story and now - saved > SAVE_EVERY:
+        # of a whole trajectory's passes, in steps of the grid
+        tell(step.index * total // step.total, float(misfit(problem.observed, problem.flow.decode(step.clean))))
+        if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
@@ -262,7 +264,7 @@ def _loop(
                 run(steps_of(counted, problem.observed, method, times, noise, x=x, index=index), each)
         except (Stopped, Diverged) as error:
             if story and place is not None:
-                going = isinstance(error, Stopped)
+                going = isinstance(error, Stopped) and not whole
                 if place.clean is not None:
                     write(paths["partial"], _picture(problem, place.clean), _like(problem, settings))
                     say(f"after step {place.done} of {total}: the estimate so far is {_short(paths['partial'])}")

@@ -111,12 +111,13 @@ def restore(
 ) -> Iterator[Step]:
     """The steps of `method(flow, y, x, times, noise=noise)`, from the source or, to go on, from the state `x` of step `index`.
 
-    To go on exactly, `noise` must stand where it stood: `noise.restore(state)` with the `noise.state()` of that step.
+    To go on exactly, `noise` must stand where it stood: `noise.restore(state)` with the `noise.state()` of that step. A method
+    that improves a whole trajectory again and again steps by its own count and cannot go on from a state.
     """
     y = observed.measurement
     x = flow.source(noise) if x is None else x
     for step in method(flow, y, x.to(y.y.device), times[index:], noise=noise):
-        yield step._replace(index=index + step.index, total=len(times) - 1)
+        yield step._replace(index=index + step.index, total=index + step.total)
 
 
 def viewable(observed: Observed, y: Tensor) -> Tensor | None:

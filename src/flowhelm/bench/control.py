@@ -35,7 +35,7 @@ from ..grad import value_and_grad
 from ..grids import uniform
 from ..guide import counted
 from ..inner import adam, lbfgs
-from ..measure import Linear, Measurement, simulate
+from ..measure import Function, Linear, Measurement, simulate
 from ..metrics import psnr
 from ..operators import random_mask, superres
 from ..priors import load
@@ -263,7 +263,7 @@ def growth(counts: Iterable[int] = COUNTS, side: int = 32) -> dict[str, list[flo
     """
     flow, generator = NetFlow(Small(), (1, side, side)), torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, side, side, generator=generator)
-    y = Measurement(torch.zeros_like(x), lambda image: image, STD)
+    y = Measurement(torch.zeros_like(x), Function(lambda image: image), STD)
 
     def path(times: Tensor, checkpointed: bool) -> None:
         value_and_grad(lambda z: y(rollout(flow, z, times, checkpointed=checkpointed)), x)

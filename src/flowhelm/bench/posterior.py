@@ -34,6 +34,7 @@ from ..metrics import mean_error, sliced_w2, trace_ratio
 from ..rng import Noise
 from ..solve import integrate
 from ..step import Diverged, run
+from ..transition import euler
 
 Method = Callable[..., Iterator[Any]]
 METHODS: dict[str, Method] = {m.__name__: m for m in (*restore.ALL, *steer.ALL)}
@@ -102,8 +103,16 @@ def settings(problem: Problem) -> dict[str, tuple[Variant, ...]]:
     return {
         "dps": (Variant("exact", {"exact": True}), Variant("norm, step 0.05", {"step": 0.05})),
         "stsl": (Variant("exact", {"exact": True, "probe": "exact"}),),
-        "ot_ode": (Variant("gamma one", {"gamma": "one", "start": 0.0}), Variant("as in the paper")),
-        "tmpd": (Variant("full"), Variant("diagonal", {"covariance": "diagonal"})),
+        "ot_ode": (
+            Variant("gamma one", {"gamma": "one", "start": 0.0, "transition": euler}),
+            Variant("as in the paper", {"transition": euler}),
+            Variant("default"),
+        ),
+        "tmpd": (
+            Variant("full", {"transition": euler}),
+            Variant("diagonal", {"covariance": "diagonal", "transition": euler}),
+            Variant("default"),
+        ),
         "afdps": (
             Variant("64 particles", swarm),
             Variant("64 particles, continuous weights", swarm | {"girsanov": False}),
@@ -115,7 +124,7 @@ def settings(problem: Problem) -> dict[str, tuple[Variant, ...]]:
         ),
         "pnp_flow": (Variant("decay 0.01", {"decay": 0.01}),),
         "flower": (Variant("gamma 1", {"gamma": 1.0}), Variant("gamma 0", {"gamma": 0.0})),
-        "flow_chef": (Variant("rate 0.05", {"rate": 0.05, "inner": 1}),),
+        "flow_chef": (Variant("rate 0.05, euler", {"rate": 0.05, "inner": 1, "transition": euler}),),
         "mpc_flow": (
             Variant("K = 1, lambda 0.3", {"strength": 0.3 * unit}),
             Variant("K = 1, lambda 1", {"strength": unit}),

@@ -184,13 +184,13 @@ def _tmpd(
     return partial(_own, problem, partial(tmpd, covariance=covariance, iterations=iterations), std=std)
 
 
-def _tds(problem: Problem, tempering: float) -> Callable[[], Tensor]:
+def _tds(problem: Problem, tempering: float, start: float) -> Callable[[], Tensor]:
     def solve() -> Tensor:
         noise = problem.noise().spawn(PARTICLES)
         times = torch.linspace(0, 1, problem.evaluations + 1, dtype=torch.float64)
         steps = tds(
             problem.flow, problem.y, problem.flow.source(noise), times,
-            particles=PARTICLES, tempering=tempering, noise=noise,
+            particles=PARTICLES, tempering=tempering, start=start, noise=noise,
         )  # fmt: skip
         last = run(steps)
         weights = last.info["log_w"].softmax(1).to(last.x).view(-1, 1, 1, 1)
@@ -226,7 +226,9 @@ OURS: dict[str, Contestant] = {
     "tmpd, diagonal": Contestant(
         partial(_tmpd, covariance="diagonal"), trials({"std": 1.0}, {"std": (1.0, 1.4, 2.0, 2.8, 4.0, 5.6)})
     ),
-    "tds": Contestant(_tds, trials({"tempering": 1.0}, {"tempering": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)})),
+    "tds": Contestant(
+        _tds, trials({"tempering": 1.0, "start": 0.1}, {"tempering": (0.1, 0.3, 1.0), "start": (0.1, 0.3)})
+    ),
     "mpc_flow": Contestant(_mpc_flow, trials({"strength": 2.0}, {"strength": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)})),
 }
 DEFAULT = "mpc_flow"  # a row for reference: what one gets without choosing a method

@@ -12,9 +12,10 @@ from .minority import minority
 from .on_path import on_path
 from .pruned import PrunedSource, pruned
 from .raag import raag
+from .rare import rare
 from .tiled import tiled
 
-ALL = (chunked, counted, diverse, minority, on_path, pruned, tiled)
+ALL = (chunked, counted, diverse, minority, on_path, pruned, rare, tiled)
 GUIDANCES = (cfg, raag, cfg_zero)
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "on_path",
     "pruned",
     "raag",
+    "rare",
     "tiled",
 ]

@@ -44,7 +44,7 @@ class Rare(Wrapped):
         each = t.to(x).expand(len(x))
         _, gradient = value_and_grad(lambda z: self.classifier(z, each).log_softmax(1)[:, self.label], x)
         c = at(self.path, torch.where(inside, t, 0.5), x)  # where nothing is added, any finite number will do
-        kappa = c.d_alpha / c.alpha * c.sigma**2 + c.d_sigma * c.sigma
+        kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
         inside = inside.to(x).reshape(-1, *(1,) * (x.ndim - 1))
         return v + self.scale * kappa * inside * gradient
 

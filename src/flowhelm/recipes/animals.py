@@ -28,10 +28,10 @@ def animals(data: Path, *, batch: int = 16, seed: int = 0) -> Recipe:
     """
     sets = whole(data)
     torch.manual_seed(seed)
-    net = from_photos(classes=len(CLASSES), widths=(48, 96, 256, 384))
+    net = from_photos(classes=len(CLASSES))
     return Recipe(
         flow=conditional(net, 64),
-        loss=partial(flow_matching, density=logit_normal(-0.3, 1.3), weight=preconditioned(net), drop=0.1),
+        loss=partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(net), drop=0.1),
         data=shuffled(*sets["train"], batch=batch, seed=seed, flip=True),
         apart=shuffled(*sets["test"], batch=batch, seed=seed),
         steps=200_000,

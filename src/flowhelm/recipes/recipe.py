@@ -41,26 +41,18 @@ def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:
     return lambda t: (t**2 * net.data_std**2 + (1 - t) ** 2) / net.data_std**2
 
 
-def from_photos(classes: int = 0, words: int = 0, numbers: int = 0, widths: tuple[int, ...] = ()) -> UNet:
+def from_photos(classes: int = 0, words: int = 0, numbers: int = 0) -> UNet:
     """The network of the bundled prior `photos` with conditions added, which have no effect at first.
 
     Textures and edges are those of photographs at any size, so a small set only has to teach what goes where.
 
     Args:
         classes, words, numbers: as for `UNet`.
-        widths: other channels than those of `photos` for the coarse levels, where what goes where is decided. What
-            has the shape it has there begins as it is there; a fresh level has no effect on the finer ones at first.
     """
     start = load("photos").net
     config: dict[str, Any] = dict(start.config) | {"classes": classes, "words": words, "numbers": numbers}  # type: ignore[arg-type]
-    net = UNet(widths or tuple(config["widths"]), **{k: v for k, v in config.items() if k != "widths"})
-    own, taken = net.state_dict(), start.state_dict()
-    for name, value in own.items():
-        if name in taken and taken[name].shape == value.shape:
-            own[name] = taken[name]
-        elif name.startswith("up."):
-            own[name] = torch.zeros_like(value)
-    net.load_state_dict(own)
+    net = UNet(tuple(config.pop("widths")), **config)
+    net.load_state_dict(net.state_dict() | start.state_dict())
     return net
 
 

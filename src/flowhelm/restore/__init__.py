@@ -17,12 +17,11 @@ from .stsl import stsl
 from .tds import tds
 from .tmpd import tmpd
 
-# By what they ask of the network: forward only, a gradient, a gradient for each of several inner steps, many particles.
 ALL = (
-    *(pnp_flow, flow_dps, flower, diffpir, rebridge, fig, daps, flair),
-    *(dps, ot_ode, tmpd, stsl),
-    *(flow_priors, sitcom),
-    *(afdps, tds),
-)
+    pnp_flow, flow_dps, flower, diffpir, rebridge, fig, daps, flair,  # the network forward only
+    dps, ot_ode, tmpd, stsl,  # its gradient, once or a few times per step
+    flow_priors, sitcom,  # its gradient for each of several inner steps
+    afdps, tds,  # weighted particles
+)  # fmt: skip
 
 __all__ = ["ALL", *(method.__name__ for method in ALL)]

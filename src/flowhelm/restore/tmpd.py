@@ -2,14 +2,16 @@
 
     clean <- E[clean | x_s];    C = Cov[clean | x_s] = (sigma^2 / alpha) J,    J = d clean / d x  (symmetric)
     pull  <- J^T B^T (B C B^T + std^2)^-1 (y - A decode(clean)),    B = A decode, linearised at clean
-    x     <- x + h (v + kappa pull),                                kappa = (1-t)/t on the linear path
+    clean <- clean + sigma^2/alpha pull,    source <- source - sigma pull
+    x     <- move(x, s, t) along these ends; Euler: x + h (v + kappa pull), kappa = (1-t)/t on the linear path
 
 The pull is grad log p(y | x_s) but for the dependence of C on x: exact for every normal prior and linear A.
 
 Needs   operator (and decoder) that can be differentiated twice
 Cost    1 evaluation per step and up to `iterations` + 1 backwards through the network ("diagonal": 2), none at t = 0,
         where the covariance is 0 / 0; the operator is cheap beside them
-Paper   1000 ancestral or Euler-Maruyama steps, here Euler steps of the flow. The paper solves with the whole matrix, row by
+Paper   1000 ancestral or Euler-Maruyama steps; here the source is drawn anew at each step by default, which suits photographs
+        and few steps better (`transition=euler` is the flow of the posterior). The paper solves with the whole matrix, row by
         row; here by conjugate gradients, of which a few suffice, and fewer than it takes only pull less. A network's J is
         nearly symmetric only: J^T is used for J throughout. "diagonal" is the paper's for pictures: the matrix
         is replaced by its row sums (not below std^2).
@@ -26,9 +28,10 @@ from torch import Tensor
 
 from ..flow import Flow
 from ..measure import Measurement, conjugate_gradient
-from ..path import Ends, at, velocity
+from ..path import Ends, at
 from ..rng import Noise
 from ..step import Step
+from ..transition import Transition, renoise
 
 
 @torch.no_grad()
@@ -40,12 +43,14 @@ def tmpd(
     *,
     covariance: Literal["full", "diagonal"] = "full",
     iterations: int = 4,
+    transition: Transition = renoise,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid.
     covariance: of the measurement given x_s: the matrix, or the sums of its rows on the diagonal.
-    iterations: of conjugate gradients, at most; "diagonal" has none. noise: not used.
+    iterations: of conjugate gradients, at most; "diagonal" has none.
+    transition: `renoise`, `euler` or another move of one evaluation; `noise` is for the random ones.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """
@@ -53,10 +58,8 @@ def tmpd(
     for i, (s, t) in enumerate(pairwise(times), 1):
         c = at(flow.path, s, x)
         ends, residual, pull = _pull(flow, y, x, s, covariance, iterations)
-        x = x.detach() + (t - s) * velocity(flow.path, ends, s)
-        if c.alpha > 0:
-            kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
-            x = x + ((t - s) * kappa) * pull
+        moved = ends if c.alpha == 0 else Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
+        x = transition(flow, x.detach(), s, t, noise, moved)
         yield Step(i, total, t, x, ends.clean, {"residual": residual})
 
 

@@ -8,10 +8,9 @@ from .mpc_flow import mpc_flow
 from .mpc_flow_dt import mpc_flow_dt
 from .oc_flow import oc_flow
 
-# Along one trajectory; over the whole trajectory, again and again.
 ALL = (
-    *(mpc_flow, mpc_flow_dt, flow_chef),
-    *(oc_flow, flow_grad, d_flow, flow_opt),
-)
+    mpc_flow, mpc_flow_dt, flow_chef,  # along one trajectory
+    oc_flow, flow_grad, d_flow, flow_opt,  # whole trajectories, again and again
+)  # fmt: skip
 
 __all__ = ["ALL", *(method.__name__ for method in ALL)]

@@ -80,7 +80,7 @@ def d_flow(
 
     def price(z: Tensor) -> Tensor:
         square = dot(z, z)
-        return weight * (square / 2 - ((z[0].numel() - 1) / 2.2 * square.log() if regulariser == "chi" else 0))
+        return weight * (square / 2 - ((z[0].numel() - 1) / 2 * square.log() if regulariser == "chi" else 0))
 
     def cost(z: Tensor) -> Tensor:
         return price(z) - differentiable(reward(flow.decode(_end(flow, z, times, transition))), z)

@@ -16,8 +16,8 @@ The iteration converges where z - rate f(z) contracts: for inversion of N(m, S) 
 estimates it for any flow. Where the flow turns a direction round (strong guidance), no rate does.
 
 Needs   a differentiable reward
-Cost    I iterations of N steps: I N evaluations, forward only, and I - 1 gradients of the reward;
-        `inversion_start` N + 1, `bound` N per row
+Cost    I iterations of N steps: I N evaluations, forward only, and I gradients of the reward;
+        `inversion_start` N + 1, `bound` (1 + rounds) N per row
 Paper   15 steps of which the first 2 or 3 are skipped, 9 ends (31 to invert), rate 0.0025 (FLUX) or 0.01 (SD3), squared
         distance; (N + 1) + I N evaluations in all. The rate of a measurement is in units of std^2: of A^T (A f - y). The
         smooth features, which a flow of pictures stretches most, bound the rate; fine ones then take many iterations: good

@@ -73,7 +73,7 @@ def oc_flow(
     first, end = flow.velocity(x, times[0]), x
 
     def energy(u: Tensor) -> Tensor:
-        return sum((b - a) * dot(u[:, k], u[:, k]) for k, (a, b) in enumerate(pairwise(times)))  # type: ignore[return-value]
+        return sum((b - a) * dot(u[:, k], u[:, k]) for k, (a, b) in enumerate(pairwise(times)))
 
     def cost(u: Tensor) -> Tensor:
         nonlocal end

@@ -7,6 +7,7 @@ from .fit import Loss, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
 from .interpolant import denoiser_loss, interpolate, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
+from .rarity import quantiles, rarity, rarity_loss
 from .source import NormAligned, norm_ratio
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "norm_ratio",
     "normal",
     "optimal_transport",
+    "quantiles",
+    "rarity",
+    "rarity_loss",
     "scheduled",
     "seeded",
     "semantic",
