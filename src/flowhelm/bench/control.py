@@ -120,14 +120,14 @@ class Memory(TorchDispatchMode):
 
 
 def evaluate(
-    problem: str, flow: Flow, y: Measurement, x: Tensor, names: Iterable[str], of: dict[str, Entry], **known: Any
-) -> Iterator[Row]:
+    problem: str, flow: Flow, y: Measurement, x: Tensor, names: Iterable[str], of: dict[str, Entry],
+    *, clean: Tensor | None = None, optimum: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Row]:  # fmt: skip
     """Rows of the named entries, at strength `STRENGTH`, each as it is done.
 
     Args:
-        known: `clean`, the pictures, for PSNR; `optimum`, times -> J of the best controls.
+        clean: the pictures, for PSNR. optimum: times -> J of the best controls, 0-dim.
     """
-    clean, optimum = known.get("clean"), known.get("optimum")
     reference = float("nan"), float("nan")
     for name in names:
         entry = of[name]

@@ -144,7 +144,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def _append_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     parquet = _pyarrow()
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
 
     if path.is_file():
         raise ValueError(f"rows: expected a folder of Parquet files, got the file '{path}'; choose another --out")
@@ -159,7 +159,7 @@ def _append_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _pyarrow() -> ModuleType:
     try:
-        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        import pyarrow.parquet as parquet
     except ImportError as error:
         raise ValueError(
             "rows: Parquet needs pyarrow, which is not installed; pip install 'flowhelm[bench]', or write .csv"
