@@ -1,7 +1,5 @@
 """TMPD against matrices, and against the exact posterior of normal priors."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -9,12 +7,10 @@ from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP, linear, trig
-from flowhelm.restore import tmpd as method
+from flowhelm.restore import tmpd
 from flowhelm.rng import Noise
 from flowhelm.step import run
-from flowhelm.transition import euler
-
-tmpd = partial(method, transition=euler)  # the flow of the posterior
+from flowhelm.transition import renoise
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, H = TIMES[0], TIMES[1] - TIMES[0]
@@ -131,7 +127,7 @@ def test_the_first_step_from_the_source_is_the_prior_s(mixture, observed, x):
 def test_a_random_move_is_that_of_the_posterior_for_every_normal_prior():
     prior, matrix, y = wide(linear)
     x, times = torch.randn(2, D).double(), torch.tensor([0.4, 0.6], dtype=torch.float64)
-    step = first(method(prior, y, x, times, iterations=M, noise=Noise(3, 2)))
+    step = first(tmpd(prior, y, x, times, iterations=M, transition=renoise, noise=Noise(3, 2)))
     noise = Noise(3, 2)(x)
     for i in range(2):
         posterior = prior.posterior(matrix, y.y[i], 0.09 * torch.eye(M).double())

@@ -120,13 +120,20 @@ class Memory(TorchDispatchMode):
 
 
 def evaluate(
-    problem: str, flow: Flow, y: Measurement, x: Tensor, names: Iterable[str], of: dict[str, Entry],
-    *, clean: Tensor | None = None, optimum: Callable[[Tensor], Tensor] | None = None,
-) -> Iterator[Row]:  # fmt: skip
+    problem: str,
+    flow: Flow,
+    y: Measurement,
+    x: Tensor,
+    names: Iterable[str],
+    of: dict[str, Entry],
+    *,
+    clean: Tensor | None = None,
+    optimum: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Row]:
     """Rows of the named entries, at strength `STRENGTH`, each as it is done.
 
     Args:
-        clean: the pictures, for PSNR. optimum: times -> J of the best controls, 0-dim.
+        clean: the pictures, for PSNR and `peak`; optimum: times -> mean J of the best controls, 0-dim.
     """
     reference = float("nan"), float("nan")
     for name in names:

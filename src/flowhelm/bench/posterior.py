@@ -109,9 +109,8 @@ def settings(problem: Problem) -> dict[str, tuple[Variant, ...]]:
             Variant("default"),
         ),
         "tmpd": (
-            Variant("full", {"transition": euler}),
-            Variant("diagonal", {"covariance": "diagonal", "transition": euler}),
-            Variant("default"),
+            Variant("full"),
+            Variant("diagonal", {"covariance": "diagonal"}),
         ),
         "afdps": (
             Variant("64 particles", swarm),

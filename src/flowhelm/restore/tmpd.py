@@ -10,11 +10,10 @@ The pull is grad log p(y | x_s) but for the dependence of C on x: exact for ever
 Needs   operator (and decoder) that can be differentiated twice
 Cost    1 evaluation per step and up to `iterations` + 1 backwards through the network ("diagonal": 2), none at t = 0,
         where the covariance is 0 / 0; the operator is cheap beside them
-Paper   1000 ancestral or Euler-Maruyama steps; here the source is drawn anew at each step by default, which suits photographs
-        and few steps better (`transition=euler` is the flow of the posterior). The paper solves with the whole matrix, row by
-        row; here by conjugate gradients, of which a few suffice, and fewer than it takes only pull less. A network's J is
-        nearly symmetric only: J^T is used for J throughout. "diagonal" is the paper's for pictures: the matrix
-        is replaced by its row sums (not below std^2).
+Paper   1000 ancestral or Euler-Maruyama steps, here Euler steps of the posterior's flow; with few steps `renoise` overshoots
+        near the source. The paper solves with the whole matrix, row by row; here by conjugate gradients, of which a few
+        suffice, and fewer than it takes only pull less. A network's J is nearly symmetric only: J^T is used for J
+        throughout. "diagonal" is the paper's for pictures: the matrix is replaced by its row sums (not below std^2).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ..measure import Measurement, conjugate_gradient
 from ..path import Ends, at
 from ..rng import Noise
 from ..step import Step
-from ..transition import Transition, renoise
+from ..transition import Transition, euler
 
 
 @torch.no_grad()
@@ -43,14 +42,14 @@ def tmpd(
     *,
     covariance: Literal["full", "diagonal"] = "full",
     iterations: int = 4,
-    transition: Transition = renoise,
+    transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid.
     covariance: of the measurement given x_s: the matrix, or the sums of its rows on the diagonal.
     iterations: of conjugate gradients, at most; "diagonal" has none.
-    transition: `renoise`, `euler` or another move of one evaluation; `noise` is for the random ones.
+    transition: `euler`, `ancestral`, `renoise` or another move of one evaluation; `noise` is for the random ones.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """
