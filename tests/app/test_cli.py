@@ -170,7 +170,7 @@ def test_cards(kind, capsys):
         assert main([kind, function.__name__]) == 0
         whole = capsys.readouterr().out
         for name in options(function):
-            assert f"-{name} " in whole
+            assert f"-{name.replace('_', '-')} " in whole
     if kind == "methods":
         assert listed.count("needs ") == listed.count("cost ") == len(functions)
     assert main([kind, functions[0].__name__ + "x"]) == 2
