@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from laws import Draws, errors, first
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
@@ -21,24 +22,6 @@ T, S = TIMES[:2]
 H = S - T
 
 
-def first(steps):
-    return next(iter(steps))
-
-
-class Draws(Noise):
-    """One stream for all rows: quick."""
-
-    def __init__(self, seed, rows):
-        super().__init__(seed, [0] * rows)
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, like):
-        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
-
-    def uniform(self):
-        return torch.rand(len(self), generator=self.generator, dtype=torch.float64)
-
-
 def measured(rows, std=0.2, kind=Linear):
     forward = lambda x: x @ A.T  # noqa: E731
     operator = Linear(forward, (2,), tolerance=1e-14) if kind is Linear else Function(forward)
@@ -47,15 +30,6 @@ def measured(rows, std=0.2, kind=Linear):
 
 def moments_of(flow):
     return (flow.mean, flow.covariance) if isinstance(flow, GaussianFlow) else flow.moments()
-
-
-def errors(x, log_w, mean, covariance):
-    """z-scores of the weighted mean and second moment about the true mean; one independent estimate per row."""
-    b, k = log_w.shape
-    w, e = log_w.softmax(1), x.view(b, k, -1) - mean
-    seconds = torch.einsum("bk,bki,bkj->bij", w, e, e) - covariance
-    estimates = torch.cat([torch.einsum("bk,bki->bi", w, e), seconds.flatten(1)[:, [0, 1, 3]]], 1)
-    return estimates.mean(0) / (estimates.std(0) / b**0.5)
 
 
 def chain(flow, times, level=2.0):

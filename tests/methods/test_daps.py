@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from laws import Basis, law
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.measure import Function, Measurement
@@ -15,37 +16,6 @@ from flowhelm.step import run
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 EYE = torch.eye(2, dtype=torch.float64)
-
-
-class Basis:
-    """In row 0 all noise is 0; in row j the j-th number ever drawn is 1. A method that is affine in its noise shows its law."""
-
-    drawn = 0
-
-    def __call__(self, like):
-        noise = torch.zeros_like(like)
-        numbers = like[0].numel()
-        assert 1 + self.drawn + numbers <= len(like)
-        for j in range(numbers):
-            noise[1 + self.drawn + j].view(-1)[j] = 1
-        self.drawn += numbers
-        return noise
-
-
-def law(states):
-    """Mean and covariance of a state that is affine in standard normal noise."""
-    columns = states[1:] - states[0]
-    return states[0], columns.T @ columns
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 
 
 @pytest.mark.parametrize("path", [linear, trig])

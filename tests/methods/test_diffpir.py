@@ -8,7 +8,6 @@ import torch
 
 from flowhelm import inner
 from flowhelm.flow import MixtureFlow
-from flowhelm.measure import Measurement
 from flowhelm.path import linear, trig
 from flowhelm.restore.diffpir import diffpir
 from flowhelm.rng import Noise
@@ -16,16 +15,6 @@ from flowhelm.steer import mpc_flow
 
 EYE = torch.eye(2, dtype=torch.float64)
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 
 
 @pytest.mark.parametrize("path", [linear, trig])

@@ -17,16 +17,6 @@ S, T = TIMES[:2]
 EYE = torch.eye(2, dtype=torch.float64)
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
-
-
 def two(x):
     """Two numbers of each row, the second much weaker, so that the root of their number shows."""
     return x @ torch.tensor([[0.6, 0.3], [0.1, -0.2]], dtype=torch.float64).T

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from laws import first
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
@@ -21,11 +22,6 @@ STD = 0.2
 
 
 @pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
 def plan():
     return torch.randn(3, 1, 2, dtype=torch.float64)
 
@@ -35,10 +31,6 @@ def y(plan):
     """Two rows that mu contradicts, one that it fits."""
     y = plan[:, 0] @ MATRIX.T + torch.tensor([[1.0], [0.0], [0.4]]) * torch.tensor([[1.0, -0.6, 0.5]]).double()
     return Measurement(y, Linear(lambda x: x @ MATRIX.T, (2,), tolerance=1e-14), STD)
-
-
-def first(steps):
-    return next(iter(steps))
 
 
 def steps(flow, y, x, times=TIMES, **options):

@@ -7,7 +7,6 @@ import torch
 
 from flowhelm.flow import MixtureFlow
 from flowhelm.grad import value_and_grad
-from flowhelm.measure import Measurement
 from flowhelm.path import linear, trig
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -18,16 +17,6 @@ from flowhelm.transition import euler
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 S, T = TIMES[:2]
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 
 
 def reward(image):

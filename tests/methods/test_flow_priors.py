@@ -8,7 +8,6 @@ import torch
 from flowhelm.grad import value_and_grad
 from flowhelm.grids import uniform
 from flowhelm.guide import counted
-from flowhelm.measure import Measurement
 from flowhelm.restore.flow_priors import _cost, _misfit, flow_priors
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -20,18 +19,8 @@ EYE = torch.eye(2, dtype=torch.float64)
 
 
 @pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
 def source():
     return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 
 
 def rows(matrix, x):

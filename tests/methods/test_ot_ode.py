@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from laws import first
 
 from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
@@ -23,11 +24,6 @@ MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9]], dtype=torch.float64)
 Y = torch.tensor([[0.8, -0.1], [0.2, 0.5], [1.0, 1.0]], dtype=torch.float64)
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
 def measured(matrix, y, std=0.2, kind=Linear):
     forward = lambda x: x @ matrix.T  # noqa: E731
     return Measurement(y, Linear(forward, (2,), tolerance=1e-14) if kind is Linear else Function(forward), std)
@@ -35,10 +31,6 @@ def measured(matrix, y, std=0.2, kind=Linear):
 
 def rows(matrix, x):
     return (matrix @ x[..., None])[..., 0]
-
-
-def first(steps):
-    return next(iter(steps))
 
 
 @pytest.mark.parametrize("gamma", ["one", "sqrt"])

@@ -23,16 +23,6 @@ EYE = torch.eye(2, dtype=torch.float64)
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
-
-
 @pytest.mark.parametrize("path", [linear, trig])
 @pytest.mark.parametrize("kappa", [0.0, 5.0])
 @pytest.mark.parametrize(("solve", "atol"), [(inner.auto, 1e-9), (solved, 1e-6)])

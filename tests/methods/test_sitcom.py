@@ -13,16 +13,6 @@ TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 S, T = TIMES[:2]
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
-
-
 def moved(flow, observed, x, steps, rate, anchor):
     """Adam on 1/2 |A D(z) - y|^2 + anchor/2 |z - x|^2, written out."""
     z, first, second = x, 0.0, 0.0

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from laws import first
 
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
@@ -20,17 +21,8 @@ STD = 0.2
 
 
 @pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
 def y():
     return Measurement(torch.randn(3, 3).double(), Linear(lambda x: x @ MATRIX.T, (2,)), STD)
-
-
-def first(steps):
-    return next(iter(steps))
 
 
 def trace(flow, x, t):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from laws import first
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
@@ -17,17 +18,8 @@ T, H = TIMES[0], TIMES[1] - TIMES[0]
 D, M = 5, 3
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
 def rows(matrix, x):
     return (matrix @ x[..., None])[..., 0]
-
-
-def first(steps):
-    return next(iter(steps))
 
 
 def wide(path):

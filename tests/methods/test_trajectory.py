@@ -25,16 +25,6 @@ UNEVEN = torch.tensor([0.1, 0.2, 0.45, 0.7, 1.0], dtype=torch.float64)
 SOLVE = partial(lbfgs, iterations=60, tolerance=1e-12)
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
-def y(observed):
-    return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
-
-
 def rows(matrix, x):
     """matrix x for rows x; one matrix, or one per row."""
     return (matrix @ x[..., None])[..., 0]
