@@ -1,0 +1,126 @@
+"""Tiny random pipelines of every family, made offline: real classes of diffusers and transformers, small sizes, tokenizers of 45
+characters. For parity (`python -m flowhelm.bench.parity`) and tests; their pictures mean nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789,.!?' "
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _clip_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    words = ["<|startoftext|>", "!", "<|endoftext|>", *(c + end for c in ALPHABET for end in ("", "</w>"))]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(dict.fromkeys(words))}, merges=[], model_max_length=77)
+
+
+def _clip(kind: str) -> Any:
+    import transformers
+
+    config = transformers.CLIPTextConfig(
+        bos_token_id=0, eos_token_id=2, pad_token_id=1, vocab_size=200, hidden_size=32, intermediate_size=37,
+        num_attention_heads=4, num_hidden_layers=3, projection_dim=32, hidden_act="gelu",
+    )  # fmt: skip
+    return getattr(transformers, kind)(config)
+
+
+def _t5_tokenizer() -> Any:
+    from transformers import T5TokenizerFast
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    return T5TokenizerFast(vocab=special + [(c, -3.0) for c in ALPHABET.strip()], extra_ids=0, model_max_length=512)
+
+
+def _t5() -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=100, feed_forward_proj="gated-gelu")
+    )
+
+
+def _kl(channels: int, shift: float | None = 0.0609, scale: float = 1.5035) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        sample_size=32, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, latent_channels=channels,
+        norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=shift, scaling_factor=scale,
+    )  # fmt: skip
+
+
+def flux() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    net = FluxTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8], guidance_embeds=True,
+    )  # fmt: skip
+    return FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net,
+        text_encoder=_clip("CLIPTextModel"), tokenizer=_clip_tokenizer(), text_encoder_2=_t5(), tokenizer_2=_t5_tokenizer(),
+    )  # fmt: skip
+
+
+def _flux2_parts() -> Any:
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+    net = Flux2Transformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8), layers_per_block=1, latent_channels=4,
+        norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
+    )  # fmt: skip
+    with torch.no_grad():  # as after training, so that the latents' units matter
+        vae.bn.running_mean.normal_()
+        vae.bn.running_var.uniform_(0.5, 2)
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "vae": vae, "transformer": net,
+        "text_encoder": None, "tokenizer": None,
+    }  # fmt: skip
+
+
+def flux2() -> Any:
+    from diffusers import Flux2Pipeline
+
+    return Flux2Pipeline(**_flux2_parts())
+
+
+def sd3() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    net = SD3Transformer2DModel(
+        sample_size=32, patch_size=1, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64,
+    )  # fmt: skip
+    encoders = {f"text_encoder{i}": _clip("CLIPTextModelWithProjection") for i in ("", "_2")}
+    readers = {f"tokenizer{i}": _clip_tokenizer() for i in ("", "_2")}
+    return StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_kl(4), transformer=net, text_encoder_3=_t5(),
+        tokenizer_3=_t5_tokenizer(), **encoders, **readers,
+    )  # fmt: skip
+
+
+def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
+    """Of prompts, for pipelines made without a text encoder."""
+    return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
+
+
+SIZE = (32, 32)
+CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "flux": (flux, {"size": SIZE, "prompt": "a cat", "scale": 3.5}),
+    "flux2": (flux2, {"size": SIZE, "prompt": embeddings(48)}),
+    "sd3": (sd3, {"size": SIZE, "prompt": "a cat", "negative": "dog", "scale": 5.0}),
+}
+"""name: (how to build it, arguments of `parity.compare`)."""

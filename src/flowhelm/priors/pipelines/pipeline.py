@@ -1,0 +1,327 @@
+"""A loaded diffusers pipeline as a flow: what all families share. A family says how its network is asked, and little else.
+
+    flow = flowhelm.load("black-forest-labs/FLUX.2-dev").sized(512, 512).bind(["a portrait, sharp, natural light"])
+    final = run(steer.mpc_flow(flow, y, flow.source(noise), flow.times(28)))
+
+Only public pieces of a pipeline are used: its components, `encode_prompt`, the scheduler's `set_timesteps`. Every family has
+noise at sigma = 1 and clean latents at sigma = 0 on the linear path; here t = 1 - sigma, and what its network wants to be told
+(1000 sigma, 1 - sigma, a rounded label), the sign of its answer, its packing and its latents' units stay inside its file.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from ...codec import Codec
+from ...flow import Flow, Guidance
+from ...guide import cfg
+from ...path import Path, linear
+from ..codecs import autoencoder
+
+Told = Mapping[str, Tensor]
+"""What a network is told about each row, each `(rows, ...)`, under the names of the pipeline's own arguments."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline(Flow, abc.ABC):
+    """A diffusers pipeline as a prior; made by `load` and `wrap`.
+
+    Attributes:
+        pipe: the pipeline. Its weights are frozen by `load` and `wrap`; it is not changed otherwise.
+        size: of the pictures, (height, width) in pixels; see `sized`.
+        told, null: what the network is told of each row, and what guidance compares with; see `bind`.
+        guidance: how the two velocities are joined; None if the network is asked once.
+        grid: "pipeline" for the noise levels that the pipeline itself would visit, whatever its scheduler does to them (SD3's is
+            shifted twice), "exact" for evenly spaced levels shifted once, down to 0.
+
+    The state `(b, c, h, w)` is the latent in the units of the network, float32; the network and the decoder run in their own
+    dtype and on their own device. A batch of a multiple of the bound rows repeats each of them: particles.
+    """
+
+    pipe: Any
+    size: tuple[int, int]
+    told: Told = field(default_factory=dict)
+    null: Told | None = None
+    guidance: Guidance | None = None
+    grid: Literal["pipeline", "exact"] = "pipeline"
+
+    classes: ClassVar[tuple[str, ...]] = ()
+    """Pipeline classes of this family, by name."""
+    scale: ClassVar[float] = 4.0
+    """Of guidance, where `bind` is given none; the pipeline's own default."""
+    needs: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
+    """Names that embeddings must have when `bind` is given them instead of texts."""
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        step = self.multiple
+        if height < step or width < step or height % step or width % step:
+            near = " x ".join(str(max(step, round(side / step) * step)) for side in self.size)
+            raise ValueError(
+                f"{self.name}: expected a height and a width that {step} divides, got {height} x {width}; {near} would do"
+            )
+
+    # --- what a family says -------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        """d x_t / dt: state `(b, *shape)` in the network's dtype, sigma = 1 - t `(b,)` float32 -> velocity towards clean."""
+
+    @abc.abstractmethod
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        """Embeddings of texts, one row each, under the names of `needs`; without gradient."""
+
+    def _texts(
+        self, prompts: list[str], negatives: list[str] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Embeddings of the texts and of those that guidance compares with; where a family treats the latter differently."""
+        return self._text(prompts), None if negatives is None else self._text(negatives)
+
+    def _rule(self, scale: float) -> Guidance | None:
+        """The family's own guidance; None if `scale` asks for none."""
+        return partial(cfg, scale=scale) if scale > 1 else None
+
+    def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+        """What else the network is told, such as an embedded guidance scale; each `(rows, ...)`."""
+        return told
+
+    @property
+    def net(self) -> Any:
+        """The network: the transformer or U-Net."""
+        return self.pipe.transformer
+
+    @property
+    def multiple(self) -> int:
+        """What divides the height and the width of every picture."""
+        return self.pipe.vae_scale_factor
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        factor = self.pipe.vae_scale_factor
+        return (self.net.config.in_channels, self.size[0] // factor, self.size[1] // factor)
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Between latents in the units of the network and pictures."""
+        return autoencoder(self.pipe.vae)
+
+    def _levels(self, scheduler: Any, steps: int) -> None:
+        """Sets the scheduler's noise levels as the pipeline does."""
+        scheduler.set_timesteps(steps)
+
+    def native(self, x: Tensor) -> Tensor:
+        """The state in the layout in which the pipeline takes `latents`; for comparing the two."""
+        return x
+
+    def returned(self, latents: Tensor) -> Tensor:
+        """What the pipeline returns as latents, as a state; for comparing the two."""
+        return latents
+
+    def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
+        """Of the pipeline's own call: what says the same as `bind` with these; for comparing the two."""
+        told: dict[str, Any] = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
+        if isinstance(negative, str):
+            told["negative_prompt"] = negative
+        elif negative is not None:
+            told |= {f"negative_{name}": each for name, each in negative.items()}
+        return told | {"guidance_scale": scale}
+
+    # --- what all do ---------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return type(self.pipe).__name__
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        return linear
+
+    @property
+    def pixels(self) -> bool:  # type: ignore[override]
+        return False
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        told = self._for(self.told, len(x))
+        device, dtype = self.net.device, self.net.dtype
+        sigma = (1 - t).to(device, torch.float32).expand(len(x))
+        state = x.to(device, dtype)
+        if self.guidance is None:
+            return self._ask(state, sigma, told).to(x)
+        null = self._for(self.null or {}, len(x))
+        if all(told[name].shape == null[name].shape for name in told):
+            both = {name: torch.cat([told[name], null[name]]) for name in told}
+            answer = self._ask(torch.cat([state, state]), torch.cat([sigma, sigma]), both).to(x)
+            given, without = answer.chunk(2)
+        else:  # texts of different lengths
+            given, without = (self._ask(state, sigma, each).to(x) for each in (told, null))
+        return self.guidance(given, without, t)
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self.codec.encode(image)
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return self.codec.decode(clean)
+
+    def times(self, steps: int) -> Tensor:
+        even = super().times(steps)  # says what is wrong with the number
+        scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
+        if self.grid == "exact":
+            return self._exact(scheduler, even)
+        self._levels(scheduler, steps)
+        return 1 - scheduler.sigmas.double().cpu()
+
+    def _exact(self, scheduler: Any, even: Tensor) -> Tensor:
+        """Evenly spaced levels with the shift of the scheduler applied once."""
+        config = scheduler.config
+        if config.get("use_dynamic_shifting"):
+            factor = torch.tensor(self._mu(len(even) - 1), dtype=torch.float64).exp()
+        else:
+            factor = torch.tensor(config.get("shift") or config.get("flow_shift") or 1.0, dtype=torch.float64)
+        sigma = 1 - even
+        return 1 - factor * sigma / (1 + (factor - 1) * sigma)
+
+    def _mu(self, steps: int) -> float:
+        """Log of the shift for this size, linear in the number of tokens (2 x 2 latents)."""
+        c = self.pipe.scheduler.config
+        few, many = c.get("base_image_seq_len", 256), c.get("max_image_seq_len", 4096)
+        low, high = c.get("base_shift", 0.5), c.get("max_shift", 1.15)
+        return low + (high - low) * (self._tokens - few) / (many - few)
+
+    @property
+    def _tokens(self) -> int:
+        return self.shape[-2] * self.shape[-1] // 4
+
+    def bind(
+        self,
+        prompts: Sequence[str] | Told,
+        *,
+        negative: str | Sequence[str] | Told | None = None,
+        scale: float | None = None,
+        guidance: Guidance | None = None,
+    ) -> Self:
+        """The same prior, told what each row shows.
+
+        Args:
+            prompts: one text per row; or their embeddings, under the names that the pipeline's own call gives them
+                (`prompt_embeds`, `pooled_prompt_embeds`, ...), each `(rows, ...)`.
+            negative: what guidance compares with: a text for all rows, one each, or embeddings. None is the empty text.
+            scale: of guidance; None for the family's default. Families with an embedded scale (FLUX.1, FLUX.2) are told it.
+            guidance: instead of the family's own rule, for instance `partial(guide.raag, scale=10.0)`.
+
+        The text encoders run once, here, without gradient. Cost of a velocity with guidance: two rows per row.
+
+        Raises:
+            ValueError: no rows, unequal rows, or embeddings that lack a name.
+        """
+        value = self.scale if scale is None else scale
+        rule = guidance if guidance is not None else self._rule(value)
+        if isinstance(prompts, Mapping):
+            told = self._checked(prompts)
+            null = None
+            if rule is not None:
+                if not isinstance(negative, Mapping):
+                    raise ValueError(
+                        f"{self.name}: expected embeddings as `negative`, too, since guidance compares with them; "
+                        "or pass scale=1"
+                    )
+                null = self._checked(negative)
+        else:
+            texts = [prompts] if isinstance(prompts, str) else list(prompts)
+            if not texts:
+                raise ValueError(f"{self.name}: expected at least one prompt, got none; pass [''] for no words")
+            if isinstance(negative, Mapping):
+                raise ValueError(f"{self.name}: expected texts as `negative`, since the prompts are texts")
+            others = [negative or ""] * len(texts) if negative is None or isinstance(negative, str) else list(negative)
+            if len(others) != len(texts):
+                raise ValueError(f"{self.name}: expected {len(texts)} negative prompts, got {len(others)}")
+            self._can_read()
+            with torch.no_grad():  # encode_prompt outside a pipeline's call would build a graph
+                told, null = self._texts(texts, others if rule is not None else None)
+        told = self._extra(told, value)
+        null = None if null is None else self._extra(null, value)
+        frozen = {name: tensor.detach() for name, tensor in told.items()}
+        return replace(
+            self,
+            told=frozen,
+            null=None if null is None else {name: tensor.detach() for name, tensor in null.items()},
+            guidance=rule,
+        )
+
+    def sized(self, height: int, width: int) -> Self:
+        """The same prior for pictures of another size in pixels; ValueError if the family cannot take it."""
+        return replace(self, size=(height, width))
+
+    def rows(self, index: Tensor, total: int) -> Self:
+        if not self.told:
+            return self
+        told, null = self._for(self.told, total), None if self.null is None else self._for(self.null, total)
+        picked = [
+            None if each is None else {name: tensor[index.to(tensor.device)] for name, tensor in each.items()}
+            for each in (told, null)
+        ]
+        return replace(self, told=picked[0], null=picked[1])
+
+    def _for(self, told: Told, rows: int) -> dict[str, Tensor]:
+        """What each of so many rows is told, on the network's device."""
+        if not told:
+            raise ValueError(
+                f"{self.name}: nothing is said of the picture yet; call flow.bind(['a prompt']) first ([''] will do)"
+            )
+        bound = len(next(iter(told.values())))
+        if rows % bound:
+            raise ValueError(
+                f"{self.name}: expected a multiple of the {bound} bound rows, got a batch of {rows}; bind one prompt per row"
+            )
+        device = self.net.device
+        return {
+            name: each.to(device) if bound == rows else each.to(device).repeat_interleave(rows // bound, dim=0)
+            for name, each in told.items()
+        }
+
+    def _checked(self, embeddings: Told) -> dict[str, Tensor]:
+        lacking = [name for name in self.needs if name not in embeddings]
+        if lacking:
+            raise ValueError(
+                f"{self.name}: expected embeddings {', '.join(self.needs)}, got none for {', '.join(lacking)}"
+            )
+        if len({len(each) for each in embeddings.values()}) != 1:
+            rows = {name: len(each) for name, each in embeddings.items()}
+            raise ValueError(f"{self.name}: expected as many rows of every embedding, got {rows}")
+        return dict(embeddings)
+
+    def _can_read(self) -> None:
+        lacking = [name for name in ("tokenizer", "text_encoder") if getattr(self.pipe, name, None) is None]
+        if lacking:
+            raise ValueError(
+                f"{self.name}: expected a {' and a '.join(lacking)} to read prompts with, got none; load the pipeline with them, "
+                f"or bind embeddings ({', '.join(self.needs)})"
+            )
+
+
+def packed(x: Tensor) -> Tensor:
+    """Latent `(b, c, h, w)` -> tokens of 2 x 2 latents, `(b, h w / 4, 4 c)`."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `packed`; height and width are those of the latent."""
+    b, _, c = tokens.shape
+    return (
+        tokens.view(b, height // 2, width // 2, c // 4, 2, 2)
+        .permute(0, 3, 1, 4, 2, 5)
+        .reshape(b, c // 4, height, width)
+    )
+
+
+def even_levels(steps: int) -> list[float]:
+    """sigma = 1 ... 1/steps, evenly: what FLUX, FLUX.2, Qwen-Image and Lumina-2 give their scheduler."""
+    return [1 - i / steps for i in range(steps)]
