@@ -28,12 +28,13 @@ def algorithm2(t: Tensor, h: Tensor) -> Tensor:
     return torch.ones_like(h)
 
 
-def flux2(t: Tensor, h: Tensor) -> Tensor:
-    """The released FLUX.2 code: t |delta|^2 on the displacement delta = h u, so w = t h^2 (its rho is 1 / lambda).
+def flux2(t: Tensor, h: Tensor, *, rho: float = 1.0) -> Tensor:
+    """The released FLUX.2 code: rho t |delta|^2 on the displacement delta = h u, so w = rho t h^2; its strength is 1.
 
-    It is 0 at t = 0, where nothing would bound the control; t is taken as at least 0.001.
+    It is 0 at t = 0, where nothing bounds the control but the iterations of its solver; a closed solution takes it as at least
+    0.001 h^2 (`solved`).
     """
-    return t.clamp(min=1e-3) * h**2
+    return rho * t * h**2
 
 
 def flower(t: Tensor, h: Tensor) -> Tensor:
@@ -54,6 +55,11 @@ def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
     """argmin_z -weight reward(z) + |z - clean|^2 / 2 for a linear measurement."""
     assert isinstance(reward, Measurement)  # `solvable` was asked
     return reward.prox(clean, float(weight))
+
+
+def solved(reward: Reward, clean: Tensor, weight: float, price: Tensor, h: Tensor) -> Tensor:
+    """The control `(b, *shape)` of one step to the end, argmin_u price |u|^2 - weight reward(clean + h u), by a prox."""
+    return (prox(reward, clean, weight / (2 * (price / h**2).clamp(min=1e-3))) - clean) / h
 
 
 def differentiable(value: Tensor, control: Tensor) -> Tensor:

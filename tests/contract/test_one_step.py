@@ -87,9 +87,35 @@ def test_every_energy_is_minimised_by_its_prox(mixture, y, x, energy):
     torch.testing.assert_close(other.x, step.x, atol=1e-7, rtol=0)
 
 
-def test_flux2_is_bounded_at_the_source(mixture, y, x):
-    assert flux2(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)) == 1e-3
+def test_flux2_costs_nothing_at_the_source_where_its_closed_solution_is_bounded(mixture, y, x):
+    assert flux2(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)) == 0
     assert run(steer.mpc_flow(mixture, y, x, mixture.times(4), energy=flux2)).x.isfinite().all()
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_the_unit_of_the_control_is_that_of_the_solver(mixture, y, x, horizon):
+    """One step of gradient descent in the variable h u moves u by rate gradient / h^2; the minimiser is the same."""
+    gradients = {}
+
+    def descent(cost, start, closed, name):
+        with torch.enable_grad():
+            u = start.clone().requires_grad_()
+            (gradients[name],) = torch.autograd.grad(cost(u).sum(), u)
+        return start - 0.01 * gradients[name]
+
+    def planned(unit):
+        solver = partial(descent, name=unit)
+        return first(steer.mpc_flow(mixture, y, x, TIMES, strength=3.0, horizon=horizon, unit=unit, inner=solver))
+
+    h = (1 - T) / horizon
+    moved = planned("displacement").x - planned("velocity").x
+    plain = gradients["velocity"][:, 0]
+    torch.testing.assert_close(gradients["displacement"][:, 0], plain / h, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(moved, -0.01 * (TIMES[1] - TIMES[0]) * plain * (1 / h**2 - 1), atol=1e-9, rtol=1e-9)
+    same = [
+        first(steer.mpc_flow(mixture, y, x, TIMES, strength=3.0, unit=unit)).x for unit in ("velocity", "displacement")
+    ]
+    torch.testing.assert_close(*same, atol=1e-12, rtol=0)
 
 
 def test_with_flower_s_energy_and_fresh_noise_it_is_flower(mixture, observed, y, x):

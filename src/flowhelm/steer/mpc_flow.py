@@ -25,11 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, prox, scale, solvable
+from ..control import Energy, check, differentiable, integral, scale, solvable, solved
 from ..flow import Flow
 from ..grids import uniform
 from ..inner import Closed, Cost, Inner, auto
@@ -51,6 +52,7 @@ def mpc_flow(
     horizon: int | None = 1,
     inner: Inner = auto,
     energy: Energy = integral,
+    unit: Literal["velocity", "displacement"] = "velocity",
     renoise: float = 0.0,
     plan: Tensor | None = None,
     noise: Noise | None = None,
@@ -61,6 +63,8 @@ def mpc_flow(
     horizon: K, planned steps, evenly spaced from t to 1; None: the rest of `times` itself (optimal control, re-planned).
     inner: how a plan is found, see `flowhelm.inner`; it starts from the last plan, shifted.
     energy: `integral`, `algorithm2`, `flux2` or `flower`.
+    unit: of the inner solver's variable, and so of its rate: "velocity" for u itself, "displacement" for h u, by which a control
+        moves the planned end: the variable of the released FLUX.2 code.
     renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
     plan: the last plan of an interrupted run (info["plan"] of its last step), to resume it exactly.
 
@@ -77,7 +81,8 @@ def mpc_flow(
         grid = times[i - 1 :] if horizon is None else uniform(horizon, float(t), 1.0)
         v = flow.velocity(x, t)
         cost, closed = _problem(flow, reward, x, grid, v, weight, energy)
-        plan = inner(cost, _shifted(plan, x, len(grid) - 1), closed)
+        h = grid.diff().to(x).view(1, -1, *(1,) * (x.ndim - 1)) if unit == "displacement" else 1.0
+        plan = _planned(inner, cost, closed, _shifted(plan, x, len(grid) - 1), h)
         ends = ends_from_velocity(linear, v + plan[:, 0], x, t)
         x = renoised(flow, x, t, s, noise, ends, amount=renoise)  # renoise = 0: the Euler step x + h (v + u_0)
         info = {"energy": plan[:, 0].square().flatten(1).sum(1)}
@@ -88,7 +93,8 @@ def _problem(
     flow: Flow, reward: Reward, x: Tensor, grid: Tensor, v: Tensor, weight: float, energy: Energy
 ) -> tuple[Cost, Closed | None]:
     """The planning problem at one time: its cost, controls `(b, K, *shape)` -> `(b,)`, and its closed solution if it has one."""
-    prices = [energy(a, b - a) for a, b in pairwise(grid)]
+    lengths = grid.diff()
+    prices = [energy(a, h) for a, h in zip(grid, lengths, strict=False)]
 
     def cost(u: Tensor) -> Tensor:
         end = rollout(flow, x, grid, u, first=v)
@@ -96,11 +102,15 @@ def _problem(
         return spent - weight * differentiable(reward(flow.decode(end)), u)
 
     def closed() -> Tensor:
-        h = grid[1] - grid[0]
-        clean = x + h * v
-        return ((prox(reward, clean, weight * h**2 / (2 * prices[0])) - clean) / h)[:, None]
+        return solved(reward, x + lengths[0] * v, weight, prices[0], lengths[0])[:, None]
 
     return cost, closed if len(prices) == 1 and solvable(flow, reward) else None
+
+
+def _planned(inner: Inner, cost: Cost, closed: Closed | None, start: Tensor, h: Tensor | float) -> Tensor:
+    """The minimiser of cost, sought in the variable h u."""
+    scaled = None if closed is None else lambda: h * closed()
+    return inner(lambda d: cost(d / h), h * start, scaled) / h
 
 
 def _shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:

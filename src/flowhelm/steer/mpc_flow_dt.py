@@ -26,7 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, prox, scale, solvable
+from ..control import Energy, check, differentiable, integral, prox, scale, solvable, solved
 from ..flow import Flow
 from ..inner import Closed, Cost, Inner, auto
 from ..path import ends_from_velocity, linear
@@ -94,8 +94,7 @@ def _problem(
         return price * u.square().flatten(1).sum(1) + ahead(x + h * (v + u), t + h)
 
     def closed() -> Tensor:
-        clean = x + h * v
-        return (prox(reward, clean, weight * h**2 / (2 * price)) - clean) / h
+        return solved(reward, x + h * v, weight, price, h)
 
     return cost, closed
 

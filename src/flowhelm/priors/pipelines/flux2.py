@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -23,16 +23,19 @@ class Flux2(Pipeline):
 
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
         texts = told["prompt_embeds"].to(x)
+        shown = [x, *(told[name].to(x) for name in sorted(told) if name.startswith("shown"))]
         said = self.net(
-            hidden_states=x.flatten(2).mT,
+            hidden_states=torch.cat([each.flatten(2).mT for each in shown], dim=1),
             timestep=sigma,
             guidance=told.get("guidance"),
             encoder_hidden_states=texts,
-            txt_ids=_places(1, 1, texts.shape[1]).expand(len(x), -1, -1).to(x.device),
-            img_ids=_places(*x.shape[-2:], 1).expand(len(x), -1, -1).to(x.device),
+            txt_ids=_places(0, 1, 1, texts.shape[1]).expand(len(x), -1, -1).to(x.device),
+            img_ids=torch.cat([_places(10 * i, *each.shape[-2:], 1) for i, each in enumerate(shown)])
+            .expand(len(x), -1, -1)
+            .to(x.device),
             return_dict=False,
         )[0]
-        return -said.mT.reshape(x.shape)
+        return -said[:, : x[0, 0].numel()].mT.reshape(x.shape)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         return {"prompt_embeds": self.pipe.encode_prompt(prompt=prompts)[0]}
@@ -42,6 +45,21 @@ class Flux2(Pipeline):
 
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         return told | {"guidance": torch.full((len(told["prompt_embeds"]),), scale)}
+
+    def beside(self, *pictures: Tensor) -> Self:
+        """The same prior, shown pictures for orientation, as the pipeline's `image` argument; call it after `bind`.
+
+        Args:
+            pictures: each `(rows, 3, h, w)` in [-1, 1], of sides that `multiple` divides; they need not be of the state's size.
+        """
+        with torch.no_grad():
+            shown = {f"shown{i}": self.encode(picture) for i, picture in enumerate(pictures)}
+        wrong = [len(each) for each in shown.values() if len(each) != len(self.told.get("prompt_embeds", ()))]
+        if wrong:
+            raise ValueError(
+                f"{self.name}: expected one picture for each bound row, got {wrong[0]}; bind the prompts first"
+            )
+        return replace(self, told={**self.told, **shown}, null=None if self.null is None else {**self.null, **shown})
 
     def _levels(self, scheduler: Any, steps: int) -> None:
         if scheduler.config.get("use_flow_sigmas"):
@@ -72,7 +90,7 @@ class Flux2(Pipeline):
     @cached_property
     def codec(self) -> Codec:
         vae = self.pipe.vae
-        mean, variance = (each.detach().float().view(-1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
+        mean, variance = (each.detach().double().view(-1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
         return Standardized(Patchified(vae), mean, (variance + vae.config.batch_norm_eps).sqrt())
 
 
@@ -111,6 +129,6 @@ class Patchified:
         return (4 * self.model.config.latent_channels, height // factor, width // factor)
 
 
-def _places(*counts: int) -> Tensor:
-    """Positions (0, row, column, word) of tokens counted by row, column, word: `(n, 4)`."""
-    return torch.cartesian_prod(torch.arange(1), *(torch.arange(n) for n in counts))
+def _places(picture: int, *counts: int) -> Tensor:
+    """Positions (picture, row, column, word) of tokens counted by row, column, word: `(n, 4)`."""
+    return torch.cartesian_prod(torch.tensor([picture]), *(torch.arange(n) for n in counts))

@@ -73,7 +73,7 @@ class Pipeline(Flow, abc.ABC):
 
     @abc.abstractmethod
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
-        """d x_t / dt: state `(b, *shape)` in the network's dtype, sigma = 1 - t `(b,)` float32 -> velocity towards clean."""
+        """d x_t / dt: state `(b, *shape)` in the network's dtype, sigma = 1 - t `(b,)` at least float32 -> velocity towards clean."""
 
     @abc.abstractmethod
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
@@ -151,7 +151,8 @@ class Pipeline(Flow, abc.ABC):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         told = self._for(self.told, len(x))
         device, dtype = self.net.device, self.net.dtype
-        sigma = (1 - t).to(device, torch.float32).expand(len(x))
+        # half precision cannot tell 999 from 1000
+        sigma = (1 - t).to(device, torch.promote_types(dtype, torch.float32)).expand(len(x))
         state = x.to(device, dtype)
         if self.guidance is None:
             return self._ask(state, sigma, told).to(x)
