@@ -126,6 +126,4 @@ def test_mpc_flow_is_the_released_code_s(rate, rho, size):
     assert calls == ["forward"] * 4  # no backward pass of the network, one evaluation a step
     assert len(decodes) == 4 * (20 + 2)  # and two for watching
     assert all(end < start for start, end in falls)
-    torch.testing.assert_close(
-        torch.tensor([start for start, _ in falls]), torch.tensor(before), atol=0, rtol=1e-5
-    )
+    torch.testing.assert_close(torch.tensor([start for start, _ in falls]), torch.tensor(before), atol=0, rtol=1e-5)
