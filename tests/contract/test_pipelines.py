@@ -1,0 +1,52 @@
+"""Every method on pipelines of three families: through packing, guidance and a decoder that is no toy of ours."""
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from flowhelm.bench import tiny
+from flowhelm.guide import counted
+from flowhelm.measure import Linear, Measurement
+from flowhelm.priors.pipelines import wrap
+from flowhelm.rng import Noise
+from flowhelm.step import run
+
+STEPS, SIZE, ROWS = 3, (16, 16), 2
+FAMILIES = ("flux2", "sd3", "flux")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pipeline(request):
+    torch.manual_seed(0)
+    build, told = tiny.CASES[request.param]
+    flow = wrap(build(), size=SIZE)
+    prompt = told["prompt"]
+    rows = [prompt, "dog"] if isinstance(prompt, str) else tiny.embeddings(48, rows=ROWS)
+    return flow.bind(rows, scale=told.get("scale"))
+
+
+@pytest.fixture(scope="module")
+def halved():
+    operator = Linear(lambda image: torch.nn.functional.avg_pool2d(image, 2), (3, *SIZE))
+    generator = torch.Generator().manual_seed(2)
+    return Measurement(0.5 * torch.randn(ROWS, 3, 8, 8, generator=generator), operator, 0.2)
+
+
+def test_a_method_runs_and_a_row_does_not_see_its_neighbours(method, pipeline, halved, request):
+    if "fig" in request.node.callspec.id:
+        pytest.skip("for priors over pixels")
+    times, noise = pipeline.times(STEPS), Noise(0, ROWS)
+    flow, x = counted(pipeline), pipeline.source(Noise(1, ROWS))
+    done = list(method(flow, halved, x.clone().requires_grad_(), times, noise=noise))
+    assert [step.index for step in done] == list(range(1, len(done) + 1))
+    for step in done:
+        for state in (step.x, step.clean, *step.info.values()):
+            assert state.isfinite().all()
+            assert not state.requires_grad
+    assert flow.count.rows > 0
+    assert pipeline.decode(done[-1].x).shape == (ROWS, 3, *SIZE)
+    alone = Measurement(halved.y[1:], halved.operator, halved.std)
+    row = run(method(pipeline.rows(torch.tensor([1]), ROWS), alone, x[1:], times, noise=Noise(0, [1])))
+    torch.testing.assert_close(row.x, done[-1].x[1:], atol=2e-3, rtol=1e-3)
