@@ -29,7 +29,7 @@ from torch import Tensor
 from ..flow import Flow
 from ..grad import dot
 from ..measure import Measurement
-from ..particles import ess, systematic
+from ..particles import ess, resampled
 from ..path import Ends, at
 from ..rng import Noise
 from ..step import Step
@@ -92,13 +92,9 @@ def tds(
         ends, psi, pull = _twisted(flow, y, x, t, tempering, start)
         log_w = log_w + (change + psi).double().view(-1, k)
         log_w = log_w.masked_fill(log_w.isnan(), -torch.inf)
-        if threshold and k > 1:
-            pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
-            low = (ess(log_w) < threshold * k) & (i < total)
-            pick = torch.where(low.repeat_interleave(k), pick, torch.arange(len(x), device=x.device))
+        if threshold and k > 1 and i < total:
+            pick, log_w = resampled(log_w, noise, threshold)
             x, ends, psi, pull = x[pick], Ends(*(e[pick] for e in ends)), psi[pick], pull[pick]
-            mean_w = log_w.logsumexp(1, keepdim=True) - torch.tensor(float(k), dtype=torch.float64).log()
-            log_w = torch.where(low[:, None], mean_w, log_w)
         yield Step(i, total, t, x, ends.clean, {"log_w": log_w, "ess": ess(log_w)})
 
 
