@@ -30,7 +30,7 @@ from ..flow import Flow
 from ..grad import dot
 from ..measure import Measurement
 from ..particles import ess, resampled
-from ..path import Ends, at
+from ..path import Ends, at, tilted
 from ..rng import Noise
 from ..step import Step
 from ..transition import ancestral_moments
@@ -78,14 +78,12 @@ def tds(
     ends, psi, pull = _twisted(flow, y, x, times[0], tempering, start)
     log_w = psi.double().view(-1, k) if log_w is None else log_w
     for i, (s, t) in enumerate(pairwise(times), 1):
-        c = at(flow.path, s, x)
         mean, std = moments(flow, x, s, t, ends)
         change = -psi
         if std > 0:
             z, move = noise(x), torch.zeros_like(x)
-            if twist and c.alpha > 0:
-                guided = Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
-                move = twist * (moments(flow, x, s, t, guided)[0] - mean)
+            if twist:
+                move = twist * (moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0] - mean)
             change = change - dot(move, z) / std - dot(move, move) / (2 * std**2)
             mean = mean + move + std * z
         x = mean
