@@ -35,7 +35,7 @@ from torch import Tensor
 from ..control import check, solvable
 from ..flow import Flow
 from ..grad import dot, per_row
-from ..measure import LinearOperator, Measurement
+from ..measure import Measurement, seen
 from ..path import at, mix
 from ..rng import Noise
 from ..step import Step
@@ -90,14 +90,14 @@ def flair(
         )
     if data == "prox" and not solvable(flow, y):
         raise ValueError("flair: expected a linear measurement of a pixel prior for data='prox'; use data='gradient'")
-    total, mu, seen = len(times) - 1, None if plan is None else plan[:, 0], _seen(flow, y, x)
+    total, mu, counts = len(times) - 1, None if plan is None else plan[:, 0], seen(y, flow.decode(x))
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
         mu = _begin(flow, y, ends.clean) if mu is None else mu
         if s < stop:
             share = weight * (weights or _normal)(s) / at(flow.path, s, x).sigma
             mu = mu + share.clamp(max=1) * (ends.clean - mu)
-        mu, info = _consistent(flow, y, mu, seen, tolerance, inner, rate, data)
+        mu, info = _consistent(flow, y, mu, counts, tolerance, inner, rate, data)
         if t < 1:
             a = carry * t
             x = mix(flow.path, a * ends.source + (1 - a**2).sqrt() * noise(x), mu, t)
@@ -151,23 +151,14 @@ def _begin(flow: Flow, y: Measurement, clean: Tensor) -> Tensor:
     return flow.encode(y.prox(torch.zeros_like(flow.decode(clean)), 1.0)) if y.linear else clean
 
 
-def _seen(flow: Flow, y: Measurement, x: Tensor) -> Tensor:
-    """1 where an entry of y depends on the picture, 0 where a mask leaves nothing but noise: as y, `(b, ...)`."""
-    image = flow.decode(x)
-    if not isinstance(y.operator, LinearOperator):
-        return torch.ones_like(y.residual(image))
-    probe = torch.arange(1, image[0].numel() + 1).cos().view(image.shape[1:])  # generic: no kernel sums it to 0
-    return (y.operator.A(probe.to(image).expand_as(image)) != 0).to(image)
-
-
 def _consistent(
-    flow: Flow, y: Measurement, mu: Tensor, seen: Tensor, tolerance: float, inner: int, rate: float, data: str
+    flow: Flow, y: Measurement, mu: Tensor, counts: Tensor, tolerance: float, inner: int, rate: float, data: str
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Data steps of the rows whose residual is too large, each tested before it is made."""
-    goal = (tolerance * y.std) ** 2 / 2 * seen.flatten(1).sum(1)
+    goal = (tolerance * y.std) ** 2 / 2 * counts.flatten(1).sum(1)
     taken, begun, tiny = torch.zeros_like(goal), None, torch.finfo(mu.dtype).tiny
     for _ in range(inner):
-        misfit, gradient, best = _slope(flow, y, mu, seen)
+        misfit, gradient, best = _slope(flow, y, mu, counts)
         begun = misfit if begun is None else begun
         active = misfit > goal
         if not active.any():
@@ -183,11 +174,11 @@ def _consistent(
     return mu, {"misfit": begun, "inner": taken}
 
 
-def _slope(flow: Flow, y: Measurement, mu: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _slope(flow: Flow, y: Measurement, mu: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1/2 |r|^2, its gradient g = J^T r, and the length |g|^2 / |J g|^2 of the step along it that is best to first order."""
     with torch.enable_grad():
         z = mu.detach().requires_grad_()
-        r = seen * y.residual(flow.decode(z))
+        r = counts * y.residual(flow.decode(z))
         w = r.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(r, z, w, create_graph=True)
         (moved,) = torch.autograd.grad(gradient, w, gradient.detach())  # J^T w is linear in w: its derivative is J
