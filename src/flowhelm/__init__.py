@@ -17,6 +17,7 @@ _HOME = {
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
 _FOLDERS = (
+    "calibration",
     "control",
     "grids",
     "guide",
@@ -36,6 +37,7 @@ __all__ = ["__version__", *(name for names in _HOME.values() for name in names),
 
 if TYPE_CHECKING:
     from . import (
+        calibration,
         control,
         flow,
         grids,

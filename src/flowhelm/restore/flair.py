@@ -10,7 +10,7 @@ move back to the measurement, as near as the measurement's noise asks for:
     x     <- t mu + sigma_t (a source + sqrt(1 - a^2) noise),   a = carry t,   source = E[source | x_s]
 
 so that the nearer the end, the more the noise of the copy is the network's own. m counts the entries of y that see
-something. weights(s) is the reciprocal of the network's flow-matching error: see `errors` and `table`.
+something. weights(s) is the reciprocal of the network's flow-matching error: see `calibration`.
 
 Needs   a differentiable operator; a prior on the linear path (others: guide.on_path)
 Cost    1 evaluation per step, forward only; at most `inner` times 3 passes through the decoder and the operator
@@ -25,13 +25,14 @@ Paper   50 noise levels from 1 to 0.18, weight 0.5, inner 15, carry 1, std 0.01,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..calibration import Weights
 from ..control import check, solvable
 from ..flow import Flow
 from ..grad import dot, per_row
@@ -39,9 +40,6 @@ from ..measure import Measurement, seen
 from ..path import at, mix
 from ..rng import Noise
 from ..step import Step
-
-Weights = Callable[[Tensor], Tensor]
-"""Time -> weight of the prior, 1 on average over all times; both 0-dim."""
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def flair(
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
     weight: of the prior, > 0.
-    weights: how it depends on the time; `table(t, weight)` makes it from what `flowhelm calibrate` writes.
+    weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm calibrate` writes.
     inner: at most so many data steps after each step.
     rate: bound of a gradient step, in units of the best one, in (0, 2); of a prox, its length, above 0.
     data: `gradient`, or `prox`, mu <- argmin rate/2 |A mu' - y|^2 + 1/2 |mu' - mu|^2, for linear measurements of pixels.
@@ -102,44 +100,6 @@ def flair(
             a = carry * t
             x = mix(flow.path, a * ends.source + (1 - a**2).sqrt() * noise(x), mu, t)
         yield Step(i, total, t, x if t < 1 else mu, mu, info | {"plan": mu[:, None]})
-
-
-@torch.no_grad()
-def errors(flow: Flow, clean: Tensor, times: Tensor, noise: Noise) -> Tensor:
-    """Mean square error of the velocity for clean - source, given x_t, at each time: `times`-shaped, float64 on the CPU.
-
-    For `clean` states `(b, *shape)`, one evaluation and one draw per time; repeat it for a mean. The least that any network
-    can reach is tr Cov[clean - source | x_t] / d, and t -> d / tr Cov is what weights the prior.
-    """
-    found = []
-    for t in times:
-        source = noise(clean)
-        velocity = flow.velocity(mix(flow.path, source, clean, t), t)
-        c = at(flow.path, t, clean)
-        found.append((velocity - c.d_sigma * source - c.d_alpha * clean).double().square().mean().cpu())
-    return torch.stack(found)
-
-
-def reciprocal(error: Tensor) -> Tensor:
-    """The weights that errors `(k,)` on a grid of times give: their reciprocals, 1 on average."""
-    r = 1 / (error.double() + 1e-7)
-    return r / r.mean()
-
-
-def table(t: Tensor, r: Tensor) -> Weights:
-    """Weights r `(k,)` at increasing times t `(k,)` as a function of the time, linear in between and constant beyond."""
-    t, r = t.double().cpu(), r.double().cpu()
-    if t.ndim != 1 or t.shape != r.shape or len(t) < 2 or not (t.diff() > 0).all() or not (r >= 0).all():
-        raise ValueError(
-            f"table: expected at least 2 increasing times and as many weights >= 0, got {tuple(t.shape)} and {tuple(r.shape)}"
-        )
-
-    def weights(time: Tensor) -> Tensor:
-        k = int(torch.searchsorted(t, time.double().cpu()).clamp(1, len(t) - 1))
-        share = ((time - t[k - 1]) / (t[k] - t[k - 1])).clamp(0, 1)
-        return r[k - 1] + share * (r[k] - r[k - 1])
-
-    return weights
 
 
 def _normal(t: Tensor) -> Tensor:
