@@ -11,7 +11,7 @@ import flowhelm
 
 ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
-    {"path", "rng", "grad"},
+    {"path", "rng", "grad", "interpolant"},
     {"flow", "codec", "measure", "particles"},
     {"step", "grids", "inner", "control", "solve", "transition", "guide", "calibration"},
     {"restore", "steer", "train"},

@@ -13,7 +13,7 @@ _HOME = {
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
     "rng": ("Noise",),
-    "solve": ("integrate", "invert", "rollout"),
+    "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
 _FOLDERS = (
@@ -22,6 +22,7 @@ _FOLDERS = (
     "grids",
     "guide",
     "inner",
+    "interpolant",
     "metrics",
     "operators",
     "particles",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         grids,
         guide,
         inner,
+        interpolant,
         measure,
         metrics,
         operators,
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends
     from .rng import Noise
-    from .solve import integrate, invert, rollout
+    from .solve import integrate, interpolate, invert, rollout
     from .step import Diverged, Reward, Step, Update, run
 
 
