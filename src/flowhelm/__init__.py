@@ -13,15 +13,20 @@ _HOME = {
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
     "rng": ("Noise",),
-    "solve": ("integrate", "invert", "rollout"),
+    "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
 _FOLDERS = (
+    "calibration",
     "control",
     "grids",
     "guide",
     "inner",
+<<<<<<< HEAD
     "latent",
+=======
+    "interpolant",
+>>>>>>> review
     "metrics",
     "operators",
     "particles",
@@ -37,12 +42,17 @@ __all__ = ["__version__", *(name for names in _HOME.values() for name in names),
 
 if TYPE_CHECKING:
     from . import (
+        calibration,
         control,
         flow,
         grids,
         guide,
         inner,
+<<<<<<< HEAD
         latent,
+=======
+        interpolant,
+>>>>>>> review
         measure,
         metrics,
         operators,
@@ -62,7 +72,7 @@ if TYPE_CHECKING:
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends
     from .rng import Noise
-    from .solve import integrate, invert, rollout
+    from .solve import integrate, interpolate, invert, rollout
     from .step import Diverged, Reward, Step, Update, run
 
 

@@ -146,6 +146,23 @@ class Measurement:
         return self.operator.prox_l2(image, self._y(image), float(weight) / self.std**2)
 
 
+@torch.no_grad()
+def seen(y: Measurement, image: Tensor) -> Tensor:
+    """1 where an entry of y depends on the picture, 0 where a mask leaves nothing of it but noise: `(b, ...)`.
+
+    Args:
+        image: any pictures `(b, ...)` of the right shape; only shape, type and device are used.
+
+    Of a linear operator, told by a picture of fixed random numbers around 1, which neither a mean nor a difference of pixels
+    sends to 0 (below 1e-6 of the largest is rounding). Of any other operator every entry counts as seen.
+    """
+    if not isinstance(y.operator, LinearOperator):
+        return image.new_ones(len(image), *y.y.shape[1:])
+    probe = 0.5 + torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(0))
+    size = y.operator.A(probe.to(image).expand_as(image)).abs()
+    return (size > 1e-6 * per_row(size.flatten(1).amax(1), size)).to(image)
+
+
 def simulate(operator: Operator, image: Tensor, std: float, noise: Noise) -> Measurement:
     """Simulates: y = operator(image) + std * noise, one noise stream per row."""
     forward = operator.A if isinstance(operator, Operator) else operator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,21 @@ def systematic(log_w: Tensor, noise: Noise) -> Tensor:
     edges = log_w.double().cpu().softmax(1).cumsum(1)
     pick = torch.searchsorted(edges / edges[:, -1:], pointers, right=True).clamp(max=k - 1)
     return (pick + k * torch.arange(b)[:, None]).flatten().to(log_w.device)
+
+
+def resampled(log_w: Tensor, noise: Noise, threshold: float) -> tuple[Tensor, Tensor]:
+    """Resamples the rows whose effective sample size is below threshold * k, and leaves the others as they are.
+
+    Returns:
+        Indices `(b * k,)` into the flattened batch, and the weights after it `(b, k)`: the mean weight of a row that was
+        resampled, so that logsumexp(log_w) - log k stays what it was. A row without any weight is not resampled.
+    """
+    b, k = log_w.shape
+    pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
+    low = ess(log_w) < threshold * k
+    mean = log_w.logsumexp(1, keepdim=True) - math.log(k)
+    stay = torch.arange(b * k, device=log_w.device)
+    return torch.where(low.repeat_interleave(k), pick, stay), torch.where(low[:, None], mean, log_w)
 
 
 def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float) -> Tensor:

@@ -100,6 +100,20 @@ def score(path: Path, ends: Ends, t: Tensor) -> Tensor:
     return -ends.source / at(path, t, ends.clean).sigma
 
 
+def tilted(path: Path, ends: Ends, pull: Tensor, t: Tensor) -> Ends:
+    """The ends of the law p_t(x) psi(x), for pull = grad log psi(x) shaped as the state; by Tweedie's formula.
+
+    clean + sigma^2 / alpha pull, source - sigma pull: together the same state. For a standard normal source. Where alpha = 0
+    the state tells nothing of the clean end, and the ends are left as they are.
+    """
+    c = at(path, t, ends.clean)
+    known = c.alpha > 0
+    return Ends(
+        ends.source - torch.where(known, c.sigma, 0) * pull,
+        ends.clean + torch.where(known, c.sigma**2 / c.alpha, 0) * pull,
+    )
+
+
 def ends_from_velocity(path: Path, v: Tensor, x: Tensor, t: Tensor) -> Ends:
     """Solves x = sigma s + alpha c, v = sigma' s + alpha' c. Linear path: c = x + (1-t) v, s = x - t v."""
     a = at(path, t, x)

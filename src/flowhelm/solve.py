@@ -1,4 +1,4 @@
-"""Many moves: a transition made a sampler, a differentiable rollout, and the way back."""
+"""Many moves: a transition made a sampler, a differentiable rollout, the way back, and stochastic interpolants."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .flow import Flow
+from .interpolant import Field, Interpolant, score
 from .path import Ends, velocity
 from .rng import Noise
 from .step import Step
 from .transition import Transition, euler
+from .transition.diffusion import Diffusion
 
 
 @torch.no_grad()
@@ -84,3 +86,39 @@ def invert(flow: Flow, x: Tensor, times: Tensor, *, iterations: int = 5) -> Iter
             guess = x - (t - s) * velocity(flow.path, ends, s)
         x = guess
         yield Step(i, total, s, x, ends.clean, {})
+
+
+@torch.no_grad()
+def interpolate(
+    interpolant: Interpolant, velocity: Field, x: Tensor, times: Tensor, *, denoiser: Field | None = None,
+    diffusion: Diffusion | None = None, noise: Noise | None = None,
+) -> Iterator[Step]:  # fmt: skip
+    """Carries samples of the law at times[0] to the law at times[-1]: Euler-Maruyama, or Euler where eps = 0.
+
+        x <- x + (t-s) b + |t-s| eps score + sqrt(2 eps |t-s|) noise          (forward or backward)
+
+    1 evaluation per step, 2 where eps > 0. Albergo, Boffi & Vanden-Eijnden 2023, arXiv:2303.08797; see `interpolant`.
+
+    Args:
+        times: float64 on the CPU; increasing from start to end, or decreasing for the way back (the backward SDE).
+        diffusion: eps(t), any of `transition.diffusion`; every one has the same marginals. It needs the denoiser and the noise.
+
+    Yields steps whose clean is the straight extrapolation of x along b to times[-1].
+
+    Raises:
+        ValueError: eps > 0 without denoiser or noise, or where gamma = 0 (the score is then not to be had from eta).
+    """
+    total = len(times) - 1
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        b = velocity(x, s)
+        clean, moved = x + (times[-1] - s) * b, x + (t - s) * b
+        eps, step = torch.zeros(()) if diffusion is None else diffusion(s), (t - s).abs()
+        if eps > 0:
+            if denoiser is None or noise is None or interpolant(s).gamma == 0:
+                raise ValueError(
+                    f"interpolate: expected a denoiser, a Noise and gamma > 0 where the diffusion is not 0, at t = {float(s):g}; "
+                    "give them, or bound it with diffusion.within(..., 1e-3, 1 - 1e-3)"
+                )
+            moved = moved + step * eps * score(interpolant, denoiser(x, s), s) + (2 * eps * step).sqrt() * noise(x)
+        x = moved
+        yield Step(i, total, t, x, clean, {})

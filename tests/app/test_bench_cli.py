@@ -6,9 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from flowhelm import inner, operators
 from flowhelm.app import bench
@@ -21,7 +19,6 @@ from flowhelm.app.options import options
 from flowhelm.app.presets import Preset, add
 from flowhelm.bench import rows, runner
 from flowhelm.control import flower
-from flowhelm.priors.unet import UNet
 from flowhelm.restore import pnp_flow
 from flowhelm.steer import mpc_flow
 
@@ -114,17 +111,6 @@ def test_no_method_has_options_of_the_words_beside():
 
 
 # --- whole runs ---
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
-    return str(path)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from flowhelm.app import sample
 from flowhelm.app.calibrate import weights
 from flowhelm.app.cli import main
 from flowhelm.app.images import BadInput
+from flowhelm.calibration import reciprocal
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
-from flowhelm.restore.flair import reciprocal
 from flowhelm.rng import Noise
 
 

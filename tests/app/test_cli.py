@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from flowhelm import inner, operators, transition
 from flowhelm.app import job
@@ -24,22 +23,10 @@ from flowhelm.app.options import bind, flags, nearest, options, plain, shown, so
 from flowhelm.app.presets import TABLE, preset
 from flowhelm.control import flux2
 from flowhelm.metrics import psnr
-from flowhelm.priors.unet import UNet
 from flowhelm.restore import dps
 from flowhelm.steer import mpc_flow, mpc_flow_dt
 
 SRC = Path(__file__).parents[2] / "src"
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():  # some start at zero, and a network of zeros would hide mistakes
-        torch.nn.init.normal_(weight, std=0.1)
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
-    return str(path)
 
 
 @pytest.fixture

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
 from flowhelm import operators, priors
 from flowhelm.app import job
 from flowhelm.app.cli import main
 from flowhelm.app.restore import framed, misfit, observe, restore, sized, viewable
 from flowhelm.control import flower
-from flowhelm.priors.unet import UNet
 from flowhelm.restore import dps, flow_dps, pnp_flow
 from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
@@ -28,17 +26,6 @@ from flowhelm.step import run
 SRC = Path(__file__).parents[2] / "src"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FLOWER = partial(mpc_flow, strength=400.0, energy=flower, renoise=1.0)
-
-
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
-    return str(path)
 
 
 def pictures(count: int, side: int) -> torch.Tensor:
@@ -226,6 +213,41 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
     monkeypatch.undo()
     assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+
+
+WHOLE = ("--method", "flow_grad", "--iterations", "20")
+
+
+def test_a_whole_trajectory_is_told_in_steps_and_leaves_no_resume_file(photo, prior, monkeypatch, capsys):
+    """Its state is the end of a pass, from where nothing goes on: at any of them, the last one included."""
+    monkeypatch.setattr(job, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(
+        job.files, "put_resume", lambda *given: pytest.fail("a resume file that nothing can go on from")
+    )
+    assert main(words(photo, prior, *WHOLE)) == 0
+    told = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == [f"step {k}/6" for k in range(1, 7)]  # the steps of the grid, not the 20 passes; each once
+    assert json.loads(photo.with_name("photo.run.json").read_text())["result"]["evaluations"] > 20 * 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("when", [7, 20])
+def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, monkeypatch, capsys, when):
+    photo.with_name("photo.resume.safetensors").write_bytes(b"of an earlier run")
+    calls = []
+
+    def stops(*given):
+        calls.append(1)
+        if len(calls) == when:
+            os.kill(os.getpid(), signal.SIGINT)
+        return misfit(*given)
+
+    monkeypatch.setattr(job, "misfit", stops)
+    assert main(words(photo, prior, *WHOLE)) == 130
+    said = capsys.readouterr().out
+    assert f"after step {when} of 20" in said
+    assert "--resume" not in said
+    assert {path.name for path in photo.parent.glob("photo.*")} == {"photo.png", "photo.partial.png"}
 
 
 def test_no_going_on_with_another_photograph(photo, prior, monkeypatch, capsys):

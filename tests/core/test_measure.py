@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flowhelm.grad import value_and_grad
-from flowhelm.measure import Function, Linear, LinearOperator, Measurement, Operator, conjugate_gradient, simulate
+from flowhelm.measure import Function, Linear, LinearOperator, Measurement, Operator, conjugate_gradient, seen, simulate
 from flowhelm.rng import Noise
 
 SHAPE = (2, 2, 3)
@@ -108,6 +108,26 @@ def test_simulation(operator, images):
     assert y.operator is operator
     plain = simulate(torch.sin, images, 0.2, Noise(3, 4))
     torch.testing.assert_close((plain.y - images.sin()) / 0.2, Noise(3, 4)(plain.y), atol=1e-12, rtol=0)
+
+
+def test_what_is_seen_of_a_picture():
+    """Of a mask its pixels, up to rounding; of differences and means everything; of what is not linear everything."""
+    mask = (torch.arange(16).view(1, 4, 4) % 3 == 0).double()
+    y = torch.zeros(2, 1, 4, 4).double()
+    image = torch.full_like(y, torch.nan)  # only its shape counts
+    about = lambda function: seen(Measurement(y, Linear(function, (1, 4, 4)), 0.1), image)  # noqa: E731
+    for masked in (
+        lambda x: mask * x,
+        lambda x: 1e-9 * mask * x,  # whatever the unit
+        lambda x: (mask + 1e-8) * x,
+    ):
+        assert torch.equal(about(masked), mask.expand(2, 1, 4, 4))
+    assert about(lambda x: x - x.roll(1, -1)).all()
+    assert about(lambda x: torch.nn.functional.avg_pool2d(x, 2)).shape == (2, 1, 2, 2)
+    assert about(lambda x: torch.nn.functional.avg_pool2d(x, 2)).all()
+    assert not about(lambda x: 0 * x).any()
+    bent = seen(Measurement(y, lambda x: mask * x**2, 0.1), image)
+    assert torch.equal(bent, torch.ones_like(y))
 
 
 def test_a_plain_function_has_no_prox(images):

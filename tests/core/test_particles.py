@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from flowhelm.particles import anneal, ess, systematic
+from flowhelm.particles import anneal, ess, resampled, systematic
 from flowhelm.rng import Noise
 
 
@@ -50,6 +50,18 @@ def test_a_row_is_resampled_as_if_it_were_alone():
     picks = systematic(log_w, Noise(0, ["a", "b", "c"]))
     alone = systematic(log_w[1:2], Noise(0, ["b"]))
     assert torch.equal(picks[4:8] - 4, alone)
+
+
+def test_only_rows_of_few_effective_particles_are_resampled():
+    """The mean weight of every row stays; a row that keeps its particles keeps its weights."""
+    log_w = torch.tensor([[0.0, 0.0, -0.1], [9.0, 0.0, 0.0], [-torch.inf] * 3], dtype=torch.float64)
+    pick, after = resampled(log_w, Noise(0, 3), 0.5)
+    assert pick.tolist() == [0, 1, 2, 3, 3, 3, 6, 7, 8]
+    torch.testing.assert_close(after.logsumexp(1), log_w.logsumexp(1))
+    assert torch.equal(after[[0, 2]], log_w[[0, 2]])
+    assert torch.equal(after[1], after[1, :1].expand(3))
+    alone = resampled(log_w[1:2], Noise(0, [1]), 0.5)
+    assert torch.equal(alone[0] + 3, pick[3:6])
 
 
 def test_anneal_hits_the_target_size():

@@ -95,6 +95,29 @@ def test_score_is_the_gradient_of_the_log_density(path, t, gaussian):
 
 
 @PATHS
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.9, [0.2, 0.7]])
+def test_tilted_ends_are_those_of_the_posterior(path, t, gaussian):
+    """A normal likelihood of the clean end leaves the law normal: its ends are known without the formula."""
+    matrix, std = torch.tensor([[1.0, -0.3]], dtype=torch.float64), 0.4
+    gain = matrix.T @ matrix / std**2
+    covariance = torch.linalg.inv(torch.linalg.inv(gaussian.covariance) + gain)
+    mean = covariance @ (torch.linalg.solve(gaussian.covariance, gaussian.mean) + matrix[0] * 0.9 / std**2)
+    prior, posterior = (GaussianFlow(m, c, path) for m, c in ((gaussian.mean, gaussian.covariance), (mean, covariance)))
+    x, t = torch.randn(2, 2, dtype=torch.float64), scalar(t)
+    ends, expected = prior.ends(x, t), posterior.ends(x, t)
+    pull = paths.score(path, expected, t) - paths.score(path, ends, t)
+    torch.testing.assert_close(paths.tilted(path, ends, pull, t), expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("t", [0.0, [0.0, 0.0, 0.0]])
+def test_ends_are_not_tilted_where_nothing_of_the_clean_end_is_left(t):
+    ends = Ends(*images(0))
+    tilted = paths.tilted(linear, ends, torch.ones_like(ends.clean), scalar(t))
+    assert torch.equal(tilted.source, ends.source)
+    assert torch.equal(tilted.clean, ends.clean)
+
+
+@PATHS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("t", [0.3, [0.3, 0.6, 0.9]])
 def test_float64_times_never_promote_a_state(path, dtype, t):
@@ -109,6 +132,7 @@ def test_float64_times_never_promote_a_state(path, dtype, t):
         *paths.ends_from_velocity(path, v, x, t),
         *paths.ends_from_clean(path, clean, x, t),
         *paths.ends_from_source(path, source, x, t),
+        *paths.tilted(path, ends, source, t),
     )
     assert {r.dtype for r in results} == {dtype}
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 from laws import first
 
+from flowhelm.calibration import errors, reciprocal
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP
 from flowhelm.restore.dps import dps
-from flowhelm.restore.flair import errors, flair, reciprocal, table
+from flowhelm.restore.flair import flair
 from flowhelm.rng import Noise
 from flowhelm.step import run
 
@@ -221,40 +222,13 @@ def test_mistakes_are_told(mixture, x, y):
         first(steps(MixtureFlow(mixture.weights, mixture.means, mixture.covariances, VP()), y, x))
     with pytest.raises(ValueError, match="end at 1"):
         first(steps(mixture, y, x, TIMES[:2]))
-    with pytest.raises(ValueError, match="increasing times"):
-        table(TIMES.flip(0), torch.ones(3))
 
 
 # the weights
 
 
-def test_the_error_of_an_exact_flow_is_the_conditional_variance():
-    """tr Cov[clean - source | x_t]: of independent normal ends with covariances S and I, in matrices."""
-    root = torch.tensor([[0.9, 0.0, 0.1], [0.3, 0.4, 0.0], [0.2, -0.1, 1.3]], dtype=torch.float64)
-    s, eye = root @ root.T, torch.eye(3, dtype=torch.float64)
-    many = torch.block_diag(*[s] * 20)  # a row is 20 draws
-    flow, noise = GaussianFlow(double([1.0, 0.0, -2.0] * 20), many), Noise(4, 1_500)
-    times = double([0.0, 0.2, 0.5, 0.8, 1.0])
-    found = errors(flow, flow.sample(noise), times, noise)
-    for t, error in zip(times, found, strict=True):
-        with_state, state = t * s - (1 - t) * eye, t**2 * s + (1 - t) ** 2 * eye
-        expected = (s + eye - with_state @ torch.linalg.inv(state) @ with_state).trace() / 3
-        print(f"t {float(t):.1f}: error {float(error):.4f}, exact {float(expected):.4f}")
-        assert abs(error / expected - 1) < 0.02
-
-
 def double(numbers):
     return torch.tensor(numbers, dtype=torch.float64)
-
-
-def test_weights_are_reciprocal_errors_one_on_average():
-    error = double([0.6, 0.3, 0.2, 0.5])
-    r = reciprocal(error)
-    torch.testing.assert_close(r.mean(), double(1.0))
-    torch.testing.assert_close(r * error, (r * error)[:1].expand(4), atol=1e-5, rtol=0)
-    weights = table(double([0.1, 0.2, 0.6, 0.9]), r)
-    for t, expected in ((0.0, r[0]), (0.1, r[0]), (0.3, 0.75 * r[1] + 0.25 * r[2]), (0.6, r[2]), (1.0, r[3])):
-        torch.testing.assert_close(weights(double(t)), expected)
 
 
 def test_without_a_table_the_weights_are_those_of_a_standard_normal_prior(x, y, plan):

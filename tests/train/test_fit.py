@@ -251,7 +251,7 @@ import torch, torch._dynamo  # which the optimiser imports when it is first used
 torch.set_num_threads(1)
 from pathlib import Path
 from flowhelm.train import fit, flow_matching
-module = sys.modules["flowhelm.train.fit"]  # the function has the module's name
+from flowhelm.train import checkpoint as module
 import test_fit as t
 
 def train(path, make, **options):

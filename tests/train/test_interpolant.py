@@ -11,17 +11,9 @@ from torch.distributions import MultivariateNormal
 
 from flowhelm.flow import NetFlow
 from flowhelm.grad import value_and_grad
-from flowhelm.path import VP, ends_from_velocity, trig
-from flowhelm.path import linear as straight
-from flowhelm.path import score as path_score
-from flowhelm.rng import Noise
-from flowhelm.step import run
-from flowhelm.train import Batch, fit
-from flowhelm.train.interpolant import (
-    denoiser_loss,
+from flowhelm.interpolant import (
     drift,
     encoder_decoder,
-    interpolate,
     linear,
     means,
     mirror,
@@ -29,8 +21,15 @@ from flowhelm.train.interpolant import (
     score,
     trigonometric,
     velocity,
-    velocity_loss,
 )
+from flowhelm.path import VP, ends_from_velocity, trig
+from flowhelm.path import linear as straight
+from flowhelm.path import score as path_score
+from flowhelm.rng import Noise
+from flowhelm.solve import interpolate
+from flowhelm.step import run
+from flowhelm.train import Batch, fit
+from flowhelm.train.interpolant import denoiser_loss, velocity_loss
 from flowhelm.transition import diffusion
 
 FAMILIES = {

@@ -14,7 +14,7 @@ import torch
 
 from .. import __version__, priors
 from ..bench.pictures import pictures
-from ..restore.flair import Weights, errors, reciprocal, table
+from ..calibration import Weights, errors, reciprocal, table
 from ..rng import Noise
 from . import files
 from .images import BadInput, check_writable, write_json

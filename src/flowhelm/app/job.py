@@ -230,13 +230,15 @@ def _loop(
             method = partial(method, plan=place.plan.to(settings["device"]))
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
+    passes = total  # of the method, by its own count
 
     def keep(place: Place) -> None:
         files.put_resume(paths["resume"], place.x, place.noise, place.plan, {**story, **_numbers(place)})
 
     def each(step: Step) -> None:
-        nonlocal place, saved, seen, whole
-        now, whole = time.monotonic(), step.index < step.total and bool(step.t == times[-1])
+        nonlocal place, saved, seen, whole, passes
+        now, passes = time.monotonic(), step.total
+        whole = bool(step.t == times[-1]) and (step.index < step.total or step.total != total)
         # one assignment: a signal finds the old place or the new one, never half of it
         place = Place(
             step.index,
@@ -267,7 +269,7 @@ def _loop(
                 going = isinstance(error, Stopped) and not whole
                 if place.clean is not None:
                     write(paths["partial"], _picture(problem, place.clean), _like(problem, settings))
-                    say(f"after step {place.done} of {total}: the estimate so far is {_short(paths['partial'])}")
+                    say(f"after step {place.done} of {passes}: the estimate so far is {_short(paths['partial'])}")
                 if going:
                     keep(place)
                     say(f"go on with: flowhelm restore --resume {_short(paths['resume'])}")

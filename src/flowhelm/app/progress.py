@@ -43,11 +43,12 @@ def bar(total: int, done: int = 0, first: str = "") -> Iterator[Say]:
 def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
     """About ten lines a run, and one at least every minute."""
     start = said = time.monotonic()
+    last = done
 
     def tell(index: int, text: str) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if index == total or index * 10 // total != (index - 1) * 10 // total or now - said > 60:
+        nonlocal said, last
+        now, before, last = time.monotonic(), last, index
+        if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
             say(f"step {index}/{total}, {' '.join(text.split())}, {_long(left)} left")

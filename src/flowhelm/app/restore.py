@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import guide, operators
 from ..flow import Flow, NetFlow
-from ..measure import Measurement
+from ..measure import Measurement, seen
 from ..metrics import residual_ratio
 from ..operators.baseline import bicubic
 from ..rng import Noise
@@ -67,11 +67,10 @@ def observe(
         if simulate is not None:
             y = operator.A(pictures)
             y = y + std * simulate(y[:, :1] if grey else y)
-        probe = Measurement(y, operator, std)  # holds std
-        # what a white picture leaves black is not looked at; its noise would count as misfit
-        seen = (operator.A(pictures.new_ones(1, *shape)) != 0).to(y) if probe.linear else y.new_ones(1, 1, 1, 1)
+    # the noise of what is not looked at would count as misfit
+    counts = seen(Measurement(y, operator, std), pictures.new_empty(1, *shape))
     copies = y.shape[1] if grey else 1
-    return Observed(Measurement(seen * y, operator, std * math.sqrt(copies)), std, seen, shape)
+    return Observed(Measurement(counts * y, operator, std * math.sqrt(copies)), std, counts, shape)
 
 
 def framed(observed: Observed, picture: Tensor) -> Tensor:

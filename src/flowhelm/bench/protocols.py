@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import operators
-from ..measure import Measurement
+from ..measure import Measurement, seen
 from ..metrics import residual_ratio
 from ..rng import Noise
 
@@ -37,7 +37,7 @@ class Task(NamedTuple):
 class Problem(NamedTuple):
     """Clean pictures and what was measured of them.
 
-    Where a mask leaves nothing of a white picture nothing is seen: there y is 0, and the residual is not counted.
+    Where a mask leaves nothing of a picture nothing is seen: there y is 0, and the residual is not counted.
     """
 
     clean: Tensor
@@ -63,11 +63,8 @@ def measured(task: Task, clean: Tensor, names: Sequence[str], seed: int) -> Prob
     with torch.no_grad():
         y = operator.A(clean)
         y = y + task.std * Noise(seed, list(names)).named("measurement")(y)
-        blank = Measurement(y, operator, task.std)
-        white = operator.A(clean.new_ones(1, *clean.shape[1:])) if blank.linear else None
-    # decimation and blurs by Fourier transforms have rounding where a mask has exact zeros
-    seen = y.new_ones(1, *y.shape[1:]) if white is None else (white.abs() > 1e-6).to(y)
-    return Problem(clean, Measurement(seen * y, operator, task.std), seen)
+    counts = seen(Measurement(y, operator, task.std), clean[:1])
+    return Problem(clean, Measurement(counts * y, operator, task.std), counts)
 
 
 def pnp_flow(shape: Shape) -> tuple[Task, ...]:

@@ -31,7 +31,7 @@ from ..control import solvable
 from ..flow import Flow
 from ..grad import dot, per_row, value_and_grad
 from ..measure import Measurement
-from ..particles import ess, systematic
+from ..particles import ess, resampled
 from ..path import at
 from ..rng import Noise
 from ..step import Step
@@ -116,10 +116,7 @@ def afdps(
         lost = log_w.isneginf().all(1).repeat_interleave(k)  # told by what runs the method: the state is not finite
         x = torch.where(per_row(bad, x) > 0, x, new) + per_row(torch.where(lost, torch.nan, 0.0), x)
         x, clean = x.detach(), ends.clean
-        if threshold and k > 1:
-            pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
-            low = (ess(log_w) < threshold * k) & (i < total)
-            pick = torch.where(low.repeat_interleave(k), pick, torch.arange(len(x), device=x.device))
+        if threshold and k > 1 and i < total:
+            pick, log_w = resampled(log_w, noise, threshold)
             x, clean = x[pick], clean[pick]
-            log_w = torch.where(low[:, None], 0.0, log_w)
         yield Step(i, total, t, x, clean, {"log_w": log_w, "ess": ess(log_w)})

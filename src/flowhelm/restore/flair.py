@@ -10,7 +10,7 @@ move back to the measurement, as near as the measurement's noise asks for:
     x     <- t mu + sigma_t (a source + sqrt(1 - a^2) noise),   a = carry t,   source = E[source | x_s]
 
 so that the nearer the end, the more the noise of the copy is the network's own. m counts the entries of y that see
-something. weights(s) is the reciprocal of the network's flow-matching error: see `errors` and `table`.
+something. weights(s) is the reciprocal of the network's flow-matching error: see `calibration`.
 
 Needs   a differentiable operator; a prior on the linear path (others: guide.on_path)
 Cost    1 evaluation per step, forward only; at most `inner` times 3 passes through the decoder and the operator
@@ -25,23 +25,21 @@ Paper   50 noise levels from 1 to 0.18, weight 0.5, inner 15, carry 1, std 0.01,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..calibration import Weights
 from ..control import check, solvable
 from ..flow import Flow
 from ..grad import dot, per_row
-from ..measure import LinearOperator, Measurement
+from ..measure import Measurement, seen
 from ..path import at, mix
 from ..rng import Noise
 from ..step import Step
-
-Weights = Callable[[Tensor], Tensor]
-"""Time -> weight of the prior, 1 on average over all times; both 0-dim."""
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def flair(
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
     weight: of the prior, > 0.
-    weights: how it depends on the time; `table(t, weight)` makes it from what `flowhelm calibrate` writes.
+    weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm calibrate` writes.
     inner: at most so many data steps after each step.
     rate: bound of a gradient step, in units of the best one, in (0, 2); of a prox, its length, above 0.
     data: `gradient`, or `prox`, mu <- argmin rate/2 |A mu' - y|^2 + 1/2 |mu' - mu|^2, for linear measurements of pixels.
@@ -90,56 +88,18 @@ def flair(
         )
     if data == "prox" and not solvable(flow, y):
         raise ValueError("flair: expected a linear measurement of a pixel prior for data='prox'; use data='gradient'")
-    total, mu, seen = len(times) - 1, None if plan is None else plan[:, 0], _seen(flow, y, x)
+    total, mu, counts = len(times) - 1, None if plan is None else plan[:, 0], seen(y, flow.decode(x))
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
         mu = _begin(flow, y, ends.clean) if mu is None else mu
         if s < stop:
             share = weight * (weights or _normal)(s) / at(flow.path, s, x).sigma
             mu = mu + share.clamp(max=1) * (ends.clean - mu)
-        mu, info = _consistent(flow, y, mu, seen, tolerance, inner, rate, data)
+        mu, info = _consistent(flow, y, mu, counts, tolerance, inner, rate, data)
         if t < 1:
             a = carry * t
             x = mix(flow.path, a * ends.source + (1 - a**2).sqrt() * noise(x), mu, t)
         yield Step(i, total, t, x if t < 1 else mu, mu, info | {"plan": mu[:, None]})
-
-
-@torch.no_grad()
-def errors(flow: Flow, clean: Tensor, times: Tensor, noise: Noise) -> Tensor:
-    """Mean square error of the velocity for clean - source, given x_t, at each time: `times`-shaped, float64 on the CPU.
-
-    For `clean` states `(b, *shape)`, one evaluation and one draw per time; repeat it for a mean. The least that any network
-    can reach is tr Cov[clean - source | x_t] / d, and t -> d / tr Cov is what weights the prior.
-    """
-    found = []
-    for t in times:
-        source = noise(clean)
-        velocity = flow.velocity(mix(flow.path, source, clean, t), t)
-        c = at(flow.path, t, clean)
-        found.append((velocity - c.d_sigma * source - c.d_alpha * clean).double().square().mean().cpu())
-    return torch.stack(found)
-
-
-def reciprocal(error: Tensor) -> Tensor:
-    """The weights that errors `(k,)` on a grid of times give: their reciprocals, 1 on average."""
-    r = 1 / (error.double() + 1e-7)
-    return r / r.mean()
-
-
-def table(t: Tensor, r: Tensor) -> Weights:
-    """Weights r `(k,)` at increasing times t `(k,)` as a function of the time, linear in between and constant beyond."""
-    t, r = t.double().cpu(), r.double().cpu()
-    if t.ndim != 1 or t.shape != r.shape or len(t) < 2 or not (t.diff() > 0).all() or not (r >= 0).all():
-        raise ValueError(
-            f"table: expected at least 2 increasing times and as many weights >= 0, got {tuple(t.shape)} and {tuple(r.shape)}"
-        )
-
-    def weights(time: Tensor) -> Tensor:
-        k = int(torch.searchsorted(t, time.double().cpu()).clamp(1, len(t) - 1))
-        share = ((time - t[k - 1]) / (t[k] - t[k - 1])).clamp(0, 1)
-        return r[k - 1] + share * (r[k] - r[k - 1])
-
-    return weights
 
 
 def _normal(t: Tensor) -> Tensor:
@@ -151,23 +111,14 @@ def _begin(flow: Flow, y: Measurement, clean: Tensor) -> Tensor:
     return flow.encode(y.prox(torch.zeros_like(flow.decode(clean)), 1.0)) if y.linear else clean
 
 
-def _seen(flow: Flow, y: Measurement, x: Tensor) -> Tensor:
-    """1 where an entry of y depends on the picture, 0 where a mask leaves nothing but noise: as y, `(b, ...)`."""
-    image = flow.decode(x)
-    if not isinstance(y.operator, LinearOperator):
-        return torch.ones_like(y.residual(image))
-    probe = torch.arange(1, image[0].numel() + 1).cos().view(image.shape[1:])  # generic: no kernel sums it to 0
-    return (y.operator.A(probe.to(image).expand_as(image)) != 0).to(image)
-
-
 def _consistent(
-    flow: Flow, y: Measurement, mu: Tensor, seen: Tensor, tolerance: float, inner: int, rate: float, data: str
+    flow: Flow, y: Measurement, mu: Tensor, counts: Tensor, tolerance: float, inner: int, rate: float, data: str
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Data steps of the rows whose residual is too large, each tested before it is made."""
-    goal = (tolerance * y.std) ** 2 / 2 * seen.flatten(1).sum(1)
+    goal = (tolerance * y.std) ** 2 / 2 * counts.flatten(1).sum(1)
     taken, begun, tiny = torch.zeros_like(goal), None, torch.finfo(mu.dtype).tiny
     for _ in range(inner):
-        misfit, gradient, best = _slope(flow, y, mu, seen)
+        misfit, gradient, best = _slope(flow, y, mu, counts)
         begun = misfit if begun is None else begun
         active = misfit > goal
         if not active.any():
@@ -183,11 +134,11 @@ def _consistent(
     return mu, {"misfit": begun, "inner": taken}
 
 
-def _slope(flow: Flow, y: Measurement, mu: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _slope(flow: Flow, y: Measurement, mu: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1/2 |r|^2, its gradient g = J^T r, and the length |g|^2 / |J g|^2 of the step along it that is best to first order."""
     with torch.enable_grad():
         z = mu.detach().requires_grad_()
-        r = seen * y.residual(flow.decode(z))
+        r = counts * y.residual(flow.decode(z))
         w = r.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(r, z, w, create_graph=True)
         (moved,) = torch.autograd.grad(gradient, w, gradient.detach())  # J^T w is linear in w: its derivative is J

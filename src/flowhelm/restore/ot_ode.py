@@ -30,7 +30,7 @@ from ..control import solvable
 from ..flow import Flow
 from ..grad import value_and_grad
 from ..measure import LinearOperator, Measurement
-from ..path import Ends, at
+from ..path import Ends, at, tilted
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, ancestral
@@ -77,6 +77,6 @@ def ot_ode(
                     w = -value_and_grad(lambda clean: y.misfit(flow.decode(clean)), clean)[1] / (r2 + y.std**2)
                 (pull,) = torch.autograd.grad(ends.clean, z, w)
                 pull = pull if gamma == "one" else (c.alpha / (c.alpha**2 + c.sigma**2)).sqrt() * pull
-                moved = Ends(moved.source - c.sigma * pull, clean + c.sigma**2 / c.alpha * pull)
+                moved = tilted(flow.path, moved, pull, s)
             x = transition(flow, z.detach(), s, t, noise, moved)
         yield Step(i, total, t, x, clean, {"residual": (2 * y.misfit(flow.decode(clean))).sqrt()})

@@ -29,8 +29,8 @@ from torch import Tensor
 from ..flow import Flow
 from ..grad import dot
 from ..measure import Measurement
-from ..particles import ess, systematic
-from ..path import Ends, at
+from ..particles import ess, resampled
+from ..path import Ends, at, tilted
 from ..rng import Noise
 from ..step import Step
 from ..transition import ancestral_moments
@@ -78,27 +78,21 @@ def tds(
     ends, psi, pull = _twisted(flow, y, x, times[0], tempering, start)
     log_w = psi.double().view(-1, k) if log_w is None else log_w
     for i, (s, t) in enumerate(pairwise(times), 1):
-        c = at(flow.path, s, x)
         mean, std = moments(flow, x, s, t, ends)
         change = -psi
         if std > 0:
             z, move = noise(x), torch.zeros_like(x)
-            if twist and c.alpha > 0:
-                guided = Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
-                move = twist * (moments(flow, x, s, t, guided)[0] - mean)
+            if twist:
+                move = twist * (moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0] - mean)
             change = change - dot(move, z) / std - dot(move, move) / (2 * std**2)
             mean = mean + move + std * z
         x = mean
         ends, psi, pull = _twisted(flow, y, x, t, tempering, start)
         log_w = log_w + (change + psi).double().view(-1, k)
         log_w = log_w.masked_fill(log_w.isnan(), -torch.inf)
-        if threshold and k > 1:
-            pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
-            low = (ess(log_w) < threshold * k) & (i < total)
-            pick = torch.where(low.repeat_interleave(k), pick, torch.arange(len(x), device=x.device))
+        if threshold and k > 1 and i < total:
+            pick, log_w = resampled(log_w, noise, threshold)
             x, ends, psi, pull = x[pick], Ends(*(e[pick] for e in ends)), psi[pick], pull[pick]
-            mean_w = log_w.logsumexp(1, keepdim=True) - torch.tensor(float(k), dtype=torch.float64).log()
-            log_w = torch.where(low[:, None], mean_w, log_w)
         yield Step(i, total, t, x, ends.clean, {"log_w": log_w, "ess": ess(log_w)})
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..flow import Flow
 from ..measure import Measurement, conjugate_gradient
-from ..path import Ends, at
+from ..path import Ends, at, tilted
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, euler
@@ -55,10 +55,8 @@ def tmpd(
     """
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
-        c = at(flow.path, s, x)
         ends, residual, pull = _pull(flow, y, x, s, covariance, iterations)
-        moved = ends if c.alpha == 0 else Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
-        x = transition(flow, x.detach(), s, t, noise, moved)
+        x = transition(flow, x.detach(), s, t, noise, tilted(flow.path, ends, pull, s))
         yield Step(i, total, t, x, ends.clean, {"residual": residual})
 
 

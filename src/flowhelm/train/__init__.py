@@ -1,11 +1,11 @@
 """Training: one loop, `fit`, and losses that are functions: `loss(flow, batch, generator) -> (b,)`."""
 
-from . import interpolant, times
+from . import times
 from .coupling import optimal_transport, sinkhorn
 from .data import Batch, Data, seeded, shuffled
 from .fit import Loss, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
-from .interpolant import denoiser_loss, interpolate, velocity_loss
+from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
 from .rarity import quantiles, rarity, rarity_loss
 from .source import NormAligned, norm_ratio
@@ -23,8 +23,6 @@ __all__ = [
     "dropped",
     "fit",
     "flow_matching",
-    "interpolant",
-    "interpolate",
     "masked",
     "norm_ratio",
     "normal",

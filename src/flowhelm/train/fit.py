@@ -17,24 +17,21 @@ restarts and to a floor. The average is the usual exponential one, but a plain m
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..flow import NetFlow
 from ..rng import digest
 from ..step import Diverged, Update
+from .checkpoint import restore, save
 from .data import Batch, Data, seeded
 
 if TYPE_CHECKING:
@@ -117,7 +114,7 @@ def fit(
         steps=steps, rate=rate, warmup=warmup, final=final, betas=list(betas), weight_decay=weight_decay, clip=clip,
         accumulate=accumulate * world, ema=ema, seed=seed, bf16=bf16,
     )  # fmt: skip
-    first = _restore(checkpoint, net, average, optimizer, settings) if checkpoint and checkpoint.exists() else 0
+    first = restore(checkpoint, net, average, optimizer, settings) if checkpoint and checkpoint.exists() else 0
     if first >= steps:
         return
     writes, saved, written = checkpoint is not None and rank == 0, time.monotonic(), first
@@ -136,7 +133,7 @@ def fit(
 
     def keep(done: int) -> None:
         assert checkpoint is not None
-        _save(checkpoint, net, average, optimizer, done, settings)
+        save(checkpoint, net, average, optimizer, done, settings)
 
     batch = fetch(first * accumulate)
     for step in range(first, steps):
@@ -218,81 +215,3 @@ def _seed(device: torch.device, number: int) -> None:
 def _to(x: Tensor, device: torch.device) -> Tensor:
     """To the device without waiting for it, which takes pinned memory."""
     return (x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x).to(device, non_blocking=True)
-
-
-def _modules(net: nn.Module, average: nn.Module | None) -> dict[str, Tensor]:
-    """Weights and buffers of both, by their names in a checkpoint."""
-    both = (("net", net), ("average", average))
-    return {f"{which}.{n}": v for which, module in both if module is not None for n, v in module.state_dict().items()}
-
-
-def _save(
-    path: Path,
-    net: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    settings: dict[str, Any],
-) -> None:
-    """Write beside, then rename: a cut never leaves half a file."""
-    tensors = _modules(net, average)
-    for name, p in net.named_parameters():
-        tensors |= {f"{moment}.{name}": value for moment, value in optimizer.state.get(p, {}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    # copies, since tied weights share memory, which safetensors refuses
-    save_file(
-        {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()},
-        part,
-        {"step": str(step), "settings": json.dumps(settings)},
-    )
-    with open(part, "rb+") as file:
-        os.fsync(file.fileno())  # a power cut must not leave the new name with old bytes
-    os.replace(part, path)
-
-
-def _restore(
-    path: Path,
-    net: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    settings: dict[str, Any],
-) -> int:
-    """Puts a checkpoint's state back, all of it or, with a ValueError, nothing; returns how many steps it has made."""
-    try:
-        with safe_open(path, framework="pt") as f:
-            about = f.metadata() or {}
-            step, stored = int(about["step"]), json.loads(about["settings"])
-            state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
-    except Exception as error:  # safetensors raises its own type
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise ValueError(
-            f"fit: '{path}' is no readable checkpoint ({why}); delete it to begin anew, or name another file"
-        ) from error
-    other = [f"{k} {stored.get(k)} (now {v})" for k, v in settings.items() if stored.get(k) != v]
-    if other:
-        raise ValueError(
-            f"fit: '{path}' is of a run with other settings: {', '.join(other)}; use those, or another file"
-        )
-    here = {name: value.shape for name, value in _modules(net, average).items()}
-    there = {name: value.shape for name, value in state.items() if name.startswith(("net.", "average."))}
-    if here != there:
-        name = min(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
-        raise ValueError(
-            f"fit: '{path}' is of another network: expected '{name}' {_shape(here, name)}, got {_shape(there, name)}; "
-            "use another file"
-        )
-    for prefix, module in (("net.", net), ("average.", average)):
-        if module is not None:
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    for name, p in net.named_parameters():
-        if f"exp_avg.{name}" in state:
-            made = {"step": state.get(f"step.{name}", torch.tensor(float(step))).to(p.device)}
-            for moment in ("exp_avg", "exp_avg_sq"):  # laid out as the weights, so that the kernels round alike
-                made[moment] = torch.empty_like(p).copy_(state[f"{moment}.{name}"])
-            optimizer.state[p] = made
-    return step
-
-
-def _shape(shapes: dict[str, torch.Size], name: str) -> str:
-    return str(tuple(shapes[name])) if name in shapes else "none"

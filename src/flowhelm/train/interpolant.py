@@ -1,122 +1,23 @@
-"""Stochastic interpolants: from any law to any other. Albergo, Boffi & Vanden-Eijnden 2023, arXiv:2303.08797.
+"""Losses of stochastic interpolants: from any law to any other. Albergo, Boffi & Vanden-Eijnden 2023, arXiv:2303.08797.
 
     x_t = alpha start + beta end + gamma z,  z ~ N(0, 1),  (start, end) ~ any coupling
-    velocity b = E[alpha' start + beta' end + gamma' z | x_t],  denoiser eta = E[z | x_t],  score = -eta / gamma
     velocity_loss = 1/2 |b|^2 - (alpha' start + beta' end + gamma' z) . b,  denoiser_loss = 1/2 |eta|^2 - z . eta
-    for s, t in grid:  x <- x + (t-s) b + |t-s| eps score + sqrt(2 eps |t-s|) noise          (forward or backward)
 
 Needs   batches of pairs; two networks for an SDE, the velocity's alone for the ODE
-Cost    2 evaluations, 2 backward per loss: x_t is drawn with z and with -z. Per step 1 evaluation, 2 where eps > 0
+Cost    2 evaluations, 2 backward per loss: x_t is drawn with z and with -z
 Paper   Losses are means over a state's elements, the paper's sums divided by their number; they have no least value of 0.
-        The denoiser is learnt, not the score: its target has variance 1 at every time. Of the families those linear in start
-        and end. A one-sided interpolant has the Gaussian end in z's place (start has no weight), so that its velocity,
-        denoiser and score are those of every other. A Gaussian-source `Flow` needs none of this: its score follows from
-        its velocity, so `integrate` with the transition `langevin(diffusion=...)` is its SDE.
+        The denoiser is learnt, not the score: its target has variance 1 at every time. A Gaussian-source `Flow` needs none of
+        this: its score follows from its velocity, so `integrate` with the transition `langevin(diffusion=...)` is its SDE.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from ..path import Path
-from ..path import linear as straight
-from ..rng import Noise
-from ..step import Step
-from ..transition.diffusion import Diffusion
+from ..interpolant import Field, Interpolant, weights_at
 from .flow_matching import normal
 from .times import Density, draw, uniform
-
-
-class Weights(NamedTuple):
-    """The weights of start, end and z, and their derivatives in t, each shaped as t."""
-
-    alpha: Tensor
-    beta: Tensor
-    gamma: Tensor
-    d_alpha: Tensor
-    d_beta: Tensor
-    d_gamma: Tensor
-
-
-class Means(NamedTuple):
-    """E[start | x_t], E[end | x_t] and E[z | x_t], each `(b, ...)`: alpha start + beta end + gamma noise = x_t."""
-
-    start: Tensor
-    end: Tensor
-    noise: Tensor
-
-
-Interpolant = Callable[[Tensor], Weights]
-Field = Callable[[Tensor, Tensor], Tensor]
-"""States `(b, ...)` and times (`(b,)` in training, 0-dim float64 in sampling) -> `(b, ...)`; `NetFlow.velocity` is one."""
-
-
-def _bridge(t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """gamma = sqrt(scale t (1-t)) and its derivative, infinite at both ends."""
-    gamma = (scale * t * (1 - t)).sqrt()
-    return gamma, (scale * (1 - 2 * t) / (2 * gamma) if scale else gamma)
-
-
-def linear(scale: float = 1.0) -> Interpolant:
-    """alpha = 1-t, beta = t, gamma = sqrt(scale t (1-t)). scale 0 has no noise: flow matching between two laws."""
-
-    def weights(t: Tensor) -> Weights:
-        gamma, d_gamma = _bridge(t, scale)
-        return Weights(1 - t, t, gamma, -torch.ones_like(t), torch.ones_like(t), d_gamma)
-
-    return weights
-
-
-def trigonometric(scale: float = 1.0) -> Interpolant:
-    """alpha = cos(pi t / 2), beta = sin(pi t / 2), gamma = sqrt(scale t (1-t))."""
-
-    def weights(t: Tensor) -> Weights:
-        a, (gamma, d_gamma) = math.pi / 2 * t, _bridge(t, scale)
-        return Weights(a.cos(), a.sin(), gamma, -math.pi / 2 * a.sin(), math.pi / 2 * a.cos(), d_gamma)
-
-    return weights
-
-
-def encoder_decoder(t: Tensor) -> Weights:
-    """start fades into pure noise at t = 1/2 and end out of it: cos^2 pi t each on its half, gamma = sin^2 pi t."""
-    near, slope, first = torch.cos(math.pi * t) ** 2, math.pi * torch.sin(2 * math.pi * t), t < 0.5
-    zero = torch.zeros_like(t)
-    alpha, d_alpha = torch.where(first, near, zero), torch.where(first, -slope, zero)
-    return Weights(alpha, near - alpha, torch.sin(math.pi * t) ** 2, d_alpha, -slope - d_alpha, slope)
-
-
-def one_sided(path: Path = straight) -> Interpolant:
-    """A standard normal start, in z's place: alpha = 0, beta and gamma the clean and source weights of a `Path`; section 3.2."""
-
-    def weights(t: Tensor) -> Weights:
-        c = path(t)
-        return Weights(torch.zeros_like(t), c.alpha, c.sigma, torch.zeros_like(t), c.d_alpha, c.d_sigma)
-
-    return weights
-
-
-def mirror(scale: float = 1.0) -> Interpolant:
-    """From a law to itself through noise: alpha = 0, beta = 1, gamma = sqrt(scale t (1-t)); b = gamma' eta. Section 3.3."""
-
-    def weights(t: Tensor) -> Weights:
-        gamma, d_gamma = _bridge(t, scale)
-        zero = torch.zeros_like(t)
-        return Weights(zero, torch.ones_like(t), gamma, zero, zero, d_gamma)
-
-    return weights
-
-
-def weights_at(interpolant: Interpolant, t: Tensor, like: Tensor) -> Weights:
-    """The weights ready to multiply `like`: 0-dim in float64 for a 0-dim t, else `(b, 1, ...)` as `like`; as `path.at`."""
-    if t.ndim == 0:
-        return interpolant(t.double())
-    return Weights(*(c.to(like).reshape(-1, *(1,) * (like.ndim - 1)) for c in interpolant(t.double())))
 
 
 def velocity_loss(
@@ -156,69 +57,3 @@ def _pair(
     w, z = weights_at(interpolant, t, end), normal(end, generator)
     middle, rate = w.alpha * start + w.beta * end, w.d_alpha * start + w.d_beta * end
     return t, [(middle + w.gamma * z, rate + w.d_gamma * z, z) for z in (z, -z)]
-
-
-def score(interpolant: Interpolant, denoiser: Tensor, t: Tensor) -> Tensor:
-    """grad log p_t(x) = -eta / gamma, where gamma > 0."""
-    return -denoiser / weights_at(interpolant, t, denoiser).gamma
-
-
-def drift(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, t: Tensor) -> Tensor:
-    """E[alpha' start + beta' end | x_t] = b - gamma' eta (the paper's v; equal to b + gamma gamma' score)."""
-    return velocity - weights_at(interpolant, t, velocity).d_gamma * denoiser
-
-
-def velocity(interpolant: Interpolant, drift: Tensor, denoiser: Tensor, t: Tensor) -> Tensor:
-    """b = drift + gamma' eta = drift - gamma gamma' score: what `drift` undoes."""
-    return drift + weights_at(interpolant, t, drift).d_gamma * denoiser
-
-
-def means(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, x: Tensor, t: Tensor) -> Means:
-    """The three conditional means from b and eta: solves alpha e_0 + beta e_1 = x - gamma eta, alpha' e_0 + beta' e_1 = drift.
-
-    Raises:
-        ValueError: where alpha beta' - alpha' beta = 0: always for one-sided, mirror and encoder-decoder, never for the others.
-    """
-    w = weights_at(interpolant, t, x)
-    left, right = x - w.gamma * denoiser, drift(interpolant, velocity, denoiser, t)
-    det = w.alpha * w.d_beta - w.d_alpha * w.beta
-    if (det == 0).any():
-        raise ValueError(
-            "means: expected an interpolant whose state tells start from end, got alpha beta' = alpha' beta; "
-            "where one of the two weighs nothing the other is (x - gamma eta) / its weight"
-        )
-    return Means(
-        (w.d_beta * left - w.beta * right) / det, (w.alpha * right - w.d_alpha * left) / det, denoiser
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def interpolate(
-    interpolant: Interpolant, velocity: Field, x: Tensor, times: Tensor, *, denoiser: Field | None = None,
-    diffusion: Diffusion | None = None, noise: Noise | None = None,
-) -> Iterator[Step]:  # fmt: skip
-    """Carries samples of the law at times[0] to the law at times[-1]: Euler-Maruyama, or Euler where eps = 0.
-
-    Args:
-        times: float64 on the CPU; increasing from start to end, or decreasing for the way back (the backward SDE).
-        diffusion: eps(t), any of `transition.diffusion`; every one has the same marginals. It needs the denoiser and the noise.
-
-    Yields steps whose clean is the straight extrapolation of x along b to times[-1].
-
-    Raises:
-        ValueError: eps > 0 without denoiser or noise, or where gamma = 0 (the score is then not to be had from eta).
-    """
-    total = len(times) - 1
-    for i, (s, t) in enumerate(pairwise(times), 1):
-        b = velocity(x, s)
-        clean, moved = x + (times[-1] - s) * b, x + (t - s) * b
-        eps, step = torch.zeros(()) if diffusion is None else diffusion(s), (t - s).abs()
-        if eps > 0:
-            if denoiser is None or noise is None or interpolant(s).gamma == 0:
-                raise ValueError(
-                    f"interpolate: expected a denoiser, a Noise and gamma > 0 where the diffusion is not 0, at t = {float(s):g}; "
-                    "give them, or bound it with diffusion.within(..., 1e-3, 1 - 1e-3)"
-                )
-            moved = moved + step * eps * score(interpolant, denoiser(x, s), s) + (2 * eps * step).sqrt() * noise(x)
-        x = moved
-        yield Step(i, total, t, x, clean, {})
