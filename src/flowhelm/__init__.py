@@ -22,11 +22,8 @@ _FOLDERS = (
     "grids",
     "guide",
     "inner",
-<<<<<<< HEAD
     "latent",
-=======
     "interpolant",
->>>>>>> review
     "metrics",
     "operators",
     "particles",
@@ -48,11 +45,8 @@ if TYPE_CHECKING:
         grids,
         guide,
         inner,
-<<<<<<< HEAD
-        latent,
-=======
         interpolant,
->>>>>>> review
+        latent,
         measure,
         metrics,
         operators,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def value_and_grad(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +34,14 @@ def vjp(function: Callable[[Tensor], Tensor], x: Tensor, cotangent: Tensor) -> t
         value = function(x)
         (product,) = torch.autograd.grad(value, x, cotangent)
     return value.detach(), product
+
+
+def twice() -> Any:
+    """For code that differentiates a gradient, as a context or a decorator: torch's fused attention has no second derivative.
+
+    Attention is computed by its plain formula inside, with the memory that this takes.
+    """
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from torch import Tensor
 from ..calibration import Weights
 from ..control import check, solvable
 from ..flow import Flow
-from ..grad import dot, per_row
+from ..grad import dot, per_row, twice
 from ..measure import Measurement, seen
 from ..path import at, mix
 from ..rng import Noise
@@ -134,6 +134,7 @@ def _consistent(
     return mu, {"misfit": begun, "inner": taken}
 
 
+@twice()
 def _slope(flow: Flow, y: Measurement, mu: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """1/2 |r|^2, its gradient g = J^T r, and the length |g|^2 / |J g|^2 of the step along it that is best to first order."""
     with torch.enable_grad():

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ..control import check
 from ..flow import Flow
-from ..grad import dot
+from ..grad import dot, twice
 from ..inner import adam
 from ..measure import Measurement
 from ..path import ends_from_velocity, linear, score
@@ -82,6 +82,7 @@ def _misfit(flow: Flow, y: Measurement, source: Tensor, t: Tensor, x: Tensor) ->
     return t**2 * y.misfit(flow.decode((x - (1 - t) * source) / t))
 
 
+@twice()
 def _cost(
     flow: Flow, misfit: Callable[[Tensor], Tensor], s: Tensor, t: Tensor, strength: float, noise: Noise, x: Tensor
 ) -> Tensor:

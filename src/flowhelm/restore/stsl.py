@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..flow import Flow
-from ..grad import dot, per_row, vjp
+from ..grad import dot, per_row, twice, vjp
 from ..measure import Measurement
 from ..path import Ends, at
 from ..rng import Noise
@@ -77,7 +77,7 @@ def stsl(
         c = at(flow.path, s, x)
         guided = bool(c.alpha > 0) if exact else bool(s >= start)
         for k in range(repeats if guided else 1):
-            with torch.enable_grad():
+            with torch.enable_grad(), twice():
                 z = x.detach().requires_grad_()
                 ends = flow.ends(z, s)
                 misfit = y.misfit(flow.decode(ends.clean))

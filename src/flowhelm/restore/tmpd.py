@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..flow import Flow
+from ..grad import twice
 from ..measure import Measurement, conjugate_gradient
 from ..path import Ends, at, tilted
 from ..rng import Noise
@@ -60,6 +61,7 @@ def tmpd(
         yield Step(i, total, t, x, ends.clean, {"residual": residual})
 
 
+@twice()
 def _pull(
     flow: Flow, y: Measurement, x: Tensor, s: Tensor, covariance: str, iterations: int
 ) -> tuple[Ends, Tensor, Tensor]:
