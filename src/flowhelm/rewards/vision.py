@@ -1,0 +1,75 @@
+"""Vision transformers as feature extractors: CLIP and DINO of transformers, fed with our pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class Vision:
+    """A frozen vision transformer over pictures in [-1, 1].
+
+    Args:
+        model: CLIPVisionModel, Dinov2Model, ...: takes `pixel_values` and gives `hidden_states`.
+        size: of the pictures that it sees; others are resized (bicubic, antialiased).
+        mean, std: of its pixels in [0, 1], `(3,)` each.
+        specials: tokens before those of patches: 1 for a class token.
+    """
+
+    model: Any
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    specials: int = 1
+
+    def seen(self, image: Tensor) -> Tensor:
+        """As the model's own processor would give it, but differentiably: `(b, 3, size, size)`."""
+        weight = next(self.model.parameters())
+        image = (image.to(weight.device, torch.float32) + 1) / 2
+        if image.shape[-2:] != (self.size, self.size):
+            image = torch.nn.functional.interpolate(
+                image, (self.size, self.size), mode="bicubic", antialias=True, align_corners=False
+            )
+        mean, std = (torch.tensor(each, device=image.device).view(3, 1, 1) for each in (self.mean, self.std))
+        return ((image - mean) / std).to(weight.dtype)
+
+    def patches(self, image: Tensor, block: int) -> Tensor:
+        """Features of the patches after a block (0: of the embedding), without the class token: `(b, n, d)`."""
+        states = self.model(pixel_values=self.seen(image), output_hidden_states=True).hidden_states
+        if not -len(states) <= block < len(states):
+            raise ValueError(f"Vision: expected a block of 0 to {len(states) - 1}, got {block}")
+        return states[block][:, self.specials :].to(image.device, image.dtype)
+
+
+def vision(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Vision:
+    """A CLIP or DINOv2 model by its hub name or folder, such as "openai/clip-vit-base-patch16" or "facebook/dinov2-base".
+
+    Only safetensors are read. Weights are frozen.
+
+    Raises:
+        ValueError: a model of another kind, or one that cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoModel, CLIPVisionModel
+
+    try:
+        config = AutoConfig.from_pretrained(str(name))
+        clip = config.model_type in ("clip", "clip_vision_model")
+        loaded = CLIPVisionModel if clip else AutoModel
+        model = loaded.from_pretrained(str(name), dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"vision: cannot load '{name}' ({str(error).splitlines()[0]})") from error
+    if not clip and config.model_type not in ("dinov2", "dinov2_with_registers", "vit"):
+        raise ValueError(f"vision: expected a CLIP, DINOv2 or ViT model, got '{config.model_type}'")
+    specials = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
+    # DINOv2 was trained at 518 but is used at 224; its positions are interpolated
+    size = 224 if config.model_type.startswith("dinov2") else int(model.config.image_size)
+    mean, std = CLIP if clip else IMAGENET
+    return Vision(model.eval().requires_grad_(False).to(device), size, mean, std, specials)
