@@ -70,6 +70,7 @@ def vision(name: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.
         raise ValueError(f"vision: expected a CLIP, DINOv2 or ViT model, got '{config.model_type}'")
     specials = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
     # DINOv2 was trained at 518 but is used at 224; its positions are interpolated
-    size = 224 if config.model_type.startswith("dinov2") else int(model.config.image_size)
+    side: Any = model.config.image_size
+    size = 224 if config.model_type.startswith("dinov2") else int(side)
     mean, std = CLIP if clip else IMAGENET
     return Vision(model.eval().requires_grad_(False).to(device), size, mean, std, specials)
