@@ -3,6 +3,7 @@ characters. For parity (`python -m flowhelm.bench.parity`) and tests; their pict
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,14 @@ def _t5_tokenizer() -> Any:
     return T5Tokenizer(vocab=special + [(c, -3.0) for c in ALPHABET.strip()], extra_ids=0, model_max_length=512)
 
 
+def _umt5() -> Any:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(
+        UMT5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=100, feed_forward_proj="gated-gelu")
+    )
+
+
 def _t5() -> Any:
     from transformers import T5Config, T5EncoderModel
 
@@ -47,12 +56,69 @@ def _t5() -> Any:
     )
 
 
-def _kl(channels: int, shift: float | None = 0.0609, scale: float = 1.5035) -> Any:
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def _qwen_tokenizer() -> Any:
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
+    made = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    made.chat_template = CHAT
+    return made
+
+
+def _qwen(layers: int = 2) -> Any:
+    """Qwen3, as a text encoder."""
+    from transformers import Qwen3Config, Qwen3Model
+
+    return Qwen3Model(
+        Qwen3Config(
+            vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, max_position_embeddings=2048,
+        )  # fmt: skip
+    )
+
+
+def _qwen_vl() -> Any:
+    """Qwen2.5-VL, whose eyes are not used."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {
+        "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+    }  # fmt: skip
+    eyes = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16,
+    }  # fmt: skip
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=eyes))
+
+
+def _gemma_tokenizer() -> Any:
+    from transformers import GemmaTokenizer
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *ALPHABET.strip()]
+    return GemmaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=512)
+
+
+def _gemma() -> Any:
+    from transformers import Gemma2Config, Gemma2Model
+
+    return Gemma2Model(
+        Gemma2Config(
+            head_dim=4, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=2,
+            num_key_value_heads=2, vocab_size=100, max_position_embeddings=4096,
+        )  # fmt: skip
+    )
+
+
+def _kl(channels: int, shift: float | None = 0.0609, scale: float = 1.5035, levels: int = 2) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        sample_size=32, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1,
-        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, latent_channels=channels,
+        sample_size=32, in_channels=3, out_channels=3, block_out_channels=(8,) * levels, layers_per_block=1,
+        down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels, latent_channels=channels,
         norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False, shift_factor=shift, scaling_factor=scale,
     )  # fmt: skip
 
@@ -112,6 +178,95 @@ def sd3() -> Any:
     )  # fmt: skip
 
 
+def flux2_klein(distilled: bool = False) -> Any:
+    from diffusers import Flux2KleinPipeline
+
+    parts = _flux2_parts() | {"text_encoder": _qwen(layers=28), "tokenizer": _qwen_tokenizer()}
+    return Flux2KleinPipeline(**parts, is_distilled=distilled)
+
+
+def qwen_image() -> Any:
+    from diffusers import (
+        AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel,
+    )  # fmt: skip
+
+    net = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=3,
+        joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage(
+        base_dim=24, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
+        latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5],
+    )  # fmt: skip
+    return QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02), vae=vae, transformer=net,
+        text_encoder=_qwen_vl(), tokenizer=_qwen_tokenizer(),
+    )  # fmt: skip
+
+
+def z_image() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+    net: Any = ZImageTransformer2DModel(
+        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2,
+        n_kv_heads=2, qk_norm=True, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
+    )  # fmt: skip
+    with torch.no_grad():  # uninitialised memory otherwise
+        net.x_pad_token.normal_()
+        net.cap_pad_token.normal_()
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_kl(4, 0.1159, 0.3611), transformer=net,
+        text_encoder=_qwen(), tokenizer=_qwen_tokenizer(),
+    )  # fmt: skip
+
+
+def lumina2() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline, Lumina2Transformer2DModel
+
+    net = Lumina2Transformer2DModel(
+        sample_size=4, patch_size=2, in_channels=4, hidden_size=8, num_layers=2, num_attention_heads=1, num_kv_heads=1,
+        multiple_of=16, scaling_factor=1.0, axes_dim_rope=[4, 2, 2], axes_lens=(300, 64, 64), cap_feat_dim=8,
+    )  # fmt: skip
+    return Lumina2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0), vae=_kl(4, levels=4), transformer=net,
+        text_encoder=_gemma(), tokenizer=_gemma_tokenizer(),
+    )  # fmt: skip
+
+
+def auraflow() -> Any:
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    net = AuraFlowTransformer2DModel(
+        sample_size=32, patch_size=2, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, out_channels=4, pos_embed_max_size=256,
+    )  # fmt: skip
+    return AuraFlowPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73), vae=_kl(4, None, 0.13025), transformer=net,
+        text_encoder=_umt5(), tokenizer=_t5_tokenizer(),
+    )  # fmt: skip
+
+
+def sana(answers: int = 4) -> Any:
+    from diffusers import AutoencoderDC, FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+
+    net = SanaTransformer2DModel(
+        patch_size=1, in_channels=4, out_channels=answers, num_layers=1, num_attention_heads=2, attention_head_dim=4,
+        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8, sample_size=32,
+        timestep_scale=0.5,
+    )  # fmt: skip
+    vae = AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), downsample_block_type="conv",
+        upsample_block_type="interpolate", decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=0.41407,
+    )  # fmt: skip
+    return SanaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae, transformer=net, text_encoder=_gemma(),
+        tokenizer=_gemma_tokenizer(),
+    )  # fmt: skip
+
+
 def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
     """Of prompts, for pipelines made without a text encoder."""
     return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
@@ -121,6 +276,15 @@ SIZE = (32, 32)
 CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "flux": (flux, {"size": SIZE, "prompt": "a cat", "scale": 3.5}),
     "flux2": (flux2, {"size": SIZE, "prompt": embeddings(48)}),
+    "flux2-klein": (flux2_klein, {"size": SIZE, "prompt": "a cat", "scale": 4.0}),
+    "flux2-klein-distilled": (partial(flux2_klein, distilled=True), {"size": SIZE, "prompt": "a cat"}),
+    "qwen-image": (qwen_image, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
+    "z-image": (z_image, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
+    "z-image-turbo": (z_image, {"size": SIZE, "prompt": "a cat", "scale": 0.0}),
+    "lumina2": (lumina2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
+    "auraflow": (auraflow, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 3.5}),
+    "sana": (sana, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
+    "sana-2c": (partial(sana, answers=8), {"size": SIZE, "prompt": "a cat", "scale": 1.0}),
     "sd3": (sd3, {"size": SIZE, "prompt": "a cat", "negative": "dog", "scale": 5.0}),
 }
 """name: (how to build it, arguments of `parity.compare`)."""

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...codec import Codec, Standardized
+from ...codec import Standardized
 from ...flow import Guidance
-from .pipeline import Pipeline, Told, even_levels
+from .pipeline import Packed, Pipeline, Told
 
 
 @dataclass(frozen=True, eq=False)
-class Flux2(Pipeline):
+class Flux2(Packed):
     """FLUX.2 dev: its state has 2 x 2 latents in a pixel, standardised by a batch norm; it is told sigma and its guidance scale."""
 
     classes: ClassVar = ("Flux2Pipeline",)
@@ -43,16 +43,13 @@ class Flux2(Pipeline):
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         return told | {"guidance": torch.full((len(told["prompt_embeds"]),), scale)}
 
-    def _levels(self, scheduler: Any, steps: int) -> None:
-        if scheduler.config.get("use_flow_sigmas"):
-            scheduler.set_timesteps(steps, mu=self._mu(steps))
-        else:
-            scheduler.set_timesteps(sigmas=even_levels(steps), mu=self._mu(steps))
-
     def _mu(self, steps: int) -> float:
         """Log of the shift, a fit of Black Forest Labs in the number of tokens and of steps (their constants for 10 and 200)."""
         few, many = 8.73809524e-05 * self._tokens + 1.89833333, 0.00016927 * self._tokens + 0.45666666
         return many if self._tokens > 4300 else many + (many - few) / 190 * (steps - 200)
+
+    def native(self, x: Tensor) -> Tensor:
+        return x
 
     def returned(self, latents: Tensor) -> Tensor:
         return latents.mT.reshape(-1, *self.shape)
@@ -62,15 +59,11 @@ class Flux2(Pipeline):
         return self.shape[-2] * self.shape[-1]
 
     @property
-    def multiple(self) -> int:
-        return 2 * self.pipe.vae_scale_factor
-
-    @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (self.net.config.in_channels, self.size[0] // self.multiple, self.size[1] // self.multiple)
 
     @cached_property
-    def codec(self) -> Codec:
+    def codec(self) -> Standardized:
         vae = self.pipe.vae
         mean, variance = (each.detach().float().view(-1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
         return Standardized(Patchified(vae), mean, (variance + vae.config.batch_norm_eps).sqrt())
@@ -87,6 +80,10 @@ class Flux2Klein(Flux2):
 
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         return told
+
+    def returned(self, latents: Tensor) -> Tensor:
+        # this pipeline hands out the auto-encoder's own latents
+        return self.codec.normalize(torch.nn.functional.pixel_unshuffle(latents, 2))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,27 @@ from typing import Any
 import torch
 
 from ...flow import Flow
+from .auraflow import AuraFlow
 from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
+from .lumina2 import Lumina2
 from .pipeline import Pipeline
+from .qwen import QwenImage
+from .sana import Sana
 from .sd3 import StableDiffusion3
+from .z_image import ZImage
 
-FAMILIES: tuple[type[Pipeline], ...] = (Flux, Flux2, Flux2Klein, StableDiffusion3)
+FAMILIES: tuple[type[Pipeline], ...] = (
+    AuraFlow,
+    Flux,
+    Flux2,
+    Flux2Klein,
+    Lumina2,
+    QwenImage,
+    Sana,
+    StableDiffusion3,
+    ZImage,
+)
 
 
 def family(pipe: Any) -> type[Pipeline]:

@@ -11,6 +11,7 @@ noise at sigma = 1 and clean latents at sigma = 0 on the linear path; here t = 1
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,8 @@ class Pipeline(Flow, abc.ABC):
     """Of guidance, where `bind` is given none; the pipeline's own default."""
     needs: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
     """Names that embeddings must have when `bind` is given them instead of texts."""
+    reads: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
+    """Components without which it reads no texts."""
 
     def __post_init__(self) -> None:
         height, width = self.size
@@ -156,7 +159,7 @@ class Pipeline(Flow, abc.ABC):
         if self.guidance is None:
             return self._ask(state, sigma, told).to(x)
         null = self._for(self.null or {}, len(x))
-        if all(told[name].shape == null[name].shape for name in told):
+        if told.keys() == null.keys() and all(told[name].shape == null[name].shape for name in told):
             both = {name: torch.cat([told[name], null[name]]) for name in told}
             answer = self._ask(torch.cat([state, state]), torch.cat([sigma, sigma]), both).to(x)
             given, without = answer.chunk(2)
@@ -172,21 +175,26 @@ class Pipeline(Flow, abc.ABC):
 
     def times(self, steps: int) -> Tensor:
         even = super().times(steps)  # says what is wrong with the number
-        scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
         if self.grid == "exact":
-            return self._exact(scheduler, even)
+            return self._exact(even)
+        scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
         self._levels(scheduler, steps)
-        return 1 - scheduler.sigmas.double().cpu()
+        times = 1 - scheduler.sigmas.double().cpu()
+        times[0] = 0  # it begins with pure noise, even where its scheduler calls that 0.9997
+        return times
 
-    def _exact(self, scheduler: Any, even: Tensor) -> Tensor:
+    def _exact(self, even: Tensor) -> Tensor:
         """Evenly spaced levels with the shift of the scheduler applied once."""
-        config = scheduler.config
-        if config.get("use_dynamic_shifting"):
-            factor = torch.tensor(self._mu(len(even) - 1), dtype=torch.float64).exp()
-        else:
-            factor = torch.tensor(config.get("shift") or config.get("flow_shift") or 1.0, dtype=torch.float64)
-        sigma = 1 - even
+        factor, sigma = self._shift(len(even) - 1), 1 - even
         return 1 - factor * sigma / (1 + (factor - 1) * sigma)
+
+    def _shift(self, steps: int) -> float:
+        """What sigma / (1 - sigma) is multiplied by."""
+        config = self.pipe.scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return config.get("shift") or config.get("flow_shift") or 1.0
+        mu = self._mu(steps)
+        return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
     def _mu(self, steps: int) -> float:
         """Log of the shift for this size, linear in the number of tokens (2 x 2 latents)."""
@@ -297,12 +305,37 @@ class Pipeline(Flow, abc.ABC):
         return dict(embeddings)
 
     def _can_read(self) -> None:
-        lacking = [name for name in ("tokenizer", "text_encoder") if getattr(self.pipe, name, None) is None]
+        lacking = [name for name in self.reads if getattr(self.pipe, name, None) is None]
         if lacking:
             raise ValueError(
                 f"{self.name}: expected a {' and a '.join(lacking)} to read prompts with, got none; load the pipeline with them, "
                 f"or bind embeddings ({', '.join(self.needs)})"
             )
+
+
+class Packed(Pipeline):
+    """A family with 2 x 2 latents to a token, whose scheduler is given even levels."""
+
+    def _levels(self, scheduler: Any, steps: int) -> None:
+        if scheduler.config.get("use_flow_sigmas"):
+            scheduler.set_timesteps(steps, mu=self._mu(steps))
+        else:
+            scheduler.set_timesteps(sigmas=even_levels(steps), mu=self._mu(steps))
+
+    def native(self, x: Tensor) -> Tensor:
+        return packed(x)
+
+    def returned(self, latents: Tensor) -> Tensor:
+        return unpacked(latents, *self.shape[-2:])
+
+    @property
+    def multiple(self) -> int:
+        return 2 * self.pipe.vae_scale_factor
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        factor = self.pipe.vae_scale_factor
+        return (self.net.config.in_channels // 4, self.size[0] // factor, self.size[1] // factor)
 
 
 def packed(x: Tensor) -> Tensor:
@@ -319,6 +352,11 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
         .permute(0, 3, 1, 4, 2, 5)
         .reshape(b, c // 4, height, width)
     )
+
+
+def places(height: int, width: int) -> Tensor:
+    """Where each token is: (0, row, column), `(height width, 3)`."""
+    return torch.cartesian_prod(torch.arange(1), torch.arange(height), torch.arange(width))
 
 
 def even_levels(steps: int) -> list[float]:
