@@ -23,10 +23,11 @@ def _clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(dict.fromkeys(words))}, merges=[], model_max_length=77)
 
 
-def _clip(kind: str) -> Any:
+def _clip(kind: str, places: int = 77) -> Any:
     import transformers
 
     config = transformers.CLIPTextConfig(
+        max_position_embeddings=places,
         bos_token_id=0, eos_token_id=2, pad_token_id=1, vocab_size=200, hidden_size=32, intermediate_size=37,
         num_attention_heads=4, num_hidden_layers=3, projection_dim=32, hidden_act="gelu",
     )  # fmt: skip
@@ -44,15 +45,19 @@ def _umt5() -> Any:
     from transformers import UMT5Config, UMT5EncoderModel
 
     return UMT5EncoderModel(
-        UMT5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=100, feed_forward_proj="gated-gelu")
+        UMT5Config(
+            d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=100, feed_forward_proj="gated-gelu"
+        )
     )
 
 
-def _t5() -> Any:
+def _t5(words: int = 100) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     return T5EncoderModel(
-        T5Config(d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=100, feed_forward_proj="gated-gelu")
+        T5Config(
+            d_model=32, d_ff=37, d_kv=8, num_heads=4, num_layers=2, vocab_size=words, feed_forward_proj="gated-gelu"
+        )
     )
 
 
@@ -73,12 +78,11 @@ def _qwen(layers: int = 2) -> Any:
     """Qwen3, as a text encoder."""
     from transformers import Qwen3Config, Qwen3Model
 
-    return Qwen3Model(
-        Qwen3Config(
-            vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2,
-            num_key_value_heads=2, head_dim=8, max_position_embeddings=2048,
-        )  # fmt: skip
-    )
+    config = Qwen3Config(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=layers, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=2048,
+    )  # fmt: skip
+    return Qwen3Model(config)
 
 
 def _qwen_vl() -> Any:
@@ -89,9 +93,7 @@ def _qwen_vl() -> Any:
         "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
         "num_key_value_heads": 2, "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
     }  # fmt: skip
-    eyes = {
-        "depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16,
-    }  # fmt: skip
+    eyes = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=eyes))
 
 
@@ -105,12 +107,11 @@ def _gemma_tokenizer() -> Any:
 def _gemma() -> Any:
     from transformers import Gemma2Config, Gemma2Model
 
-    return Gemma2Model(
-        Gemma2Config(
-            head_dim=4, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=2,
-            num_key_value_heads=2, vocab_size=100, max_position_embeddings=4096,
-        )  # fmt: skip
-    )
+    config = Gemma2Config(
+        head_dim=4, hidden_size=8, intermediate_size=16, num_attention_heads=2, num_hidden_layers=2,
+        num_key_value_heads=2, vocab_size=100, max_position_embeddings=4096,
+    )  # fmt: skip
+    return Gemma2Model(config)
 
 
 def _kl(channels: int, shift: float | None = 0.0609, scale: float = 1.5035, levels: int = 2) -> Any:
@@ -185,21 +186,24 @@ def flux2_klein(distilled: bool = False) -> Any:
     return Flux2KleinPipeline(**parts, is_distilled=distilled)
 
 
-def qwen_image() -> Any:
-    from diffusers import (
-        AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel,
+def _qwen_vae() -> Any:
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=24, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
+        latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5],
     )  # fmt: skip
+
+
+def qwen_image() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel
 
     net = QwenImageTransformer2DModel(
         patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=3,
         joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
     )  # fmt: skip
-    vae = AutoencoderKLQwenImage(
-        base_dim=24, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
-        latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5],
-    )  # fmt: skip
     return QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02), vae=vae, transformer=net,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02), vae=_qwen_vae(), transformer=net,
         text_encoder=_qwen_vl(), tokenizer=_qwen_tokenizer(),
     )  # fmt: skip
 
@@ -267,6 +271,125 @@ def sana(answers: int = 4) -> Any:
     )  # fmt: skip
 
 
+def chroma() -> Any:
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    net = ChromaTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, axes_dims_rope=(4, 4, 8), approximator_num_channels=8, approximator_hidden_dim=16,
+        approximator_layers=1,
+    )  # fmt: skip
+    return ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net,
+        text_encoder=_t5(), tokenizer=_t5_tokenizer(),
+    )  # fmt: skip
+
+
+def hidream() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, HiDreamImagePipeline, HiDreamImageTransformer2DModel
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    net = HiDreamImageTransformer2DModel(
+        patch_size=2, in_channels=4, out_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_channels=[32, 16], text_emb_dim=64, num_routed_experts=4, num_activated_experts=2,
+        axes_dims_rope=(4, 2, 2), max_resolution=(16, 16), llama_layers=[0, 1],
+    )  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        attn_implementation="eager",
+    )  # fmt: skip
+    llama = LlamaForCausalLM(config)
+    readers = {f"tokenizer{i}": _clip_tokenizer() for i in ("", "_2")}
+    encoders = {f"text_encoder{i}": _clip("CLIPTextModelWithProjection", 128) for i in ("", "_2")}
+    made = HiDreamImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_kl(4), transformer=net, text_encoder_3=_t5(),
+        tokenizer_3=_t5_tokenizer(), text_encoder_4=llama, tokenizer_4=_qwen_tokenizer(), **encoders, **readers,
+    )  # fmt: skip
+    made.default_sample_size = 16  # its call makes pictures of one area only
+    return made
+
+
+def cogview4() -> Any:
+    from diffusers import CogView4Pipeline, CogView4Transformer2DModel, FlowMatchEulerDiscreteScheduler
+
+    net = CogView4Transformer2DModel(
+        patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=4, num_attention_heads=4,
+        text_embed_dim=16, time_embed_dim=8, condition_dim=4, rope_axes_dim=(8, 8),
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, base_image_seq_len=16, time_shift_type="linear"
+    )
+    return CogView4Pipeline(
+        scheduler=scheduler, vae=_kl(4, None), transformer=net, text_encoder=_qwen(), tokenizer=_qwen_tokenizer()
+    )
+
+
+def hunyuan_image() -> Any:
+    from diffusers import (
+        AdaptiveProjectedMixGuidance,
+        AutoencoderKLHunyuanImage,
+        FlowMatchEulerDiscreteScheduler,
+        HunyuanImagePipeline,
+        HunyuanImageTransformer2DModel,
+    )  # fmt: skip
+    from transformers import ByT5Tokenizer
+
+    net = HunyuanImageTransformer2DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, patch_size=(1, 1), text_embed_dim=16, text_embed_2_dim=32, rope_axes_dim=(8, 8),
+    )  # fmt: skip
+    vae = AutoencoderKLHunyuanImage(
+        in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32), layers_per_block=1,
+        spatial_compression_ratio=2, sample_size=32, scaling_factor=0.75,
+    )  # fmt: skip
+    return HunyuanImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0), vae=vae, transformer=net, text_encoder=_qwen_vl(),
+        tokenizer=_qwen_tokenizer(), text_encoder_2=_t5(300), tokenizer_2=ByT5Tokenizer(extra_ids=0),
+        guider=AdaptiveProjectedMixGuidance(guidance_scale=3.5), ocr_guider=AdaptiveProjectedMixGuidance(guidance_scale=3.5),
+    )  # fmt: skip
+
+
+def krea2() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Krea2Pipeline, Krea2Transformer2DModel
+
+    net = Krea2Transformer2DModel(
+        in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=32, timestep_embed_dim=16, text_hidden_dim=16, num_text_layers=2, text_num_attention_heads=2,
+        text_num_key_value_heads=2, text_intermediate_size=32, num_layerwise_text_blocks=1, num_refiner_text_blocks=1,
+        axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    return Krea2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_qwen_vae(), transformer=net,
+        text_encoder=_qwen_vl(), tokenizer=_qwen_tokenizer(), text_encoder_select_layers=(1, 2),
+    )  # fmt: skip
+
+
+def longcat() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, LongCatImagePipeline, LongCatImageTransformer2DModel
+
+    net = LongCatImageTransformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=[4, 4, 8],
+    )  # fmt: skip
+    return LongCatImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net,
+        text_encoder=_qwen_vl(), tokenizer=_qwen_tokenizer(), text_processor=_qwen_tokenizer(),
+    )  # fmt: skip
+
+
+def ovis() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, OvisImagePipeline, OvisImageTransformer2DModel
+
+    net = OvisImageTransformer2DModel(
+        patch_size=1, in_channels=16, out_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    return OvisImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net,
+        text_encoder=_qwen(), tokenizer=_qwen_tokenizer(),
+    )  # fmt: skip
+
+
 def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
     """Of prompts, for pipelines made without a text encoder."""
     return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
@@ -285,6 +408,13 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "auraflow": (auraflow, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 3.5}),
     "sana": (sana, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "sana-2c": (partial(sana, answers=8), {"size": SIZE, "prompt": "a cat", "scale": 1.0}),
+    "chroma": (chroma, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
+    "hidream": (hidream, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
+    "cogview4": (cogview4, {"size": SIZE, "prompt": "a black cat, asleep", "negative": "dog", "scale": 5.0}),
+    "hunyuan-image": (hunyuan_image, {"size": SIZE, "prompt": "the word 'cat'", "negative": "dog", "scale": 3.5}),
+    "krea2": (krea2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
+    "longcat": (longcat, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
+    "ovis": (ovis, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "sd3": (sd3, {"size": SIZE, "prompt": "a cat", "negative": "dog", "scale": 5.0}),
 }
 """name: (how to build it, arguments of `parity.compare`)."""

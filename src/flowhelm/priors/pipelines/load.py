@@ -9,9 +9,16 @@ import torch
 
 from ...flow import Flow
 from .auraflow import AuraFlow
+from .chroma import Chroma
+from .cogview4 import CogView4
 from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
+from .hidream import HiDream
+from .hunyuan_image import HunyuanImage
+from .krea2 import Krea2
+from .longcat import LongCatImage
 from .lumina2 import Lumina2
+from .ovis import OvisImage
 from .pipeline import Pipeline
 from .qwen import QwenImage
 from .sana import Sana
@@ -20,10 +27,17 @@ from .z_image import ZImage
 
 FAMILIES: tuple[type[Pipeline], ...] = (
     AuraFlow,
+    Chroma,
+    CogView4,
     Flux,
     Flux2,
     Flux2Klein,
+    HiDream,
+    HunyuanImage,
+    Krea2,
+    LongCatImage,
     Lumina2,
+    OvisImage,
     QwenImage,
     Sana,
     StableDiffusion3,

@@ -38,7 +38,9 @@ class QwenImage(Packed):
         return -unpacked(said, height, width)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, mask = self.pipe.encode_prompt(prompts, max_sequence_length=512)  # that of its call, not of encode_prompt
+        embeds, mask = self.pipe.encode_prompt(
+            prompts, max_sequence_length=512
+        )  # that of its call, not of encode_prompt
         return {"prompt_embeds": embeds} | ({} if mask is None else {"prompt_embeds_mask": mask})
 
     def _rule(self, scale: float) -> Guidance | None:
@@ -71,6 +73,9 @@ class Frame:
 
     Args:
         model: of diffusers, such as AutoencoderKLQwenImage; its latents are `(b, c, frames, h, w)`.
+
+    Its own `decode` clamps pictures, so that nothing can be learnt from a saturated pixel; here its parts are used, which do not,
+    unless it is told to work in tiles or slices.
     """
 
     model: nn.Module
@@ -80,7 +85,10 @@ class Frame:
         return self._model.encode(image[:, :, None].to(self._weight)).latent_dist.mode()[:, :, 0].to(image)
 
     def decode(self, latent: Tensor) -> Tensor:
-        return self._model.decode(latent[:, :, None].to(self._weight)).sample[:, :, 0].to(latent)
+        model, latent5 = self._model, latent[:, :, None].to(self._weight)
+        if model.use_tiling or model.use_slicing:
+            return model.decode(latent5).sample[:, :, 0].to(latent)
+        return model.decoder(model.post_quant_conv(latent5))[:, :, 0].to(latent)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         factor = self._model.spatial_compression_ratio
