@@ -61,15 +61,20 @@ def _t5(words: int = 100) -> Any:
     )
 
 
-CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+CHAT = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}"""
 
 
 def _qwen_tokenizer() -> Any:
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
 
-    words = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
+    kinds = ("im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad")
+    special = [f"<|{kind}|>" for kind in kinds]
+    words = ["<|endoftext|>", *special, *sorted(ByteLevel.alphabet())]
     made = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    made.add_special_tokens({"additional_special_tokens": special})
     made.chat_template = CHAT
     return made
 
@@ -95,6 +100,21 @@ def _qwen_vl() -> Any:
     }  # fmt: skip
     eyes = {"depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=eyes))
+
+
+def _qwen3_vl(kind: str, layers: int = 2) -> Any:
+    """Qwen3-VL, whose eyes are not used."""
+    import transformers
+
+    text = {
+        "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 8, "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default"},
+    }  # fmt: skip
+    eyes = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 16,
+        "deepstack_visual_indexes": [],
+    }  # fmt: skip
+    return getattr(transformers, kind)(transformers.Qwen3VLConfig(text_config=text, vision_config=eyes))
 
 
 def _gemma_tokenizer() -> Any:
@@ -137,13 +157,9 @@ def flux() -> Any:
     )  # fmt: skip
 
 
-def _flux2_parts() -> Any:
-    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+def _flux2_vae() -> Any:
+    from diffusers import AutoencoderKLFlux2
 
-    net = Flux2Transformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
-    )  # fmt: skip
     vae: Any = AutoencoderKLFlux2(
         sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8), layers_per_block=1, latent_channels=4,
@@ -152,8 +168,18 @@ def _flux2_parts() -> Any:
     with torch.no_grad():  # as after training, so that the latents' units matter
         vae.bn.running_mean.normal_()
         vae.bn.running_var.uniform_(0.5, 2)
+    return vae
+
+
+def _flux2_parts() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+
+    net = Flux2Transformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
+    )  # fmt: skip
     return {
-        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "vae": vae, "transformer": net,
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "vae": _flux2_vae(), "transformer": net,
         "text_encoder": None, "tokenizer": None,
     }  # fmt: skip
 
@@ -192,6 +218,33 @@ def _qwen_vae() -> Any:
     return AutoencoderKLQwenImage(
         base_dim=24, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
         latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5],
+    )  # fmt: skip
+
+
+def qwen_image_21() -> Any:
+    from diffusers import (
+        AutoencoderKLQwenImage21,
+        FlowMatchEulerDiscreteScheduler,
+        QwenImage21Pipeline,
+        QwenImage21Transformer2DModel,
+    )
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(), tokenizer=_qwen_tokenizer(), chat_template=CHAT,
+        video_processor=Qwen3VLVideoProcessor(),
+    )  # fmt: skip
+    net = QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, context_in_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage21(
+        base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1,
+        temperal_downsample=[False, True, True, True], latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5],
+    )  # fmt: skip
+    return QwenImage21Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=vae, transformer=net, processor=processor,
+        text_encoder=_qwen3_vl("Qwen3VLForConditionalGeneration"),
     )  # fmt: skip
 
 
@@ -349,6 +402,22 @@ def hunyuan_image() -> Any:
     )  # fmt: skip
 
 
+def ideogram4() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, Ideogram4Pipeline, Ideogram4Transformer2DModel
+
+    nets = {
+        name: Ideogram4Transformer2DModel(
+            in_channels=16, num_layers=1, attention_head_dim=16, num_attention_heads=2, intermediate_size=32, adaln_dim=8,
+            llm_features_dim=13 * 16, mrope_section=(4, 2, 2),
+        )
+        for name in ("transformer", "unconditional_transformer")
+    }  # fmt: skip
+    return Ideogram4Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=_flux2_vae(), tokenizer=_qwen_tokenizer(),
+        text_encoder=_qwen3_vl("Qwen3VLModel", layers=36), **nets,
+    )  # fmt: skip
+
+
 def krea2() -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, Krea2Pipeline, Krea2Transformer2DModel
 
@@ -395,13 +464,14 @@ def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
     return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
 
 
-SIZE = (32, 32)
+SIZE = (32, 64)
 CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "flux": (flux, {"size": SIZE, "prompt": "a cat", "scale": 3.5}),
     "flux2": (flux2, {"size": SIZE, "prompt": embeddings(48)}),
     "flux2-klein": (flux2_klein, {"size": SIZE, "prompt": "a cat", "scale": 4.0}),
     "flux2-klein-distilled": (partial(flux2_klein, distilled=True), {"size": SIZE, "prompt": "a cat"}),
     "qwen-image": (qwen_image, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
+    "qwen-image-2.1": (qwen_image_21, {"size": (64, 96), "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
     "z-image": (z_image, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "z-image-turbo": (z_image, {"size": SIZE, "prompt": "a cat", "scale": 0.0}),
     "lumina2": (lumina2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
@@ -409,9 +479,10 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "sana": (sana, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "sana-2c": (partial(sana, answers=8), {"size": SIZE, "prompt": "a cat", "scale": 1.0}),
     "chroma": (chroma, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
-    "hidream": (hidream, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
+    "hidream": (hidream, {"size": (16, 64), "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "cogview4": (cogview4, {"size": SIZE, "prompt": "a black cat, asleep", "negative": "dog", "scale": 5.0}),
     "hunyuan-image": (hunyuan_image, {"size": SIZE, "prompt": "the word 'cat'", "negative": "dog", "scale": 3.5}),
+    "ideogram4": (ideogram4, {"size": SIZE, "prompt": "a black cat", "scale": 7.0}),
     "krea2": (krea2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "longcat": (longcat, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "ovis": (ovis, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),

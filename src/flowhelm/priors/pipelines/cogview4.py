@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from .pipeline import Pipeline, Told
+from .pipeline import Pipeline, Told, aligned, by_length
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,26 +59,3 @@ class CogView4(Pipeline):
     @property
     def multiple(self) -> int:
         return self.pipe.vae_scale_factor * self.net.config.patch_size
-
-
-def aligned(texts: list[Tensor]) -> dict[str, Tensor]:
-    """Embeddings `(words, width)` of texts as rows of one tensor, with their numbers of words."""
-    words = torch.tensor([len(each) for each in texts], device=texts[0].device)
-    return {"prompt_embeds": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), "words": words}
-
-
-def by_length(
-    ask: Callable[[Tensor, Tensor, Told], Tensor], x: Tensor, sigma: Tensor, told: Told, text: str = "prompt_embeds"
-) -> Tensor:
-    """One call for each number of words, for networks that know no mask; `told["words"]` has the numbers, if they differ."""
-    words = told["words"].tolist() if "words" in told else []
-    if len(set(words)) < 2:
-        cut = {text: told[text][:, : words[0]]} if words else {}
-        return ask(x, sigma, {**told, **cut})
-    order, parts = [], []
-    for count in sorted(set(words)):
-        rows = [i for i, each in enumerate(words) if each == count]
-        picked = {name: each[rows] for name, each in told.items()}
-        parts.append(ask(x[rows], sigma[rows], picked | {text: picked[text][:, :count]}))
-        order += rows
-    return torch.cat(parts)[torch.tensor(order, device=x.device).argsort()]

@@ -64,9 +64,7 @@ class Flux2(Packed):
 
     @cached_property
     def codec(self) -> Standardized:
-        vae = self.pipe.vae
-        mean, variance = (each.detach().float().view(-1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
-        return Standardized(Patchified(vae), mean, (variance + vae.config.batch_norm_eps).sqrt())
+        return patchified(self.pipe.vae)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +86,25 @@ class Flux2Klein(Flux2):
 
 @dataclass(frozen=True, eq=False)
 class Patchified:
-    """The auto-encoder of FLUX.2 with 2 x 2 of its latents in the channels of one."""
+    """The auto-encoder of FLUX.2 with 2 x 2 of its latents in the channels of one.
+
+    Args:
+        model: AutoencoderKLFlux2.
+        channels_last: whether a patch's channels are counted (row, column, channel), not (channel, row, column).
+    """
 
     model: Any
+    channels_last: bool = False
 
     def encode(self, image: Tensor) -> Tensor:
         self.shape(*image.shape[-2:])
         latent = self.model.encode(image.to(self.model.device, self.model.dtype)).latent_dist.mode()
-        return torch.nn.functional.pixel_unshuffle(latent, 2).to(image)
+        large = torch.nn.functional.pixel_unshuffle(latent, 2).to(image)
+        return large.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2) if self.channels_last else large
 
     def decode(self, latent: Tensor) -> Tensor:
-        small = torch.nn.functional.pixel_shuffle(latent, 2)
+        large = latent.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2) if self.channels_last else latent
+        small = torch.nn.functional.pixel_shuffle(large, 2)
         return self.model.decode(small.to(self.model.device, self.model.dtype)).sample.to(latent)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -106,6 +112,12 @@ class Patchified:
         if height % factor or width % factor:
             raise ValueError(f"codec: expected a height and a width that {factor} divides, got {height} x {width}")
         return (4 * self.model.config.latent_channels, height // factor, width // factor)
+
+
+def patchified(model: Any, *, channels_last: bool = False) -> Standardized:
+    """The codec of AutoencoderKLFlux2 in the units of its diffusion models, by its batch norm; see `Patchified`."""
+    mean, variance = (each.detach().float().view(-1, 1, 1) for each in (model.bn.running_mean, model.bn.running_var))
+    return Standardized(Patchified(model, channels_last), mean, (variance + model.config.batch_norm_eps).sqrt())
 
 
 def _places(*counts: int) -> Tensor:

@@ -15,12 +15,13 @@ from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
 from .hidream import HiDream
 from .hunyuan_image import HunyuanImage
+from .ideogram4 import Ideogram4
 from .krea2 import Krea2
 from .longcat import LongCatImage
 from .lumina2 import Lumina2
 from .ovis import OvisImage
 from .pipeline import Pipeline
-from .qwen import QwenImage
+from .qwen import QwenImage, QwenImage21
 from .sana import Sana
 from .sd3 import StableDiffusion3
 from .z_image import ZImage
@@ -34,11 +35,13 @@ FAMILIES: tuple[type[Pipeline], ...] = (
     Flux2Klein,
     HiDream,
     HunyuanImage,
+    Ideogram4,
     Krea2,
     LongCatImage,
     Lumina2,
     OvisImage,
     QwenImage,
+    QwenImage21,
     Sana,
     StableDiffusion3,
     ZImage,

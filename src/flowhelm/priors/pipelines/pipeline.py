@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -96,6 +96,10 @@ class Pipeline(Flow, abc.ABC):
         """What else the network is told, such as an embedded guidance scale; each `(rows, ...)`."""
         return told
 
+    def _against(self, told: dict[str, Tensor], null: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What guidance compares with, where that is not said by embeddings alone."""
+        return null
+
     @property
     def net(self) -> Any:
         """The network: the transformer or U-Net."""
@@ -177,11 +181,15 @@ class Pipeline(Flow, abc.ABC):
         even = super().times(steps)  # says what is wrong with the number
         if self.grid == "exact":
             return self._exact(even)
+        times = self.visited(steps)
+        times[0] = 0  # pure noise, even where a scheduler calls its level 0.9997
+        return times
+
+    def visited(self, steps: int) -> Tensor:
+        """The times that the pipeline itself would visit, `(steps + 1,)` float64 on the CPU; the first may be a little above 0."""
         scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
         self._levels(scheduler, steps)
-        times = 1 - scheduler.sigmas.double().cpu()
-        times[0] = 0  # it begins with pure noise, even where its scheduler calls that 0.9997
-        return times
+        return 1 - scheduler.sigmas.double().cpu()
 
     def _exact(self, even: Tensor) -> Tensor:
         """Evenly spaced levels with the shift of the scheduler applied once."""
@@ -254,7 +262,7 @@ class Pipeline(Flow, abc.ABC):
             with torch.no_grad():  # encode_prompt outside a pipeline's call would build a graph
                 told, null = self._texts(texts, others if rule is not None else None)
         told = self._extra(told, value)
-        null = None if null is None else self._extra(null, value)
+        null = None if null is None else self._against(told, self._extra(null, value))
         frozen = {name: tensor.detach() for name, tensor in told.items()}
         return replace(
             self,
@@ -362,3 +370,26 @@ def places(height: int, width: int) -> Tensor:
 def even_levels(steps: int) -> list[float]:
     """sigma = 1 ... 1/steps, evenly: what FLUX, FLUX.2, Qwen-Image and Lumina-2 give their scheduler."""
     return [1 - i / steps for i in range(steps)]
+
+
+def aligned(texts: list[Tensor]) -> dict[str, Tensor]:
+    """Embeddings `(words, width)` of texts as rows of one tensor, with their numbers of words."""
+    words = torch.tensor([len(each) for each in texts], device=texts[0].device)
+    return {"prompt_embeds": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), "words": words}
+
+
+def by_length(
+    ask: Callable[[Tensor, Tensor, Told], Tensor], x: Tensor, sigma: Tensor, told: Told, text: str = "prompt_embeds"
+) -> Tensor:
+    """One call for each number of words, for networks that know no mask; `told["words"]` has the numbers, if they differ."""
+    words = told["words"].tolist() if "words" in told else []
+    if len(set(words)) < 2:
+        cut = {text: told[text][:, : words[0]]} if words else {}
+        return ask(x, sigma, {**told, **cut})
+    order, parts = [], []
+    for count in sorted(set(words)):
+        rows = [i for i, each in enumerate(words) if each == count]
+        picked = {name: each[rows] for name, each in told.items()}
+        parts.append(ask(x[rows], sigma[rows], picked | {text: picked[text][:, :count]}))
+        order += rows
+    return torch.cat(parts)[torch.tensor(order, device=x.device).argsort()]

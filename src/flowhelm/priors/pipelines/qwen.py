@@ -3,6 +3,7 @@ the same latents."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ...codec import Codec, Standardized
 from ...flow import Guidance
 from ...guide import cfg
-from .pipeline import Packed, Told, packed, unpacked
+from .pipeline import Packed, Pipeline, Told, aligned, by_length, even_levels, packed, unpacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +48,79 @@ class QwenImage(Packed):
         return partial(rescaled, scale=scale) if scale > 1 else None
 
     def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
-        if isinstance(prompt, str) and negative is None:
-            negative = ""  # else the pipeline would not guide
-        told = super().arguments(prompt, negative, scale)
-        return told | {"true_cfg_scale": told.pop("guidance_scale")}
+        return by_true_cfg(super().arguments(prompt, negative, scale))
 
     @cached_property
     def codec(self) -> Codec:
         return framed(self.pipe.vae)
+
+
+@dataclass(frozen=True, eq=False)
+class QwenImage21(Pipeline):
+    """Qwen-Image 2.1: a latent to a token, told sigma; classifier-free guidance, off unless asked for; auto-encoder by 16.
+
+    Each text is read alone and rows of equal length are asked for together: where the picture stands depends on the length of the text,
+    so that padding would move it. The auto-encoder is one of pictures with an opacity, which are opaque here.
+    """
+
+    classes: ClassVar = ("QwenImage21Pipeline",)
+    scale: ClassVar = 1.0
+    reads: ClassVar = ("processor", "text_encoder")
+
+    def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        return by_length(self._asked, x, sigma, told)
+
+    def _asked(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        texts, (height, width) = told["prompt_embeds"].to(x), x.shape[-2:]
+        pictured = torch.arange(texts.shape[1] + height * width // 4, device=x.device) >= texts.shape[1]
+        said = self.net(
+            hidden_states=x.flatten(2).mT,
+            timestep=sigma,
+            encoder_hidden_states=texts,
+            img_shapes=[[(1, height, width)]] * len(x),
+            img_mask=pictured.expand(len(x), -1),
+            return_dict=False,
+        )[0]
+        return -said[:, -height * width :].mT.reshape(x.shape)
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        return aligned([self.pipe.encode_prompt(each)[0][0] for each in prompts])
+
+    def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+        mask = told.get("prompt_embeds_mask")
+        return told if mask is None else {"prompt_embeds": told["prompt_embeds"], "words": mask.sum(1)}
+
+    def _levels(self, scheduler: Any, steps: int) -> None:
+        own = self.pipe.config.get("sample_sigmas")  # of a distilled network, made for so many steps
+        levels = own if own is not None and len(own) == steps else even_levels(steps)
+        scheduler.set_timesteps(sigmas=levels, mu=self._mu(steps))
+
+    @property
+    def _tokens(self) -> int:
+        return self.shape[-2] * self.shape[-1]
+
+    def native(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mT
+
+    def returned(self, latents: Tensor) -> Tensor:
+        return latents.mT.reshape(-1, *self.shape)
+
+    def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
+        return by_true_cfg(super().arguments(prompt, negative, scale))
+
+    @property
+    def multiple(self) -> int:
+        return 2 * self.pipe.vae_scale_factor
+
+    @cached_property
+    def codec(self) -> Codec:
+        return framed(self.pipe.vae, first_chunk=True)
+
+
+def by_true_cfg(told: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a pipeline that has its scale by another name and does not guide without a second prompt."""
+    told = {"true_cfg_scale": told.pop("guidance_scale")} | told
+    return told if "prompt_embeds" in told else {"negative_prompt": ""} | told
 
 
 def rescaled(given: Tensor, without: Tensor, t: Tensor, *, scale: float = 4.0) -> Tensor:
@@ -73,22 +139,28 @@ class Frame:
 
     Args:
         model: of diffusers, such as AutoencoderKLQwenImage; its latents are `(b, c, frames, h, w)`.
+        options: what its decoder wants to be told besides.
 
     Its own `decode` clamps pictures, so that nothing can be learnt from a saturated pixel; here its parts are used, which do not,
-    unless it is told to work in tiles or slices.
+    unless it is told to work in tiles, slices or patches. Opacity is put in as 1, and dropped.
     """
 
     model: nn.Module
+    options: Mapping[str, bool]
 
     def encode(self, image: Tensor) -> Tensor:
         self.shape(*image.shape[-2:])
-        return self._model.encode(image[:, :, None].to(self._weight)).latent_dist.mode()[:, :, 0].to(image)
+        opacity = self._model.config.get("in_channels", 3) - 3
+        pictures = nn.functional.pad(image, (0, 0, 0, 0, 0, opacity), value=1.0)[:, :, None]
+        return self._model.encode(pictures.to(self._weight)).latent_dist.mode()[:, :, 0].to(image)
 
     def decode(self, latent: Tensor) -> Tensor:
-        model, latent5 = self._model, latent[:, :, None].to(self._weight)
-        if model.use_tiling or model.use_slicing:
-            return model.decode(latent5).sample[:, :, 0].to(latent)
-        return model.decoder(model.post_quant_conv(latent5))[:, :, 0].to(latent)
+        model, frames = self._model, latent[:, :, None].to(self._weight)
+        if model.use_tiling or model.use_slicing or model.config.get("patch_size"):
+            pictures = model.decode(frames).sample
+        else:
+            pictures = model.decoder(model.post_quant_conv(frames), **self.options)
+        return pictures[:, :3, 0].to(latent)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         factor = self._model.spatial_compression_ratio
@@ -105,7 +177,10 @@ class Frame:
         return next(self.model.parameters())
 
 
-def framed(model: Any) -> Standardized:
-    """The codec of a video auto-encoder in the units of the diffusion models made for it, by its `latents_mean` and `latents_std`."""
+def framed(model: Any, *, first_chunk: bool = False) -> Standardized:
+    """The codec of a video auto-encoder in the units of its diffusion models, by its `latents_mean` and `latents_std`.
+
+    first_chunk: whether its decoder must be told that this frame is the first.
+    """
     mean, std = (torch.tensor(model.config[f"latents_{name}"]).view(-1, 1, 1) for name in ("mean", "std"))
-    return Standardized(Frame(model), mean, std)
+    return Standardized(Frame(model, {"first_chunk": True} if first_chunk else {}), mean, std)
