@@ -16,8 +16,8 @@ class Autoencoder:
     """A diffusers model's own latents, unscaled; `autoencoder` makes the codec that its diffusion models were trained with.
 
     Args:
-        model: AutoencoderKL or AutoencoderTiny.
-        generator: None for the mean of the encoder's posterior, else it draws from it (AutoencoderTiny has no posterior).
+        model: AutoencoderKL, AutoencoderTiny or AutoencoderDC.
+        generator: None for the mean of the encoder's posterior, else it draws from it (the last two have no posterior).
 
     Pictures keep their dtype; they are cast for the model and back. Freeze the model with `requires_grad_(False)`.
     """
@@ -28,8 +28,9 @@ class Autoencoder:
     def encode(self, image: Tensor) -> Tensor:
         self.shape(*image.shape[-2:])
         coded = self._model.encode(image.to(self._weight))
-        if hasattr(coded, "latents"):
-            return coded.latents.to(image)
+        for name in ("latents", "latent"):  # without a posterior: AutoencoderTiny, AutoencoderDC
+            if hasattr(coded, name):
+                return getattr(coded, name).to(image)
         posterior = coded.latent_dist
         return (posterior.mean if self.generator is None else posterior.sample(self.generator)).to(image)
 
@@ -54,7 +55,7 @@ class Autoencoder:
 
 
 def autoencoder(model: nn.Module, *, generator: torch.Generator | None = None) -> Standardized:
-    """A diffusers AutoencoderKL or AutoencoderTiny as a codec, in the units of the diffusion models made for it.
+    """A diffusers AutoencoderKL, AutoencoderTiny or AutoencoderDC as a codec, in the units of the diffusion models made for it.
 
     latent = (z - shift_factor) scaling_factor, or (z - latents_mean) scaling_factor / latents_std by channel where the
     model's config has these: what the pipelines of Stable Diffusion, SDXL, SD3 and Flux compute.

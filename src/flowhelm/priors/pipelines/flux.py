@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ...flow import Guidance
-from .pipeline import Pipeline, Told, even_levels, packed, unpacked
+from .pipeline import Packed, Told, packed, places, unpacked
 
 
 @dataclass(frozen=True, eq=False)
-class Flux(Pipeline):
+class Flux(Packed):
     """FLUX.1: 2 x 2 latents to a token, told sigma; dev is told its guidance scale, schnell is not guided.
 
     The pipeline's `true_cfg_scale` is `bind(..., guidance=partial(guide.cfg, scale=...))`.
@@ -32,7 +32,7 @@ class Flux(Pipeline):
             pooled_projections=told["pooled_prompt_embeds"].to(x),
             encoder_hidden_states=told["prompt_embeds"].to(x),
             txt_ids=x.new_zeros(told["prompt_embeds"].shape[1], 3),
-            img_ids=_places(height // 2, width // 2).to(x),
+            img_ids=places(height // 2, width // 2).to(x),
             return_dict=False,
         )[0]
         return -unpacked(said, height, width)
@@ -47,30 +47,3 @@ class Flux(Pipeline):
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         rows = len(told["prompt_embeds"])
         return told | ({"guidance": torch.full((rows,), scale)} if self.net.config.guidance_embeds else {})
-
-    def _levels(self, scheduler: Any, steps: int) -> None:
-        if scheduler.config.get("use_flow_sigmas"):
-            scheduler.set_timesteps(steps, mu=self._mu(steps))
-        else:
-            scheduler.set_timesteps(sigmas=even_levels(steps), mu=self._mu(steps))
-
-    def native(self, x: Tensor) -> Tensor:
-        return packed(x)
-
-    def returned(self, latents: Tensor) -> Tensor:
-        return unpacked(latents, *self.shape[-2:])
-
-    @property
-    def multiple(self) -> int:
-        return 2 * self.pipe.vae_scale_factor
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        factor = self.pipe.vae_scale_factor
-        return (self.net.config.in_channels // 4, self.size[0] // factor, self.size[1] // factor)
-
-
-def _places(height: int, width: int) -> Tensor:
-    """Where each token is: (0, row, column), `(height width, 3)`."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ...codec import Codec, Standardized
+from ...codec import Standardized
 from ...flow import Guidance
-from .pipeline import Pipeline, Told, even_levels
+from .pipeline import Packed, Pipeline, Told
 
 
 @dataclass(frozen=True, eq=False)
-class Flux2(Pipeline):
+class Flux2(Packed):
     """FLUX.2 dev: its state has 2 x 2 latents in a pixel, standardised by a batch norm; it is told sigma and its guidance scale."""
 
     classes: ClassVar = ("Flux2Pipeline",)
@@ -61,16 +61,13 @@ class Flux2(Pipeline):
             )
         return replace(self, told={**self.told, **shown}, null=None if self.null is None else {**self.null, **shown})
 
-    def _levels(self, scheduler: Any, steps: int) -> None:
-        if scheduler.config.get("use_flow_sigmas"):
-            scheduler.set_timesteps(steps, mu=self._mu(steps))
-        else:
-            scheduler.set_timesteps(sigmas=even_levels(steps), mu=self._mu(steps))
-
     def _mu(self, steps: int) -> float:
         """Log of the shift, a fit of Black Forest Labs in the number of tokens and of steps (their constants for 10 and 200)."""
         few, many = 8.73809524e-05 * self._tokens + 1.89833333, 0.00016927 * self._tokens + 0.45666666
         return many if self._tokens > 4300 else many + (many - few) / 190 * (steps - 200)
+
+    def native(self, x: Tensor) -> Tensor:
+        return x
 
     def returned(self, latents: Tensor) -> Tensor:
         return latents.mT.reshape(-1, *self.shape)
@@ -80,18 +77,12 @@ class Flux2(Pipeline):
         return self.shape[-2] * self.shape[-1]
 
     @property
-    def multiple(self) -> int:
-        return 2 * self.pipe.vae_scale_factor
-
-    @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (self.net.config.in_channels, self.size[0] // self.multiple, self.size[1] // self.multiple)
 
     @cached_property
-    def codec(self) -> Codec:
-        vae = self.pipe.vae
-        mean, variance = (each.detach().double().view(-1, 1, 1) for each in (vae.bn.running_mean, vae.bn.running_var))
-        return Standardized(Patchified(vae), mean, (variance + vae.config.batch_norm_eps).sqrt())
+    def codec(self) -> Standardized:
+        return patchified(self.pipe.vae)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,20 +97,32 @@ class Flux2Klein(Flux2):
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         return told
 
+    def returned(self, latents: Tensor) -> Tensor:
+        # this pipeline hands out the auto-encoder's own latents
+        return self.codec.normalize(torch.nn.functional.pixel_unshuffle(latents, 2))
+
 
 @dataclass(frozen=True, eq=False)
 class Patchified:
-    """The auto-encoder of FLUX.2 with 2 x 2 of its latents in the channels of one."""
+    """The auto-encoder of FLUX.2 with 2 x 2 of its latents in the channels of one.
+
+    Args:
+        model: AutoencoderKLFlux2.
+        channels_last: whether a patch's channels are counted (row, column, channel), not (channel, row, column).
+    """
 
     model: Any
+    channels_last: bool = False
 
     def encode(self, image: Tensor) -> Tensor:
         self.shape(*image.shape[-2:])
         latent = self.model.encode(image.to(self.model.device, self.model.dtype)).latent_dist.mode()
-        return torch.nn.functional.pixel_unshuffle(latent, 2).to(image)
+        large = torch.nn.functional.pixel_unshuffle(latent, 2).to(image)
+        return large.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2) if self.channels_last else large
 
     def decode(self, latent: Tensor) -> Tensor:
-        small = torch.nn.functional.pixel_shuffle(latent, 2)
+        large = latent.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2) if self.channels_last else latent
+        small = torch.nn.functional.pixel_shuffle(large, 2)
         return self.model.decode(small.to(self.model.device, self.model.dtype)).sample.to(latent)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -127,6 +130,12 @@ class Patchified:
         if height % factor or width % factor:
             raise ValueError(f"codec: expected a height and a width that {factor} divides, got {height} x {width}")
         return (4 * self.model.config.latent_channels, height // factor, width // factor)
+
+
+def patchified(model: Any, *, channels_last: bool = False) -> Standardized:
+    """The codec of AutoencoderKLFlux2 in the units of its diffusion models, by its batch norm; see `Patchified`."""
+    mean, variance = (each.detach().double().view(-1, 1, 1) for each in (model.bn.running_mean, model.bn.running_var))
+    return Standardized(Patchified(model, channels_last), mean, (variance + model.config.batch_norm_eps).sqrt())
 
 
 def _places(picture: int, *counts: int) -> Tensor:

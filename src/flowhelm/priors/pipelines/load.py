@@ -8,12 +8,44 @@ from typing import Any
 import torch
 
 from ...flow import Flow
+from .auraflow import AuraFlow
+from .chroma import Chroma
+from .cogview4 import CogView4
 from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
+from .hidream import HiDream
+from .hunyuan_image import HunyuanImage
+from .ideogram4 import Ideogram4
+from .krea2 import Krea2
+from .longcat import LongCatImage
+from .lumina2 import Lumina2
+from .ovis import OvisImage
 from .pipeline import Pipeline
+from .qwen import QwenImage, QwenImage21
+from .sana import Sana
 from .sd3 import StableDiffusion3
+from .z_image import ZImage
 
-FAMILIES: tuple[type[Pipeline], ...] = (Flux, Flux2, Flux2Klein, StableDiffusion3)
+FAMILIES: tuple[type[Pipeline], ...] = (
+    AuraFlow,
+    Chroma,
+    CogView4,
+    Flux,
+    Flux2,
+    Flux2Klein,
+    HiDream,
+    HunyuanImage,
+    Ideogram4,
+    Krea2,
+    LongCatImage,
+    Lumina2,
+    OvisImage,
+    QwenImage,
+    QwenImage21,
+    Sana,
+    StableDiffusion3,
+    ZImage,
+)
 
 
 def family(pipe: Any) -> type[Pipeline]:

@@ -11,7 +11,8 @@ noise at sigma = 1 and clean latents at sigma = 0 on the linear path; here t = 1
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -59,6 +60,8 @@ class Pipeline(Flow, abc.ABC):
     """Of guidance, where `bind` is given none; the pipeline's own default."""
     needs: ClassVar[tuple[str, ...]] = ("prompt_embeds",)
     """Names that embeddings must have when `bind` is given them instead of texts."""
+    reads: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
+    """Components without which it reads no texts."""
 
     def __post_init__(self) -> None:
         height, width = self.size
@@ -92,6 +95,10 @@ class Pipeline(Flow, abc.ABC):
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         """What else the network is told, such as an embedded guidance scale; each `(rows, ...)`."""
         return told
+
+    def _against(self, told: dict[str, Tensor], null: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What guidance compares with, where that is not said by embeddings alone."""
+        return null
 
     @property
     def net(self) -> Any:
@@ -157,7 +164,7 @@ class Pipeline(Flow, abc.ABC):
         if self.guidance is None:
             return self._ask(state, sigma, told).to(x)
         null = self._for(self.null or {}, len(x))
-        if all(told[name].shape == null[name].shape for name in told):
+        if told.keys() == null.keys() and all(told[name].shape == null[name].shape for name in told):
             both = {name: torch.cat([told[name], null[name]]) for name in told}
             answer = self._ask(torch.cat([state, state]), torch.cat([sigma, sigma]), both).to(x)
             given, without = answer.chunk(2)
@@ -173,21 +180,30 @@ class Pipeline(Flow, abc.ABC):
 
     def times(self, steps: int) -> Tensor:
         even = super().times(steps)  # says what is wrong with the number
-        scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
         if self.grid == "exact":
-            return self._exact(scheduler, even)
+            return self._exact(even)
+        times = self.visited(steps)
+        times[0] = 0  # pure noise, even where a scheduler calls its level 0.9997
+        return times
+
+    def visited(self, steps: int) -> Tensor:
+        """The times that the pipeline itself would visit, `(steps + 1,)` float64 on the CPU; the first may be a little above 0."""
+        scheduler = deepcopy(self.pipe.scheduler)  # the pipeline's own keeps its state
         self._levels(scheduler, steps)
         return 1 - scheduler.sigmas.double().cpu()
 
-    def _exact(self, scheduler: Any, even: Tensor) -> Tensor:
+    def _exact(self, even: Tensor) -> Tensor:
         """Evenly spaced levels with the shift of the scheduler applied once."""
-        config = scheduler.config
-        if config.get("use_dynamic_shifting"):
-            factor = torch.tensor(self._mu(len(even) - 1), dtype=torch.float64).exp()
-        else:
-            factor = torch.tensor(config.get("shift") or config.get("flow_shift") or 1.0, dtype=torch.float64)
-        sigma = 1 - even
+        factor, sigma = self._shift(len(even) - 1), 1 - even
         return 1 - factor * sigma / (1 + (factor - 1) * sigma)
+
+    def _shift(self, steps: int) -> float:
+        """What sigma / (1 - sigma) is multiplied by."""
+        config = self.pipe.scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return config.get("shift") or config.get("flow_shift") or 1.0
+        mu = self._mu(steps)
+        return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
 
     def _mu(self, steps: int) -> float:
         """Log of the shift for this size, linear in the number of tokens (2 x 2 latents)."""
@@ -247,7 +263,7 @@ class Pipeline(Flow, abc.ABC):
             with torch.no_grad():  # encode_prompt outside a pipeline's call would build a graph
                 told, null = self._texts(texts, others if rule is not None else None)
         told = self._extra(told, value)
-        null = None if null is None else self._extra(null, value)
+        null = None if null is None else self._against(told, self._extra(null, value))
         frozen = {name: tensor.detach() for name, tensor in told.items()}
         return replace(
             self,
@@ -263,12 +279,11 @@ class Pipeline(Flow, abc.ABC):
     def rows(self, index: Tensor, total: int) -> Self:
         if not self.told:
             return self
-        told, null = self._for(self.told, total), None if self.null is None else self._for(self.null, total)
-        picked = [
-            None if each is None else {name: tensor[index.to(tensor.device)] for name, tensor in each.items()}
-            for each in (told, null)
-        ]
-        return replace(self, told=picked[0], null=picked[1])
+
+        def picked(told: Told) -> dict[str, Tensor]:
+            return {name: each[index.to(each.device)] for name, each in self._for(told, total).items()}
+
+        return replace(self, told=picked(self.told), null=None if self.null is None else picked(self.null))
 
     def _for(self, told: Told, rows: int) -> dict[str, Tensor]:
         """What each of so many rows is told, on the network's device."""
@@ -299,12 +314,37 @@ class Pipeline(Flow, abc.ABC):
         return dict(embeddings)
 
     def _can_read(self) -> None:
-        lacking = [name for name in ("tokenizer", "text_encoder") if getattr(self.pipe, name, None) is None]
+        lacking = [name for name in self.reads if getattr(self.pipe, name, None) is None]
         if lacking:
             raise ValueError(
                 f"{self.name}: expected a {' and a '.join(lacking)} to read prompts with, got none; load the pipeline with them, "
                 f"or bind embeddings ({', '.join(self.needs)})"
             )
+
+
+class Packed(Pipeline):
+    """A family with 2 x 2 latents to a token, whose scheduler is given even levels."""
+
+    def _levels(self, scheduler: Any, steps: int) -> None:
+        if scheduler.config.get("use_flow_sigmas"):
+            scheduler.set_timesteps(steps, mu=self._mu(steps))
+        else:
+            scheduler.set_timesteps(sigmas=even_levels(steps), mu=self._mu(steps))
+
+    def native(self, x: Tensor) -> Tensor:
+        return packed(x)
+
+    def returned(self, latents: Tensor) -> Tensor:
+        return unpacked(latents, *self.shape[-2:])
+
+    @property
+    def multiple(self) -> int:
+        return 2 * self.pipe.vae_scale_factor
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        factor = self.pipe.vae_scale_factor
+        return (self.net.config.in_channels // 4, self.size[0] // factor, self.size[1] // factor)
 
 
 def packed(x: Tensor) -> Tensor:
@@ -323,6 +363,34 @@ def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
     )
 
 
+def places(height: int, width: int) -> Tensor:
+    """Where each token is: (0, row, column), `(height width, 3)`."""
+    return torch.cartesian_prod(torch.arange(1), torch.arange(height), torch.arange(width))
+
+
 def even_levels(steps: int) -> list[float]:
     """sigma = 1 ... 1/steps, evenly: what FLUX, FLUX.2, Qwen-Image and Lumina-2 give their scheduler."""
     return [1 - i / steps for i in range(steps)]
+
+
+def aligned(texts: list[Tensor]) -> dict[str, Tensor]:
+    """Embeddings `(words, width)` of texts as rows of one tensor, with their numbers of words."""
+    words = torch.tensor([len(each) for each in texts], device=texts[0].device)
+    return {"prompt_embeds": torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), "words": words}
+
+
+def by_length(
+    ask: Callable[[Tensor, Tensor, Told], Tensor], x: Tensor, sigma: Tensor, told: Told, text: str = "prompt_embeds"
+) -> Tensor:
+    """One call for each number of words, for networks that know no mask; `told["words"]` has the numbers, if they differ."""
+    words = told["words"].tolist() if "words" in told else []
+    if len(set(words)) < 2:
+        cut = {text: told[text][:, : words[0]]} if words else {}
+        return ask(x, sigma, {**told, **cut})
+    order, parts = [], []
+    for count in sorted(set(words)):
+        rows = [i for i, each in enumerate(words) if each == count]
+        picked = {name: each[rows] for name, each in told.items()}
+        parts.append(ask(x[rows], sigma[rows], picked | {text: picked[text][:, :count]}))
+        order += rows
+    return torch.cat(parts)[torch.tensor(order, device=x.device).argsort()]

@@ -1,0 +1,38 @@
+"""Chroma as a flow. Read off diffusers' ChromaPipeline; the tests hold it to the same latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .pipeline import Packed, Told, packed, places, unpacked
+
+
+@dataclass(frozen=True, eq=False)
+class Chroma(Packed):
+    """Chroma: 2 x 2 latents to a token, told sigma; classifier-free guidance. Padding is masked but for its first token."""
+
+    classes: ClassVar = ("ChromaPipeline",)
+    scale: ClassVar = 5.0
+    needs: ClassVar = ("prompt_embeds", "prompt_attention_mask")
+
+    def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        height, width = x.shape[-2:]
+        texts, mask = told["prompt_embeds"].to(x), told["prompt_attention_mask"].to(x)
+        said = self.net(
+            hidden_states=packed(x),
+            timestep=sigma,
+            encoder_hidden_states=texts,
+            txt_ids=x.new_zeros(texts.shape[1], 3),
+            img_ids=places(height // 2, width // 2).to(x),
+            attention_mask=torch.cat([mask, mask.new_ones(len(x), height * width // 4)], dim=1),
+            return_dict=False,
+        )[0]
+        return -unpacked(said, height, width)
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        embeds, _, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+        return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
