@@ -267,9 +267,13 @@ def test_presets_are_searched_for_and_then_used(given, ran, tmp_path, monkeypatc
         ("--method dps --method dps", "one label"),
         ("--steps 3 --evaluations 9", "exclude one another"),
         ("--task denoise", "expected 30 pictures of at least 16 pixels"),
-        ("--out rows.txt.csv --images 2 --presets none.json", "does not exist"),
+        ("--out rows.csv --images 2 --presets none.json", "does not exist"),
         ("--prior nothing", "expected one of photos"),
         ("--images 2 --lpips none.safetensors", "lpips"),
+        ("--images 2 --device nowhere", "device 'nowhere' is not there"),
+        ("--images 2 --out rows.txt", "name it 'rows.csv'"),
+        ("--images 2 --report photos", "is a folder"),
+        ("--images 2 --report none/page.html", "make it first"),
     ],
 )
 def test_bad_words(given, words, message, capsys):
@@ -282,6 +286,91 @@ def test_bad_words(given, words, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+HEAD = ",".join(rows.FIELDS)
+DENOISE = ("--operator", "denoise", "--std", "0.2", "--trials", "1", "--steps", "1")
+
+
+def sentence(*words, capsys):
+    """What a command says that is given bad input: one line."""
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("flowhelm: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "does not exist"),
+        ("empty.csv", "", "holds no rows"),
+        ("head.csv", f"{HEAD}\n", "holds no rows"),
+        ("other.csv", "a,b\n1,2\n", "other columns"),
+        ("word.csv", "mine", "no line"),
+        ("bytes.csv", bytes(range(256)), "no text"),
+        ("short.csv", f"{HEAD}\n1,2\n", f"line 2: 2 cells instead of {len(rows.FIELDS)}"),
+        ("words.csv", f"{HEAD}\n{','.join(['x'] * len(rows.FIELDS))}\n", "line 2: invalid literal"),
+        ("holes.csv", f"{HEAD}\n{',' * (len(rows.FIELDS) - 1)}\n", "line 2: no size"),
+        ("photos", None, "directory"),
+        ("text.parquet", "x", "text.parquet"),
+    ],
+)
+def test_rows_that_are_none(given, tmp_path, capsys, name, content, message):
+    if name == "text.parquet":
+        pytest.importorskip("pyarrow")
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert message in sentence("table", name, capsys=capsys)
+    if "no rows" not in message and "exist" not in message and name != "photos":  # nor are they written over
+        before = (tmp_path / name).read_bytes()
+        assert message in sentence("bench", *given, "--method", "dps", "--out", name, capsys=capsys)
+        assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[1]", '{"presets": null}', '{"presets": [{"method": "dps"}]}', b"\xff\x00"]
+    + [
+        json.dumps({"presets": [dict(Preset("dps", "denoise", {}, 0.2, "p", {}, 3, {})._asdict(), **wrong)]})
+        for wrong in (
+            {"std": "x"},
+            {"std": 0},
+            {"steps": 2.5},
+            {"options": [1]},
+            {"operator_options": [1]},
+            {"found": 1},
+        )
+    ],
+)
+def test_presets_that_are_none(given, tmp_path, capsys, content):
+    pytest.importorskip("optuna")
+    (tmp_path / "bad.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--out", "bad.json")
+    for words in (
+        ("presets", "list", "bad.json"),
+        ("bench", *given, "--method", "dps", "--presets", "bad.json"),
+        search,
+    ):
+        assert "'bad.json' is not a preset file" in sentence(*words, capsys=capsys)
+    assert not (tmp_path / "bad.json.journal").exists()  # told before the search
+
+
+def test_a_journal_that_is_none(given, tmp_path, capsys):
+    pytest.importorskip("optuna")
+    (tmp_path / "found.json.journal").write_text("mine\nyours\n")
+    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--out", "found.json")
+    assert "delete it to begin anew" in sentence(*search, capsys=capsys)
+    assert (tmp_path / "found.json.journal").read_text() == "mine\nyours\n"
+
+
+def test_a_device_that_is_not_there(given, capsys):
+    pytest.importorskip("optuna")
+    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--device", "nowhere")
+    assert "device 'nowhere' is not there" in sentence(*search, capsys=capsys)
+    words = ("calibrate", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
+    assert "device 'nowhere' is not there" in sentence(*words, capsys=capsys)
 
 
 def test_a_prior_of_one_size_stays_at_it(given, capsys):

@@ -19,7 +19,7 @@ from ..bench.table import table
 from ..priors.bundled import Prior
 from . import files
 from .entries import Worded, worded
-from .images import BadInput
+from .images import BadInput, check_writable
 from .job import METHODS
 from .options import bind, pick, plain
 from .presets import Preset, read, settings, shipped
@@ -79,6 +79,11 @@ def bench(
         raise BadInput("--steps, --evaluations and --seconds exclude one another; give one of them")
     if threads is not None:
         torch.set_num_threads(threads)
+    if out.suffix not in (".csv", ".parquet"):
+        raise BadInput(f"--out {str(out)!r}: rows are .csv or .parquet; name it {out.with_suffix('.csv').name!r}")
+    if report is not None:
+        _check_report(report)
+    device = str(files.to_device(device))
     chosen = [worded("method", text, METHODS, ("label", "steps")) for text in method or [m.__name__ for m in METHODS]]
     labels = [c.beside.get("label", t) for c, t in zip(chosen, method or [m.__name__ for m in METHODS], strict=True)]
     if len(set(labels)) < len(labels):
@@ -147,6 +152,13 @@ def _beyond(finished: Iterable[Mapping[str, Any]]) -> set[str]:
     return said
 
 
+def _check_report(path: Path) -> None:
+    """Before the long work: a report can be written there."""
+    check_writable(path.parent)
+    if path.is_dir():
+        raise BadInput(f"--report {str(path)!r} is a folder; name a file in it")
+
+
 def write_report(
     path: Path,
     finished: Sequence[Mapping[str, Any]],
@@ -165,6 +177,10 @@ def write_report(
 
 def show(path: Path, *, reference: str | None, report: Path | None, command: str, say: Say) -> None:
     """See the help of `flowhelm table`."""
+    if not path.exists():
+        raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm bench --out {path}")
+    if report is not None:
+        _check_report(report)
     finished = rows.read(path)
     if not finished:
         raise BadInput(f"{str(path)!r} holds no rows; make them with flowhelm bench")
@@ -175,7 +191,7 @@ def show(path: Path, *, reference: str | None, report: Path | None, command: str
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
     """The prior, for pictures of `size` pixels (its own size if None)."""
-    flow = priors.load(name, device)
+    flow = priors.load(name, str(files.to_device(device)))
     own = flow.shape[-1]
     if size is None or size == own:
         return flow

@@ -133,7 +133,9 @@ def read(path: Path) -> list[Preset]:
         listed = json.loads(path.read_text(encoding="utf-8"))["presets"]
         found = [Preset(**entry) for entry in listed]
         for each in found:
-            if not (each.std > 0 and each.steps >= 1 and isinstance(each.options, dict)):
+            if not all(isinstance(part, dict) for part in (each.operator_options, each.options, each.found)):
+                raise ValueError(f"options of {each.method} that are no object")
+            if not (each.std > 0 and each.steps >= 1 and isinstance(each.steps, int)):
                 raise ValueError(f"std {each.std}, steps {each.steps}")
     except FileNotFoundError as error:
         raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm presets search") from error

@@ -23,7 +23,7 @@ from .entries import Worded, worded
 from .images import BadInput, check_writable
 from .job import METHODS
 from .options import Plain, nearest, options, plain
-from .presets import Preset, add
+from .presets import Preset, add, read
 from .progress import bar
 
 Say = Callable[[str], None]
@@ -86,6 +86,8 @@ def search(
     if threads is not None:
         torch.set_num_threads(threads)
     check_writable(out.absolute().parent)
+    if out.exists():
+        read(out)  # what stands there is kept: better refused before the search than after it
     flow = prior_for(prior, size, device)
     shape = flow.shape
     if operator is None:
@@ -174,7 +176,7 @@ def _search(
     out: Path,
 ) -> dict[str, Any]:
     """Trials up to so many, of which the first is the default; those of an interrupted search count."""
-    backend = optuna.storages.journal.JournalFileBackend(str(out.with_name(out.name + ".journal")))
+    journal = str(out.with_name(out.name + ".journal"))
     purpose = {k: v for k, v in known.items() if k != "command"}
     purpose |= {
         "method": chosen.function.__name__,
@@ -183,9 +185,13 @@ def _search(
         "std": task.std,
     }
     name = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()[:16]
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend), study_name=name, direction="maximize", load_if_exists=True
-    )
+    try:
+        backend = optuna.storages.journal.JournalFileBackend(journal)
+        list(backend.read_logs(0))  # a storage would write into any file before it reads
+        storage = optuna.storages.JournalStorage(backend)
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{journal!r} is not the journal of a search ({error}); delete it to begin anew") from error
     default = {o.name: o.default for o in options(chosen.function).values()} | dict(chosen.given)
     usual = {name: _named(default[name]) for name in ranges}
     if "default" not in study.user_attrs:

@@ -71,12 +71,23 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All rows, typed, the last one of each key; none if there is no such file.
 
     Raises:
-        ValueError: a file of other columns.
+        ValueError: any other file, or a folder that is none of Parquet files.
     """
     if not path.exists():
         return []
-    rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    try:
+        rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    except OSError as error:
+        raise _other(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _other(path, "it is no text") from error
     return list({key(row): row for row in rows}.values())
+
+
+def _other(path: Path, why: str) -> ValueError:
+    return ValueError(
+        f"rows: expected rows of flowhelm bench in '{path}', got something else ({why}); choose another file"
+    )
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
@@ -100,13 +111,27 @@ def _plain(kind: type, value: Any) -> Any:
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8")
-    text = text[: text.rfind("\n") + 1]  # a line that was cut off while it was written
-    reader = csv.DictReader(io.StringIO(text))
-    if reader.fieldnames is not None and list(reader.fieldnames) != list(FIELDS):
-        raise ValueError(f"rows: expected the columns of flowhelm bench in '{path}', got others; choose another --out")
-    return [
-        {name: kind(row[name]) if row[name] or kind is str else None for name, kind in FIELDS.items()} for row in reader
-    ]
+    cut = text.rfind("\n") + 1  # the rest is a line that was cut off while it was written
+    if not cut and not ",".join(FIELDS).startswith(text):
+        raise _other(path, "it has no line")
+    reader = csv.reader(io.StringIO(text[:cut]))
+    head = next(reader, list(FIELDS))
+    if head != list(FIELDS):
+        raise _other(path, "it has other columns")
+    return [_typed(path, reader.line_num, cells) for cells in reader]
+
+
+def _typed(path: Path, line: int, cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(FIELDS):
+        raise _other(path, f"line {line}: {len(cells)} cells instead of {len(FIELDS)}")
+    try:
+        pairs = zip(FIELDS.items(), cells, strict=True)
+        row = {name: kind(cell) if cell or kind is str else None for (name, kind), cell in pairs}
+    except ValueError as error:
+        raise _other(path, f"line {line}: {error}") from error
+    if empty := [name for name in KEY if row[name] is None]:
+        raise _other(path, f"line {line}: no {empty[0]}")
+    return row
 
 
 def _append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -133,11 +158,12 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
     parquet = _pyarrow()
     rows: list[dict[str, Any]] = []
     for part in sorted(path.glob("*.parquet")) if path.is_dir() else [path]:
-        table = parquet.read_table(part)
+        try:
+            table = parquet.read_table(part)
+        except ValueError as error:  # what pyarrow's own are
+            raise _other(path, str(error)) from error
         if table.column_names != list(FIELDS):
-            raise ValueError(
-                f"rows: expected the columns of flowhelm bench in '{path}', got others; choose another --out"
-            )
+            raise _other(path, "it has other columns")
         rows += table.to_pylist()
     return rows
 

@@ -16,7 +16,7 @@ Paper   200 noise levels sigma / alpha from 100 down to 0.1, ode 5, langevin 100
         With ode 1 the guess is the posterior mean and r^2 the posterior variance of clean states N(m, variance I): then
         it is exact on any grid for that prior, and for any other as good as r is. A photograph is known far better
         than its neighbours' law says, hence the small variance: with a large one the draw leaves noise that the
-        next steps take for detail. It draws samples: the PSNR is 1 to 2 dB below that of the methods that take a mean.
+        next steps take for detail. It draws samples, whose PSNR is below that of a mean.
 """
 
 from __future__ import annotations

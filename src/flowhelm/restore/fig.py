@@ -12,7 +12,8 @@ Neither the step out of t = 0 nor the one into t = 1 is corrected.
 Needs   a linear measurement on a pixel prior, since A is applied to noisy states; mix > 0: a pseudo-inverse
 Cost    1 evaluation per step, forward only; `inner` times A and its adjoint
 Paper   50 steps, w 0; on 256 x 256 faces (inner, c) = (1, 20) or (5, 20) for super-resolution, (25, 10) Gaussian blur,
-        (14, 25) or (3, 25) motion blur, (2, 10) or (1, 10) inpainting (article and released code differ); FIG+ mix 0.95.
+        (14, 25) or (3, 25) motion blur, (2, 10) or (1, 10) inpainting (article and released code differ). The default
+        here is FIG+ with its mix of 0.95; mix 0 is FIG.
         The step on the norm is absolute there; `rate` counts it per number measured (c = 10 at 256 x 256 is 0.023), so
         that it holds for any size, and no step is longer than |A x - seen|, beyond which it leaps over the solution of
         |A| = 1. The norm is that of a row, there of the batch; w goes with sigma_t, in the code with sigma_s.
