@@ -11,9 +11,20 @@ from ...flow import Flow
 from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
 from .pipeline import Pipeline
+from .pixart import PixArtAlpha, PixArtSigma
+from .sd import StableDiffusion, StableDiffusionXL
 from .sd3 import StableDiffusion3
 
-FAMILIES: tuple[type[Pipeline], ...] = (Flux, Flux2, Flux2Klein, StableDiffusion3)
+FAMILIES: tuple[type[Pipeline], ...] = (
+    Flux,
+    Flux2,
+    Flux2Klein,
+    PixArtAlpha,
+    PixArtSigma,
+    StableDiffusion,
+    StableDiffusion3,
+    StableDiffusionXL,
+)
 
 
 def family(pipe: Any) -> type[Pipeline]:
