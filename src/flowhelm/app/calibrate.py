@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__, priors
+from .. import __version__
 from ..bench.pictures import pictures
+from ..priors import bundled
 from ..restore.flair import Weights, errors, reciprocal, table
 from ..rng import Noise
 from . import files
@@ -59,7 +60,7 @@ def calibrate(
     torch.set_num_threads(threads or torch.get_num_threads())
     place = files.to_device(device)
     check_writable(out.parent)
-    flow = priors.load(prior, str(place))
+    flow = bundled.load(prior, str(place))
     side = size or min(flow.shape[-1], SIDE)
     flow = flow.sized(side, side)
     found = pictures(data, channels=flow.shape[0], size=side, folder=folder, images=images, spread=True)

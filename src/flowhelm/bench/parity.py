@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..priors.pipelines import Pipeline, wrap
+from ..priors.pipelines import wrap
 from ..rng import Noise
 from ..solve import integrate
 from ..step import run

@@ -66,9 +66,7 @@ class Diffusion(Pipeline):
 
         def ask(state: Tensor, label: Tensor) -> Tensor:
             # float32: half precision cannot tell 999 from 1000
-            said = self._ask(
-                state.to(device, dtype), label.to(device, torch.float32).expand(len(x)), told
-            )
+            said = self._ask(state.to(device, dtype), label.to(device, torch.float32).expand(len(x)), told)
             return said[:, : x.shape[1]].to(x)  # those behind are a learned variance
 
         return self.convention.converted(x, t, ask)
@@ -92,7 +90,9 @@ class Diffusion(Pipeline):
         return kept.sqrt() / (kept.sqrt() + (1 - kept).sqrt())
 
     def factor(self, t: Tensor) -> Tensor:
-        return 1 / (t**2 + (1 - t) ** 2).sqrt()  # alpha + sigma where alpha : sigma is t : 1 - t and alpha^2 + sigma^2 = 1
+        return (
+            1 / (t**2 + (1 - t) ** 2).sqrt()
+        )  # alpha + sigma where alpha : sigma is t : 1 - t and alpha^2 + sigma^2 = 1
 
     @property
     def reference(self) -> Any:

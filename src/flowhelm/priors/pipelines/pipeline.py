@@ -261,9 +261,7 @@ class Pipeline(Flow, abc.ABC):
             null = {name: each.detach().to(device) for name, each in self._extra(null, value).items()}
         return replace(self, told=told, null=null, guidance=rule)
 
-    def _read(
-        self, texts: list[str], others: list[str] | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    def _read(self, texts: list[str], others: list[str] | None) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         """Embeddings of texts: every different pair goes through the encoders once in the life of the flow and its copies."""
         pairs = list(zip(texts, texts if others is None else others, strict=True))
         once = tuple(dict.fromkeys(pairs))

@@ -66,5 +66,6 @@ class StableDiffusionXL(StableDiffusion):
             return told, null
         empty = torch.tensor([not text for text in negatives])
         return told, {
-            name: each.masked_fill(empty.to(each.device).view(-1, *(1,) * (each.ndim - 1)), 0) for name, each in null.items()
+            name: each.masked_fill(empty.to(each.device).view(-1, *(1,) * (each.ndim - 1)), 0)
+            for name, each in null.items()
         }
