@@ -12,6 +12,7 @@ _HOME = {
     "flow": ("Flow", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
+    "priors": ("load",),
     "rng": ("Noise",),
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
@@ -36,7 +37,7 @@ _FOLDERS = (
     "transition",
 )
 
-__all__ = ["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]
+__all__ = list(dict.fromkeys(["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]))
 
 if TYPE_CHECKING:
     from . import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends
+    from .priors import load
     from .rng import Noise
     from .solve import integrate, interpolate, invert, rollout
     from .step import Diverged, Reward, Step, Update, run

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import operators, priors
+from .. import operators
 from ..bench import protocols, rows, runner
 from ..bench.gallery import Gallery
 from ..bench.perceptual import perceptual
@@ -16,6 +16,7 @@ from ..bench.pictures import pictures
 from ..bench.protocols import Task
 from ..bench.runner import Cell, Entry
 from ..bench.table import table
+from ..priors import bundled
 from ..priors.bundled import Prior
 from . import files
 from .entries import Worded, worded
@@ -105,7 +106,7 @@ def bench(
         gallery.names |= set(taken.names[:KEPT])
         about = {
             "prior": flow.name,
-            "weights": files.sha256(priors.bundled.weights(name))[:8],
+            "weights": files.sha256(bundled.weights(name))[:8],
             "data": taken.origin,
             "size": shape[-1],
         }
@@ -191,7 +192,7 @@ def show(path: Path, *, reference: str | None, report: Path | None, command: str
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
     """The prior, for pictures of `size` pixels (its own size if None)."""
-    flow = priors.load(name, str(files.to_device(device)))
+    flow = bundled.load(name, str(files.to_device(device)))
     own = flow.shape[-1]
     if size is None or size == own:
         return flow

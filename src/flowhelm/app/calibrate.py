@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__, priors
+from .. import __version__
 from ..bench.pictures import pictures
 from ..calibration import Weights, errors, reciprocal, table
+from ..priors import bundled
 from ..rng import Noise
 from . import files
 from .images import BadInput, check_writable, write_json
@@ -59,7 +60,7 @@ def calibrate(
     torch.set_num_threads(threads or torch.get_num_threads())
     place = files.to_device(device)
     check_writable(out.parent)
-    flow = priors.load(prior, str(place))
+    flow = bundled.load(prior, str(place))
     side = size or min(flow.shape[-1], SIDE)
     flow = flow.sized(side, side)
     found = pictures(data, channels=flow.shape[0], size=side, folder=folder, images=images, spread=True)

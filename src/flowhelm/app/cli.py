@@ -21,6 +21,24 @@ app = typer.Typer(
 )
 
 
+_Prompt = Annotated[str | None, typer.Option(help="What the picture shows; for pipelines.")]
+_Negative = Annotated[str | None, typer.Option(help="What it does not show; for pipelines that are guided.")]
+_Scale = Annotated[float | None, typer.Option(help="Of guidance, for pipelines; default: the pipeline's own.")]
+_Dtype = Annotated[
+    str | None, typer.Option(help="Of a pipeline's weights: float32, bfloat16 or float16; default: bfloat16 on a GPU.")
+]
+_Quantize = Annotated[
+    str | None,
+    typer.Option(help="A pipeline's network in fewer bits: nf4, int8, torchao-int8, quanto-int8 or a .gguf file."),
+]
+_Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Recompute a pipeline's activations in the backward pass: less memory.")
+]
+_Tiling = Annotated[
+    bool, typer.Option("--tiling", help="Decode in tiles (pipelines): less memory, but not quite the same decoder.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def top(
     show_version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
@@ -61,7 +79,19 @@ def restore(
     preview: Annotated[
         bool, typer.Option("--preview", help="Keep the current estimate in a .preview.png while running.")
     ] = False,
-    prior: Annotated[str, typer.Option(help="A bundled prior by name, or a .safetensors file.")] = "photos",
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="A bundled prior by name, a .safetensors file, or a pipeline of diffusers: a folder or org/name."
+        ),
+    ] = "photos",
+    prompt: _Prompt = None,
+    negative: _Negative = None,
+    scale: _Scale = None,
+    dtype: _Dtype = None,
+    quantize: _Quantize = None,
+    checkpointing: _Checkpointing = False,
+    tiling: _Tiling = False,
     tile: Annotated[
         str, typer.Option(help="Cut the network call into tiles of so many pixels: auto, 0 (never) or a number.")
     ] = "auto",
@@ -83,6 +113,7 @@ def restore(
 
     check_deepinv()
     from .. import operators
+    from . import models
     from .job import METHODS, settle, start
     from .options import flags, pick, sort_words
     from .presets import preset
@@ -91,7 +122,8 @@ def restore(
     if operator is None:
         _bad(f"--operator is missing: what was done to the photograph; one of {names}")
     builder = pick("operator", str(operator), operators.ALL)
-    chosen = pick("method", method or preset(builder.__name__, 1.0)[0], METHODS)
+    usual = models.METHOD if models.is_pipeline(prior) else preset(builder.__name__, 1.0)[0]
+    chosen = pick("method", method or usual, METHODS)
     own = _own()
     photos, given = sort_words(words or [], flags({"operator": builder, "method": chosen}, own), own)
     if len(photos) != 1:
@@ -112,7 +144,11 @@ def restore(
         threads=threads,
         device=device,
         tile=None if tile == "auto" else int(tile),
-    )
+        model={
+            "prompt": prompt, "negative": negative, "scale": scale, "dtype": dtype, "quantize": quantize,
+            "checkpointing": checkpointing, "tiling": tiling,
+        },
+    )  # fmt: skip
     start(settings, preview=preview, say=typer.echo)
 
 

@@ -19,12 +19,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import __version__, guide, operators, priors, restore, steer
+from .. import __version__, guide, operators, restore, steer
 from ..flow import Flow
 from ..metrics import psnr, ssim
+from ..priors import bundled
+from ..priors.bundled import NAMES, Prior
+from ..priors.pipelines import Pipeline
 from ..rng import Noise
 from ..step import Diverged, Step, run
-from . import files
+from . import files, models
 from .doctor import check_deepinv, installed
 from .images import BadInput, Picture, check_writable, read, write, write_json
 from .options import Plain, bind, options, pick, plain
@@ -80,8 +83,13 @@ def settle(
     threads: int | None,
     device: str,
     tile: int | None,
+    model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Settings with every default filled in, checked as far as possible without the picture."""
+    """Settings with every default filled in, checked as far as possible without the picture.
+
+    Args:
+        model: what a pipeline of diffusers is told and how it is opened, by the names of `models.settled`.
+    """
     check_deepinv()
     if not (0 < std < math.inf):
         raise BadInput(f"--std: expected a number above 0, got {std}; for a photograph without noise give 0.005")
@@ -90,11 +98,15 @@ def settle(
         raise BadInput(
             "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
         )
+    pipeline = models.is_pipeline(prior)
+    opening = models.settled(prior, device=device, **(model or {}))
     usual, usual_options, usual_steps = preset(operator, std)
-    chosen = pick("method", method or usual, METHODS)
+    chosen = pick("method", method or (models.METHOD if pipeline else usual), METHODS)
     operator_options = plain(builder, given.get("operator", {}))
     base: dict[str, Any] = dict(usual_options)
-    if chosen.__name__ != usual:
+    if pipeline:  # the presets are of priors over pixels
+        base, usual_steps = {}, models.STEPS
+    elif chosen.__name__ != usual:
         found = settings_of(chosen.__name__, operator, operator_options, std, Path(prior).stem)
         base, usual_steps = dict(found.options), found.steps or usual_steps
     out = out or photo.with_name(f"{photo.stem}.restored.png")
@@ -106,15 +118,19 @@ def settle(
         "operator_options": operator_options,
         "method": chosen.__name__,
         "method_options": plain(chosen, base | dict(given.get("method", {}))),
-        "times": priors.load(prior).times(steps or usual_steps).tolist(),
+        # of a pipeline they depend on the size of the picture, too
+        "times": None if pipeline else bundled.load(prior).times(steps or usual_steps).tolist(),
         "std": std,
         "seed": seed,
-        "prior": prior if prior in priors.NAMES else str(Path(prior).absolute()),
+        "prior": str(Path(prior).absolute())
+        if prior not in NAMES and (Path(prior).exists() or not pipeline)
+        else prior,
         "simulate": simulate,
         "threads": threads or torch.get_num_threads(),
         "device": device,
-        "dtype": "float32",
         "tile": tile,
+        **opening,
+        **({"steps": steps or usual_steps} if pipeline else {}),
     }
 
 
@@ -165,6 +181,9 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     out = Path(settings["out"])
     paths = files.outputs(out)
     problem = _prepare(settings, out)
+    if settings["times"] is None:
+        settings = {**settings, "times": problem.flow.times(settings["steps"]).tolist()}
+        models.hint(settings, say)
     story = {"settings": settings, "inputs": _inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
     picture = _picture(problem, place.x)
@@ -196,7 +215,14 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
     chosen = pick("method", settings["method"], METHODS)
     colour = settings["operator"] == "colorize"
     picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
-    flow = priors.load(settings["prior"], settings["device"])
+    pipeline = models.is_pipeline(settings["prior"])
+    if pipeline and settings["tile"]:
+        raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
+    flow: Prior | Pipeline = (
+        models.told(models.opened(settings["prior"], settings), settings)
+        if pipeline
+        else bundled.load(settings["prior"], settings["device"])
+    )
     if settings["simulate"] and (factor := settings["operator_options"].get("factor")):
         picture = _cropped(picture, factor)
     rows: Noise | None = _streams(settings).named("measurement") if settings["simulate"] else None
@@ -207,7 +233,16 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     method = partial(chosen, **bind(chosen, settings["method_options"]))
-    return Problem(picture, observed, sized(flow, observed.shape, settings["tile"]), method, _streams(settings))
+    try:
+        whole = sized(flow, observed.shape, settings["tile"])
+    except ValueError as error:
+        shown, clean = picture.pixels.shape[-2:], observed.shape[1:]
+        if not pipeline or tuple(shown) == tuple(clean):
+            raise
+        raise BadInput(
+            "{}; this operator restores {} x {} pixels from a photograph of {} x {}".format(error, *clean, *shown)
+        ) from None
+    return Problem(picture, observed, whole, method, _streams(settings))
 
 
 def _loop(
@@ -408,11 +443,17 @@ def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
     extra = {name: str(value) for name, value in settings["operator_options"].items() if name in typed}
     # an archive of kernels may be followed by the kernel's name
     extra = {name: v if Path(v).exists() else v.rpartition(":")[0] or v for name, v in extra.items()}
-    return {"photo": settings["photo"], "prior": str(files.weights(settings["prior"]))} | extra
+    prior = {} if models.is_pipeline(settings["prior"]) else {"prior": str(files.weights(settings["prior"]))}
+    return {"photo": settings["photo"]} | prior | extra
 
 
 def _inputs(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {f"{name} sha256": files.sha256(Path(path)) for name, path in _paths(settings).items()}
+    found = {f"{name} sha256": files.sha256(Path(path)) for name, path in _paths(settings).items()}
+    if models.is_pipeline(settings["prior"]):
+        found["prior fingerprint"] = models.fingerprint(settings["prior"])
+        if (settings.get("quantize") or "").endswith(".gguf"):
+            found["quantize fingerprint"] = models.fingerprint_of_file(Path(settings["quantize"]))
+    return found
 
 
 def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -421,6 +462,7 @@ def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
         "flowhelm": __version__,
         "torch": torch.__version__,
         **{name: installed(name) for name in ("torchvision", "deepinv", "numpy", "Pillow")},
+        **{n: installed(n) for n in ("diffusers", "transformers") if models.is_pipeline(settings["prior"])},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": torch.cuda.get_device_name(settings["device"])

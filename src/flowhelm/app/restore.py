@@ -21,6 +21,7 @@ from ..flow import Flow, NetFlow
 from ..measure import Measurement, seen
 from ..metrics import residual_ratio
 from ..operators.baseline import bicubic
+from ..priors.pipelines import Pipeline
 from ..rng import Noise
 from ..step import Step
 
@@ -87,9 +88,18 @@ def misfit(observed: Observed, picture: Tensor) -> Tensor:
     return residual_ratio(residual, observed.std) / share.cpu().to(residual)
 
 
-def sized(flow: NetFlow, shape: tuple[int, int, int], tile: int | None = None) -> Flow:
-    """The prior for a picture (c, h, w), its network call cut into tiles of `tile` pixels: 0 never, None as memory asks."""
+def sized(flow: NetFlow | Pipeline, shape: tuple[int, int, int], tile: int | None = None) -> Flow:
+    """The prior for a picture (c, h, w), its network call cut into tiles of `tile` pixels: 0 never, None as memory asks.
+
+    A pipeline's network, which looks everywhere, is never cut. ValueError for a size that it does not take.
+    """
     channels, height, width = shape
+    if isinstance(flow, Pipeline):
+        if channels != 3 or tile:
+            raise ValueError(
+                f"expected a picture of 3 channels and no tiles for {flow.name}, got {channels} and {tile}"
+            )
+        return flow.sized(height, width)
     if channels != flow.shape[0]:
         raise ValueError(f"expected a picture of {flow.shape[0]} channels for this prior, got {channels}")
     if tile is None:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import priors, recipes
+from .. import recipes
 from ..priors import bundled
 from ..priors.bundled import Prior
 from ..recipes import Recipe
@@ -77,7 +77,7 @@ def train(
     builder = pick("recipe", recipe, recipes.ALL)
     values = bind(builder, given)
     out = out or Path("runs") / recipe
-    begin = priors.load(start) if start else None
+    begin = bundled.load(start) if start else None
     story = _story(builder, values, start)
     resuming = _check(out, story)
     made = _build(builder, values)

@@ -38,7 +38,7 @@ from ..inner import adam, lbfgs
 from ..measure import Function, Linear, Measurement, simulate
 from ..metrics import psnr
 from ..operators import random_mask, superres
-from ..priors import load
+from ..priors.bundled import load
 from ..rng import Noise
 from ..solve import integrate, rollout
 from ..steer.d_flow import d_flow

@@ -27,8 +27,7 @@ from torch import Tensor
 
 from ..flow import NetFlow
 from ..metrics import psnr, ssim
-from ..priors import load
-from ..priors.bundled import Prior
+from ..priors.bundled import Prior, load
 from ..rng import Noise
 
 SIGMAS = (15, 25, 50)

@@ -35,8 +35,7 @@ from torch import Tensor
 from .. import guide
 from ..flow import Guidance
 from ..metrics import frechet_features
-from ..priors import load
-from ..priors.bundled import Prior
+from ..priors.bundled import Prior, load
 from ..rng import Noise
 from ..solve import integrate
 from ..step import run

@@ -25,7 +25,7 @@ class Parity:
     """Of one pipeline.
 
     Attributes:
-        latents, pixels: largest absolute difference at the end; pictures in [0, 1].
+        latents, pixels: largest difference at the end: of latents, in units of the largest one if that is above 1; of pictures in [0, 1].
         calls, ours: calls of the network that the pipeline made, and that the flow made.
         seconds, own: of the pipeline's call, and of ours, to latents, after one of each that does not count.
         gradient: whether the gradient of the decoded one-step estimate with respect to the state is finite and not 0.
@@ -69,12 +69,14 @@ def compare(
         prompt, negative: texts, or embeddings by their names in the pipeline's call, of one row.
         scale: of guidance; None for the family's default.
     """
-    pipe.set_progress_bar_config(disable=True)
     flow = wrap(pipe, size=size)
     value = flow.scale if scale is None else scale
     words = [prompt] if isinstance(prompt, str) else prompt
     bound = flow.bind(words, negative=negative, scale=value)
-    x = flow.source(Noise(seed, rows=[0])).to(flow.net.device)
+    times, pipe = bound.visited(steps), flow.reference
+    pipe.set_progress_bar_config(disable=True)
+    before, after = (float(bound.factor(t)) for t in (times[0], times[-1]))
+    x = flow.source(Noise(seed, rows=[0])).to(flow.net.device) / before
     given = {
         "height": size[0],
         "width": size[1],
@@ -83,13 +85,13 @@ def compare(
     }
 
     def theirs(kind: str) -> Any:
-        return pipe(**given, latents=bound.native(x), output_type=kind).images
+        return pipe(**given, latents=bound.native(x * before).to(flow.net.dtype), output_type=kind).images
 
     def ours() -> Tensor:
-        return run(integrate(bound, x, bound.visited(steps))).x
+        return run(integrate(bound, x, times)).x * after  # in the pipeline's units
 
     picture, mine = theirs("pt"), ours()
-    reference, calls, seconds = _timed(flow.net, lambda: theirs("latent"))
+    reference, calls, seconds = _timed(flow.net, lambda: bound.returned(theirs("latent")))
     _, own_calls, own = _timed(flow.net, ours)
     decoded = (bound.decode(mine) / 2 + 0.5).clamp(0, 1)
     z = x.clone().requires_grad_()
@@ -98,7 +100,7 @@ def compare(
     held = [*bound.told.values(), *(bound.null or {}).values()]
     return Parity(
         flow.name,
-        float((mine - bound.returned(reference)).abs().max()),
+        float((mine - reference).abs().max() / reference.abs().max().clamp(min=1)),
         float((decoded - picture[:, : decoded.shape[1]].to(decoded)).abs().max()),  # some add an opacity
         calls,
         own_calls,

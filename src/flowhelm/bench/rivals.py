@@ -32,7 +32,7 @@ from ..flow import Flow
 from ..measure import LinearOperator, Measurement, simulate
 from ..metrics import psnr, residual_ratio, ssim
 from ..operators import box, deblur, denoise, random_mask, superres
-from ..priors import load
+from ..priors.bundled import load
 from ..rng import Noise
 from ..step import Diverged
 from .denoising import photos

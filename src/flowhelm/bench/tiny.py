@@ -459,6 +459,78 @@ def ovis() -> Any:
     )  # fmt: skip
 
 
+def _unet(**more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4, **more,
+    )  # fmt: skip
+
+
+def _ddim(**more: Any) -> Any:
+    """The schedule of Stable Diffusion, with the ends of its release: an offset of one label, and no last step to alpha = 1."""
+    from diffusers import DDIMScheduler
+
+    usual = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    return DDIMScheduler(**usual | {"steps_offset": 1, "set_alpha_to_one": False} | more)
+
+
+def sd(**schedule: Any) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=_kl(4, None, 0.18215), unet=_unet(cross_attention_dim=32), scheduler=_ddim(**schedule), safety_checker=None,
+        text_encoder=_clip("CLIPTextModel"), tokenizer=_clip_tokenizer(), feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def sd_v() -> Any:
+    """As the v-predictors with zero terminal signal: the first label holds noise alone."""
+    return sd(
+        prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True
+    )
+
+
+def sdxl() -> Any:
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+    net = _unet(
+        cross_attention_dim=64, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        vae=_kl(4, None, 0.13025), unet=net, text_encoder=_clip("CLIPTextModel"), tokenizer=_clip_tokenizer(),
+        text_encoder_2=_clip("CLIPTextModelWithProjection"), tokenizer_2=_clip_tokenizer(), add_watermarker=False,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
+        ),
+    )  # fmt: skip
+
+
+def _pixart(name: str, sample: int) -> Any:
+    import diffusers
+
+    net = diffusers.PixArtTransformer2DModel(
+        sample_size=sample, num_layers=1, patch_size=2, attention_head_dim=12, num_attention_heads=2, caption_channels=32,
+        in_channels=4, cross_attention_dim=24, out_channels=8, use_additional_conditions=sample == 128,
+    )  # fmt: skip
+    torch.nn.init.normal_(net.proj_out.weight, std=0.1)
+    return getattr(diffusers, name)(
+        transformer=net, scheduler=diffusers.DPMSolverMultistepScheduler(), vae=_kl(4, None, 0.13025), text_encoder=_t5(),
+        tokenizer=_t5_tokenizer(),
+    )  # fmt: skip
+
+
+def pixart_alpha() -> Any:
+    return _pixart("PixArtAlphaPipeline", 128)
+
+
+def pixart_sigma() -> Any:
+    return _pixart("PixArtSigmaPipeline", 16)
+
+
 def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
     """Of prompts, for pipelines made without a text encoder."""
     return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
@@ -486,6 +558,11 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "krea2": (krea2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "longcat": (longcat, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "ovis": (ovis, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
+    "pixart_alpha": (pixart_alpha, {"size": (32, 48), "prompt": "a cat", "negative": "dog", "scale": 4.5}),
+    "pixart_sigma": (pixart_sigma, {"size": SIZE, "prompt": "a cat", "scale": 4.5}),
+    "sd": (sd, {"size": SIZE, "prompt": "a cat", "negative": "dog", "scale": 7.5}),
+    "sd_v": (sd_v, {"size": SIZE, "prompt": "a cat", "scale": 3.0, "steps": 4}),
+    "sdxl": (sdxl, {"size": (32, 48), "prompt": "a cat", "scale": 5.0}),
     "sd3": (sd3, {"size": SIZE, "prompt": "a cat", "negative": "dog", "scale": 5.0}),
 }
 """name: (how to build it, arguments of `parity.compare`)."""

@@ -1,6 +1,6 @@
 """Priors: adapters that make a network or a pipeline a `Flow`, and the small ones that ship with the package."""
 
-from .bundled import NAMES, load
+from .bundled import NAMES
 from .codecs import autoencoder
 from .examine import Finding, examine
 from .foreign import (
@@ -16,6 +16,7 @@ from .foreign import (
     from_v,
     from_velocity,
 )
+from .opening import load
 
 __all__ = [
     "NAMES",

@@ -22,7 +22,7 @@ NAMES = ("photos", "fashion", "aerial", "animals")
 _FILLING = {
     "a", "an", "the", "of", "and", "or", "with", "in", "from", "above", "aerial", "view", "scene", "picture", "photo",
 }  # fmt: skip
-_PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         ValueError: unknown name, or a file that is no such prior; pickles are never read.
     """
     path = weights(name)
-    if path.suffix.lower() in _PICKLES or _is_pickle(path):
+    if path.suffix.lower() in PICKLES or _is_pickle(path):
         raise ValueError(
             f"prior: '{path}' is a pickle, and reading a pickle can run any code; expected a .safetensors file: "
             "get one from whom you trust, or have them write one"

@@ -164,10 +164,18 @@ class Foreign(NetFlow):
         return self.time_scale * (t if self.clean_at else 1 - t)
 
     def _ask(self, x: Tensor, t: Tensor, told: list[Tensor]) -> Tensor:
+        return self.converted(x, t, lambda state, label: self._call(state, label, told))
+
+    def converted(self, x: Tensor, t: Tensor, ask: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The velocity at the state x `(b, ...)` and time t, of a network that is asked `ask(its own state, its own label)`.
+
+        The label is 0-dim or `(b,)`, float64 (int64 if `rounded`) on the CPU; the answer is of the kind that this flow says, shaped
+        as x.
+        """
         along = self.sign * (1 if self.clean_at else -1)
         middle, gain = sum(self.span) / 2, self._gain
         if self.kind == "velocity" and self.schedule is linear and (middle, gain) == (0, 1):  # nothing to convert
-            return along * self._call(x, self._told_time(t.double()), told)
+            return along * ask(x, self._told_time(t.double()))
         t = t.detach().double().cpu()
         label, level = self._level(t / (1 - t) / gain)
 
@@ -178,7 +186,7 @@ class Foreign(NetFlow):
         # both are the same where the network knows the level; see "Singular ends"
         factor = _shaped(torch.where(noisy, level.sigma / (1 - t), gain * level.alpha / t), x)
         state = factor * x + middle * at(native, t, x).alpha
-        said = self._call(state, label, told)
+        said = ask(state, label)
         ends = _READ[self.kind](native, along * said if self.kind == "velocity" else said, state, t)
         clean, where = (ends.clean - middle) / gain, _shaped(noisy, x).bool().to(x.device)
         rise = torch.where(where, clean, x) - torch.where(where, x, ends.source)

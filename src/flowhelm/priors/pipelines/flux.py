@@ -38,7 +38,7 @@ class Flux(Packed):
         return -unpacked(said, height, width)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, pooled, _ = self.pipe.encode_prompt(prompt=prompts, prompt_2=None)
+        embeds, pooled, _ = self.pipe.encode_prompt(prompt=prompts, prompt_2=None, device=self.text_device)
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
     def _rule(self, scale: float) -> Guidance | None:

@@ -38,7 +38,7 @@ class Flux2(Packed):
         return -said[:, : x[0, 0].numel()].mT.reshape(x.shape)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return {"prompt_embeds": self.pipe.encode_prompt(prompt=prompts)[0]}
+        return {"prompt_embeds": self.pipe.encode_prompt(prompt=prompts, device=self.text_device)[0]}
 
     def _rule(self, scale: float) -> Guidance | None:
         return None  # the scale is told to the network

@@ -53,6 +53,7 @@ class Pipeline(Flow, abc.ABC):
     null: Told | None = None
     guidance: Guidance | None = None
     grid: Literal["pipeline", "exact"] = "pipeline"
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False)  # what the encoders said of texts, for all copies
 
     classes: ClassVar[tuple[str, ...]] = ()
     """Pipeline classes of this family, by name."""
@@ -132,6 +133,15 @@ class Pipeline(Flow, abc.ABC):
         """What the pipeline returns as latents, as a state; for comparing the two."""
         return latents
 
+    def factor(self, t: Tensor) -> Tensor:
+        """The pipeline's latents at time t (0-dim) in units of the state; for comparing the two."""
+        return torch.ones_like(t)
+
+    @property
+    def reference(self) -> Any:
+        """The pipeline to compare with: itself, unless only another scheduler of it takes Euler steps."""
+        return self.pipe
+
     def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
         """Of the pipeline's own call: what says the same as `bind` with these; for comparing the two."""
         told: dict[str, Any] = {"prompt": prompt} if isinstance(prompt, str) else dict(prompt)
@@ -157,20 +167,22 @@ class Pipeline(Flow, abc.ABC):
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         told = self._for(self.told, len(x))
-        device, dtype = self.net.device, self.net.dtype
-        # half precision cannot tell 999 from 1000
-        sigma = (1 - t).to(device, torch.promote_types(dtype, torch.float32)).expand(len(x))
-        state = x.to(device, dtype)
         if self.guidance is None:
-            return self._ask(state, sigma, told).to(x)
+            return self._slope(x, t, told)
         null = self._for(self.null or {}, len(x))
         if told.keys() == null.keys() and all(told[name].shape == null[name].shape for name in told):
             both = {name: torch.cat([told[name], null[name]]) for name in told}
-            answer = self._ask(torch.cat([state, state]), torch.cat([sigma, sigma]), both).to(x)
-            given, without = answer.chunk(2)
+            twice = t if t.ndim == 0 else torch.cat([t, t])
+            given, without = self._slope(torch.cat([x, x]), twice, both).chunk(2)
         else:  # texts of different lengths
-            given, without = (self._ask(state, sigma, each).to(x) for each in (told, null))
+            given, without = (self._slope(x, t, each) for each in (told, null))
         return self.guidance(given, without, t)
+
+    def _slope(self, x: Tensor, t: Tensor, told: Told) -> Tensor:
+        """The network's velocity, in the dtype and on the device of x."""
+        # half precision cannot tell 999 from 1000
+        sigma = (1 - t).to(self.net.device, torch.promote_types(self.net.dtype, torch.float32)).expand(len(x))
+        return self._ask(x.to(self.net.device, self.net.dtype), sigma, told).to(x)
 
     def encode(self, image: Tensor) -> Tensor:
         return self.codec.encode(image)
@@ -233,7 +245,7 @@ class Pipeline(Flow, abc.ABC):
             scale: of guidance; None for the family's default. Families with an embedded scale (FLUX.1, FLUX.2) are told it.
             guidance: instead of the family's own rule, for instance `partial(guide.raag, scale=10.0)`.
 
-        The text encoders run once, here, without gradient. Cost of a velocity with guidance: two rows per row.
+        The text encoders run here, without gradient, and only once for each text. Cost of a velocity with guidance: two rows per row.
 
         Raises:
             ValueError: no rows, unequal rows, or embeddings that lack a name.
@@ -259,18 +271,51 @@ class Pipeline(Flow, abc.ABC):
             others = [negative or ""] * len(texts) if negative is None or isinstance(negative, str) else list(negative)
             if len(others) != len(texts):
                 raise ValueError(f"{self.name}: expected {len(texts)} negative prompts, got {len(others)}")
+            told, null = self._read(texts, others if rule is not None else None)
+        device = self.net.device  # once, not at every evaluation
+        told = {name: each.detach().to(device) for name, each in self._extra(told, value).items()}
+        if null is not None:
+            null = {
+                name: each.detach().to(device) for name, each in self._against(told, self._extra(null, value)).items()
+            }
+        return replace(self, told=told, null=null, guidance=rule)
+
+    def _read(self, texts: list[str], others: list[str] | None) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+        """Embeddings of texts: every different pair goes through the encoders once in the life of the flow and its copies."""
+        pairs = list(zip(texts, texts if others is None else others, strict=True))
+        once = tuple(dict.fromkeys(pairs))
+        key = (once, others is None)
+        if key not in self._known:
             self._can_read()
+            given = [text for text, _ in once]
             with torch.no_grad():  # encode_prompt outside a pipeline's call would build a graph
-                told, null = self._texts(texts, others if rule is not None else None)
-        told = self._extra(told, value)
-        null = None if null is None else self._against(told, self._extra(null, value))
-        frozen = {name: tensor.detach() for name, tensor in told.items()}
-        return replace(
-            self,
-            told=frozen,
-            null=None if null is None else {name: tensor.detach() for name, tensor in null.items()},
-            guidance=rule,
-        )
+                self._known[key] = self._texts(given, None if others is None else [other for _, other in once])
+        row = torch.tensor([once.index(pair) for pair in pairs])
+
+        def all_rows(said: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: each.detach()[row.to(each.device)] for name, each in said.items()}
+
+        told, null = self._known[key]
+        return all_rows(told), None if null is None else all_rows(null)
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where the text encoders are: families give it to `encode_prompt`, since it may not be where the network is."""
+        device = next((each.device for name, each in self._encoders() if each is not None), None)
+        return self.net.device if device is None else device
+
+    def without_encoders(self) -> Self:
+        """The same prior with the text encoders let go, to have their memory. Texts that were bound before can be bound again.
+
+        They are taken out of `pipe`, too: who holds it cannot use them any more.
+        """
+        for name, each in self._encoders():
+            if each is not None:
+                setattr(self.pipe, name, None)
+        return self
+
+    def _encoders(self) -> list[tuple[str, Any]]:
+        return [(name, each) for name, each in self.pipe.components.items() if name.startswith("text_encoder")]
 
     def sized(self, height: int, width: int) -> Self:
         """The same prior for pictures of another size in pixels; ValueError if the family cannot take it."""

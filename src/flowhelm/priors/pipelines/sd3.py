@@ -29,7 +29,7 @@ class StableDiffusion3(Pipeline):
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, _, pooled, _ = self.pipe.encode_prompt(
-            prompt=prompts, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False
+            prompt=prompts, prompt_2=None, prompt_3=None, do_classifier_free_guidance=False, device=self.text_device
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
