@@ -45,7 +45,7 @@ def here(photo: Path) -> set[str]:
 
 
 def test_options_are_those_of_the_signature():
-    assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "renoise"}
+    assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "unit", "renoise"}
     assert set(options(mpc_flow_dt)) == {"strength", "inner", "energy", "curvature", "renoise"}  # not `value`
     assert set(options(dps)) == {"step", "exact", "start", "transition"}
     assert options(mpc_flow)["strength"].default == 25.0
