@@ -76,7 +76,9 @@ def rows(width: int, layers: int, side: int, *, steps: int, pairs: int, device: 
     for name in FAMILIES:
         torch.manual_seed(0)
         build, told = tiny.CASES[name]
-        yield measure(build(width=width, layers=layers), told | {"size": (side, side)}, steps=steps, pairs=pairs, device=device)
+        yield measure(
+            build(width=width, layers=layers), told | {"size": (side, side)}, steps=steps, pairs=pairs, device=device
+        )
 
 
 def main() -> None:

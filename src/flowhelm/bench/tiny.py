@@ -2,7 +2,7 @@
 characters. For parity (`python -m flowhelm.bench.parity`) and tests; their pictures mean nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -144,12 +144,13 @@ def _kl(channels: int, shift: float | None = 0.0609, scale: float = 1.5035, leve
     )  # fmt: skip
 
 
-def flux() -> Any:
+def flux(width: int = 32, layers: int = 1) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     net = FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8], guidance_embeds=True,
+        patch_size=1, in_channels=16, num_layers=layers, num_single_layers=layers, attention_head_dim=16,
+        num_attention_heads=width // 16, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+        guidance_embeds=True,
     )  # fmt: skip
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net,
@@ -171,12 +172,12 @@ def _flux2_vae() -> Any:
     return vae
 
 
-def _flux2_parts() -> Any:
+def _flux2_parts(width: int = 32, layers: int = 1) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 
     net = Flux2Transformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
+        patch_size=1, in_channels=16, num_layers=layers, num_single_layers=layers, attention_head_dim=16,
+        num_attention_heads=width // 16, joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
     )  # fmt: skip
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "vae": _flux2_vae(), "transformer": net,
@@ -184,18 +185,19 @@ def _flux2_parts() -> Any:
     }  # fmt: skip
 
 
-def flux2() -> Any:
+def flux2(width: int = 32, layers: int = 1) -> Any:
     from diffusers import Flux2Pipeline
 
-    return Flux2Pipeline(**_flux2_parts())
+    return Flux2Pipeline(**_flux2_parts(width, layers))
 
 
-def sd3() -> Any:
+def sd3(width: int = 32, layers: int = 1) -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     net = SD3Transformer2DModel(
-        sample_size=32, patch_size=1, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
-        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64,
+        sample_size=32, patch_size=1, in_channels=4, out_channels=4, num_layers=layers,
+        attention_head_dim=8, num_attention_heads=width // 8, caption_projection_dim=width, joint_attention_dim=32,
+        pooled_projection_dim=64,
     )  # fmt: skip
     encoders = {f"text_encoder{i}": _clip("CLIPTextModelWithProjection") for i in ("", "_2")}
     readers = {f"tokenizer{i}": _clip_tokenizer() for i in ("", "_2")}
@@ -477,20 +479,19 @@ def _ddim(**more: Any) -> Any:
     return DDIMScheduler(**usual | {"steps_offset": 1, "set_alpha_to_one": False} | more)
 
 
-def sd(**schedule: Any) -> Any:
+def sd(schedule: Mapping[str, Any] | None = None) -> Any:
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        vae=_kl(4, None, 0.18215), unet=_unet(cross_attention_dim=32), scheduler=_ddim(**schedule), safety_checker=None,
+        vae=_kl(4, None, 0.18215), unet=_unet(cross_attention_dim=32), scheduler=_ddim(**schedule or {}), safety_checker=None,
         text_encoder=_clip("CLIPTextModel"), tokenizer=_clip_tokenizer(), feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
 
 def sd_v() -> Any:
     """As the v-predictors with zero terminal signal: the first label holds noise alone."""
-    return sd(
-        prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True
-    )
+    trailing = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "set_alpha_to_one": True}
+    return sd({"prediction_type": "v_prediction"} | trailing)
 
 
 def sdxl() -> Any:

@@ -62,7 +62,7 @@ class Diffusion(Pipeline):
         return Foreign(self.net, self.shape, kind=kind, schedule=scheduler.alphas_cumprod.cpu())
 
     def _slope(self, x: Tensor, t: Tensor, told: Told) -> Tensor:
-        device, dtype = self.net.device, self.net.dtype
+        device, dtype = self._place
 
         def ask(state: Tensor, label: Tensor) -> Tensor:
             # float32: half precision cannot tell 999 from 1000

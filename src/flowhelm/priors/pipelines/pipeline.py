@@ -181,8 +181,22 @@ class Pipeline(Flow, abc.ABC):
     def _slope(self, x: Tensor, t: Tensor, told: Told) -> Tensor:
         """The network's velocity, in the dtype and on the device of x."""
         # half precision cannot tell 999 from 1000
-        sigma = (1 - t).to(self.net.device, torch.promote_types(self.net.dtype, torch.float32)).expand(len(x))
-        return self._ask(x.to(self.net.device, self.net.dtype), sigma, told).to(x)
+        device, dtype = self._place
+        sigma = (1 - t).to(device, torch.promote_types(dtype, torch.float32)).expand(len(x))
+        return self._ask(x.to(device, dtype), sigma, told).to(x)
+
+    @property
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the network is and what it computes in. A model of diffusers walks over all its modules to say so: too slow to be
+        asked at every evaluation, so it is asked once for each type that its first weight has had."""
+        first = next(self.net.parameters())
+        if first.dtype not in self._computes:
+            self._computes[first.dtype] = self.net.dtype
+        return first.device, self._computes[first.dtype]
+
+    @cached_property
+    def _computes(self) -> dict[torch.dtype, torch.dtype]:
+        return {}
 
     def encode(self, image: Tensor) -> Tensor:
         return self.codec.encode(image)
@@ -272,7 +286,7 @@ class Pipeline(Flow, abc.ABC):
             if len(others) != len(texts):
                 raise ValueError(f"{self.name}: expected {len(texts)} negative prompts, got {len(others)}")
             told, null = self._read(texts, others if rule is not None else None)
-        device = self.net.device  # once, not at every evaluation
+        device, _ = self._place  # moved once, not at every evaluation
         told = {name: each.detach().to(device) for name, each in self._extra(told, value).items()}
         if null is not None:
             null = {
@@ -341,7 +355,7 @@ class Pipeline(Flow, abc.ABC):
             raise ValueError(
                 f"{self.name}: expected a multiple of the {bound} bound rows, got a batch of {rows}; bind one prompt per row"
             )
-        device = self.net.device
+        device, _ = self._place
         return {
             name: each.to(device) if bound == rows else each.to(device).repeat_interleave(rows // bound, dim=0)
             for name, each in told.items()
