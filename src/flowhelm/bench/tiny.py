@@ -130,11 +130,12 @@ def _ddim(**more: Any) -> Any:
     return DDIMScheduler(**usual | {"steps_offset": 1, "set_alpha_to_one": False} | more)
 
 
-def sd(**schedule: Any) -> Any:
+def sd(schedule: dict[str, Any] | None = None) -> Any:
+    """With changes of its schedule."""
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        vae=_kl(4, None, 0.18215), unet=_unet(cross_attention_dim=32), scheduler=_ddim(**schedule), safety_checker=None,
+        vae=_kl(4, None, 0.18215), unet=_unet(cross_attention_dim=32), scheduler=_ddim(**schedule or {}), safety_checker=None,
         text_encoder=_clip("CLIPTextModel"), tokenizer=_clip_tokenizer(), feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
@@ -142,8 +143,11 @@ def sd(**schedule: Any) -> Any:
 def sd_v() -> Any:
     """As the v-predictors with zero terminal signal: the first label holds noise alone."""
     return sd(
-        prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, set_alpha_to_one=True
-    )
+        {
+            "prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True,
+            "set_alpha_to_one": True,
+        }
+    )  # fmt: skip
 
 
 def sdxl() -> Any:
