@@ -33,10 +33,11 @@ def _clip(kind: str) -> Any:
 
 
 def _t5_tokenizer() -> Any:
-    from transformers import T5TokenizerFast
+    import transformers
 
+    tokenizer: Any = transformers.T5TokenizerFast  # type: ignore[attr-defined,unused-ignore]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5TokenizerFast(vocab=special + [(c, -3.0) for c in ALPHABET.strip()], extra_ids=0, model_max_length=512)
+    return tokenizer(vocab=special + [(c, -3.0) for c in ALPHABET.strip()], extra_ids=0, model_max_length=512)
 
 
 def _t5() -> Any:
@@ -77,7 +78,7 @@ def _flux2_parts() -> Any:
         patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=48, timestep_guidance_channels=256, axes_dims_rope=[4, 4, 4, 4],
     )  # fmt: skip
-    vae = AutoencoderKLFlux2(
+    vae: Any = AutoencoderKLFlux2(
         sample_size=32, in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=(8, 8), layers_per_block=1, latent_channels=4,
         norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
@@ -169,7 +170,7 @@ def sdxl() -> Any:
 def _pixart(name: str, sample: int) -> Any:
     import diffusers
 
-    net = diffusers.PixArtTransformer2DModel(
+    net: Any = diffusers.PixArtTransformer2DModel(
         sample_size=sample, num_layers=1, patch_size=2, attention_head_dim=12, num_attention_heads=2, caption_channels=32,
         in_channels=4, cross_attention_dim=24, out_channels=8, use_additional_conditions=sample == 128,
     )  # fmt: skip

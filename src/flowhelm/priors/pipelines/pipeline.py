@@ -305,12 +305,11 @@ class Pipeline(Flow, abc.ABC):
     def rows(self, index: Tensor, total: int) -> Self:
         if not self.told:
             return self
-        told, null = self._for(self.told, total), None if self.null is None else self._for(self.null, total)
-        picked = [
-            None if each is None else {name: tensor[index.to(tensor.device)] for name, tensor in each.items()}
-            for each in (told, null)
-        ]
-        return replace(self, told=picked[0], null=picked[1])
+
+        def picked(each: Told) -> dict[str, Tensor]:
+            return {name: tensor[index.to(tensor.device)] for name, tensor in self._for(each, total).items()}
+
+        return replace(self, told=picked(self.told), null=None if self.null is None else picked(self.null))
 
     def _for(self, told: Told, rows: int) -> dict[str, Tensor]:
         """What each of so many rows is told, on the network's device."""
