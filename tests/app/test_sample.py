@@ -116,10 +116,10 @@ def test_guidance(flow):
 
 
 def test_what_is_typed_is_what_guides():
-    assert app._guidance(None, None) is None
-    assert app._guidance("raag", None) is guide.raag
+    assert app.guidance_of(None, None) is None
+    assert app.guidance_of("raag", None) is guide.raag
     for name, scale in (("cfg", 3.0), ("cfg_zero", 2.0), (None, 1.5)):
-        chosen = app._guidance(name, scale)
+        chosen = app.guidance_of(name, scale)
         assert chosen.func is getattr(guide, name or "cfg")
         assert chosen.keywords == {"scale": scale}
 

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -183,8 +183,8 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Examine this one: a bundled prior, a .safetensors file of flowhelm, or module:function or file.py:function that "
-            "returns a Flow (which runs that code).",
+            help="Examine this one: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name), "
+            "or module:function or file.py:function that returns a Flow (which runs that code).",
         ),
     ] = None,
     prior: Annotated[str, typer.Option(help="Without MODEL: a bundled prior, or a .safetensors file.")] = "photos",
@@ -192,24 +192,59 @@ def doctor(
         Path | None,
         typer.Option(help="With MODEL: a picture or a folder of pictures of the kind that it was trained on."),
     ] = None,
+    parity: Annotated[
+        bool, typer.Option("--parity", help="Compare a pipeline with its flow: the same prompt, noise and steps.")
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of a pipeline's pictures; default: its own.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="With --parity.")] = 4,
+    prompt: _Prompt = None,
+    dtype: _Dtype = None,
+    quantize: _Quantize = None,
+    device: Annotated[str, typer.Option(help="Of a pipeline: cpu or cuda.")] = "cpu",
 ) -> None:
     """Check that everything is in place; with MODEL, whether its sign, time, range and path are right (status 1: they are not)."""
-    if model is not None:
+    only: dict[str, Any] = {"prompt": prompt, "dtype": dtype, "quantize": quantize}
+    if model is None:
+        if pictures is not None or parity:
+            word, how = ("parity", "") if parity else ("pictures", " FOLDER")
+            _bad(f"--{word} goes with a MODEL: flowhelm doctor {'ORG/NAME' if parity else 'photos'} --{word}{how}")
+        from .doctor import doctor as examine
+
+        for what, how in examine(prior):
+            typer.echo(f"{what:12} {how}")
+        typer.echo("all well")
+        return
+    from . import models
+
+    if not models.is_pipeline(model):
+        models.settled(model, device="cpu", **only)
+        if parity or size is not None:
+            _bad(
+                f"--{'parity' if parity else 'size'} is for pipelines of diffusers (a folder or org/name), not {model!r}"
+            )
         _examine(model, pictures)
         return
-    if pictures is not None:
-        _bad("--pictures goes with a MODEL: flowhelm doctor photos --pictures FOLDER")
-    from .doctor import doctor as examine
+    sides = None if size is None else models.size_of(size)
+    settings = models.settled(model, device=device, **only) | {"device": device}
+    if not parity:
+        flow = models.told(models.opened(model, settings, size=sides), settings)
+        _examine(model, pictures, flow)
+        return
+    from .doctor import parity as compared
 
-    for what, how in examine(prior):
-        typer.echo(f"{what:12} {how}")
-    typer.echo("all well")
+    lines, good = compared(model, settings, sides, steps)
+    for line in lines:
+        typer.echo(line)
+    if not good:
+        raise typer.Exit(1)
 
 
-def _examine(model: str, pictures: Path | None) -> None:
+def _examine(model: str, pictures: Path | None, flow: Any = None) -> None:
     from .doctor import examine_model
 
-    found = examine_model(model, pictures)
+    found = examine_model(model, pictures, flow=flow)
     for each in found:
         typer.echo(f"{each.name:12} {each.verdict:8} {each.words}")
     broken = [each for each in found if each.verdict == "broken"]
@@ -282,31 +317,49 @@ def train(
     )
 
 
-@app.command(
-    help="Draw pictures from a prior.\n\n"
+_DRAW = (
+    "Draw pictures from a prior.\n\n"
     "flowhelm sample fashion --class coat --class bag -n 8\n\n"
     "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06 --scale 2\n\n"
+    "flowhelm sample stabilityai/stable-diffusion-3.5-medium --prompt 'a lighthouse' --size 768x1024 --device cuda\n\n"
     "A sheet by default; without --class, --prompt or --number a row for each class. Picture number i of a seed is the "
     "same whatever else is drawn."
 )
+
+
+@app.command("generate", help=_DRAW)
+@app.command(help=_DRAW)
 def sample(
     prior: Annotated[
-        str, typer.Argument(help="A bundled prior by name (see `flowhelm priors`) or a .safetensors file.")
+        str,
+        typer.Argument(
+            help="Bundled by name (see `flowhelm priors`), a .safetensors file, or a pipeline: folder or org/name."
+        ),
     ],
     classes: Annotated[list[str] | None, typer.Option("--class", help="A class; may be given several times.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Words in any order.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Words in any order; for pipelines, any text.")] = None,
     number: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A number; may be given several times.")
     ] = None,
-    scale: Annotated[float | None, typer.Option(help="Of guidance: 1 is none; for cfg, 1.5 to 4.")] = None,
+    negative: _Negative = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Of guidance: 1 is none; for cfg, 1.5 to 4; default of pipelines: their own.")
+    ] = None,
     guidance: Annotated[
-        str | None, typer.Option(help="cfg, raag or cfg_zero; default: cfg if --scale is given.")
+        str | None,
+        typer.Option(help="cfg, raag or cfg_zero; default: cfg if --scale is given, or the pipeline's own rule."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 25,
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of a pipeline's pictures; default: its own.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="euler, midpoint or heun.")] = "euler",
     seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
     count: Annotated[
-        int | None, typer.Option("-n", min=1, help="Pictures (of each class); default: 16, of several classes 8 each.")
+        int | None,
+        typer.Option(
+            "-n", min=1, help="Pictures (of each class); default: 16, of several classes 8 each, of a pipeline 1."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The sheet, a PNG; default: PRIOR.samples.png.")] = None,
     each: Annotated[
@@ -314,10 +367,28 @@ def sample(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    dtype: _Dtype = None,
+    quantize: _Quantize = None,
+    tiling: _Tiling = False,
 ) -> None:
+    from . import models
     from .sample import numbers_of
     from .sample import sample as run
 
+    only: dict[str, Any] = {"negative": negative, "dtype": dtype, "quantize": quantize, "tiling": tiling}
+    if models.is_pipeline(prior):
+        if classes or number:
+            _bad(f"--{'class' if classes else 'number'} is for bundled priors; say it in the --prompt")
+        from .generate import generate
+
+        generate(
+            prior, size=size, guidance=guidance, steps=steps, solver=solver, seed=seed, count=count, out=out, folder=each,
+            device=device, threads=threads, model=only | {"prompt": prompt, "scale": scale}, say=typer.echo,
+        )  # fmt: skip
+        return
+    models.settled(prior, device=device, **only)  # says which of these it does not take
+    if size is not None:
+        _bad(f"--size is for pipelines of diffusers; the prior {prior!r} has its own")
     run(
         prior,
         classes=classes or (),

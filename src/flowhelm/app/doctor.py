@@ -7,11 +7,11 @@ import importlib.util
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,10 +74,10 @@ def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     check_deepinv()
     yield "deepinv", installed("deepinv")
     yield "device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    from .. import priors
+    from ..priors import bundled
     from .files import sha256, weights
 
-    flow = priors.load(prior)
+    flow = bundled.load(prior)
     yield "prior", f"{prior}, sha256 {sha256(weights(prior))[:16]}"
     small = flow.sized(64, 64)
     start = time.monotonic()
@@ -128,13 +128,16 @@ def load_model(model: str) -> Flow:
     return flow
 
 
-def examine_model(model: str, pictures: Path | None = None, seed: int = 0) -> list[Finding]:
+def examine_model(
+    model: str, pictures: Path | None = None, seed: int = 0, *, flow: Flow | None = None
+) -> list[Finding]:
     """What `priors.examine` finds out about a model.
 
     Args:
         model: see `load_model`. A bundled prior of any size is examined at 64 x 64.
         pictures: a picture, or a folder of which the first 4 are taken; scaled and cut to the model's size. Without, a bundled
             prior is examined on the pictures that come with it, or on drawn ones, and of others less is checked.
+        flow: the model, if it is open already.
     """
     import torch
 
@@ -143,7 +146,7 @@ def examine_model(model: str, pictures: Path | None = None, seed: int = 0) -> li
     from ..priors.examine import examine
     from ..rng import Noise
 
-    flow = load_model(model)
+    flow = load_model(model) if flow is None else flow
     with torch.no_grad():
         shape = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])
     if pictures is None and model in priors.NAMES:
@@ -163,6 +166,31 @@ def examine_model(model: str, pictures: Path | None = None, seed: int = 0) -> li
     with torch.no_grad():
         clean = flow.encode(image)
     return examine(flow, clean, Noise(seed, len(clean)))
+
+
+def parity(model: str, settings: Mapping[str, Any], size: tuple[int, int] | None, steps: int) -> tuple[list[str], bool]:
+    """Lines that say how far a pipeline and its flow are from one another, and whether that is what the dtype explains.
+
+    Args:
+        settings: see `models.settled`, with the device.
+    """
+    from ..bench.parity import compare
+    from . import models
+    from .images import BadInput
+
+    flow = models.opened(model, {**settings, "text_device": settings["device"]}, size=size)
+    if not steps or getattr(flow.pipe, "text_encoder", None) is None:
+        raise BadInput(f"--parity: {flow.name} has no text encoder here; load it with one")
+    found = compare(flow.pipe, size=flow.size, prompt=settings["prompt"], scale=settings["scale"], steps=steps)
+    lines = [
+        f"{found.name}, {flow.size[0]} x {flow.size[1]}, {steps} steps, {settings['dtype']}",
+        f"latents      {found.latents:.1e} apart (of the largest, if that is above 1); {found.tolerance:.0e} is allowed for the dtype",
+        f"pixels       {found.pixels:.1e} apart, in [0, 1]",
+        f"calls        {found.calls} of the pipeline, {found.ours} of the flow; {found.seconds:.2f} and {found.own:.2f} s",
+        f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}",
+    ]
+    verdict = "the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline"
+    return [*lines, verdict], found.good
 
 
 def _module(place: str) -> object:

@@ -78,6 +78,7 @@ def opened(name: str, settings: Mapping[str, Any], *, size: tuple[int, int] | No
         dtype=named(settings["dtype"]),
         device=settings["device"],
         quantize=settings.get("quantize"),
+        text_device=settings.get("text_device"),
         checkpointing=settings.get("checkpointing", False),
         tiling=settings.get("tiling", False),
     )

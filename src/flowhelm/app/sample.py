@@ -16,8 +16,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .. import guide, priors, transition
+from .. import guide, transition
 from ..flow import Guidance
+from ..priors import bundled
 from ..priors.bundled import Prior
 from ..rng import Noise
 from ..solve import integrate
@@ -144,9 +145,9 @@ def sample(
         ValueError: anything that is wrong with what was asked for. Nothing is written then.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
-    flow = priors.load(prior, str(files.to_device(device)))
-    move = _named("solver", solver, SOLVERS)
-    edit = _guidance(guidance, scale)
+    flow = bundled.load(prior, str(files.to_device(device)))
+    move = named("solver", solver, SOLVERS)
+    edit = guidance_of(guidance, scale)
     classes = list(dict.fromkeys(classes))
     if not classes and prompt is None and not numbers:
         classes = list(flow.about.get("classes", ()))
@@ -160,46 +161,66 @@ def sample(
             prompts=None if prompt is None else [prompt] * rows,
             numbers=[numbers] * rows if numbers else None,
         )
-    if out is None and folder is None:
-        out = Path(f"{flow.name}.samples.png")
-    if out is not None and out.suffix.lower() != ".png":
-        raise BadInput(f"--out {str(out)!r}: a sheet is a PNG; name it {out.with_suffix('.png').name!r}")
-    for place in [out.parent] if out else []:
-        check_writable(place)
-    if folder is not None:
-        check_writable(folder if folder.exists() else folder.parent)
+    out = places(flow.name, out, folder)
     size = batches(flow, len(jobs), edit is not None)
     with bar(math.ceil(len(jobs) / size) * steps) as tell:
         drawn = draw(
             flow, jobs, prompt=prompt, numbers=numbers, guidance=edit, steps=steps, solver=move, seed=seed,
             each=lambda done: tell(done, f"{len(jobs)} pictures"),
         )  # fmt: skip
+    return put(flow.name, jobs, drawn, class_rows(flow, drawn, jobs), out, folder, say)
+
+
+def places(name: str, out: Path | None, folder: Path | None) -> Path | None:
+    """Where the sheet goes, if it is wanted; BadInput, before the long work, if nothing can be written there."""
+    if out is None and folder is None:
+        out = Path(f"{name}.samples.png")
+    if out is not None and out.suffix.lower() != ".png":
+        raise BadInput(f"--out {str(out)!r}: a sheet is a PNG; name it {out.with_suffix('.png').name!r}")
+    for place in [out.parent] if out else []:
+        check_writable(place)
+    if folder is not None:
+        check_writable(folder if folder.exists() else folder.parent)
+    return out
+
+
+def put(
+    name: str,
+    jobs: Sequence[Job],
+    drawn: Tensor,
+    rows: Sequence[tuple[str, Tensor]],
+    out: Path | None,
+    folder: Path | None,
+    say: Callable[[str], None],
+) -> list[Path]:
+    """Writes each of what was drawn, or the rows as a sheet, or both."""
     written = []
     if folder is not None:
         folder.mkdir(exist_ok=True)
         for (label, index), picture in zip(jobs, drawn, strict=True):
-            path = folder / f"{'_'.join((label or flow.name).split())}-{index:03d}.png"
+            path = folder / f"{'_'.join((label or name).split())}-{index:03d}.png"
             write(path, picture)
             written.append(path)
         say(f"wrote {len(written)} pictures to {folder}")
     if out is not None:
-        files.put_picture(out, sheet(class_rows(flow, drawn, jobs)))
+        files.put_picture(out, sheet(rows))
         written.append(out)
         say(f"wrote {out}")
     return written
 
 
-def _guidance(name: str | None, scale: float | None) -> Guidance | None:
+def guidance_of(name: str | None, scale: float | None) -> Guidance | None:
     """`--guidance` and `--scale`: the scale alone means cfg, the guidance alone its own scale."""
     if name is None and scale is None:
         return None
     from functools import partial
 
-    chosen = _named("guidance", name or "cfg", guide.GUIDANCES)
+    chosen = named("guidance", name or "cfg", guide.GUIDANCES)
     return chosen if scale is None else partial(chosen, scale=scale)
 
 
-def _named(what: str, name: str, functions: Iterable[Callable[..., Tensor]]) -> Callable[..., Tensor]:
+def named(what: str, name: str, functions: Iterable[Callable[..., Tensor]]) -> Callable[..., Tensor]:
+    """The function of that name; BadInput says which there are."""
     table = {f.__name__: f for f in functions}
     if name not in table:
         raise BadInput(f"there is no {what} {name!r}; {nearest(name, table)}")

@@ -513,7 +513,7 @@ def sdxl() -> Any:
 def _pixart(name: str, sample: int) -> Any:
     import diffusers
 
-    net = diffusers.PixArtTransformer2DModel(
+    net: Any = diffusers.PixArtTransformer2DModel(
         sample_size=sample, num_layers=1, patch_size=2, attention_head_dim=12, num_attention_heads=2, caption_channels=32,
         in_channels=4, cross_attention_dim=24, out_channels=8, use_additional_conditions=sample == 128,
     )  # fmt: skip

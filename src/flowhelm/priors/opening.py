@@ -40,7 +40,7 @@ def load(
     Raises:
         ValueError: none of these, or an option that it does not take.
     """
-    options = {
+    options: dict[str, Any] = {
         "size": size, "dtype": dtype, "quantize": quantize, "text_device": text_device, "checkpointing": checkpointing or None,
         "tiling": tiling or None, "variant": variant,
     }  # fmt: skip

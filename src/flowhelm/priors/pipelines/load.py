@@ -392,7 +392,7 @@ def _quantized(
         _need("gguf")
         if not Path(quantize).is_file():
             raise ValueError(f"quantize: {quantize!r} does not exist; expected the .gguf file of the network's weights")
-        kind = getattr(diffusers, index[names[0]][1], None)
+        kind: Any = getattr(diffusers, index[names[0]][1], None)
         if not hasattr(kind, "from_single_file"):
             raise ValueError(f"quantize: diffusers reads no .gguf for {index[names[0]][1]}; load the model without")
         whole = folder if (folder / names[0]).is_dir() else model
@@ -426,11 +426,12 @@ def _quantized(
 
 
 def _place(pipe: Any, device: torch.device, text: torch.device, quantize: str | None, dtype: torch.dtype) -> None:
-    for name, each in pipe.components.items():
+    parts: dict[str, Any] = pipe.components
+    for name, each in parts.items():
         if not isinstance(each, torch.nn.Module):
             continue
         encoder = name.startswith("text_encoder")
-        if name == "vae" and dtype == torch.float16 and each.config.get("force_upcast"):
+        if name == "vae" and dtype == torch.float16 and parts[name].config.get("force_upcast"):
             each.float()  # it overflows in half precision
         if (
             encoder

@@ -1,0 +1,299 @@
+"""The command line with pipelines: restoring, sampling and examining tiny random ones, end to end."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm.app import generate, job, models
+from flowhelm.app.cli import main
+from flowhelm.bench import tiny
+from flowhelm.priors import pipelines
+from flowhelm.rng import Noise
+from flowhelm.solve import integrate
+from flowhelm.step import run
+
+FIT = ["--method", "mpc_flow", "--strength", "2500", "--inner", "adam:iterations=10,rate=1.0", "--steps", "4"]
+
+
+def saved(name, folder):
+    torch.manual_seed(0)
+    pipe = tiny.CASES[name][0]()
+    pipe.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory):
+    return saved("sd3", tmp_path_factory.mktemp("tiny") / "sd3")
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory):
+    return saved("sd", tmp_path_factory.mktemp("tiny") / "sd")
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[0:32, 0:32]
+    pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def words(prior, *more):
+    return ["restore", "photo.png", "--operator", "box", "--prior", prior, "--threads", "1", *FIT, *more]
+
+
+def told(photo, name="photo"):
+    return json.loads(photo.with_name(f"{name}.run.json").read_text())
+
+
+# --- restore ---
+
+
+def test_restoring_pulls_the_picture_to_the_photograph(photo, sd3, capsys):
+    free = words(sd3, "--prompt", "a cat", "--out", "free.png")
+    free[free.index("2500")] = "1e-9"
+    assert main(free) == 0
+    assert main(words(sd3, "--prompt", "a cat", "--negative", "dog", "--scale", "3")) == 0
+    assert Image.open(photo.with_name("photo.restored.png")).size == (32, 32)
+    one, other = told(photo, "free"), told(photo)
+    assert other["result"]["residual"] < 0.75 * one["result"]["residual"]
+    captured = capsys.readouterr()
+    falling = [float(line.split()[3]) for line in captured.err.splitlines() if line.startswith("step ")][-4:]
+    print(falling)
+    assert falling == sorted(falling, reverse=True)
+    assert "no --prompt" not in captured.out
+    settings = other["settings"]
+    assert settings["prior"] == sd3
+    assert (settings["prompt"], settings["negative"], settings["scale"]) == ("a cat", "dog", 3.0)
+    assert (settings["dtype"], settings["quantize"]) == ("float32", None)
+    assert other["inputs"]["prior fingerprint"] == models.fingerprint(sd3)
+    assert {"diffusers", "transformers"} <= set(other["environment"])
+    flow = pipelines.load(sd3, size=(32, 32))
+    assert settings["times"] == flow.times(4).tolist()
+
+
+def test_it_runs_again_to_the_bit(photo, sd, capsys):
+    assert main(words(sd)) == 0
+    assert "note: no --prompt is given" in capsys.readouterr().out
+    assert main(["rerun", "photo.run.json"]) == 0
+    assert capsys.readouterr().out == "identical to the bit\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_it_goes_on_where_it_was_stopped(photo, sd3, monkeypatch, capsys):
+    given = words(sd3, "--prompt", "a cat")
+    assert main([*given, "--out", "whole.png"]) == 0
+    misfit, calls = job.misfit, []
+
+    def stops(*both):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return misfit(*both)
+
+    monkeypatch.setattr(job, "misfit", stops)
+    assert main(given) == 130
+    monkeypatch.undo()
+    os.chdir(photo.parent)
+    assert main(["restore", "--resume", "photo.resume.safetensors"]) == 0
+    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_it_does_not_go_on_with_other_weights(photo, tmp_path, monkeypatch, capsys):
+    prior = saved("sd", tmp_path / "mine")
+
+    def stops(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(job, "misfit", stops)
+    assert main(words(prior)) == 130
+    torch.manual_seed(1)
+    tiny.sd().save_pretrained(prior)
+    capsys.readouterr()
+    assert main(["restore", "--resume", "photo.resume.safetensors"]) == 2
+    assert "prior fingerprint was" in capsys.readouterr().err
+
+
+def test_simulated_and_quantized(photo, sd3, capsys):
+    pytest.importorskip("torchao")
+    assert main(words(sd3, "--simulate", "--quantize", "torchao-int8", "--checkpointing", "--dtype", "bfloat16")) == 0
+    assert "PSNR" in capsys.readouterr().out
+    settings = told(photo)["settings"]
+    assert (settings["quantize"], settings["dtype"], settings["checkpointing"]) == ("torchao-int8", "bfloat16", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--prior", "photos", "--prompt", "a cat"], "--prompt is for pipelines"),
+        (["--prior", "photos", "--quantize", "nf4"], "--quantize is for pipelines"),
+        (["--prior", "photos", "--dtype", "float32"], "--dtype is for pipelines"),
+        (["--prior", "photos", "--checkpointing"], "--checkpointing is for pipelines"),
+        (["--prior", "SD", "--dtype", "float23"], "did you mean float32?"),
+        (["--prior", "SD", "--quantize", "q4"], "expected nf4, int8"),
+        (["--prior", "SD", "--tile", "64"], "for a pipeline, --tiling cuts its decoder"),
+        (["--prior", "SD", "--scale", "1", "--negative", "dog"], "compares with nothing"),
+        (["--prior", "SD", "--method", "mpc_flo"], "did you mean mpc_flow?"),
+        (["--prior", "."], "has no model_index.json"),
+        (["--prior", "SD", "--operator", "deblur", "--sigma", "1.1"], "restores 43 x 44 pixels from a photograph of 31 x 32"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(photo, sd, given, message, capsys):
+    if "deblur" in given:
+        Image.new("RGB", (32, 31)).save(photo)
+    assert main(["restore", "photo.png", "--operator", "box", *[sd if word == "SD" else word for word in given]]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_size_that_it_cannot_take(photo, sd, capsys):
+    Image.new("RGB", (31, 33)).save(photo)
+    assert main(words(sd)) == 2
+    assert "that 2 divides, got 33 x 31; 32 x 32 would do" in capsys.readouterr().err
+    assert not list(photo.parent.glob("*.json"))
+
+
+# --- sample ---
+
+
+@pytest.mark.parametrize("command", ["sample", "generate"])
+def test_pictures_depend_on_their_number_alone(photo, sd3, command, capsys):
+    given = [sd3, "--prompt", "a cat", "--size", "32x48", "--steps", "3", "--seed", "5"]
+    assert main([command, *given, "-n", "2", "--each", "many"]) == 0
+    assert main([command, *given, "--out", "one.png"]) == 0
+    with Image.open("many/sd3-000.png") as first, Image.open("many/sd3-001.png") as second:
+        assert first.size == second.size == (48, 32)
+        assert np.abs(np.asarray(first, int) - np.asarray(second, int)).max() > 20
+    flow = pipelines.load(sd3, size=(32, 48)).bind(["a cat"])
+    drawn = flow.decode(run(integrate(flow, flow.source(Noise(5, [1])), flow.times(3))).x)
+    exact = ((drawn.clamp(-1, 1) + 1) * 127.5).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(np.asarray(Image.open("many/sd3-001.png"), int) - exact).max() <= 1
+    assert "note" not in capsys.readouterr().out
+
+
+def test_a_guidance_by_name(photo, sd):
+    flow = pipelines.load(sd, size=(32, 32))
+    drawn = [
+        generate.draw(bound, 1, steps=2, solver=generate.SOLVERS[0], seed=0)
+        for bound in (flow.bind(["a cat"], scale=4.0), flow.bind(["a cat"], scale=1.0))
+    ]
+    assert not torch.allclose(*drawn, atol=1e-3)
+    common = ["sample", sd, "--prompt", "a cat", "--steps", "2", "--each"]
+    assert main([*common, "cfg", "--guidance", "cfg", "--scale", "4"]) == 0
+    assert main([*common, "own", "--scale", "4"]) == 0
+    one, other = (photo.parent / folder / "sd-000.png" for folder in ("cfg", "own"))
+    assert one.read_bytes() == other.read_bytes()
+    assert main([*common, "raag", "--guidance", "raag", "--scale", "4"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["SD", "--class", "coat"], "--class is for bundled priors"),
+        (["SD", "--number", "detail=1"], "--number is for bundled priors"),
+        (["SD", "--size", "512"], "expected HEIGHTxWIDTH"),
+        (["SD", "--size", "0x32"], "expected HEIGHTxWIDTH"),
+        (["SD", "--size", "31x32"], "32 x 32 would do"),
+        (["SD", "--solver", "eule"], "did you mean euler?"),
+        (["SD", "--out", "sheet.jpg"], "a sheet is a PNG"),
+        (["fashion", "--size", "32x32"], "--size is for pipelines"),
+        (["fashion", "--negative", "coat"], "--negative is for pipelines"),
+        (["fashion", "--quantize", "nf4"], "--quantize is for pipelines"),
+        (["nonsense", "--prompt", "a cat"], "expected one of photos"),
+    ],
+)
+def test_what_cannot_be_drawn(photo, sd, given, message, capsys):
+    assert main(["sample", *[sd if word == "SD" else word for word in given]]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+# --- doctor ---
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", "1e-05"), ("bfloat16", "5e-02")])
+def test_parity(sd, dtype, allowed, capsys):
+    assert main(["doctor", sd, "--parity", "--size", "32x32", "--dtype", dtype, "--prompt", "a cat"]) == 0
+    out = capsys.readouterr().out
+    assert f"{allowed} is allowed for the dtype" in out
+    assert "pixels" in out
+    assert out.endswith("the flow gives what the pipeline gives\n")
+
+
+def test_parity_that_is_broken(sd, monkeypatch, capsys):
+    """A family that forgets its sign is found out."""
+    own = pipelines.load.__globals__["StableDiffusion"]._slope
+    monkeypatch.setattr(pipelines.load.__globals__["StableDiffusion"], "_slope", lambda *given: -own(*given))
+    assert main(["doctor", sd, "--parity", "--size", "32x32"]) == 1
+    assert capsys.readouterr().out.endswith("broken: the flow is not the pipeline\n")
+
+
+def test_a_pipeline_is_examined(sd3, capsys):
+    assert main(["doctor", sd3, "--size", "32x32"]) == 0
+    assert "give --pictures for the rest" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_pipeline_is_examined_with_pictures(sd3, photo, capsys):
+    assert main(["doctor", sd3, "--size", "32x32", "--pictures", "photo.png"]) == 1  # a random network denoises nothing
+    assert "broken" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--parity"], "--parity goes with a MODEL"),
+        (["photos", "--parity"], "--parity is for pipelines"),
+        (["photos", "--size", "32x32"], "--size is for pipelines"),
+        (["photos", "--prompt", "a"], "--prompt is for pipelines"),
+        (["."], "has no model_index.json"),
+    ],
+)
+def test_what_cannot_be_examined(photo, given, message, capsys):
+    assert main(["doctor", *given]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_no_parity_without_encoders(tmp_path, capsys):
+    assert main(["doctor", saved("flux2", tmp_path / "flux2"), "--parity", "--size", "32x32"]) == 2
+    assert "has no text encoder here" in capsys.readouterr().err
+
+
+# --- fingerprints ---
+
+
+def test_fingerprints(tmp_path):
+    """Names, sizes, whole small files, and the first and last MiB of large ones."""
+    (tmp_path / "unet").mkdir()
+    large = tmp_path / "unet" / "w.safetensors"
+    data = bytearray(5 * 2**20)
+    large.write_bytes(data)
+    (tmp_path / "model_index.json").write_text("{}")
+    before = models.fingerprint(str(tmp_path))
+    assert before == models.fingerprint(str(tmp_path))
+    (tmp_path / "README.md").write_text("words")
+    assert before == models.fingerprint(str(tmp_path))
+    for place, seen in ((0, True), (2**20 - 1, True), (2**21, False), (len(data) - 1, True)):
+        data[place] = 1
+        large.write_bytes(data)
+        assert (models.fingerprint(str(tmp_path)) != before) is seen, place
+        data[place] = 0
+    large.write_bytes(data + b"0")
+    assert models.fingerprint(str(tmp_path)) != before
+    large.write_bytes(data)
+    (tmp_path / "model_index.json").write_text("[]")
+    assert models.fingerprint(str(tmp_path)) != before
