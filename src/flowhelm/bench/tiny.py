@@ -295,10 +295,14 @@ def lumina2() -> Any:
 def auraflow() -> Any:
     from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
-    net = AuraFlowTransformer2DModel(
+    net: Any = AuraFlowTransformer2DModel(
         sample_size=32, patch_size=2, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=1, attention_head_dim=8,
         num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, out_channels=4, pos_embed_max_size=256,
     )  # fmt: skip
+    with torch.no_grad():  # else its gates are nearly shut, and its texts hardly count
+        for each in (*net.joint_transformer_blocks, *net.single_transformer_blocks):
+            for weight in each.parameters():
+                weight.mul_(2)
     return AuraFlowPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73), vae=_kl(4, None, 0.13025), transformer=net,
         text_encoder=_umt5(), tokenizer=_t5_tokenizer(),

@@ -1,0 +1,104 @@
+"""Loading what was saved, and what is said of a wrong model, size, prompt."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from families import READING, T, bound, flow, fresh, state
+
+from flowhelm.bench import tiny
+from flowhelm.priors import pipelines
+
+
+@READING
+def test_saved_and_loaded_it_is_the_same(name, tmp_path):
+    told = tiny.CASES[name][1]
+    fresh(name).save_pretrained(tmp_path)
+    mine = pipelines.load(tmp_path, dtype=torch.float32, size=told["size"])
+    assert type(mine) is type(flow(name))
+    mine = mine.bind(told["prompt"], negative=told.get("negative"), scale=told.get("scale"))
+    x = state(name)
+    torch.testing.assert_close(mine.velocity(x, T), bound(name).velocity(x, T), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine.decode(x), bound(name).decode(x), rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_family():
+    with pytest.raises(ValueError, match=r"no family for SimpleNamespace; expected one of .*FluxPipeline"):
+        pipelines.wrap(SimpleNamespace())
+
+
+@pytest.mark.parametrize("name", tiny.CASES)
+def test_a_wrong_size(name):
+    step = flow(name).multiple
+    with pytest.raises(ValueError, match=rf"that {step} divides, got {2 * step + 1} x {step}; .* would do"):
+        flow(name).sized(2 * step + 1, step)
+    near = flow(name).sized(2 * step, step)
+    assert near.shape[0] == flow(name).shape[0]
+    assert near.codec.shape(2 * step, step) == near.shape
+
+
+@READING
+def test_a_missing_text_encoder(name):
+    own = fresh(name)
+    lost = flow(name).reads[-1]
+    setattr(own, lost, None)
+    mine = pipelines.wrap(own, size=tiny.CASES[name][1]["size"])
+    with pytest.raises(ValueError, match=f"expected a {lost} to read prompts with"):
+        mine.bind("a cat")
+
+
+@pytest.mark.parametrize("name", tiny.CASES)
+def test_missing_names_of_embeddings(name):
+    with pytest.raises(ValueError, match=f"got none for {flow(name).needs[0]}"):
+        flow(name).bind({"others": torch.zeros(1, 2, 3)})
+
+
+@READING
+def test_unequal_rows_of_embeddings(name):
+    said = {each: torch.zeros(1, 2, 16) for each in flow(name).needs} | {"more": torch.zeros(2, 2, 16)}
+    with pytest.raises(ValueError, match="expected as many rows of every embedding"):
+        flow(name).bind(said)
+
+
+def test_what_is_wrong_with_prompts():
+    sd3 = flow("sd3")
+    with pytest.raises(ValueError, match="at least one prompt"):
+        sd3.bind([])
+    with pytest.raises(ValueError, match="expected 2 negative prompts, got 1"):
+        sd3.bind(["a", "b"], negative=["c"])
+    with pytest.raises(ValueError, match="expected texts as `negative`"):
+        sd3.bind(["a"], negative={"prompt_embeds": torch.zeros(1, 2, 3)})
+    with pytest.raises(ValueError, match="expected embeddings as `negative`"):
+        sd3.bind(dict(bound("sd3").told))
+    with pytest.raises(ValueError, match=r"call flow\.bind"):
+        sd3.velocity(state("sd3"), T)
+    with pytest.raises(ValueError, match="expected a multiple of the 2 bound rows, got a batch of 3"):
+        bound("sd3", "a", "b").velocity(state("sd3", 3), T)
+
+
+@READING
+def test_embeddings_say_what_their_texts_say(name):
+    mine, x = bound(name), state(name)
+    negative = None if mine.null is None else dict(mine.null)
+    scale = tiny.CASES[name][1].get("scale")
+    if negative is not None and "nothing" in negative:  # Ideogram compares with a network that reads none
+        negative = dict(mine.told)
+    again = flow(name).bind(dict(mine.told), negative=negative, scale=scale)
+    torch.testing.assert_close(again.velocity(x, T), mine.velocity(x, T), rtol=0, atol=0)
+
+
+def test_distilled_hunyuan_is_refused():
+    own = fresh("hunyuan-image")
+    own.transformer.register_to_config(use_meanflow=True)
+    with pytest.raises(ValueError, match="mean velocities between two times"):
+        pipelines.wrap(own, size=(32, 32))
+
+
+def test_the_experts_of_hidream_must_be_differentiable():
+    own = fresh("hidream")
+    own.transformer.register_to_config(force_inference_output=True)
+    mine = pipelines.wrap(own, size=(16, 64)).bind("a cat", scale=1.0)
+    x = state("hidream")
+    assert mine.velocity(x, T).isfinite().all()
+    with pytest.raises(ValueError, match="force_inference_output"):
+        mine.velocity(x.requires_grad_(), T)
