@@ -8,10 +8,13 @@ import torch
 from families import EACH, bound, flow, pipe, state
 
 from flowhelm.bench import tiny
+from flowhelm.priors.pipelines.diffusion import Diffusion
 
 
 @EACH
 def test_the_exact_grid_is_the_pipelines_own_shift_once(name, monkeypatch):
+    if isinstance(flow(name), Diffusion):
+        pytest.skip("its levels are not shifted")
     told, seen = tiny.CASES[name][1], {}
 
     class Stop(Exception):

@@ -60,8 +60,8 @@ def measure(pipe: Any, told: dict[str, Any], *, steps: int, pairs: int, device: 
     times = [(_seconds(theirs, device), _seconds(ours, device)) for _ in range(pairs + 1)][1:]
     ratios = [b / a for a, b in times]
     low, _, high = statistics.quantiles(ratios, n=4)
-    medians = (1000 * statistics.median(column) / steps for column in zip(*times, strict=True))
-    return Overhead(type(pipe).__name__, *medians, statistics.median(ratios), low, high)
+    one, other = (1000 * statistics.median(column) / steps for column in zip(*times, strict=True))
+    return Overhead(type(pipe).__name__, one, other, statistics.median(ratios), low, high)
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:
@@ -75,7 +75,8 @@ def _seconds(call: Callable[[], Any], device: str) -> float:
 def rows(width: int, layers: int, side: int, *, steps: int, pairs: int, device: str) -> Iterator[Overhead]:
     for name in FAMILIES:
         torch.manual_seed(0)
-        build, told = tiny.CASES[name]
+        build: Any = tiny.CASES[name][0]
+        told = tiny.CASES[name][1]
         yield measure(
             build(width=width, layers=layers), told | {"size": (side, side)}, steps=steps, pairs=pairs, device=device
         )

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,10 +79,12 @@ def _family(name: str) -> type[Pipeline]:
     for each in FAMILIES:
         if name in each.classes:
             return each
-    known = ", ".join(sorted(name for each in FAMILIES for name in each.classes))
+    known = sorted(name for each in FAMILIES for name in each.classes)
+    near = get_close_matches(name, known, 1, 0.8)
     raise ValueError(
-        f"pipeline: there is no family for {name}; expected one of {known}. To add it, write a subclass of "
-        "flowhelm.priors.pipelines.Pipeline with _ask and _text (see 'Adding a model' in the documentation)"
+        f"pipeline: there is no family for {name}; expected one of {len(known)} classes, from {known[0]} to {known[-1]} (the "
+        f"documentation lists them){f'; the nearest is {near[0]}' if near else ''}. To add it, write a subclass of "
+        "flowhelm.priors.pipelines.Pipeline with _ask and _text (see 'Adding a model' there)"
     )
 
 

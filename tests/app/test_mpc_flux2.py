@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm.bench import mpc_flux2
+from flowhelm.app import mpc_flux2
 
 
 @pytest.mark.parametrize("task", ["colour", "superres"])
@@ -15,7 +15,7 @@ def test_the_objective_falls_at_every_step_and_the_network_is_never_differentiat
     told = []
     image, tally = mpc_flux2.run(flow, task, picture, steps=4, say=told.append)
     assert image.shape == (1, 3, 64, 64)
-    assert [each.index for each in told] == [1, 2, 3, 4]
+    assert [each.step for each in told] == [1, 2, 3, 4]
     assert all(each.after < each.before for each in told)
     assert (tally.rows, tally.backward_rows) == (4, 0)
     assert tally.decoder == 4 * (mpc_flux2.ITERATIONS + 2)

@@ -1,9 +1,9 @@
 """The three public demonstrations of MPC-Flow on FLUX.2, with their published settings (arXiv:2601.23231, its released code).
 
-    python -m flowhelm.bench.mpc_flux2 colour   --model black-forest-labs/FLUX.2-dev --picture old.png --prompt "a harbour, 1950"
-    python -m flowhelm.bench.mpc_flux2 superres --model ... --picture small.png --prompt "..."
-    python -m flowhelm.bench.mpc_flux2 style    --model ... --picture painting.png --prompt "a lighthouse"
-    python -m flowhelm.bench.mpc_flux2 colour   --tiny          # a random tiny FLUX.2: what happens, not what it looks like
+    python -m flowhelm.app.mpc_flux2 colour   --model black-forest-labs/FLUX.2-dev --picture old.png --prompt "a harbour, 1950"
+    python -m flowhelm.app.mpc_flux2 superres --model ... --picture small.png --prompt "..."
+    python -m flowhelm.app.mpc_flux2 style    --model ... --picture painting.png --prompt "a lighthouse"
+    python -m flowhelm.app.mpc_flux2 colour   --tiny          # a random tiny FLUX.2: what happens, not what it looks like
 
 | task | cost of the picture in [0, 1] | rate | rho | picture |
 | --- | --- | --- | --- | --- |
@@ -28,13 +28,13 @@ import torch
 from torch import Tensor
 
 from .. import inner, steer
+from ..bench.cost import Metered, Tally
 from ..control import flux2
 from ..flow import Flow
 from ..inner import Closed, Cost
 from ..rewards import Style, vision
 from ..rng import Noise
 from ..step import Reward, Step
-from .cost import Metered, Tally
 
 
 class Setting(NamedTuple):
@@ -47,9 +47,9 @@ STEPS, ITERATIONS, FACTOR = 28, 20, 4
 
 
 class Told(NamedTuple):
-    """Of one step: its index, the objective without a control and with the one that was found."""
+    """Of one step: its number, the objective without a control and with the one that was found."""
 
-    index: int
+    step: int
     before: float
     after: float
 
@@ -163,8 +163,8 @@ def _run(a: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if a.tiny:
         flow, picture, clip = _tiny(a.task)
     else:
-        from ..app.images import read
         from ..priors import pipelines
+        from .images import read
 
         if a.picture is None:
             parser.error("--picture is missing (or give --tiny)")
@@ -178,21 +178,21 @@ def _run(a: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     print(f"{'step':>4} {'objective':>12} {'controlled':>12}")
     image, tally = run(
         flow, a.task, picture, clip=clip, steps=a.steps, seed=a.seed,
-        say=lambda t: print(f"{t.index:4d} {t.before:12.6g} {t.after:12.6g}{'' if t.after < t.before else '   ROSE'}"),
+        say=lambda t: print(f"{t.step:4d} {t.before:12.6g} {t.after:12.6g}{'' if t.after < t.before else '   ROSE'}"),
     )  # fmt: skip
     print(
         f"{tally.rows} evaluations of the network, {tally.backward_rows} backward passes through it, {tally.decoder} decodes "
         f"(of each step 2 for this table)"
     )
-    from ..app.images import write
+    from .images import write
 
     write(a.out, image.cpu())
     print(f"wrote {a.out}")
 
 
 def _tiny(task: str) -> tuple[Any, Tensor, str | None]:
+    from ..bench import tiny
     from ..priors.pipelines import wrap
-    from . import tiny
 
     torch.manual_seed(0)
     flow = wrap(tiny.flux2(), size=(64, 64)).bind(tiny.embeddings(48))
