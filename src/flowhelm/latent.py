@@ -86,8 +86,12 @@ def warm(flow: Flow, picture: Tensor, times: Tensor, start: float, noise: Noise)
         picture: `(b, c, h, w)` in [-1, 1], such as A^+ y or an enlarged measurement.
         times: a grid; start: in [0, 1). Grid points up to `start` are dropped.
     """
+    rest, clean = later(times, start), flow.encode(picture)
+    return mix(flow.path, noise(clean), clean, rest[0]), rest
+
+
+def later(times: Tensor, start: float) -> Tensor:
+    """The grid from `start` in [0, 1) on: it begins there, and grid points up to it are dropped."""
     if not 0 <= start < 1:
         raise ValueError(f"warm: expected a start in [0, 1), got {start}")
-    first = torch.tensor([start], dtype=times.dtype)
-    clean = flow.encode(picture)
-    return mix(flow.path, noise(clean), clean, first[0]), torch.cat([first, times[times > start + 1e-9]])
+    return torch.cat([torch.tensor([start], dtype=times.dtype), times[times > start + 1e-9]])

@@ -97,6 +97,19 @@ def restore(
     ] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Give back what was measured exactly as it was, noise and all; linear operators."),
+    ] = False,
+    warm: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME", help="Begin from the photograph at this time, 0.2 to 0.5 say, not from noise at 0."
+        ),
+    ] = None,
+    codec_error: Annotated[
+        bool, typer.Option("--codec-error", help="Add to --std what the prior's decoder cannot say.")
+    ] = False,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the .resume.safetensors of a stopped run; all else is in it.")
     ] = None,
@@ -148,6 +161,9 @@ def restore(
             "prompt": prompt, "negative": negative, "scale": scale, "dtype": dtype, "quantize": quantize,
             "checkpointing": checkpointing, "tiling": tiling,
         },
+        keep=keep,
+        warm=warm,
+        codec_error=codec_error,
     )  # fmt: skip
     start(settings, preview=preview, say=typer.echo)
 

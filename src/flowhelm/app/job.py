@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import __version__, guide, operators, restore, steer
+from .. import __version__, guide, latent, operators, restore, steer
 from ..flow import Flow
 from ..metrics import psnr, ssim
 from ..priors import bundled
@@ -34,7 +34,7 @@ from .options import Plain, bind, options, pick, plain
 from .presets import preset
 from .presets import settings as settings_of
 from .progress import progress
-from .restore import Observed, framed, misfit, observe, sized, viewable
+from .restore import Observed, framed, guess, misfit, observe, sized, viewable
 from .restore import restore as steps_of
 from .strip import strip
 
@@ -84,15 +84,22 @@ def settle(
     device: str,
     tile: int | None,
     model: Mapping[str, Any] | None = None,
+    keep: bool = False,
+    warm: float | None = None,
+    codec_error: bool = False,
 ) -> dict[str, Any]:
     """Settings with every default filled in, checked as far as possible without the picture.
 
     Args:
+        keep: what was measured comes back exactly as it was measured; warm: time to begin at, from the photograph instead of from
+            noise; codec_error: of the prior's decoder, added to the noise level. See `flowhelm.latent`.
         model: what a pipeline of diffusers is told and how it is opened, by the names of `models.settled`.
     """
     check_deepinv()
     if not (0 < std < math.inf):
         raise BadInput(f"--std: expected a number above 0, got {std}; for a photograph without noise give 0.005")
+    if warm is not None and not 0 < warm < 1:
+        raise BadInput(f"--warm: expected a time between 0 (noise) and 1 (the photograph), got {warm}")
     builder = pick("operator", operator, operators.ALL)
     if operator == "phase" and not simulate:
         raise BadInput(
@@ -129,6 +136,9 @@ def settle(
         "threads": threads or torch.get_num_threads(),
         "device": device,
         "tile": tile,
+        "keep": keep,
+        "warm": warm,
+        "codec_error": codec_error,
         **opening,
         **({"steps": steps or usual_steps} if pipeline else {}),
     }
@@ -162,7 +172,7 @@ def rerun(path: Path, *, say: Say = print) -> bool:
     settings, out = old["settings"], path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")
     problem = _prepare(settings, out)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = _picture(problem, place.x)
+    picture = _picture(problem, place.x, settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -184,9 +194,14 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     if settings["times"] is None:
         settings = {**settings, "times": problem.flow.times(settings["steps"]).tolist()}
         models.hint(settings, say)
+    if (warm := settings.get("warm")) and settings["times"][0] == 0:
+        settings = {
+            **settings,
+            "times": latent.later(torch.tensor(settings["times"], dtype=torch.float64), warm).tolist(),
+        }
     story = {"settings": settings, "inputs": _inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
-    picture = _picture(problem, place.x)
+    picture = _picture(problem, place.x, settings.get("keep"))
     like = _like(problem, settings)
     result = _result(problem, settings, place.x, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like)
@@ -242,6 +257,11 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
         raise BadInput(
             "{}; this operator restores {} x {} pixels from a photograph of {} x {}".format(error, *clean, *shown)
         ) from None
+    if settings.get("keep") and not observed.measurement.linear:
+        raise BadInput(f"--keep: {settings['operator']} is not linear, so that its measurement cannot be kept exactly")
+    if settings.get("codec_error"):
+        honest = latent.honest(whole, observed.measurement, guess(observed))
+        observed = observed._replace(measurement=honest, std=observed.std * honest.std / observed.measurement.std)
     return Problem(picture, observed, whole, method, _streams(settings))
 
 
@@ -263,6 +283,8 @@ def _loop(
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
         if place.plan is not None:
             method = partial(method, plan=place.plan.to(settings["device"]))
+    if place is None and settings.get("warm"):
+        x = latent.warm(problem.flow, guess(problem.observed), times, float(times[0]), noise)[0]
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
@@ -350,9 +372,12 @@ def _cropped(picture: Picture, factor: int) -> Picture:
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
 
 
-def _picture(problem: Problem, clean: Tensor) -> Tensor:
-    """The restored photograph, of the size of what was measured."""
-    return framed(problem.observed, problem.flow.decode(clean)).cpu()
+def _picture(problem: Problem, clean: Tensor, keep: bool | None = False) -> Tensor:
+    """The restored photograph, of the size of what was measured; `keep` what was measured exactly."""
+    picture = problem.flow.decode(clean)
+    if keep:
+        picture = latent.projected(problem.observed.measurement, picture)
+    return framed(problem.observed, picture).cpu()
 
 
 def _like(problem: Problem, settings: Mapping[str, Any]) -> Picture:

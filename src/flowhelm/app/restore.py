@@ -129,6 +129,23 @@ def restore(
         yield step._replace(index=index + step.index, total=index + step.total)
 
 
+@torch.no_grad()
+def guess(observed: Observed) -> Tensor:
+    """What one would guess of the clean pictures `(b, c, h, w)` without a prior: for a linear operator the mean given y under
+    N(0, I), else the measurement itself, enlarged.
+
+    Raises:
+        ValueError: a measurement that is no picture.
+    """
+    y = observed.measurement
+    if y.linear:
+        return y.prox(y.y.new_zeros(len(y.y), *observed.shape), 1.0)
+    shown = viewable(observed, y.y)
+    if shown is None or tuple(shown.shape[1:]) != observed.shape:
+        raise ValueError("expected a measurement that is a picture to begin from; leave out --warm and --codec-error")
+    return shown
+
+
 def viewable(observed: Observed, y: Tensor) -> Tensor | None:
     """The measurement enlarged to the size of what it shows, in the picture's channels: what one has without a method.
 

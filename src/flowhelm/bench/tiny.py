@@ -353,14 +353,15 @@ def hidream() -> Any:
         num_attention_heads=4, caption_channels=[32, 16], text_emb_dim=64, num_routed_experts=4, num_activated_experts=2,
         axes_dims_rope=(4, 2, 2), max_resolution=(16, 16), llama_layers=[0, 1],
     )  # fmt: skip
-    config = LlamaConfig(
+    config: Any = LlamaConfig  # its newer arguments are not in its types
+    config = config(
         vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         attn_implementation="eager",
     )  # fmt: skip
     llama = LlamaForCausalLM(config)
     readers = {f"tokenizer{i}": _clip_tokenizer() for i in ("", "_2")}
     encoders = {f"text_encoder{i}": _clip("CLIPTextModelWithProjection", 128) for i in ("", "_2")}
-    made = HiDreamImagePipeline(
+    made: Any = HiDreamImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_kl(4), transformer=net, text_encoder_3=_t5(),
         tokenizer_3=_t5_tokenizer(), text_encoder_4=llama, tokenizer_4=_qwen_tokenizer(), **encoders, **readers,
     )  # fmt: skip

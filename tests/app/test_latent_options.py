@@ -1,0 +1,95 @@
+"""--keep, --warm and --codec-error of `flowhelm restore`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm.app import job
+from flowhelm.app.cli import main
+from flowhelm.app.images import read
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[0:32, 0:32]
+    pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
+    mask = np.full((32, 32), 255, np.uint8)
+    mask[8:20, 10:22] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path / "photo.png"
+
+
+def restored(*more, operator=("inpaint", "--mask", "mask.png"), steps=6):
+    words = ["restore", "photo.png", "--operator", *operator, "--std", "0.05", "--steps", str(steps), "--threads", "1"]
+    assert main([*words, *more]) == 0
+    return json.loads(open("photo.run.json").read()), read("photo.restored.png").pixels
+
+
+def test_kept_pixels_are_those_of_the_photograph(photo):
+    seen = np.asarray(Image.open("mask.png")) > 127
+    before = np.asarray(Image.open("photo.png"))
+    _, plain = restored()
+    made = np.asarray(Image.open("photo.restored.png"))
+    assert (made != before)[seen].any()
+    _, kept = restored("--keep")
+    made = np.asarray(Image.open("photo.restored.png"))
+    assert (made == before)[seen].all()
+    hidden = torch.from_numpy(~seen)
+    torch.testing.assert_close(kept[..., hidden], plain[..., hidden])  # the rest is as it was
+    assert main(["rerun", "photo.run.json"]) == 0
+
+
+def test_a_warm_start_takes_the_rest_of_the_grid(photo):
+    settings, cold = restored()
+    warm, picture = restored("--warm", "0.5")
+    times = settings["settings"]["times"]
+    assert warm["settings"]["times"] == [0.5, *(t for t in times if t > 0.5)]
+    assert warm["result"]["evaluations"] == len(warm["settings"]["times"]) - 1 < settings["result"]["evaluations"]
+    assert not torch.equal(picture, cold)
+    assert main(["rerun", "photo.run.json"]) == 0  # to the bit
+
+
+def test_the_codec_of_a_prior_over_pixels_makes_no_error(photo):
+    one, other = restored()[0], restored("--codec-error")[0]
+    assert one["result"]["sha256"] == other["result"]["sha256"]
+
+
+def test_the_codec_s_error_makes_a_misfit_smaller(photo, tmp_path):
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from flowhelm.bench import tiny
+
+    torch.manual_seed(0)
+    tiny.sd3().save_pretrained(tmp_path / "sd3")
+    more = ["--prior", str(tmp_path / "sd3"), "--method", "mpc_flow", "--strength", "100"]
+    without, with_it = (
+        restored(*more, *option, steps=2)[0]["result"]["residual"] for option in ([], ["--codec-error"])
+    )
+    assert with_it < 0.5 * without  # of a random decoder the error is large
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--warm", "1.5"], "between 0"),
+        (["--keep", "--operator", "jpeg", "--simulate"], "not linear"),
+    ],
+)
+def test_mistakes(photo, capsys, more, message):
+    operator = [] if "--operator" in more else ["--operator", "inpaint", "--mask", "mask.png"]
+    assert main(["restore", "photo.png", *operator, *more, "--steps", "2"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (photo.parent / "photo.restored.png").exists()
+
+
+def test_settings_of_an_older_run_need_not_name_them(photo):
+    settings, _ = restored()
+    old = {name: value for name, value in settings["settings"].items() if name not in ("keep", "warm", "codec_error")}
+    assert (
+        job.start({**old, "out": str(photo.parent / "again.png")})["result"]["sha256"] == settings["result"]["sha256"]
+    )
