@@ -78,6 +78,10 @@ def test_restoring_pulls_the_picture_to_the_photograph(photo, sd3, capsys):
     assert {"diffusers", "transformers"} <= set(other["environment"])
     flow = pipelines.load(sd3, size=(32, 32))
     assert settings["times"] == flow.times(4).tolist()
+    bound, expected = models.told(flow, settings), flow.bind(["a cat"], negative="dog", scale=3.0)
+    for one, other in ((bound.told, expected.told), (bound.null, expected.null)):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert bound.guidance.keywords == {"scale": 3.0}
 
 
 def test_it_runs_again_to_the_bit(photo, sd, capsys):
@@ -101,8 +105,7 @@ def test_it_goes_on_where_it_was_stopped(photo, sd3, monkeypatch, capsys):
 
     monkeypatch.setattr(job, "misfit", stops)
     assert main(given) == 130
-    monkeypatch.undo()
-    os.chdir(photo.parent)
+    monkeypatch.setattr(job, "misfit", misfit)
     assert main(["restore", "--resume", "photo.resume.safetensors"]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
 

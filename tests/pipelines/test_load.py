@@ -211,6 +211,35 @@ def test_wrong_options(sd, sd3):
     assert "has no gradient checkpointing" in refused(pipe, checkpointing=True)
 
 
+def test_a_network_from_a_gguf_file(tmp_path):
+    """Half-precision weights from a file of their own; the rest from the folder."""
+    gguf = pytest.importorskip("gguf")
+    folder = saved("flux", tmp_path / "flux")
+    exact = flowhelm.load(folder, size=(32, 32))
+    writer = gguf.GGUFWriter(tmp_path / "net.gguf", "flux")
+    for name, value in exact.net.state_dict().items():
+        matrix = value.ndim == 2 and "norm" not in name
+        writer.add_tensor(name, (value.half() if matrix else value).numpy())
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    shutil.rmtree(folder / "transformer")
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text(exact.net.to_json_string())
+    flow = flowhelm.load(folder, size=(32, 32), quantize=str(tmp_path / "net.gguf"))
+    slopes = []
+    for each in (exact, flow):
+        bound = each.bind(["a cat"])
+        x = bound.source(Noise(0, 1)).requires_grad_()
+        slopes.append(torch.autograd.grad(bound.velocity(x, HALF).square().sum(), x)[0])
+    away = float((slopes[0] - slopes[1]).norm() / slopes[0].norm())
+    assert 0 < away < 2e-3
+
+
 def test_a_gguf_of_another_network(sd3, tmp_path):
     pytest.importorskip("gguf")
     (tmp_path / "other.gguf").write_bytes(b"GGUFnonsense")

@@ -136,10 +136,11 @@ def test_it_is_the_foreign_networks_conversion(name, make):
 
 def test_guidance_is_on_velocities(sd):
     """Joining noise predictions, as the pipeline does, and joining velocities is the same."""
-    x, t = sd.source(Noise(1, 2)), torch.tensor(0.3, dtype=torch.float64)
-    one, other = (sd.bind([text], scale=1.0).velocity(x, t) for text in ("a cat", "dog"))
-    got = sd.bind(["a cat"], negative="dog", scale=6.0).velocity(x, t)
-    torch.testing.assert_close(got, other + 6 * (one - other), atol=1e-4, rtol=1e-4)
+    x = sd.source(Noise(1, 2))
+    for t in (torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.2, 0.7], dtype=torch.float64)):
+        one, other = (sd.bind([text], scale=1.0).velocity(x, t) for text in ("a cat", "dog"))
+        got = sd.bind(["a cat"], negative="dog", scale=6.0).velocity(x, t)
+        torch.testing.assert_close(got, other + 6 * (one - other), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -242,7 +242,9 @@ def doctor(
             )
         _examine(model, pictures)
         return
-    sides = None if size is None else models.size_of(size)
+    from .files import to_device
+
+    sides, device = None if size is None else models.size_of(size), str(to_device(device))
     settings = models.settled(model, device=device, **only) | {"device": device}
     if not parity:
         flow = models.told(models.opened(model, settings, size=sides), settings)

@@ -94,13 +94,15 @@ def load_model(model: str) -> Flow:
     """A flow by name.
 
     Args:
-        model: a bundled prior, a .safetensors file of flowhelm, or `module:function` or `file.py:function`: that code is run,
-            with the working directory on the path, and the function is called without arguments and returns a Flow.
+        model: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name, told the empty text), or
+            `module:function` or `file.py:function`: that code is run, with the working directory on the path, and the function
+            is called without arguments and returns a Flow.
 
     Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
     """
     from .. import priors
     from ..flow import Flow
+    from . import models
     from .images import BadInput
 
     if model.lower().endswith(PICKLES):
@@ -110,10 +112,14 @@ def load_model(model: str) -> Flow:
         )
     if model in priors.NAMES or model.endswith(".safetensors"):
         return priors.load(model)
+    if models.is_pipeline(model):
+        settings = models.settled(model, device="cpu") | {"device": "cpu"}
+        return models.told(models.opened(model, settings), settings)
     place, colon, name = model.rpartition(":")
     if not (colon and place and name):
         raise BadInput(
-            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, module:function or file.py:function"
+            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, a pipeline (folder or org/name), "
+            "module:function or file.py:function"
         )
     try:
         flow = getattr(_module(place), name)()

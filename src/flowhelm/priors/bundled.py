@@ -136,8 +136,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         if name in NAMES:
             raise ValueError(f"prior: the weights of '{name}' are not in this installation; expected '{path}'")
         raise ValueError(
-            f"prior: expected one of {', '.join(NAMES)} or a .safetensors file, got '{name}'; "
-            + _nearest(str(name), NAMES)
+            f"prior: expected one of {', '.join(NAMES)} or a .safetensors file (or, where pipelines are taken, a folder or a hub name "
+            f"org/name), got '{name}'; " + _nearest(str(name), NAMES)
         )
     try:
         with safe_open(path, framework="pt") as f:
