@@ -102,3 +102,27 @@ def test_the_experts_of_hidream_must_be_differentiable():
     assert mine.velocity(x, T).isfinite().all()
     with pytest.raises(ValueError, match="force_inference_output"):
         mine.velocity(x.requires_grad_(), T)
+
+
+def test_glm_draws_the_tokens_of_a_text_from_a_seed_of_its_own(monkeypatch):
+    """Its language model is not made here: in its place stands what it does to the generators of the process."""
+    own = fresh("glm-image")
+    own.processor = own.vision_language_encoder = object()
+    asked = []
+
+    def draw(prompt, height, width, generator):
+        asked.append((prompt, height, width))
+        torch.manual_seed(generator.initial_seed())
+        return torch.randint(50, (1, 128)), None, None
+
+    monkeypatch.setattr(own, "generate_prior_tokens", draw)
+    before = torch.get_rng_state()
+    mine = pipelines.wrap(own, size=(32, 64)).bind(["the word 'cat'", "a 'black dog'"], scale=3.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert asked == [("the word 'cat'", 32, 64), ("a 'black dog'", 32, 64)]
+    assert not mine.told.get("prior_token_drop", torch.zeros(1)).any()
+    assert mine.null["prior_token_drop"].all()
+    x = state("glm-image", 2)
+    for i, text in enumerate(["the word 'cat'", "a 'black dog'"]):
+        alone = pipelines.wrap(own, size=(32, 64)).bind(text, scale=3.0).velocity(x[i : i + 1], T)
+        torch.testing.assert_close(mine.velocity(x, T)[i : i + 1], alone, rtol=1e-5, atol=1e-5)

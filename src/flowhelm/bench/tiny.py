@@ -287,7 +287,7 @@ def lumina2() -> Any:
         multiple_of=16, scaling_factor=1.0, axes_dim_rope=[4, 2, 2], axes_lens=(300, 64, 64), cap_feat_dim=8,
     )  # fmt: skip
     return Lumina2Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0), vae=_kl(4, levels=4), transformer=net,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4, levels=4), transformer=net,
         text_encoder=_gemma(), tokenizer=_gemma_tokenizer(),
     )  # fmt: skip
 
@@ -353,16 +353,14 @@ def hidream() -> Any:
         num_attention_heads=4, caption_channels=[32, 16], text_emb_dim=64, num_routed_experts=4, num_activated_experts=2,
         axes_dims_rope=(4, 2, 2), max_resolution=(16, 16), llama_layers=[0, 1],
     )  # fmt: skip
-    config: Any = LlamaConfig  # its newer arguments are not in its types
-    config = config(
+    config = LlamaConfig(
         vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        attn_implementation="eager",
     )  # fmt: skip
     llama = LlamaForCausalLM(config)
     readers = {f"tokenizer{i}": _clip_tokenizer() for i in ("", "_2")}
     encoders = {f"text_encoder{i}": _clip("CLIPTextModelWithProjection", 128) for i in ("", "_2")}
     made: Any = HiDreamImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_kl(4), transformer=net, text_encoder_3=_t5(),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), vae=_kl(4), transformer=net, text_encoder_3=_t5(),
         tokenizer_3=_t5_tokenizer(), text_encoder_4=llama, tokenizer_4=_qwen_tokenizer(), **encoders, **readers,
     )  # fmt: skip
     made.default_sample_size = 16  # its call makes pictures of one area only
@@ -537,9 +535,34 @@ def pixart_sigma() -> Any:
     return _pixart("PixArtSigmaPipeline", 16)
 
 
+def glm_image() -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, GlmImagePipeline, GlmImageTransformer2DModel
+    from transformers import ByT5Tokenizer
+
+    net = GlmImageTransformer2DModel(
+        patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
+        text_embed_dim=32, time_embed_dim=8, condition_dim=4, prior_vq_quantizer_codebook_size=50,
+    )  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.25, max_shift=0.75, base_image_seq_len=16, time_shift_type="linear"
+    )
+    vae = _kl(4, None, 0.75)
+    vae.register_to_config(latents_mean=[0.1, 0.2, -0.1, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5])
+    return GlmImagePipeline(
+        scheduler=scheduler, vae=vae, transformer=net, text_encoder=_t5(300), tokenizer=ByT5Tokenizer(extra_ids=0),
+        processor=None, vision_language_encoder=None,
+    )  # fmt: skip
+
+
 def embeddings(width: int, rows: int = 1, seed: int = 1) -> dict[str, Tensor]:
     """Of prompts, for pipelines made without a text encoder."""
     return {"prompt_embeds": torch.randn(rows, 6, width, generator=_seeded(seed))}
+
+
+def _drawn(seed: int) -> dict[str, Tensor]:
+    """A prompt of GLM-Image for `SIZE`: embeddings, and the tokens that its language model would draw."""
+    tokens = torch.randint(50, (1, 4 * 8 * 4), generator=_seeded(seed))
+    return embeddings(32, seed=seed) | {"prior_token_ids": tokens}
 
 
 SIZE = (32, 64)
@@ -559,6 +582,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "chroma": (chroma, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "hidream": (hidream, {"size": (16, 64), "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "cogview4": (cogview4, {"size": SIZE, "prompt": "a black cat, asleep", "negative": "dog", "scale": 5.0}),
+    "glm-image": (glm_image, {"size": SIZE, "prompt": _drawn(1), "negative": _drawn(2), "scale": 3.0}),
     "hunyuan-image": (hunyuan_image, {"size": SIZE, "prompt": "the word 'cat'", "negative": "dog", "scale": 3.5}),
     "ideogram4": (ideogram4, {"size": SIZE, "prompt": "a black cat", "scale": 7.0}),
     "krea2": (krea2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),

@@ -22,9 +22,7 @@ class AuraFlow(Pipeline):
     needs: ClassVar = ("prompt_embeds", "prompt_attention_mask")
 
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
-        return -self.net(x, encoder_hidden_states=told["prompt_embeds"].to(x), timestep=sigma.to(x), return_dict=False)[
-            0
-        ]
+        return -self.net(x, encoder_hidden_states=told["prompt_embeds"].to(x), timestep=sigma, return_dict=False)[0]
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)

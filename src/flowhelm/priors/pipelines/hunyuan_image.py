@@ -37,7 +37,7 @@ class HunyuanImage(Pipeline):
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
         return -self.net(
             hidden_states=x,
-            timestep=1000 * sigma.to(x),
+            timestep=1000 * sigma.to(x),  # it takes no other dtype
             encoder_hidden_states=told["prompt_embeds"].to(x),
             encoder_attention_mask=told["prompt_embeds_mask"],
             encoder_hidden_states_2=told["prompt_embeds_2"].to(x),

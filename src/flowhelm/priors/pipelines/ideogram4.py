@@ -37,7 +37,7 @@ class Ideogram4(Pipeline):
         words, count = mask.shape[1], tokens.shape[1]
         said = net(
             hidden_states=nn.functional.pad(tokens, (0, 0, words, 0)),
-            timestep=(1 - sigma).to(x),
+            timestep=(1 - sigma).to(x),  # it takes no other dtype
             encoder_hidden_states=nn.functional.pad(texts, (0, 0, 0, count)),
             position_ids=torch.cat(
                 [((mask.cumsum(1) - 1) * mask)[..., None].expand(-1, -1, 3), picture.expand(len(x), -1, -1)], dim=1

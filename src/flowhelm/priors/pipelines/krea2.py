@@ -30,7 +30,7 @@ class Krea2(Packed):
         said = self.net(
             hidden_states=packed(x),
             encoder_hidden_states=texts,
-            timestep=sigma.to(x),
+            timestep=sigma,
             position_ids=torch.cat([torch.zeros(texts.shape[1], 3), places(height // 2, width // 2)]).to(x.device),
             encoder_attention_mask=told["prompt_embeds_mask"],
             return_dict=False,

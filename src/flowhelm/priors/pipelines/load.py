@@ -21,6 +21,7 @@ from .chroma import Chroma
 from .cogview4 import CogView4
 from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
+from .glm_image import GlmImage
 from .hidream import HiDream
 from .hunyuan_image import HunyuanImage
 from .ideogram4 import Ideogram4
@@ -43,6 +44,7 @@ FAMILIES: tuple[type[Pipeline], ...] = (
     Flux,
     Flux2,
     Flux2Klein,
+    GlmImage,
     HiDream,
     HunyuanImage,
     Ideogram4,
