@@ -25,7 +25,7 @@ class AuraFlow(Pipeline):
         return -self.net(x, encoder_hidden_states=told["prompt_embeds"].to(x), timestep=sigma, return_dict=False)[0]
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+        embeds, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.text_device)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
     @property

@@ -34,5 +34,7 @@ class Chroma(Packed):
         return -unpacked(said, height, width)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, _, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+        embeds, _, mask, *_ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self.text_device
+        )
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}

@@ -43,7 +43,12 @@ class CogView4(Pipeline):
         return 1000 * sigma / (factor - (factor - 1) * sigma)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return aligned([self.pipe.encode_prompt([each], do_classifier_free_guidance=False)[0][0] for each in prompts])
+        return aligned(
+            [
+                self.pipe.encode_prompt([each], do_classifier_free_guidance=False, device=self.text_device)[0][0]
+                for each in prompts
+            ]
+        )
 
     def _levels(self, scheduler: Any, steps: int) -> None:
         clock = numpy.linspace(1000, 1, steps).astype(int)

@@ -44,7 +44,12 @@ class GlmImage(CogView4):
         )[0]
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return aligned([self.pipe.encode_prompt([each], do_classifier_free_guidance=False)[0][0] for each in prompts])
+        return aligned(
+            [
+                self.pipe.encode_prompt([each], do_classifier_free_guidance=False, device=self.text_device)[0][0]
+                for each in prompts
+            ]
+        )
 
     def _texts(
         self, prompts: list[str], negatives: list[str] | None

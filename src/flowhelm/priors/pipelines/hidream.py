@@ -52,7 +52,9 @@ class HiDream(Pipeline):
         )[0]
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        words, _, layers, _, pooled, _ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
+        words, _, layers, _, pooled, _ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self.text_device
+        )
         return {
             "prompt_embeds_t5": words,
             "prompt_embeds_llama3": layers.transpose(0, 1),

@@ -46,7 +46,13 @@ class HunyuanImage(Pipeline):
         )[0]
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return dict(zip(self.needs, self.pipe.encode_prompt(prompts, batch_size=len(prompts)), strict=True))
+        return dict(
+            zip(
+                self.needs,
+                self.pipe.encode_prompt(prompts, device=self.text_device, batch_size=len(prompts)),
+                strict=True,
+            )
+        )
 
     def _rule(self, scale: float) -> Guidance | None:
         return None if self.pipe.guider is None or scale == 1 else partial(cfg, scale=scale)

@@ -50,7 +50,7 @@ class Ideogram4(Pipeline):
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, _, _, kinds = self.pipe.encode_prompt(
-            prompts, grid_h=1, grid_w=1, max_sequence_length=2048, device=self.net.device
+            prompts, grid_h=1, grid_w=1, max_sequence_length=2048, device=self.text_device
         )
         mask = kinds[:, :2048] == 3
         words = int(mask.sum(1).max())

@@ -38,7 +38,7 @@ class Krea2(Packed):
         return -unpacked(said, height, width)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return dict(zip(self.needs, self.pipe.encode_prompt(prompts), strict=True))
+        return dict(zip(self.needs, self.pipe.encode_prompt(prompts, device=self.text_device), strict=True))
 
     def _rule(self, scale: float) -> Guidance | None:
         return partial(cfg, scale=1 + scale) if scale > 0 else None

@@ -39,7 +39,9 @@ class Lumina2(Pipeline):
     def _texts(
         self, prompts: list[str], negatives: list[str] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
-        embeds, mask, *null = self.pipe.encode_prompt(prompts, negatives is not None, negative_prompt=negatives)
+        embeds, mask, *null = self.pipe.encode_prompt(
+            prompts, negatives is not None, negative_prompt=negatives, device=self.text_device
+        )
         told = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
         return told, None if negatives is None else dict(zip(told, null, strict=True))
 

@@ -32,4 +32,8 @@ class OvisImage(Packed):
         return -unpacked(said, height, width)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return {"prompt_embeds": self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False)[0]}
+        return {
+            "prompt_embeds": self.pipe.encode_prompt(
+                prompts, do_classifier_free_guidance=False, device=self.text_device
+            )[0]
+        }

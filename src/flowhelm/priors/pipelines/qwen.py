@@ -40,7 +40,7 @@ class QwenImage(Packed):
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         embeds, mask = self.pipe.encode_prompt(
-            prompts, max_sequence_length=512
+            prompts, device=self.text_device, max_sequence_length=512
         )  # that of its call, not of encode_prompt
         return {"prompt_embeds": embeds} | ({} if mask is None else {"prompt_embeds_mask": mask})
 
@@ -84,7 +84,7 @@ class QwenImage21(Pipeline):
         return -said[:, -height * width :].mT.reshape(x.shape)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return aligned([self.pipe.encode_prompt(each)[0][0] for each in prompts])
+        return aligned([self.pipe.encode_prompt(each, device=self.text_device)[0][0] for each in prompts])
 
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         mask = told.get("prompt_embeds_mask")

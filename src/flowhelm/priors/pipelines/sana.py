@@ -42,7 +42,11 @@ class Sana(Pipeline):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
         instruction = inspect.signature(self.pipe.__call__).parameters["complex_human_instruction"].default
         embeds, mask, *null = self.pipe.encode_prompt(
-            prompts, negatives is not None, negative_prompt=negatives, complex_human_instruction=instruction
+            prompts,
+            negatives is not None,
+            negative_prompt=negatives,
+            device=self.text_device,
+            complex_human_instruction=instruction,
         )
         told = {"prompt_embeds": embeds, "prompt_attention_mask": mask}
         return told, None if negatives is None else dict(zip(told, null, strict=True))

@@ -38,7 +38,9 @@ class ZImage(Pipeline):
         return torch.stack(list(said)).squeeze(2)
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        embeds, _ = self.pipe.encode_prompt(list(prompts), do_classifier_free_guidance=False)  # it writes into its list
+        embeds, _ = self.pipe.encode_prompt(
+            list(prompts), device=self.text_device, do_classifier_free_guidance=False
+        )  # it writes into its list
         words = torch.tensor([len(each) for each in embeds], device=embeds[0].device)
         return {"prompt_embeds": torch.nn.utils.rnn.pad_sequence(embeds, batch_first=True), "words": words}
 
