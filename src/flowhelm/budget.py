@@ -36,7 +36,7 @@ class Budget:
     spent: dict[Kind, Tensor] = field(default_factory=dict)
 
     def watch(self, flow: Flow, reward: Reward, prompts: int) -> tuple[Watched, Reward]:
-        """The same flow and reward, whose use is counted from now on. A batch is a multiple of `prompts` rows, row-major."""
+        """The same flow and reward (as `scored`), whose use is counted from now on; batches are multiples of `prompts` rows."""
         known = self.spent.setdefault("evaluations", torch.zeros(prompts, dtype=torch.int64))
         if len(known) != prompts:
             raise ValueError(
@@ -47,7 +47,7 @@ class Budget:
 
         def counted(image: Tensor) -> Tensor:
             self.charge("rewards", torch.arange(prompts).repeat_interleave(len(image) // prompts))
-            return reward(image)
+            return scored(reward, image)
 
         return Watched(flow, self.count, self, torch.arange(prompts)), counted
 
@@ -95,4 +95,9 @@ class Watched(Counted):
         return self.owners.repeat_interleave(rows // len(self.owners))
 
 
-__all__ = ["Budget", "Kind", "Watched"]
+def scored(reward: Reward, image: Tensor) -> Tensor:
+    """What choices are made by: float64 on the CPU, differentiable if the reward is; nan, which nothing beats, as -infinity."""
+    return reward(image).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+
+__all__ = ["Budget", "Kind", "Watched", "scored"]

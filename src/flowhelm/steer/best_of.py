@@ -65,7 +65,7 @@ def best_of(
     for i in range(1, draws + 1):
         before = ledger.told()
         end = look(flow, run(integrate(flow, x, times, transition=transition, noise=noise)).x, last).clean
-        value = reward(flow.decode(end)).double().cpu()
+        value = reward(flow.decode(end))
         better = (value > top) | (i == 1)
         best, top = torch.where(per_row(better, end) > 0, end, best), torch.where(better, value, top)
         yield Step(i, draws, last, best, best, {"reward": top, **ledger.told()})

@@ -177,14 +177,14 @@ def _scored(
     """The ends at t; if scored, the reward of the clean estimate, `(b * k,)` float64 on the CPU, and its gradient in x."""
     if not scored or not differentiated or flow.path(t).sigma == 0:
         ends = look(flow, x, t)
-        return ends, reward(flow.decode(ends.clean)).double().cpu() if scored else None, torch.zeros_like(x)
+        return ends, reward(flow.decode(ends.clean)) if scored else None, torch.zeros_like(x)
     with torch.enable_grad():
         z = x.detach().requires_grad_()
         ends = flow.ends(z, t)
         value = differentiable(reward(flow.decode(ends.clean)), z)
         (pull,) = torch.autograd.grad(value.sum(), z)
     # a proposal may be any: where there is no gradient, it is the prior's move
-    return Ends(*(e.detach() for e in ends)), value.detach().double().cpu(), pull.nan_to_num(0.0, 0.0, 0.0)
+    return Ends(*(e.detach() for e in ends)), value.detach(), pull.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _planned(

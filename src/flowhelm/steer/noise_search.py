@@ -63,7 +63,7 @@ def noise_search(
 
     def sampled(source: Tensor) -> tuple[Tensor, Tensor]:
         end = look(flow, run(integrate(flow, source, times, transition=transition)).x, last).clean
-        return end, reward(flow.decode(end)).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
+        return end, reward(flow.decode(end))
 
     end, value = sampled(x)
     for i in range(1, iterations + 1):

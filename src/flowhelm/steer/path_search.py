@@ -81,8 +81,8 @@ def path_search(
             x = torch.stack([noised(flow, x, s, way[0], noise) for _ in range(draws)], 1).flatten(0, 1)
             x = run(integrate(flow, x, way)).x
             ends = look(flow, x, t)
-            values = reward(flow.decode(ends.clean)).double().cpu().view(b, -1)
-            value, pick = values.nan_to_num(-torch.inf, torch.inf, -torch.inf).topk(particles)
+            values = reward(flow.decode(ends.clean)).view(b, -1)
+            value, pick = values.topk(particles)
             value, pick = value.flatten(), (pick + values.shape[1] * torch.arange(b)[:, None]).flatten()
             x, ends = x[pick], Ends(*(e[pick] for e in ends))
             clean, price = ends.clean, ledger.since(before)

@@ -23,7 +23,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..budget import Budget
+from ..budget import Budget, scored
 from ..flow import Flow
 from ..path import Ends
 from ..rng import Noise
@@ -68,11 +68,11 @@ def rbf(
         )
     b, total, x = len(x), len(times) - 1, x.detach()
     ledger = Budget() if budget is None else budget
-    flow, scored = ledger.watch(flow, reward, b)
+    flow, rated = ledger.watch(flow, reward, b)
     x = torch.stack([x, *(flow.source(noise).to(x) for _ in range(starts - 1))], 1).flatten(0, 1)
     ends = look(flow, x, times[0])
     picture = flow.decode(ends.clean)
-    record, best = scored(picture).double().cpu().view(b, starts).max(1)
+    record, best = rated(picture).view(b, starts).max(1)
     best = best + starts * torch.arange(b)
     x, ends, picture = x[best], Ends(*(e[best] for e in ends)), picture[best]
     quota, price = torch.zeros(b, dtype=torch.int64), {}
@@ -88,7 +88,7 @@ def rbf(
             new = transition(some, start[rows], s, t, noise.rows(rows), Ends(*(e[rows] for e in begin)))
             after = look(some, new, t)
             picture[rows] = some.decode(after.clean)
-            value = reward(picture).double().cpu()[rows]  # of the whole batch: a reward may know its rows
+            value = scored(reward, picture)[rows]  # of the whole batch: a reward may know its rows
             ledger.charge("rewards", rows)
             price = price or ledger.since(before)
             still = (new == x[rows]).flatten(1).all(1).cpu()  # a move without noise has no more to offer

@@ -66,8 +66,7 @@ def svdd(
         tried = [transition(flow, x, s, t, noise, ends) for _ in range(draws)]
         x = torch.stack(tried, 1).flatten(0, 1)  # the draws of a row together
         ends = look(flow, x, t)
-        value = reward(flow.decode(ends.clean)).double().cpu().view(b, draws)
-        value = value.masked_fill(value.isnan(), -torch.inf)
+        value = reward(flow.decode(ends.clean)).view(b, draws)
         best = value.argmax(1) + draws * torch.arange(b)
         pick = best if strength is None else categorical(strength * value, noise)
         x, ends, won = x[pick], Ends(*(e[pick] for e in ends)), value.flatten()[pick]
