@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,8 +12,6 @@ from torch import Tensor
 from .flow import Flow
 from .guide.counted import Count, Counted
 from .step import Reward
-
-Kind = Literal["evaluations", "rewards", "decodes"]
 
 
 @dataclass(eq=False)
@@ -33,7 +31,7 @@ class Budget:
     rewards: float = float("inf")
     decodes: float = float("inf")
     count: Count = field(default_factory=Count)
-    spent: dict[Kind, Tensor] = field(default_factory=dict)
+    spent: dict[str, Tensor] = field(default_factory=dict)
 
     def watch(self, flow: Flow, reward: Reward, prompts: int) -> tuple[Watched, Reward]:
         """The same flow and reward (as `scored`), whose use is counted from now on; batches are multiples of `prompts` rows."""
@@ -51,23 +49,23 @@ class Budget:
 
         return Watched(flow, self.count, self, torch.arange(prompts)), counted
 
-    def charge(self, kind: Kind, prompts: Tensor) -> None:
-        """One unit to each prompt named, `(n,)`; one that is named twice pays twice."""
+    def charge(self, kind: str, prompts: Tensor) -> None:
+        """One unit of a kind to each prompt named, `(n,)`; one that is named twice pays twice."""
         self.spent[kind].index_add_(0, prompts, torch.ones_like(prompts))
 
-    def left(self, kind: Kind) -> Tensor:
+    def left(self, kind: str) -> Tensor:
         """What each prompt may still spend: `(prompts,)` float64."""
         return getattr(self, kind) - self.spent[kind].double()
 
-    def affords(self, price: Mapping[Kind, Tensor | float], times: int = 1) -> Tensor:
+    def affords(self, price: Mapping[str, Tensor], times: int = 1) -> Tensor:
         """Which prompts can pay that price so many times more: bool `(prompts,)`."""
-        return torch.stack([self.left(kind) >= times * torch.as_tensor(p) for kind, p in price.items()]).all(0)
+        return torch.stack([self.left(kind) >= times * p for kind, p in price.items()]).all(0)
 
-    def since(self, before: Mapping[Kind, Tensor]) -> dict[Kind, Tensor]:
+    def since(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each prompt has spent after `before`, a former `told()`."""
         return {kind: amount - before[kind] for kind, amount in self.spent.items()}
 
-    def told(self) -> dict[Kind, Tensor]:
+    def told(self) -> dict[str, Tensor]:
         """What each prompt has spent, for the `info` of a step."""
         return {kind: amount.clone() for kind, amount in self.spent.items()}
 
@@ -100,4 +98,4 @@ def scored(reward: Reward, image: Tensor) -> Tensor:
     return reward(image).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
-__all__ = ["Budget", "Kind", "Watched", "scored"]
+__all__ = ["Budget", "Watched", "scored"]

@@ -43,7 +43,9 @@ def right(last, mean, covariance, log_z, z=3.5):
     scores = errors(last.x, last.info["log_w"], mean, covariance)
     z_evidence, ratio = unbiased(last.info["log_z"], log_z)
     spread, size = float(last.info["log_z"].std()), float(last.info["ess"].mean()) / last.info["log_w"].shape[1]
-    print(f"z {[round(v, 2) for v in scores.tolist()]}; Z ratio {ratio:.3f} (z {z_evidence:.2f}), sd log Z {spread:.3f}, ESS {size:.2f}")
+    print(
+        f"z {[round(v, 2) for v in scores.tolist()]}; Z ratio {ratio:.3f} (z {z_evidence:.2f}), sd log Z {spread:.3f}, ESS {size:.2f}"
+    )
     assert scores.abs().max() < z
     assert abs(z_evidence) < z
 
@@ -104,7 +106,9 @@ def test_an_indicator(bonus):
 
 
 @pytest.mark.parametrize("k", [4, 8])
-@pytest.mark.parametrize("options", [{}, {"potential": "max", "threshold": 0.9}, {"resampler": residual, "threshold": 1.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"potential": "max", "threshold": 0.9}, {"resampler": residual, "threshold": 1.1}]
+)
 def test_z_is_unbiased_over_many_small_runs(k, options):
     """1000 runs of a few particles: the mean under the weights is biased then, Z is not."""
     log_z = REWARD.tilted(TOY)[1]
@@ -172,7 +176,9 @@ TWISTS = {
 }
 
 
-@pytest.mark.parametrize("reward", [LINEAR, Quadratic([[2.0, 0.5], [0.5, 1.0]], [2.0, 1.5])], ids=["linear", "quadratic"])
+@pytest.mark.parametrize(
+    "reward", [LINEAR, Quadratic([[2.0, 0.5], [0.5, 1.0]], [2.0, 1.5])], ids=["linear", "quadratic"]
+)
 @pytest.mark.parametrize("case", TWISTS)
 def test_a_proposal_changes_the_effective_size_and_not_the_law(case, reward):
     """Eight moves have the tilted law of eight moves, however particles are sent."""
@@ -284,7 +290,11 @@ def test_a_control_is_a_prox(mixture):
     (s, t), x, y = times[:2], torch.randn(4, 2).double(), measured(2)
     clean, z = mixture.ends(x, s).clean, Noise(5, 4)(x)
     for options, weight in (({}, 0.49 / 0.58), ({"energy": integral}, 0.35)):
-        step = next(iter(fk(mixture, y, x, times, particles=2, proposal="control", tempering="off", noise=Noise(5, 4), **options)))
+        step = next(
+            iter(
+                fk(mixture, y, x, times, particles=2, proposal="control", tempering="off", noise=Noise(5, 4), **options)
+            )
+        )
         better = y.prox(clean, weight)
         keep = s * (1 - t) / ((1 - s) * t)
         moved = t * better + (1 - t) * keep * (x - s * better) / (1 - s) + (1 - t) * (1 - keep**2).sqrt() * z
@@ -309,7 +319,7 @@ def test_interrupted_runs_go_on(mixture, options):
     x, y, noise = torch.randn(b * k, 2).double(), measured(b), Noise(1, b * k)
     options = {"particles": k, "threshold": 0.9, "strength": 0.5} | options
     states = [(step, noise.state()) for step in fk(mixture, y, x, times, noise=noise, **options)]
-    for i in (3, 6):
+    for i in (3, 4, 6):
         step, state = states[i - 1]
         again = Noise(9, b * k).restore(state)
         last = run(fk(mixture, y, step.x, times[i:], noise=again, carried=step.info, **options))
@@ -358,10 +368,40 @@ def test_adaptive_tempering_keeps_the_effective_size():
         partial_level = step.info["level"] < 1
         if step.index < 12:
             assert (step.info["ess"][partial_level] <= 0.5 * k + 1e-3).all()
+            rose = partial_level & (len(levels) < 2 or step.info["level"] > levels[-2] + 1e-9)
+            torch.testing.assert_close(step.info["ess"][rose], torch.full_like(step.info["ess"][rose], 0.5 * k))
     levels = torch.stack(levels)
+    assert ((levels.diff(dim=0) > 0) & (levels[1:] < 1)).any()
     assert (levels.diff(dim=0) >= 0).all()
     assert (levels[0] < 0.8).all()
     assert (levels[-1] == 1).all()
+
+
+def test_das_schedule():
+    x = torch.randn(2, 2).double()
+    for step in fk(TOY, REWARD, x, TOY.times(10), particles=2, tempering="das", noise=Noise(0, 2)):
+        expected = min(1.008 ** (10 * step.index) - 1, 1.0) if step.index < 10 else 1.0
+        assert step.info["level"].tolist() == pytest.approx([expected])
+        if step.index < 10:
+            torch.testing.assert_close(step.info["log_g"], expected * step.info["reward"])
+
+
+@pytest.mark.parametrize(("potential", "join"), [("max", torch.maximum), ("sum", torch.add)])
+def test_the_past_is_that_of_the_particle(potential, join):
+    """Followed through every resampling: what a particle has by its ancestors' rewards."""
+    picks, k = [], 20
+
+    def spy(log_w, noise):
+        picks.append(systematic(log_w, noise))
+        return picks[-1]
+
+    past, options = None, {"particles": k, "potential": potential, "strength": 0.3, "threshold": 1.1, "resampler": spy}
+    for step in fk(TOY, REWARD, torch.randn(2 * k, 2).double(), TOY.times(6), noise=Noise(0, 2 * k), **options):
+        if step.index == 6:
+            break
+        r = 0.3 * REWARD(step.clean)  # of those that are left
+        past = r if past is None else join(past[picks[-1]], r)
+        torch.testing.assert_close(step.info["past"], past)
 
 
 def test_a_schedule_saves_rewards(mixture):

@@ -10,7 +10,7 @@ from tilts import REWARD, TOY, drawn
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.grad import value_and_grad
 from flowhelm.guide import counted, on_path
-from flowhelm.metrics import sliced_w2
+from flowhelm.metrics import samples
 from flowhelm.path import VP, linear, trig
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -28,6 +28,7 @@ from flowhelm.transition import (
     tilted,
 )
 
+sliced_w2 = partial(samples.sliced_w2, projections=24)
 S, T, ONE, ZERO = torch.tensor([0.3, 0.6, 1.0, 0.0], dtype=torch.float64)
 PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
 EYE = torch.eye(2).double()
@@ -135,15 +136,15 @@ def test_one_move_from_noise_to_clean_is_the_ode():
 def test_the_network_is_asked_from_s_on(path, correlation):
     """Its times rise from s itself; to t with the correlation of the noising process, past t with every other."""
     flow, x = Watched(along(path)), torch.randn(3, 2).double()
-    glass(flow, x, S, T, Noise(1, 3), inner=1000, correlation=correlation)
+    glass(flow, x, S, T, Noise(1, 3), inner=300, correlation=correlation)
     times = torch.stack([t for _, t, _ in flow.asked])
     assert torch.equal(flow.asked[0][0], x)
     assert times[0] == S
     assert (times.diff() > 0).all()
     if correlation == "ddpm":
-        assert times[-1] == pytest.approx(float(T), abs=2e-3)
+        assert times[-1] == pytest.approx(float(T), abs=4e-3)
     else:
-        assert times[-1] > T - 1e-3  # 0.4 is nearly that of the trigonometric path
+        assert times[-1] > T - 3e-3  # 0.4 is nearly that of the trigonometric path
 
 
 def test_where_the_network_is_asked_last():
@@ -160,7 +161,7 @@ def test_where_the_network_is_asked_last():
 def test_the_inner_flow_converges_at_its_order(order):
     x = torch.randn(3, 2).double()
     move = partial(glass, TOY, x, S, T, midpoint=order == 2)
-    truth = glass(TOY, x, S, T, Noise(1, 3), inner=2000, midpoint=True)
+    truth = glass(TOY, x, S, T, Noise(1, 3), inner=400, midpoint=True)
     errors = [float((move(Noise(1, 3), inner=n) - truth).abs().max()) for n in (20, 40)]
     print(errors)
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
@@ -195,7 +196,8 @@ def test_mistakes():
     with pytest.raises(ValueError, match="expected a Noise"):
         glass(TOY, x, S, T, None)
     assert torch.equal(
-        glass(TOY, x, S, T, Noise(0, 3), correlation=lambda s, t: 0.4), glass(TOY, x, S, T, Noise(0, 3), correlation=0.4)
+        glass(TOY, x, S, T, Noise(0, 3), correlation=lambda s, t: 0.4),
+        glass(TOY, x, S, T, Noise(0, 3), correlation=0.4),
     )
 
 
@@ -216,7 +218,7 @@ def test_moves_have_the_law_of_the_path(path, correlation):
     rho = ddpm(path, S, T) if correlation == "ddpm" else torch.tensor(correlation, dtype=torch.float64)
     truth, other = (transitions(flow, x, S, T, rho, Draws(seed, n)) for seed in (0, 1))
     floor = float(sliced_w2(truth, other))
-    moved = glass(flow, x, S, T, Draws(2, n), inner=40, midpoint=True, correlation=correlation)
+    moved = glass(flow, x, S, T, Draws(2, n), inner=24, midpoint=True, correlation=correlation)
     coarse = ancestral(flow, x, S, T, Draws(2, n)) if correlation == "ddpm" else None
     found = float(sliced_w2(truth, moved))
     print(f"sliced W2 {found:.4f}, of two exact samples {floor:.4f}")
@@ -234,7 +236,7 @@ def test_into_the_end_it_draws_from_the_posterior():
     x, grid = states.repeat_interleave(n, 0), torch.linspace(0.2, 1, 9, dtype=torch.float64)
     moves = {
         "two exact samples": lambda: drawn(TOY, x, start, Draws(1, 4 * n)),
-        "glass, 60 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=60, midpoint=True),
+        "glass, 40 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=40, midpoint=True),
         "glass, 8": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=8),
         "glass, 4 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=4, midpoint=True),
         "SDE, 8": lambda: run(integrate(TOY, x, grid, transition=langevin, noise=Draws(2, 4 * n))).x,
@@ -242,12 +244,12 @@ def test_into_the_end_it_draws_from_the_posterior():
     }
     truth = drawn(TOY, x, start, Draws(0, 4 * n)).split(n)
     found = {
-        name: sum(float(sliced_w2(a, b, projections=24)) for a, b in zip(truth, move().split(n), strict=True)) / 4
+        name: sum(float(sliced_w2(a, b)) for a, b in zip(truth, move().split(n), strict=True)) / 4
         for name, move in moves.items()
     }
     print("; ".join(f"{name} {value:.3f}" for name, value in found.items()))
     floor = found["two exact samples"]
-    assert found["glass, 60 x 2"] < 1.4 * floor
+    assert found["glass, 40 x 2"] < 1.4 * floor
     assert found["glass, 8"] < 0.8 * min(found["SDE, 8"], found["ancestral, 8"])
     assert found["glass, 4 x 2"] < 0.6 * min(found["SDE, 8"], found["ancestral, 8"])
 
@@ -276,6 +278,18 @@ def test_marginals_stay_along_several_moves(moves, correlation):
     assert errors[0] < 0.5 * alone
 
 
+def test_on_whole_generations_an_exact_prior_shows_no_gain():
+    """At 40 evaluations the steps of the reversed noising miss less: what GLASS is for are few, long, random moves."""
+
+    def reversal(flow, x, s, t, noise, ends=None):  # its coefficient is infinite at 0
+        return (ancestral if s == 0 else langevin)(flow, x, s, t, noise, ends)
+
+    found = {"SDE": off(reversal, 40), "ancestral": off(ancestral, 40), "glass 5 x 8": off(partial(glass, inner=8), 5)}
+    print(found)
+    assert found["SDE"] < found["ancestral"] < found["glass 5 x 8"] < 1.2 * found["ancestral"]
+    assert off(reversal, 5) < 0.3 * off(partial(glass, inner=1), 5)
+
+
 def test_the_marginals_of_a_mixture_stay():
     n, times = 12_000, TOY.times(5)
     truth, other = TOY.sample(Draws(0, n)), TOY.sample(Draws(3, n))
@@ -287,7 +301,7 @@ def test_the_marginals_of_a_mixture_stay():
             "5 x 1": ancestral,
         }.items()
     }
-    found = {name: float(sliced_w2(truth, x, projections=32)) for name, x in {"exact": other, **states}.items()}
+    found = {name: float(sliced_w2(truth, x)) for name, x in {"exact": other, **states}.items()}
     print(found)
     assert found["5 x 12 x 2"] < found["exact"] + 0.02
     assert found["5 x 1"] > 5 * found["5 x 12 x 2"]

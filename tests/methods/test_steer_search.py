@@ -98,10 +98,12 @@ def test_svdd_by_hand(mixture):
     torch.testing.assert_close(step.x, children[rows, best])
     torch.testing.assert_close(step.clean, clean[rows, best])
     torch.testing.assert_close(step.info["reward"], values[rows, best])
-    soft = next(iter(svdd(mixture, REWARD, x, times, draws=6, strength=2.0, noise=Noise(5, 3))))
+    assert spent(step.info) == {"evaluations": [7] * 3, "rewards": [6] * 3, "decodes": [6] * 3}
     u = noise.uniform()
-    pick = torch.searchsorted((2 * values).softmax(1).cumsum(1), u[:, None])[:, 0]
-    torch.testing.assert_close(soft.x, children[rows, pick])
+    for strength in (0.3, 8.0):
+        soft = next(iter(svdd(mixture, REWARD, x, times, draws=6, strength=strength, noise=Noise(5, 3))))
+        pick = torch.searchsorted((strength * values).softmax(1).cumsum(1), u[:, None])[:, 0]
+        torch.testing.assert_close(soft.x, children[rows, pick])
 
 
 def test_svdd_with_the_exact_value_tends_to_the_tilted_law():
@@ -128,7 +130,9 @@ def test_one_draw_is_the_sampler(mixture):
     for method in (partial(svdd, draws=1), partial(rbf, draws=1), partial(svdd, draws=1, strength=3.0)):
         if method.keywords.get("strength"):
             continue  # the choice of one among one draws a number
-        torch.testing.assert_close(run(method(mixture, REWARD, x, times, noise=Noise(2, 3))).x, free, atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            run(method(mixture, REWARD, x, times, noise=Noise(2, 3))).x, free, atol=1e-12, rtol=0
+        )
 
 
 # --- RBF ---
@@ -141,7 +145,7 @@ def by_hand(flow, reward, x, times, draws, noise, start=None):
     for s, t in pairwise(times):
         quota += draws
         best = None
-        for j in range(1, quota + 1):
+        for made in range(1, quota + 1):  # noqa: B007
             child = ancestral(flow, x, s, t, noise, ends)
             after = child if t == 1 else flow.ends(child, t)
             clean = after if t == 1 else after.clean
@@ -150,8 +154,8 @@ def by_hand(flow, reward, x, times, draws, noise, start=None):
                 best = (value, child, after)
             if value > record or t == 1:  # the last move has no noise
                 break
-        record, quota, x, ends = max(record, best[0]), quota - j, best[1], best[2]
-        story.append((best[0], record, quota, j))
+        record, quota, x, ends = max(record, best[0]), quota - made, best[1], best[2]
+        story.append((best[0], record, quota, made))
     return x, story
 
 
@@ -172,8 +176,12 @@ def test_rbf_is_its_algorithm(mixture, draws):
         assert max(int(s.info["draws"].max()) for s in steps) > draws  # something rolled over
 
 
-@pytest.mark.parametrize("move", [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, inner=3)])
-@pytest.mark.parametrize("options", [{}, {"spend_rest": True}, {"starts": 5}, {"starts": 3, "spend_rest": True}], ids=str)
+@pytest.mark.parametrize(
+    "move", [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, inner=3)]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"spend_rest": True}, {"starts": 5}, {"starts": 3, "spend_rest": True}], ids=str
+)
 def test_rbf_keeps_its_books(mixture, move, options):
     draws, price = 4, 3 if getattr(move, "func", None) is glass else 1
     flow, x, times = counted(mixture), torch.randn(6, 2).double(), mixture.times(8)
@@ -228,11 +236,11 @@ def test_several_starts_begin_from_the_best(mixture):
 
 def test_rbf_goes_on_with_what_it_has(mixture):
     x, times, noise = torch.randn(4, 2).double(), mixture.times(7), Noise(3, 4)
-    states = [(s, noise.state()) for s in rbf(mixture, REWARD, x, times, draws=3, noise=noise)]
+    states = [(s, noise.state()) for s in rbf(mixture, REWARD, x, times, draws=3, starts=2, noise=noise)]
     for i in (2, 5):
         step, state = states[i - 1]
         again = Noise(9, 4).restore(state)
-        last = run(rbf(mixture, REWARD, step.x, times[i:], draws=3, carried=step.info, noise=again))
+        last = run(rbf(mixture, REWARD, step.x, times[i:], draws=3, starts=2, carried=step.info, noise=again))
         torch.testing.assert_close(last.x, states[-1][0].x, atol=1e-12, rtol=0)
         torch.testing.assert_close(last.info["record"], states[-1][0].info["record"])
 

@@ -1,7 +1,8 @@
 """FK: Feynman-Kac steering. Singhal et al. 2025, arXiv:2501.06848; twisted: TDS (arXiv:2306.17775), tempered: DAS (arXiv:2501.05803).
 
-k weighted particles per prompt follow the prior's random move; what their clean estimates are worth weighs them, so
-that their law at the end is p(clean) exp(strength * reward) and their mean weight its normalisation Z, for any k:
+k weighted particles per prompt follow the prior's random move and are weighed by what their clean estimates are worth.
+As k grows their law is p(clean) exp(strength * reward), p the sampler's as it is; their mean weight is unbiased for its
+normalisation Z with any k:
 
     r      <- tempering_t * strength * reward(decode(clean)),    clean = E[clean | x_t]
     log G  <- r                   "difference": all of it counts at once, and is taken back when it changes
@@ -35,12 +36,12 @@ import torch
 from torch import Tensor
 
 from ..budget import Budget
-from ..control import Energy, differentiable, flower, refined
+from ..control import Energy, differentiable, flower, planned
 from ..flow import Flow
 from ..grad import per_row
 from ..inner import Inner, auto
 from ..particles import Resampler, anneal, ess, log_mean, systematic
-from ..path import Ends, ends_from_clean
+from ..path import Ends
 from ..rng import Noise
 from ..solve import look
 from ..step import Reward, Step
@@ -88,6 +89,8 @@ def fk(
     start: time before which, and `stop`, after which, nothing is scored but the last step.
     stop: see start.
     transition: the move without a proposal, any. moments: mean and std of the move with one.
+    inner: how a control is found, see `flowhelm.inner`.
+    energy: of a control: `flower` weighs the estimate as if it were off by sigma^2 / (alpha^2 + sigma^2), `integral` as MPC-Flow does.
     resampler: `particles.systematic`, `stratified` or `residual`.
     carried: `info` of the last step of an interrupted run, to resume it exactly.
     budget: counts what is spent; see `flowhelm.budget`.
@@ -124,7 +127,7 @@ def fk(
                 if grad:
                     better = tilted(flow, x, s, ends, per_row(strength * level.repeat_interleave(k), x) * pull)
                 else:
-                    better = _planned(flow, target, x, s, ends, strength * float(level[0]), energy, inner)
+                    better = planned(flow, target, x, s, ends, strength * float(level[0]), energy, inner)
                 shift = moments(flow, x, s, t, better)[0] - mean
             x, ratio = shifted(mean, std, shift, noise)
             log_w = log_w + ratio.double().cpu().view(b, k)
@@ -185,12 +188,3 @@ def _scored(
         (pull,) = torch.autograd.grad(value.sum(), z)
     # a proposal may be any: where there is no gradient, it is the prior's move
     return Ends(*(e.detach() for e in ends)), value.detach(), pull.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _planned(
-    flow: Flow, reward: Reward, x: Tensor, s: Tensor, ends: Ends, strength: float, energy: Energy, inner: Inner
-) -> Ends:
-    """The ends if clean were argmin_z w |z - clean|^2 / h^2 - strength reward(decode(z)), w the price of a control for h = 1 - s."""
-    h = 1 - s
-    clean = refined(flow, reward, ends.clean, strength * h**2 / (2 * energy(s, h)), h, inner)
-    return ends_from_clean(flow.path, clean, x, s)

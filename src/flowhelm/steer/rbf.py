@@ -11,7 +11,8 @@ Cost    per row, as many evaluations of the move as there are draws: at most `dr
 Paper   10 steps, 500 evaluations for 2 chains, here rows, with the first record from 25 sources each: draws 22, starts 25. On
         a linear prior it moves along the variance-preserving path, `guide.on_path(flow, VP())`, by the SDE with
         `langevin(diffusion=diffusion.falling(4.5, 4))` and small first steps; here by what `transition` is, on the path of
-        the flow. Its public code stops two steps before the end, draws there until all is spent, and returns the clean
+        the flow. Where nothing is left of clean at t = 0, as on the linear path, an exact prior has one clean estimate for
+        all starts. The public code stops two steps before the end, draws there until all is spent, and returns the clean
         estimate; here the steps are made to the end, and `spend_rest` lets the last two draw until all is spent.
 """
 
@@ -62,6 +63,7 @@ def rbf(
     Raises:
         ValueError: fewer than 1 draw; several starts after t = 0.
     """
+    starts = starts if carried is None else 1
     if draws < 1 or starts < 1 or (starts > 1 and times[0] > 0):
         raise ValueError(
             f"rbf: expected draws >= 1 and starts >= 1, one where the times start after 0; got {draws} and {starts}"
@@ -75,7 +77,8 @@ def rbf(
     record, best = rated(picture).view(b, starts).max(1)
     best = best + starts * torch.arange(b)
     x, ends, picture = x[best], Ends(*(e[best] for e in ends)), picture[best]
-    quota, price = torch.zeros(b, dtype=torch.int64), {}
+    quota = torch.zeros(b, dtype=torch.int64)
+    price: dict[str, Tensor] = {}  # of a draw: the first one tells
     if carried is not None:
         record, quota = carried["record"], carried["quota"]
     for i, (s, t) in enumerate(pairwise(times), 1):

@@ -40,8 +40,10 @@ def glass(
         x_t   <- gamma x_s + y
 
     x_s and y are two noisy looks at clean, whose mean weighted by their signal-to-noise ratios says all that both say.
-    For s < 1; into t = 1 with "ddpm" it draws from p(clean | x_s). `inner` evaluations, one less if `ends` are given; twice as
+    For s < 1; into t = 1 it draws from p(clean | x_s). `inner` evaluations, one less if `ends` are given; twice as
     many with `midpoint`. inner = 1 is `ancestral` with "ddpm", and `renoise` with amount 1 - rho^2 else.
+    It is for few and long random moves and for draws from p(clean | x_s). Over a whole generation it is no nearer to an
+    exact prior than an SDE of as many evaluations; the paper's gains there are of networks, which noisy inputs mislead.
     The ends at t, of which a reward is taken, are the first evaluation of the next move: hand them on.
 
     Args:
