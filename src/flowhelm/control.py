@@ -11,7 +11,7 @@ from .flow import Flow
 from .grad import dot
 from .inner import Inner
 from .measure import Measurement
-from .path import linear
+from .path import Ends, ends_from_clean, linear
 from .step import Reward
 
 Energy = Callable[[Tensor, Tensor], Tensor]
@@ -72,8 +72,8 @@ def differentiable(value: Tensor, control: Tensor) -> Tensor:
     return value
 
 
-def refined(flow: Flow, y: Measurement, guess: Tensor, weight: Tensor, unit: Tensor, inner: Inner) -> Tensor:
-    """argmin_z -log p(y | decode(z)) + |z - guess|^2 / (2 weight), a guess N(guess, weight I) made to fit: `(b, *shape)`.
+def refined(flow: Flow, y: Reward, guess: Tensor, weight: Tensor, unit: Tensor, inner: Inner) -> Tensor:
+    """argmin_z -y(decode(z)) + |z - guess|^2 / (2 weight), a guess N(guess, weight I) made to fit: `(b, *shape)`.
 
     In closed form where there is one and `inner` takes it; `unit` is the unit of an iterative solver's control.
     """
@@ -85,6 +85,19 @@ def refined(flow: Flow, y: Measurement, guess: Tensor, weight: Tensor, unit: Ten
         return (prox(y, guess, weight) - guess) / unit
 
     return guess + unit * inner(cost, torch.zeros_like(guess), closed if solvable(flow, y) else None)
+
+
+def planned(
+    flow: Flow, reward: Reward, x: Tensor, s: Tensor, ends: Ends, strength: float, energy: Energy, inner: Inner
+) -> Ends:
+    """The ends at x that a plan of one step, MPC-Flow's K = 1, goes by; the network is not asked.
+
+    clean is argmin_z w |z - clean|^2 / h^2 - strength reward(decode(z)), w = energy(s, h), h = 1 - s. For s < 1.
+    """
+    h = 1 - s
+    return ends_from_clean(
+        flow.path, refined(flow, reward, ends.clean, strength * h**2 / (2 * energy(s, h)), h, inner), x, s
+    )
 
 
 def scale(reward: Reward, strength: float) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .rng import Noise
+
+Resampler = Callable[[Tensor, Noise], Tensor]
+"""(log-weights `(b, k)`, noise) -> indices `(b * k,)` into the flattened batch, each particle k w times on average."""
 
 
 def ess(log_w: Tensor) -> Tensor:
@@ -30,7 +33,41 @@ def systematic(log_w: Tensor, noise: Noise) -> Tensor:
     return (pick + k * torch.arange(b)[:, None]).flatten().to(log_w.device)
 
 
-def resampled(log_w: Tensor, noise: Noise, threshold: float) -> tuple[Tensor, Tensor]:
+def stratified(log_w: Tensor, noise: Noise) -> Tensor:
+    """Stratified resampling: as `systematic`, but each pointer is drawn in its own k-th of [0, 1), with b * k streams."""
+    b, k = log_w.shape
+    return _flat(_at(log_w, (_uniforms(noise, b, k) + torch.arange(k, dtype=torch.float64)) / k), log_w)
+
+
+def residual(log_w: Tensor, noise: Noise) -> Tensor:
+    """Residual resampling: floor(k w) copies of each particle for certain, the rest drawn from what the floors left over.
+
+    Liu & Chen 1998. Needs b * k streams.
+    """
+    b, k = log_w.shape
+    expected = k * log_w.double().cpu().softmax(1)
+    certain = expected.floor()
+    upto = certain.cumsum(1)
+    place = torch.arange(k, dtype=torch.float64).expand(b, k).contiguous()
+    first = torch.searchsorted(upto, place, right=True).clamp(max=k - 1)
+    rest = _at((expected - certain).log(), _uniforms(noise, b, k))
+    return _flat(torch.where(place < upto[:, -1:], first, rest), log_w)
+
+
+def categorical(log_w: Tensor, noise: Noise) -> Tensor:
+    """One particle per row, with the probability of its weight: indices `(b,)` into the flattened batch, of b streams."""
+    b, k = log_w.shape
+    return (_at(log_w, noise.uniform()[:, None])[:, 0] + k * torch.arange(b)).to(log_w.device)
+
+
+def log_mean(log_w: Tensor) -> Tensor:
+    """log of the mean weight of each row: `(b, k) -> (b,)`. Where resampling keeps it, it estimates log Z."""
+    return log_w.logsumexp(1) - torch.tensor(float(log_w.shape[1]), dtype=torch.float64).log()
+
+
+def resampled(
+    log_w: Tensor, noise: Noise, threshold: float, resampler: Resampler = systematic
+) -> tuple[Tensor, Tensor]:
     """Resamples the rows whose effective sample size is below threshold * k, and leaves the others as they are.
 
     Returns:
@@ -38,11 +75,28 @@ def resampled(log_w: Tensor, noise: Noise, threshold: float) -> tuple[Tensor, Te
         resampled, so that logsumexp(log_w) - log k stays what it was. A row without any weight is not resampled.
     """
     b, k = log_w.shape
-    pick = systematic(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
+    pick = resampler(log_w, noise)  # drawn whether needed or not: a row must not see its neighbours
     low = ess(log_w) < threshold * k
-    mean = log_w.logsumexp(1, keepdim=True) - math.log(k)
     stay = torch.arange(b * k, device=log_w.device)
+    mean = log_mean(log_w).to(log_w)[:, None]
     return torch.where(low.repeat_interleave(k), pick, stay), torch.where(low[:, None], mean, log_w)
+
+
+def _uniforms(noise: Noise, b: int, k: int) -> Tensor:
+    if len(noise) != b * k:
+        raise ValueError(f"resampling: expected a stream per particle, {b * k}, got {len(noise)}; use noise.spawn({k})")
+    return noise.uniform().view(b, k)
+
+
+def _at(log_w: Tensor, pointers: Tensor) -> Tensor:
+    """The particle on whose share of [0, 1) each pointer stands: `(b, k), (b, n) -> (b, n)`; n may be any."""
+    edges = log_w.double().cpu().softmax(1).cumsum(1)
+    return torch.searchsorted(edges / edges[:, -1:], pointers, right=True).clamp(max=log_w.shape[1] - 1)
+
+
+def _flat(pick: Tensor, log_w: Tensor) -> Tensor:
+    b, k = log_w.shape
+    return (pick + k * torch.arange(b)[:, None]).flatten().to(log_w.device)
 
 
 def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float) -> Tensor:

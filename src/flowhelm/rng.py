@@ -53,6 +53,13 @@ class Noise:
         """Streams of the same rows for another purpose (measurement noise, say), independent of these."""
         return Noise(self.seed, [(*key, "purpose", purpose) for key in self.keys])
 
+    def rows(self, index: Iterable[int] | Tensor) -> Noise:
+        """The streams of some rows: shared, not copied, so that what is drawn here is not drawn there again."""
+        chosen = [int(i) for i in index]
+        some = Noise(self.seed, [])
+        some.keys, some._streams = [self.keys[i] for i in chosen], [self._streams[i] for i in chosen]
+        return some
+
     def state(self) -> Tensor:
         """Where every stream stands: uint8 `(rows, n)`. `restore` puts them back, which resumes a run exactly."""
         return torch.stack([g.get_state() for g in self._streams])

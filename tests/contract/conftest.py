@@ -12,7 +12,7 @@ from flowhelm import inner, restore, steer
 from flowhelm.flow import Flow, MixtureFlow
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import Path, linear
-from flowhelm.transition import euler
+from flowhelm.transition import euler, glass
 
 IMAGE = (1, 4, 4)
 STEPS = 6
@@ -56,6 +56,15 @@ METHODS: dict[str, Callable] = {
     "flow_grad": partial(steer.flow_grad, iterations=STEPS),
     "d_flow": partial(steer.d_flow, iterations=STEPS),
     "flow_opt": partial(steer.flow_opt, iterations=STEPS, rate=0.3),
+    "fk": partial(steer.fk, proposal="gradient"),  # a single particle: without a proposal nothing would draw it to y
+    "fk control": partial(steer.fk, proposal="control", potential="max"),
+    "svdd": partial(steer.svdd, draws=24),
+    "svdd soft, glass": partial(steer.svdd, draws=16, strength=2.0, transition=partial(glass, inner=2)),
+    "rbf": partial(steer.rbf, draws=24),
+    "rbf whole": partial(steer.rbf, draws=12, starts=12, spend_rest=True),
+    "path_search": partial(steer.path_search, draws=16),
+    "best_of": partial(steer.best_of, draws=STEPS),
+    "noise_search": partial(steer.noise_search, iterations=STEPS, draws=6),
 }
 
 
@@ -124,6 +133,7 @@ def method(request: pytest.FixtureRequest) -> Callable:
 CARRIED = (
     *("mpc_flow K=3", "mpc_flow rest", "flair", "flair carry=1", "flow_priors"),
     *("oc_flow", "flow_grad", "d_flow", "flow_opt"),
+    *("rbf", "rbf whole", "best_of", "noise_search"),
 )
 
 

@@ -10,7 +10,7 @@ from flowhelm.flow import Flow
 from flowhelm.guide import counted
 from flowhelm.rng import Noise
 from flowhelm.step import run
-from flowhelm.transition import ancestral, heun
+from flowhelm.transition import ancestral, glass, heun
 
 N, M = 5, 4
 adam = partial(inner.adam, iterations=M)
@@ -38,6 +38,11 @@ COSTS = {  # evaluations, backwards
     "afdps": (restore.afdps, N, 0),
     "tds": (restore.tds, N, N - 1),
     "flow_opt": (partial(steer.flow_opt, iterations=M), M * N, 0),
+    "fk": (steer.fk, N, 0),
+    "fk glass": (partial(steer.fk, transition=partial(glass, inner=3)), 3 * N, 0),
+    "fk gradient": (partial(steer.fk, proposal="gradient"), N, N - 1),
+    "fk control": (partial(steer.fk, proposal="control"), N, 0),
+    "best_of": (partial(steer.best_of, draws=M), M * N, 0),
     "oc_flow": (partial(steer.oc_flow, iterations=M), 1 + (M + 1) * (2 * N - 3), (M + 1) * (N - 1)),
 }
 
@@ -49,6 +54,23 @@ def test_evaluations_and_backwards(flow, y, name):
     run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3)))
     assert (flow.count.calls, flow.count.backward) == (calls, backward)
     assert flow.count.rows == 3 * calls
+
+
+ROWS = {  # evaluations per picture
+    "svdd": (partial(steer.svdd, draws=4), 1 + 4 * (N - 1)),
+    "svdd glass": (partial(steer.svdd, draws=4, transition=partial(glass, inner=2)), 1 + 4 * (N - 1) + 4 * N),
+    "path_search": (partial(steer.path_search, draws=4, start=0.5, legs=3), 3 + 4 * (2 * 4 - 1)),
+    "noise_search": (partial(steer.noise_search, iterations=2, draws=M), N * (1 + 2 * M)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_several_draws_are_one_call(flow, y, name):
+    method, rows = ROWS[name]
+    flow = counted(flow)
+    run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3)))
+    assert flow.count.rows == 3 * rows
+    assert flow.count.backward == 0
 
 
 def test_the_paper_s_three_step_horizon_costs_what_its_card_says(flows, y):
@@ -96,6 +118,13 @@ def undifferentiable(flow: Flow) -> Flow:
         restore.flair,
         restore.afdps,
         steer.flow_chef,
+        steer.fk,
+        partial(steer.fk, proposal="control"),
+        steer.svdd,
+        steer.rbf,
+        steer.path_search,
+        steer.best_of,
+        steer.noise_search,
     ],
 )
 def test_the_network_is_never_differentiated(flow, y, method):

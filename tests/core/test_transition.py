@@ -13,6 +13,7 @@ from flowhelm.transition import (
     ancestral,
     ancestral_moments,
     euler,
+    glass,
     heun,
     langevin,
     langevin_moments,
@@ -50,7 +51,7 @@ def test_heun_asks_nothing_at_the_end(gaussian, x):
     assert flow.count.calls == 1
 
 
-EVALUATIONS = {euler: 1, midpoint: 2, heun: 2, ancestral: 1, langevin: 1, renoise: 1}
+EVALUATIONS = {euler: 1, midpoint: 2, heun: 2, ancestral: 1, langevin: 1, renoise: 1, glass: 4}
 
 
 @pytest.mark.parametrize("move", ALL)

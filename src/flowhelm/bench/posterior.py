@@ -121,6 +121,10 @@ def settings(problem: Problem) -> dict[str, tuple[Variant, ...]]:
             Variant("64 particles", swarm),
             Variant("64 particles, not tempered", swarm | {"tempering": 0.0}),
         ),
+        "fk": (
+            Variant("64 particles", swarm),
+            Variant("64 particles, twisted", swarm | {"proposal": "gradient"}),
+        ),
         "pnp_flow": (Variant("decay 0.01", {"decay": 0.01}),),
         "flower": (Variant("gamma 1", {"gamma": 1.0}), Variant("gamma 0", {"gamma": 0.0})),
         "flow_chef": (Variant("rate 0.05, euler", {"rate": 0.05, "inner": 1, "transition": euler}),),

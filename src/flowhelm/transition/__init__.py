@@ -10,25 +10,43 @@ from ..flow import Flow
 from ..path import Ends
 from ..rng import Noise
 from . import diffusion
-from .gaussian import ancestral, ancestral_moments, langevin, langevin_moments, renoise, renoise_moments
+from .gaussian import (
+    Moments,
+    ancestral,
+    ancestral_moments,
+    langevin,
+    langevin_moments,
+    noised,
+    renoise,
+    renoise_moments,
+    shifted,
+    tilted,
+)
+from .glass import glass, glass_estimate
 from .ode import euler, heun, midpoint
 
 Transition = Callable[[Flow, Tensor, Tensor, Tensor, Noise | None, Ends | None], Tensor]
 """`move(flow, x, s, t, noise, ends=None) -> x` at t. `ends` are those of x at s, if the caller has them already."""
 
-ALL = (euler, midpoint, heun, ancestral, langevin, renoise)
+ALL = (euler, midpoint, heun, ancestral, langevin, renoise, glass)
 
 __all__ = [
     "ALL",
+    "Moments",
     "Transition",
     "ancestral",
     "ancestral_moments",
     "diffusion",
     "euler",
+    "glass",
+    "glass_estimate",
     "heun",
     "langevin",
     "langevin_moments",
     "midpoint",
+    "noised",
     "renoise",
     "renoise_moments",
+    "shifted",
+    "tilted",
 ]

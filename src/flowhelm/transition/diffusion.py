@@ -42,9 +42,9 @@ def sigma(path: Path, level: float = 1.0) -> Diffusion:
     return lambda t: level * path(t).sigma
 
 
-def falling(level: float = 1.0) -> Diffusion:
-    """eps = level (1 - t) ("linear")."""
-    return lambda t: level * (1 - t)
+def falling(level: float = 1.0, power: float = 1.0) -> Diffusion:
+    """eps = level (1 - t)^power ("linear"); RBF (arXiv:2503.19385) takes dW times 3 (1 - t)^2, which is level 4.5, power 4."""
+    return lambda t: level * (1 - t) ** power
 
 
 def cosine(level: float = 1.0) -> Diffusion:

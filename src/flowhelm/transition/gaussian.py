@@ -5,13 +5,19 @@ The means and deviations serve log-probabilities (policy gradients), controls (s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ..flow import Flow
+from ..grad import dot
 from ..path import Ends, at, score, velocity
 from ..rng import Noise
 from .diffusion import Diffusion, reversal
+
+Moments = Callable[[Flow, Tensor, Tensor, Tensor, Ends | None], tuple[Tensor, Tensor]]
+"""(flow, x, s, t, ends) -> mean, shaped as x, and standard deviation, 0-dim, of a random move."""
 
 
 def renoise_moments(
@@ -114,6 +120,33 @@ def langevin(
         )
     mean, std = langevin_moments(flow, x, s, t, ends, eta=eta, diffusion=diffusion)
     return _draw(mean, std, noise, "langevin")
+
+
+def tilted(flow: Flow, x: Tensor, s: Tensor, ends: Ends, pull: Tensor) -> Ends:
+    """The ends at x under p_s(x) exp(V(x)), for pull = grad V(x): clean + (sigma^2 / alpha) pull, source - sigma pull.
+
+    Exact for V = log E[exp(reward(clean)) | x_s = x], when the tilted law is that of clean with its reward. For s > 0.
+    """
+    c = at(flow.path, s, x)
+    return Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
+
+
+def shifted(mean: Tensor, std: Tensor, shift: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
+    """x' ~ N(mean + shift, std^2) and its log-ratio log N(x'; mean, std^2) - log N(x'; mean + shift, std^2), `(b,)`.
+
+    What a proposal costs in weight. Without noise (std 0) there is no shift: nothing could pay for it.
+    """
+    if not std.any():
+        return mean, mean.new_zeros(len(mean))
+    x = _draw(mean + shift, std, noise, "shifted")
+    return x, (dot(shift, shift) / 2 - dot(shift, x - mean)) / std**2
+
+
+def noised(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise) -> Tensor:
+    """The noising process from s back to an earlier t <= s: x (alpha_t / alpha_s) + the noise that is missing there."""
+    here, there = at(flow.path, s, x), at(flow.path, t, x)
+    keep = there.alpha / here.alpha
+    return keep * x + (there.sigma**2 - (keep * here.sigma) ** 2).clamp(min=0).sqrt() * noise(x)
 
 
 def _diffusion(flow: Flow, s: Tensor, eta: float, diffusion: Diffusion | None) -> Tensor:

@@ -1,0 +1,101 @@
+"""Budget: what a prompt may cost and what it has cost: evaluations of the network, calls of the reward, decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .flow import Flow
+from .guide.counted import Count, Counted
+from .step import Reward
+
+
+@dataclass(eq=False)
+class Budget:
+    """A ledger for each of a run's prompts; rows of the batch that belong to one prompt (particles, draws) share it.
+
+    Args:
+        evaluations, rewards, decodes: at most so many per prompt.
+        count: calls and backwards of the network over the whole batch; see `guide.counted`.
+        spent: per prompt, each `(prompts,)` int64 on the CPU; filled by the first `watch`.
+
+    A budget given to several runs of the same prompts goes on counting. Methods that search ask before they spend;
+    those whose cost is fixed by their settings only count.
+    """
+
+    evaluations: float = float("inf")
+    rewards: float = float("inf")
+    decodes: float = float("inf")
+    count: Count = field(default_factory=Count)
+    spent: dict[str, Tensor] = field(default_factory=dict)
+
+    def watch(self, flow: Flow, reward: Reward, prompts: int) -> tuple[Watched, Reward]:
+        """The same flow and reward (as `scored`), whose use is counted from now on; batches are multiples of `prompts` rows."""
+        known = self.spent.setdefault("evaluations", torch.zeros(prompts, dtype=torch.int64))
+        if len(known) != prompts:
+            raise ValueError(
+                f"Budget: expected the {len(known)} prompts that it began with, got {prompts}; take a new one"
+            )
+        for kind in ("rewards", "decodes"):
+            self.spent.setdefault(kind, torch.zeros_like(known))
+
+        def counted(image: Tensor) -> Tensor:
+            self.charge("rewards", torch.arange(prompts).repeat_interleave(len(image) // prompts))
+            return scored(reward, image)
+
+        return Watched(flow, self.count, self, torch.arange(prompts)), counted
+
+    def charge(self, kind: str, prompts: Tensor) -> None:
+        """One unit of a kind to each prompt named, `(n,)`; one that is named twice pays twice."""
+        self.spent[kind].index_add_(0, prompts, torch.ones_like(prompts))
+
+    def left(self, kind: str) -> Tensor:
+        """What each prompt may still spend: `(prompts,)` float64."""
+        return getattr(self, kind) - self.spent[kind].double()
+
+    def affords(self, price: Mapping[str, Tensor], times: int = 1) -> Tensor:
+        """Which prompts can pay that price so many times more: bool `(prompts,)`."""
+        return torch.stack([self.left(kind) >= times * p for kind, p in price.items()]).all(0)
+
+    def since(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each prompt has spent after `before`, a former `told()`."""
+        return {kind: amount - before[kind] for kind, amount in self.spent.items()}
+
+    def told(self) -> dict[str, Tensor]:
+        """What each prompt has spent, for the `info` of a step."""
+        return {kind: amount.clone() for kind, amount in self.spent.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Watched(Counted):
+    """A flow whose evaluations and decodes are charged to the prompts of the rows that they are made for."""
+
+    budget: Budget = field(default_factory=Budget)
+    owners: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        self.budget.charge("evaluations", self._prompts(len(x)))
+        return super().velocity(x, t)
+
+    def decode(self, clean: Tensor) -> Tensor:
+        self.budget.charge("decodes", self._prompts(len(clean)))
+        return super().decode(clean)
+
+    def rows(self, index: Tensor, total: int) -> Self:
+        inner = self.flow.rows(index, total)
+        return replace(self, flow=inner, owners=self._prompts(total)[index.cpu()])
+
+    def _prompts(self, rows: int) -> Tensor:
+        return self.owners.repeat_interleave(rows // len(self.owners))
+
+
+def scored(reward: Reward, image: Tensor) -> Tensor:
+    """What choices are made by: float64 on the CPU, differentiable if the reward is; nan, which nothing beats, as -infinity."""
+    return reward(image).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
+
+
+__all__ = ["Budget", "Watched", "scored"]

@@ -1,0 +1,80 @@
+"""Noise search: sources around the best one so far. Ma et al. 2025, arXiv:2501.09732, zero-order search.
+
+    n_j  <- sqrt(1 - radius^2) n + radius noise            j = 1 ... draws, sources near n
+    x_j  <- the ODE's end from n_j
+    n, x <- the best of n and the n_j by reward(decode(x_j)),  again and again
+
+Needs   any reward; a start at t = 0
+Cost    1 + iterations * draws samplers' evaluations, rewards and decodes per row; no backward
+Paper   The neighbours there are at a distance; here they are drawn so that each has the source's own law, N(0, 1) (the
+        Crank-Nicolson proposal): no search far from the sphere where the network was trained. radius 1 is `best_of`.
+        It seeks rewards, and has no law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..budget import Budget
+from ..flow import Flow
+from ..rng import Noise
+from ..solve import integrate, look
+from ..step import Reward, Step, run
+from ..transition import Transition, euler
+
+
+@torch.no_grad()
+def noise_search(
+    flow: Flow,
+    reward: Reward,
+    x: Tensor,
+    times: Tensor,
+    *,
+    iterations: int = 5,
+    draws: int = 4,
+    radius: float = 0.5,
+    transition: Transition = euler,
+    budget: Budget | None = None,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Args:
+    x: source `(b, *shape)` at times[0] = 0, the first of each row; times: the grid.
+    iterations: rounds; draws: neighbours per round, sampled together.
+    draws: see iterations.
+    radius: in (0, 1], the share of fresh noise in a neighbour.
+    transition: a move of the ODE: `euler`, `midpoint` or `heun`.
+    budget: counts what is spent; the search ends before a round that it does not afford. See `flowhelm.budget`.
+
+    Yields a step per round, the best sample so far, with info["reward"], `(b,)`, and info["source"], shaped as x.
+
+    Raises:
+        ValueError: a start after 0; a radius outside (0, 1].
+    """
+    if times[0] != 0 or not 0 < radius <= 1:
+        raise ValueError(
+            f"noise_search: expected times from 0 and a radius in (0, 1], got a start at t = {float(times[0]):g} and {radius}"
+        )
+    b, last, x = len(x), times[-1], x.detach()
+    ledger = Budget() if budget is None else budget
+    flow, reward = ledger.watch(flow, reward, b)
+
+    def sampled(source: Tensor) -> tuple[Tensor, Tensor]:
+        end = look(flow, run(integrate(flow, source, times, transition=transition)).x, last).clean
+        return end, reward(flow.decode(end))
+
+    end, value = sampled(x)
+    for i in range(1, iterations + 1):
+        before = ledger.told()
+        near = torch.stack([(1 - radius**2) ** 0.5 * x + radius * noise(x) for _ in range(draws)], 1)
+        ends, values = sampled(near.flatten(0, 1))
+        values = torch.cat([value[:, None], values.view(b, draws)], 1)
+        pick, rows = values.argmax(1), torch.arange(b)
+        x = torch.cat([x[:, None], near], 1)[rows, pick]
+        end = torch.cat([end[:, None], ends.unflatten(0, (b, draws))], 1)[rows, pick]
+        value = values[rows, pick]
+        yield Step(i, iterations, last, end, end, {"reward": value, "source": x, **ledger.told()})
+        if not ledger.affords(ledger.since(before)).all():
+            return

@@ -1,0 +1,73 @@
+"""SVDD: the best of several moves, at every step. Li et al. 2024, arXiv:2408.08252 (SVDD-PM).
+
+    x'_j ~ the move from x_s                               j = 1 ... draws
+    r_j  <- reward(decode(clean_j)),    clean_j = E[clean | x'_j]
+    x    <- the x'_j of the highest r_j                    or of one drawn with weight exp(strength r_j)
+
+Needs   any reward
+Cost    `draws` times the evaluations of the move per step and row (the ends at the start of a step are shared), as many
+        rewards and decodes; no backward
+Paper   10 draws; 25 with 2 chains in RBF's comparison (arXiv:2503.19385). Rows are chains that never compete: give a prompt
+        several and keep the best at the end. It seeks rewards; it draws from p(clean) exp(strength reward) only as the draws
+        become many and if the reward of the clean estimate were the log-mean-exp of the rewards to come. The paper's
+        regression of those (SVDD-MC) is not here: put it in the reward's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..budget import Budget
+from ..flow import Flow
+from ..particles import categorical
+from ..path import Ends
+from ..rng import Noise
+from ..solve import look
+from ..step import Reward, Step
+from ..transition import Transition, ancestral
+
+
+@torch.no_grad()
+def svdd(
+    flow: Flow,
+    reward: Reward,
+    x: Tensor,
+    times: Tensor,
+    *,
+    draws: int = 10,
+    strength: float | None = None,
+    transition: Transition = ancestral,
+    budget: Budget | None = None,
+    noise: Noise,
+) -> Iterator[Step]:
+    """Args:
+    x: state `(b, *shape)` at times[0], one chain per row; times: the grid.
+    draws: moves tried per step and row.
+    strength: factor of the reward in the choice; None for the highest.
+    transition: the move, random.
+    budget: counts what is spent; see `flowhelm.budget`.
+
+    Yields steps with info["reward"] of the clean estimate, `(b,)`.
+
+    Raises:
+        ValueError: fewer than 1 draw.
+    """
+    if draws < 1:
+        raise ValueError(f"svdd: expected at least 1 draw, got {draws}")
+    b, total, x = len(x), len(times) - 1, x.detach()
+    ledger = Budget() if budget is None else budget
+    flow, reward = ledger.watch(flow, reward, b)
+    ends = look(flow, x, times[0])
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        tried = [transition(flow, x, s, t, noise, ends) for _ in range(draws)]
+        x = torch.stack(tried, 1).flatten(0, 1)  # the draws of a row together
+        ends = look(flow, x, t)
+        value = reward(flow.decode(ends.clean)).view(b, draws)
+        best = value.argmax(1) + draws * torch.arange(b)
+        pick = best if strength is None else categorical(strength * value, noise)
+        x, ends, won = x[pick], Ends(*(e[pick] for e in ends)), value.flatten()[pick]
+        yield Step(i, total, t, x, ends.clean, {"reward": won, **ledger.told()})
