@@ -16,7 +16,7 @@ READ = [name for name, (_, told) in tiny.CASES.items() if isinstance(told["promp
 EACH = pytest.mark.parametrize("name", tiny.CASES)
 READING = pytest.mark.parametrize("name", READ)
 T = torch.tensor(0.4, dtype=torch.float64)
-TEXTS = ("cat", "a very black dog, asleep")
+TEXTS = ("a very black dog, asleep", "cat")
 
 
 def fresh(name):

@@ -575,7 +575,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "qwen-image-2.1": (qwen_image_21, {"size": (64, 96), "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
     "z-image": (z_image, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 5.0}),
     "z-image-turbo": (z_image, {"size": SIZE, "prompt": "a cat", "scale": 0.0}),
-    "lumina2": (lumina2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
+    "lumina2": (lumina2, {"size": (64, 96), "prompt": "a black cat", "negative": "dog", "scale": 4.0}),
     "auraflow": (auraflow, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 3.5}),
     "sana": (sana, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "sana-2c": (partial(sana, answers=8), {"size": SIZE, "prompt": "a cat", "scale": 1.0}),
