@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .pretrained import companion, perceptron, pretrained, tensors
-from .vision import Eye
+from .clip import Clip, clip
+from .pretrained import perceptron, tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,38 +18,33 @@ class Aesthetic:
     """A head on the unit vector of a picture; differentiable.
 
     Args:
-        model: CLIPVisionModelWithProjection.
+        clip: whose unit vectors.
         head: `(b, d)` -> `(b, 1)`.
-        eye: how the model sees pictures.
     """
 
-    model: Any
+    clip: Clip
     head: nn.Module
-    eye: Eye
 
     def __call__(self, image: Tensor) -> Tensor:
-        seen = self.eye(image, self.model.visual_projection.weight)
-        unit = torch.nn.functional.normalize(self.model(pixel_values=seen).image_embeds.float(), dim=-1)
-        return self.head(unit).squeeze(1).to(image.device)
+        return self.head(self.clip.pictures(image)).squeeze(1).to(image.device)
 
 
 def aesthetic(
-    model: str | Path, head: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    model: str | Path | Clip, head: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Aesthetic:
     """The aesthetic score, for any CLIP and the head that was trained on it.
 
     Args:
-        model: hub name or folder, "openai/clip-vit-large-patch14" for the published heads named "l14".
+        model: hub name or folder, "openai/clip-vit-large-patch14" for the published heads named "l14"; or what `clip` has loaded.
         head: a .safetensors file that `scripts/convert_reward.py aesthetic` has made of a published pickle, or a folder or hub name
             with one as `head.safetensors`. Linear layers with nothing between them: version 2 (`...-linearMSE`) and version 1 (one layer).
 
     Raises:
         ValueError: either cannot be loaded, is a pickle, or they do not fit each other.
     """
-    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
-
-    vit = pretrained("aesthetic", CLIPVisionModelWithProjection, model, device=device, dtype=dtype)
-    shown = companion("aesthetic", CLIPImageProcessor, model)
-    layers = perceptron("aesthetic", tensors("aesthetic", head, "head.safetensors"), vit.config.projection_dim)
-    eye = Eye(int(vit.config.image_size), tuple(shown.image_mean), tuple(shown.image_std))
-    return Aesthetic(vit, layers.to(device), eye)
+    weights = tensors("aesthetic", head, "head.safetensors")
+    loaded = model if isinstance(model, Clip) else clip(model, device=device, dtype=dtype)
+    if not isinstance(model, Clip):
+        loaded.model.text_model = None  # a third of the memory, and nobody else has it
+    width = loaded.model.config.projection_dim
+    return Aesthetic(loaded, perceptron("aesthetic", weights, width).to(loaded.model.device))
