@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ def renamed(weights: Weights, rules: list[tuple[str, str]]) -> Weights:
                 out[re.sub(pattern, to, name)] = value
                 break
     return out
+
+
+@contextmanager
+def beside(to: Path) -> Iterator[Path]:
+    """Where to write so that `to` is there whole or not at all."""
+    if to.exists():
+        raise ValueError(f"convert_reward: '{to}' exists; name another place")
+    part = to.with_name(to.name + ".part")
+    yield part
+    part.replace(to)
 
 
 VIT = r"blip\.visual_encoder\."
@@ -105,9 +117,10 @@ def image_reward(pickle: Path, tokenizer: str, folder: Path, text_heads: int = 1
         raise ValueError(f"convert_reward: expected the weights of ImageReward, got others: {told}")
     for parameter in model.itm_head.parameters():
         torch.nn.init.zeros_(parameter)  # not part of ImageReward
-    model.save_pretrained(folder)
-    save_file(renamed(weights, [(r"mlp\.(layers\..*)", r"\1")]), folder / "head.safetensors")
-    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    with beside(folder) as part:
+        model.save_pretrained(part)
+        save_file(renamed(weights, [(r"mlp\.(layers\..*)", r"\1")]), part / "head.safetensors")
+        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(part)
 
 
 def clip_names(weights: Weights) -> Weights:
@@ -158,13 +171,15 @@ def hpsv2(pickle: Path, like: str, folder: Path) -> None:
 
     model = CLIPModel(CLIPConfig.from_pretrained(like))
     model.load_state_dict(clip_names(read(pickle)))
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
-    CLIPImageProcessor.from_pretrained(like).save_pretrained(folder)
+    with beside(folder) as part:
+        model.save_pretrained(part)
+        AutoTokenizer.from_pretrained(like).save_pretrained(part)
+        CLIPImageProcessor.from_pretrained(like).save_pretrained(part)
 
 
 def aesthetic(pickle: Path, file: Path) -> None:
-    save_file(read(pickle), file)
+    with beside(file) as part:
+        save_file(read(pickle), part)
 
 
 def main(given: list[str] | None = None) -> None:

@@ -54,7 +54,21 @@ def clip_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def blip_folder(tmp_path_factory):
+def random_head():
+    """Weights of linear layers of so many outputs, under such numbers."""
+
+    def make(width, sizes, numbers):
+        generator, weights = torch.Generator().manual_seed(5), {}
+        for before, after, number in zip((width, *sizes), sizes, numbers, strict=False):
+            weights[f"layers.{number}.weight"] = torch.randn(after, before, generator=generator)
+            weights[f"layers.{number}.bias"] = torch.randn(after, generator=generator)
+        return weights
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def blip_folder(tmp_path_factory, random_head):
     transformers = pytest.importorskip("transformers")
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     tokenizer = transformers.BertTokenizer(vocab={name: i for i, name in enumerate(names)})
@@ -77,15 +91,6 @@ def blip_folder(tmp_path_factory):
     tokenizer.save_pretrained(path)
     save_file(random_head(16, (6, 1), (0, 2)), path / "head.safetensors")
     return path
-
-
-def random_head(width, sizes, numbers):
-    generator = torch.Generator().manual_seed(5)
-    weights = {}
-    for before, after, number in zip((width, *sizes), sizes, numbers, strict=False):
-        weights[f"layers.{number}.weight"] = torch.randn(after, before, generator=generator)
-        weights[f"layers.{number}.bias"] = torch.randn(after, generator=generator)
-    return weights
 
 
 TEMPLATE = (
