@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from ..step import Reward
+from .rows import differentiable, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,3 +41,11 @@ class Region:
         rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
         top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
         return self.reward((mask * image)[..., top:bottom, left:right])
+
+    @property
+    def differentiable(self) -> bool:
+        return differentiable(self.reward)
+
+    def rows(self, index: Tensor, total: int) -> Self:
+        """The same for some rows of a batch of `total`."""
+        return replace(self, reward=rows_of(self.reward, index, total))
