@@ -13,7 +13,7 @@ ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
     {"path", "rng", "grad"},
     {"flow", "codec", "measure", "particles"},
-    {"step", "grids", "inner", "control", "solve", "transition", "guide"},
+    {"step", "grids", "inner", "control", "solve", "transition", "guide", "memory"},
     {"restore", "steer", "train"},
     {"priors", "operators", "metrics"},
     {"app", "bench", "recipes", "__main__"},
