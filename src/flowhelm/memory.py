@@ -13,6 +13,7 @@ What it does not see: workspaces inside kernels (cuDNN, cuBLAS, oneDNN), the all
 from __future__ import annotations
 
 import copy
+import sys
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,8 @@ class Ledger(TorchDispatchMode):
 
     Args:
         device: whose tensors are counted; "meta", or "cpu" to count a real run.
-        patience: evaluations (`tick`) without growth of the peak by 0.1 % after which `Enough` is raised; 0 for never.
+        patience: by part, evaluations (`tick`) without growth of the peak by 0.1 % after which `Enough` is raised; a part that is not
+            there is never enough.
         hidden: bytes that the kernel of an operation takes for itself, `(operation, its arguments) -> bytes`, on top of its outputs.
 
     Attributes:
@@ -59,11 +61,11 @@ class Ledger(TorchDispatchMode):
         self,
         device: str = "meta",
         *,
-        patience: int = 0,
+        patience: Mapping[str, int] | None = None,
         hidden: Callable[[Any, tuple[Any, ...]], int] | None = None,
     ):
         super().__init__()
-        self.device, self.patience, self.hidden = device, patience, hidden
+        self.device, self.patience, self.hidden = device, patience or {}, hidden
         self.live = self.peak = 0
         self.at_peak: dict[str, int] = {}
         self.parts: dict[str, int] = defaultdict(int)
@@ -71,7 +73,7 @@ class Ledger(TorchDispatchMode):
         self._now = "method"
         self._by_part: dict[str, int] = defaultdict(int)
         self._known: dict[int, tuple[int, str]] = {}  # address of a storage: its bytes and its part
-        self._mark, self._grown = 0, 0
+        self._mark, self._grown = 0, dict[str, int]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -113,10 +115,9 @@ class Ledger(TorchDispatchMode):
     def tick(self, name: str) -> None:
         """One evaluation of the network or of the decoder begins."""
         self.calls[name] += 1
-        done = sum(self.calls.values())
         if self.peak > self._mark * 1.001:
-            self._mark, self._grown = self.peak, done
-        if self.patience and done - self._grown > self.patience:
+            self._mark, self._grown = self.peak, dict(self.calls)
+        if self.calls[name] - self._grown.get(name, 0) > self.patience.get(name, sys.maxsize):
             raise Enough
 
     def _see(self, tensor: Tensor) -> None:
@@ -168,10 +169,10 @@ def attention() -> Iterator[None]:
     """
     plain = F.scaled_dot_product_attention
 
-    def either(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def _either(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return (_fused if query.is_meta else plain)(query, *args, **kwargs)
 
-    F.scaled_dot_product_attention = either  # type: ignore[assignment]
+    F.scaled_dot_product_attention = _either  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -310,7 +311,7 @@ class Footprint:
 Begin = Callable[[Flow, int], Iterable[Step]]
 """Begins a method on a flow, with a grid of so many steps: what it makes for that (state, measurement) is counted, too."""
 
-STEPS = 3
+STEPS = 2
 """Of the grid that is walked. What a method over whole trajectories holds grows with the grid by the same amount each step."""
 
 
@@ -352,7 +353,8 @@ def _walked(
     flow: Flow, begin: Begin, weights: Mapping[str, Sequence[nn.Module]], steps: int, hidden: Any
 ) -> tuple[Footprint, bool]:
     """The footprint, and whether the first step asks the network at least as often as the grid has steps."""
-    ledger = Ledger(patience=4 * steps, hidden=hidden)
+    # an evaluation of a whole trajectory with its gradient asks the network 2 steps - 1 times
+    ledger = Ledger(patience={"network": 2 * steps, "decoder": 4}, hidden=hidden)
     fixed = {name: ledger.hold(f"{name} weights", *each) for name, each in weights.items()}
     watched = Watched(flow, ledger)
     asked: list[int] = []
@@ -366,10 +368,12 @@ def _walked(
         with suppress(Enough):
             walk(watched, noted, steps)
         if not ledger.calls["decoder"]:  # it was cut short
-            ledger.patience = 0
+            ledger.patience = {}
             watched.decode(torch.empty(1, *flow.shape, device="meta"))
     held = _settled(ledger.at_peak, fixed)
-    return Footprint(ledger.peak, held, dict(ledger.parts), fixed), not asked or asked[0] >= steps > 1
+    return Footprint(ledger.peak, held, dict(ledger.parts), fixed), (
+        asked[0] if asked else ledger.calls["network"]
+    ) >= steps > 1
 
 
 def _settled(held: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor
 from .. import inner, operators, restore, steer
 from ..flow import Flow
 from ..measure import Measurement
-from ..memory import STEPS, Footprint, footprint, walk
+from ..memory import STEPS, Footprint, aten, footprint, walk
 from ..priors.pipelines.pipeline import Pipeline
 from ..rng import Noise
 from ..solve import integrate
@@ -100,7 +100,13 @@ def configs(name: str, wide: bool = True) -> dict[str, Any]:
             "num_layers": 6 if wide else 1, "attention_head_dim": 64, "num_attention_heads": heads, "caption_projection_dim": 64 * heads,
             "joint_attention_dim": 64, "pooled_projection_dim": 64, "pos_embed_max_size": 64,
         }  # fmt: skip
-        vae = {"_class_name": "AutoencoderKL", "latent_channels": 16, "scaling_factor": 1.53, "shift_factor": 0.06, **kl}
+        vae = {
+            "_class_name": "AutoencoderKL",
+            "latent_channels": 16,
+            "scaling_factor": 1.53,
+            "shift_factor": 0.06,
+            **kl,
+        }
         return {"_class_name": "StableDiffusion3Pipeline", "transformer": net, "vae": vae, "scheduler": SCHEDULER}
     raise ValueError(f"bench.memory: expected flux, flux2 or sd3, got {name!r}")
 
@@ -140,7 +146,14 @@ def foretell(case: str) -> Footprint:
     name, method, what = _parts(case)
     flow = checkpointed(told(skeleton(configs(name), size=(SIDE, SIDE), dtype=torch.float32), WORDS), what)
     held = {"network": [flow.net], "decoder": [flow.pipe.vae]}
-    return footprint(flow, begin(METHODS[method], SIDE, "meta"), held, steps=STEPS)
+    return footprint(flow, begin(METHODS[method], SIDE, "meta"), held, steps=STEPS, hidden=convolutions)
+
+
+def convolutions(func: Any, args: tuple[Any, ...]) -> int:
+    """Bytes that a convolution takes for itself on the CPU: oneDNN copies its input into another layout, and in the backward pass
+    makes the input's gradient in that layout first. (The rise of the resident set by single convolutions says so.)"""
+    image = {aten.convolution.default: 0, aten.convolution_backward.default: 1}.get(func)
+    return 0 if image is None else args[image].numel() * args[image].element_size()
 
 
 def measure(case: str) -> float:
@@ -165,7 +178,12 @@ def measure(case: str) -> float:
 
 def alone(case: str) -> float:
     """`measure` in a process of its own, where freed memory goes back to the system at once."""
-    settings = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    settings = {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "flowhelm.bench.memory", "--measure", case]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -192,7 +210,9 @@ def main() -> None:
         torch.set_num_threads(1)
         print(json.dumps(measure(sys.argv[2])))
         return
-    print(f"{'pipeline:method:checkpointing':32} {'weights':>8} {'foretold':>9} {'measured':>9} {'ratio':>6} {'without weights':>16}   MiB")
+    print(
+        f"{'pipeline:method:checkpointing':32} {'weights':>8} {'foretold':>9} {'measured':>9} {'ratio':>6} {'without weights':>16}   MiB"
+    )
     for each in compare(sys.argv[1:] or CASES):
         print(
             f"{each.case:32} {each.weights:8.0f} {each.foretold:9.0f} {each.measured:9.0f} {each.ratio:6.3f} {each.activations:16.3f}",

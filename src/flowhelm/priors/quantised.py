@@ -51,7 +51,9 @@ def quantised(net: nn.Module, scheme: str) -> nn.Module:
     if scheme == "fp8":
         cast: Any = getattr(net, "enable_layerwise_casting", None)
         if cast is None:
-            raise ValueError(f"quantise: fp8 is for the networks of diffusers, got {type(net).__name__}; use int8 or nf4")
+            raise ValueError(
+                f"quantise: fp8 is for the networks of diffusers, got {type(net).__name__}; use int8 or nf4"
+            )
         cast(storage_dtype=torch.float8_e4m3fn, compute_dtype=next(net.parameters()).dtype)
         return net
     make = Packed if scheme in SCHEMES else _gguf
@@ -112,7 +114,9 @@ def _gguf(linear: nn.Linear, scheme: str) -> nn.Module:
         from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter  # type: ignore[import-not-found,unused-ignore]
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
-        raise ValueError(f"quantise: {scheme} is none of {', '.join(SCHEMES)}, and the types of GGUF need gguf; pip install gguf") from error
+        raise ValueError(
+            f"quantise: {scheme} is none of {', '.join(SCHEMES)}, and the types of GGUF need gguf; pip install gguf"
+        ) from error
     if scheme not in GGMLQuantizationType.__members__:
         raise ValueError(
             f"quantise: expected one of {', '.join(SCHEMES)} or a type of GGUF such as Q4_K, got {scheme!r}"

@@ -110,7 +110,10 @@ def _part(config: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:
             plain = {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
             chosen = AutoConfig.for_model(config["model_type"], **plain)
             module = kind(chosen if isinstance(chosen, kind.config_class) else kind.config_class(**plain))
-    return module.to(device, dtype).eval().requires_grad_(False)
+    torch.nn.Module.to(
+        module, device, dtype
+    )  # past the warnings of diffusers about weights that would be kept in float32
+    return module.eval().requires_grad_(False)
 
 
 def _class(name: str) -> Any:
