@@ -13,7 +13,7 @@ ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
     {"path", "rng", "grad", "interpolant"},
     {"flow", "codec", "measure", "particles"},
-    {"step", "grids", "inner", "control", "latent", "solve", "transition", "guide", "calibration", "budget"},
+    {"step", "grids", "inner", "control", "latent", "solve", "transition", "guide", "calibration", "budget", "memory"},
     {"restore", "steer", "train"},
     {"priors", "operators", "metrics", "rewards"},
     {"app", "bench", "recipes", "__main__"},

@@ -629,6 +629,58 @@ def calibrate(
     )  # fmt: skip
 
 
+@app.command(
+    "plan",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Say whether a method on a model fits into a GPU's memory, and with which settings, before anything is loaded.\n\n"
+    "flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24 --size 512x512 --operator superres --factor 4\n\n"
+    "MODEL is a bundled prior, a .safetensors file of flowhelm, or the hub name or folder of a diffusers pipeline, of which only the "
+    "configs are read. METHOD is one of `flowhelm methods`, or sample. Status 2 and one sentence if nothing fits.",
+)
+def plan_(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL METHOD [--OPTION VALUE]...", help="And options of operator and method."),
+    ] = None,
+    vram: Annotated[float | None, typer.Option(help="GiB of the GPU.")] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels: a number, or WIDTHxHEIGHT; default: the model's.")] = None,
+    operator: Annotated[str, typer.Option(help="See `flowhelm operators`.")] = "superres",
+    particles: Annotated[int, typer.Option(min=1, help="Rows at a time: particles, or pictures.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Of the method.")] = 28,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="none, int8, nf4, nf4-double, fp8 or a type of GGUF; default: the gentlest that fits."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of weights that are not packed.")] = "bfloat16",
+    tokens: Annotated[int | None, typer.Option(min=1, help="Of the prompt; default: what it is padded to.")] = None,
+    reserve: Annotated[float, typer.Option(help="GiB that are left alone: the driver's, kernels' workspaces.")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    probe: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Load the model, make two steps there (cuda) and compare.")
+    ] = None,
+) -> None:
+    from .. import operators
+    from .options import flags, pick, sort_words
+    from .plan import METHODS, run
+
+    own = [*(p for p in inspect.signature(plan_).parameters if p not in ("context", "words")), "json", "help"]
+    positional = [word for word in (words or [])[:2] if not word.startswith("-")]
+    if len(positional) != 2 or vram is None:
+        _bad("expected a model, a method and --vram: flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24")
+    assert vram is not None
+    model, method = positional
+    parts = {"operator": pick("operator", operator, operators.ALL), "method": pick("method", method, METHODS)}
+    rest, given = sort_words((words or [])[2:], flags(parts, own), own)
+    if rest:
+        _bad(f"expected a model, a method and options, got also {' '.join(rest)}")
+    run(
+        model, method, vram=vram, size=size, operator=operator, operator_options=given.get("operator", {}),
+        options=given.get("method", {}), rows=particles, steps=steps, quantize=quantize, dtype=dtype, words=tokens, reserve=reserve,
+        as_json=as_json, device=probe,
+    )  # fmt: skip
+
+
 @app.command()
 def priors(
     name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
