@@ -93,34 +93,36 @@ def blip_folder(tmp_path_factory, random_head):
     return path
 
 
-TEMPLATE = (
-    "{% for turn in messages %}<s> user : {% for part in turn['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}assistant :{% endif %}"
-)
+def template(image):
+    return (
+        "{% for turn in messages %}<s> user : {% for part in turn['content'] %}"
+        "{% if part['type'] == 'image' %}" + image + " {% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant :{% endif %}"
+    )
+
+
+def word_tokenizer(specials):
+    """Whole words, each a token, after <s>; and their table."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    names = ["<pad>", "<unk>", "<s>", *specials, "user", "assistant", ":", "?", *dict.fromkeys(WORDS.split())]
+    table = {name: i for i, name in enumerate(names)}
+    backend = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", table["<s>"])])
+    own = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "additional_special_tokens": specials}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **own), table
 
 
 @pytest.fixture(scope="session")
 def llava_folder(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    names = ["<pad>", "<unk>", "<s>", "<image>", "user", "assistant", ":", "?", *WORDS.split()]
-    table = {name: i for i, name in enumerate(names)}
-    backend = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", table["<s>"])])
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        bos_token="<s>",
-        additional_special_tokens=["<image>"],
-    )
+    tokenizer, table = word_tokenizer(["<image>"])
     small = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(hidden_size=16, image_size=32, patch_size=8, **small),
-        text_config=transformers.LlamaConfig(hidden_size=16, vocab_size=len(names), num_key_value_heads=2, **small),
+        text_config=transformers.LlamaConfig(hidden_size=16, vocab_size=len(table), num_key_value_heads=2, **small),
         image_token_index=table["<image>"],
         image_seq_length=16,
     )
@@ -133,9 +135,44 @@ def llava_folder(tmp_path_factory):
         patch_size=8,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
+        chat_template=template("<image>"),
     )
     path = tmp_path_factory.mktemp("llava")
+    model.save_pretrained(path)
+    processor.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+    start, end, image, video = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+    tokenizer, table = word_tokenizer([start, end, image, video])
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={
+            **{"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32},
+            **{"patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]},
+        },
+        text_config={
+            **{"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": len(table)},
+            **{"num_attention_heads": 2, "num_key_value_heads": 2, "initializer_range": 0.3},
+            **{"bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 0},
+            "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0},
+        },
+        image_token_id=table[image],
+        video_token_id=table[video],
+        vision_start_token_id=table[start],
+        vision_end_token_id=table[end],
+    )
+    torch.manual_seed(0)
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+    processor = transformers.Qwen2_5_VLProcessor(
+        transformers.Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 84 * 84}),
+        tokenizer,
+        transformers.Qwen2VLVideoProcessor(),
+        chat_template=template(start + image + end),
+    )
+    path = tmp_path_factory.mktemp("qwen")
     model.save_pretrained(path)
     processor.save_pretrained(path)
     return path

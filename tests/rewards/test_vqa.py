@@ -13,20 +13,23 @@ transformers = pytest.importorskip("transformers")
 
 
 @torch.no_grad()
-def by_hand(folder, image, question, answer):
+def by_hand(folder, image, question, answer, shown="<image>"):
     """log p of each token of an answer, one after the other."""
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
     processor = transformers.AutoProcessor.from_pretrained(folder)
     ids = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    text = f"<s> user : <image> {question} assistant :"
+    text = f"<s> user : {shown} {question} assistant :"
     pixels = [(each + 1) / 2 for each in image]
     given = processor(text=[text], images=pixels, do_rescale=False, add_special_tokens=False, return_tensors="pt")
-    assert int((given["input_ids"] == 3).sum()) == 16  # patches of the picture
+    patches = int((given["input_ids"] == model.config.image_token_id).sum())
+    assert patches == (16 if shown == "<image>" else 2 * 3)
     total = 0.0
     for each in ids:
         total += float(model(**given).logits[0, -1].double().log_softmax(0)[each])
         given["input_ids"] = torch.cat([given["input_ids"], torch.tensor([[each]])], dim=1)
         given["attention_mask"] = torch.ones_like(given["input_ids"])
+        if "mm_token_type_ids" in given:
+            given["mm_token_type_ids"] = torch.nn.functional.pad(given["mm_token_type_ids"], (0, 1))
     return total
 
 
@@ -41,6 +44,19 @@ def test_the_score_is_the_log_probability_of_every_token_of_the_answer(llava_fol
     torch.testing.assert_close(reward(image), torch.tensor(expected), atol=1e-4, rtol=1e-4)
     assert len({round(each, 2) for each in expected}) == 3
     assert max(expected) < 0
+
+
+def test_a_family_that_shows_patches_and_kinds_of_tokens(qwen_folder, pictures):
+    image = pictures(4, 60, 90)
+    questions, answers = ["how many cups are there ?", "does this show a cat ?"], ["two red", "yes"]
+    reward = vqa_score(qwen_folder, questions, answers)
+    shown = "<|vision_start|><|image_pad|><|vision_end|>"
+    expected = [by_hand(qwen_folder, image[i : i + 1], questions[i // 2], answers[i // 2], shown) for i in range(4)]
+    torch.testing.assert_close(reward(image).detach(), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+    _, gradient = value_and_grad(reward, image)
+    size = gradient.flatten(1).norm(dim=1)
+    step = 0.01 * gradient / size.view(-1, 1, 1, 1)
+    torch.testing.assert_close((reward(image + step) - reward(image - step)) / 0.02, size, rtol=0.05, atol=1e-3)
 
 
 def test_rows_of_one_question_are_a_batch_and_each_as_if_alone(llava_folder, pictures):

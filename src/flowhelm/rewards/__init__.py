@@ -20,7 +20,14 @@ from .vision import Vision, vision
 from .vqa import Asked, vqa_score
 from .wrapped import chunked, counted, on
 
+ALL = (
+    clip_score, pick_score, hps_score, image_reward, aesthetic, vqa_score,  # of models
+    classified, brightness, colourfulness,
+    chunked, on, counted, remote,
+)  # fmt: skip
+
 __all__ = [
+    "ALL",
     "Aesthetic",
     "Asked",
     "Classified",

@@ -101,7 +101,7 @@ class ClipScore:
 def clip_score(
     model: str | Path | Clip, prompts: str | Sequence[str], *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ClipScore:
-    """Cosine of picture and text in [-1, 1]; near 0.2 to 0.35 for what fits. Times 100 it is torchmetrics' CLIPScore.
+    """Cosine of picture and text, in [-1, 1]. Times 100 it is torchmetrics' CLIPScore (which is cut at 0).
 
     Args:
         model: hub name or folder, such as "openai/clip-vit-large-patch14", or what `clip` has loaded (`device` and `dtype` are its own).
@@ -123,7 +123,9 @@ def pick_score(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> ClipScore:
-    """What people preferred on Pick-a-Pic: a cosine times the model's own scale, near 17 to 24.
+    """What people preferred on Pick-a-Pic: a cosine times the model's own scale.
+
+    Pictures of Stable Diffusion 3 have 21.8 on average (arXiv:2512.05116, table 1).
 
     Args:
         model: "yuvalkirstain/PickScore_v1", a folder, or what `clip` has loaded.
@@ -138,7 +140,9 @@ def pick_score(
 def hps_score(
     model: str | Path | Clip, prompts: str | Sequence[str], *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ClipScore:
-    """Human Preference Score v2 or v2.1, near 0.2 to 0.35; the two cannot be compared, nor can different prompts.
+    """Human Preference Score v2 or v2.1, a cosine; the two cannot be compared, nor can different prompts.
+
+    Pictures of Stable Diffusion 3 have 0.28 on average (arXiv:2512.05116, table 1).
 
     Args:
         model: a folder that `scripts/convert_reward.py hpsv2` has made of the published weights (a pickle of open_clip's ViT-H/14),

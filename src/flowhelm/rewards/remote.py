@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Self
 
 import torch
@@ -41,11 +42,9 @@ class Remote:
     differentiable = False
 
     def __call__(self, image: Tensor) -> Tensor:
-        import ray
-
         refuse_gradient("remote", image)
         index = None if self.index is None else self.index.numpy()
-        score = ray.get(self.actor.score.remote(image.detach().float().cpu().numpy(), index, self.total))
+        score = _ray().get(self.actor.score.remote(image.detach().float().cpu().numpy(), index, self.total))
         return torch.from_numpy(score.copy()).to(image.device)
 
     def rows(self, index: Tensor, total: int) -> Self:
@@ -66,10 +65,14 @@ def remote(make: Callable[[], Reward], *, cpus: float = 1, gpus: float = 0) -> R
     Raises:
         ValueError: ray is missing, or not started.
     """
-    try:
-        import ray
-    except ImportError:
-        raise ValueError("remote: expected the package ray, which is not installed; pip install ray") from None
+    ray = _ray()
     if not ray.is_initialized():
         raise ValueError("remote: expected Ray to be running; call ray.init(...) first")
     return Remote(ray.remote(Scorer).options(num_cpus=cpus, num_gpus=gpus).remote(make))
+
+
+def _ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise ValueError("remote: expected the package ray, which is not installed; pip install ray") from None

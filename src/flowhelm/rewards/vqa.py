@@ -105,7 +105,7 @@ def vqa_score(
 
     Args:
         model: hub name or folder of an image-text-to-text model with a processor and a chat template, such as
-            "Qwen/Qwen2.5-VL-3B-Instruct" or "HuggingFaceTB/SmolVLM-256M-Instruct".
+            "Qwen/Qwen2.5-VL-7B-Instruct" or "HuggingFaceTB/SmolVLM-256M-Instruct".
         questions: one for all rows or one each: "How many cups are there?", or `SHOWS.format(prompt)`.
         answers: one for all or one each, as the model would begin; those that have no line break before their answer begin it
             with a blank (" Yes" for SmolVLM). What may follow is not scored: "1" is the beginning of "12", too.
