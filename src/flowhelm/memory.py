@@ -172,7 +172,7 @@ def attention() -> Iterator[None]:
     def _either(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return (_fused if query.is_meta else plain)(query, *args, **kwargs)
 
-    F.scaled_dot_product_attention = _either  # type: ignore[assignment]
+    F.scaled_dot_product_attention = _either
     try:
         yield
     finally:
