@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowhelm import priors
 from flowhelm.app.cli import main
-from flowhelm.app.plan import Settings, plan
+from flowhelm.app.plan import METHODS, Settings, plan
 from flowhelm.bench import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
@@ -104,6 +104,7 @@ def test_a_question_for_a_value_is_answered_so_that_the_longest_way_is_taken():
         assert bool((x > 0).any())
         assert float(x.sum()) == 1.0
         assert torch.equal(x.cpu(), torch.ones(3))
+        assert (x > 0).nonzero().shape == (3, 1)
 
 
 def test_the_ledger_counts_a_real_run_as_it_counts_one_without_data():
@@ -307,6 +308,14 @@ def test_the_command_prints_json_and_refuses_with_status_2(capsys):
     assert "does not fit" in capsys.readouterr().err
     for bad in (["photos", "dps"], ["photos", "nosuch", "--vram", "4"], ["photos", "dps", "--vram", "0.5"]):
         assert main(["plan", *bad]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [each.__name__ for each in METHODS])
+def test_every_method_can_be_planned(method):
+    found = plan("photos", method, vram=8, size=(64, 64), rows=2)
+    assert found.fits
+    assert found.peak >= found.weights["network"] > 0
 
 
 FLUX2 = {
