@@ -156,6 +156,8 @@ def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         return torch.ones((), dtype=args[0].dtype).item()
     if func is aten.equal.default:
         return True
+    if func is aten.nonzero.default:
+        return torch.empty(args[0].numel(), args[0].ndim, dtype=torch.int64, device="meta")
     if func is aten._to_copy.default and torch.device(kwargs.get("device") or "meta").type != "meta":
         return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
     return None
@@ -172,7 +174,7 @@ def attention() -> Iterator[None]:
     def _either(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return (_fused if query.is_meta else plain)(query, *args, **kwargs)
 
-    F.scaled_dot_product_attention = _either  # type: ignore[assignment]
+    F.scaled_dot_product_attention = _either
     try:
         yield
     finally:

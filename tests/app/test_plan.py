@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowhelm import priors
 from flowhelm.app.cli import main
-from flowhelm.app.plan import plan
+from flowhelm.app.plan import METHODS, Settings, plan
 from flowhelm.bench import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
@@ -104,6 +104,7 @@ def test_a_question_for_a_value_is_answered_so_that_the_longest_way_is_taken():
         assert bool((x > 0).any())
         assert float(x.sum()) == 1.0
         assert torch.equal(x.cpu(), torch.ones(3))
+        assert (x > 0).nonzero().shape == (3, 1)
 
 
 def test_the_ledger_counts_a_real_run_as_it_counts_one_without_data():
@@ -238,7 +239,52 @@ def test_a_plan_of_a_bundled_prior_and_a_refusal():
     assert "--size" in refused.sentence
 
 
-def test_what_leaves_the_result_as_it_is_comes_first():
+GB = 2**30
+
+
+class Needs:
+    """A task whose footprints are known: what is differentiated, and how many bytes settings take."""
+
+    def __init__(self, rows: int, parts: tuple[str, ...], **sizes: float):
+        self.flow, self.rows, self.parts, self.sizes = None, rows, parts, sizes
+        self.asked: list[Settings] = []
+
+    def footprint(self, settings: Settings) -> Footprint:
+        self.asked.append(settings)
+        size = {"none": 20, "int8": 10, "nf4": 5}[settings.quantize]
+        size += sum(self.sizes[part] / (10 if part in settings.checkpointing else 1) for part in self.parts)
+        size += (settings.chunk or self.rows) * self.sizes.get("row", 0) - settings.tiling * self.sizes.get("tiles", 0)
+        return Footprint(int(size * GB), {}, {f"{part} backward": 0 for part in self.parts}, {})
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (60, Settings()),
+        (47, Settings(chunk=2)),
+        (45, Settings(checkpointing=("decoder",))),
+        (37, Settings(checkpointing=("network",))),
+        (29.5, Settings(checkpointing=("network",), chunk=2)),
+        (23.5, Settings(checkpointing=("network", "decoder"), chunk=1)),
+        (20, Settings("int8", checkpointing=("network",), chunk=2)),
+        (9, Settings("nf4", checkpointing=("network", "decoder"), chunk=1)),
+        (6, Settings("nf4", checkpointing=("network", "decoder"), chunk=1, tiling=True)),
+        (1, None),
+    ],
+)
+def test_what_leaves_the_result_as_it_is_comes_first(monkeypatch, budget, expected):
+    from flowhelm.app import plan as module
+
+    monkeypatch.setattr(module, "_packed", lambda flow, scheme: 0)
+    monkeypatch.setattr(module, "_checkpointable", lambda flow, part: True)
+    monkeypatch.setattr(module, "_tileable", lambda flow: True)
+    task = Needs(4, ("network", "decoder"), network=20, decoder=5, row=1, tiles=3)
+    assert module._first(task, budget * GB, ("none", "int8", "nf4")) == expected
+    assert all(not each.tiling for each in task.asked) or expected is None or expected.tiling
+
+
+@pytest.mark.slow
+def test_checkpointing_is_chosen_where_it_is_needed():
     configs = bench.configs("flux", wide=False)
     blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
     configs["vae"] |= {"block_out_channels": [32, 32], "layers_per_block": 1, **blocks}
@@ -262,6 +308,14 @@ def test_the_command_prints_json_and_refuses_with_status_2(capsys):
     assert "does not fit" in capsys.readouterr().err
     for bad in (["photos", "dps"], ["photos", "nosuch", "--vram", "4"], ["photos", "dps", "--vram", "0.5"]):
         assert main(["plan", *bad]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [each.__name__ for each in METHODS])
+def test_every_method_can_be_planned(method):
+    found = plan("photos", method, vram=8, size=(64, 64), rows=2)
+    assert found.fits
+    assert found.peak >= found.weights["network"] > 0
 
 
 FLUX2 = {

@@ -123,7 +123,7 @@ class Plan:
             advice = "what would fit: " + "; ".join(self.remedies)
         return (
             f"{what} does not fit: it needs {self.peak + self.reserve:.1f} GiB ({self.peak:.1f} and {self.reserve:g} in reserve) with "
-            f"{self.settings}, and there are {self.vram:g}; {advice}"
+            f"{self.settings}, and there are {self.vram:g} GiB; {advice}"
         )
 
     def json(self) -> str:
@@ -289,7 +289,8 @@ def _said(task: _Task, settings: Settings) -> Settings:
     """The settings without checkpointing of what is not differentiated."""
     found = task.footprint(settings)
     said = replace(settings, checkpointing=tuple(part for part in settings.checkpointing if found.differentiates(part)))
-    return task.known.setdefault(said, found) and said
+    task.known.setdefault(said, found)
+    return said
 
 
 def _remedies(task: _Task, budget: float, scheme: str, asked: bool, reserve: float) -> Iterator[str]:

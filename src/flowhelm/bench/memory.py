@@ -26,11 +26,10 @@ from torch import Tensor
 from .. import inner, operators, restore, steer
 from ..flow import Flow
 from ..measure import Measurement
-from ..memory import STEPS, Footprint, aten, footprint, walk
+from ..memory import STEPS, Begin, Footprint, aten, footprint, walk
 from ..priors.pipelines.pipeline import Pipeline
 from ..rng import Noise
 from ..solve import integrate
-from ..step import Step
 
 SIDE = 256
 WORDS = 128
@@ -127,14 +126,14 @@ def checkpointed(flow: Pipeline, what: str) -> Pipeline:
     return flow
 
 
-def begin(method: Any, side: int, device: str) -> Any:
+def begin(method: Any, side: int, device: str) -> Begin:
     """Begins the method on a measurement of a picture of this side."""
 
-    def start(flow: Flow, steps: int) -> Iterable[Step]:
+    def start(flow: Flow, steps: int) -> Any:
         operator: Any = operators.superres((3, side, side), factor=4)
         y: Tensor = operator.to(device).A(torch.zeros(1, 3, side, side, device=device))
         x = torch.ones(1, *flow.shape, device=device)
-        return method(flow, Measurement(y, operator, 0.05), x, flow.times(steps), noise=Noise(0, 1))  # type: ignore[no-any-return]
+        return method(flow, Measurement(y, operator, 0.05), x, flow.times(steps), noise=Noise(0, 1))
 
     return start
 
@@ -187,7 +186,7 @@ def alone(case: str) -> float:
     command = [sys.executable, "-m", "flowhelm.bench.memory", "--measure", case]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        command, env={**os.environ, **settings, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
+        command, env={**os.environ, **settings, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=900
     )
     if done.returncode:
         raise RuntimeError(f"bench.memory: {case} failed: {done.stderr.strip().splitlines()[-1]}")

@@ -12,7 +12,7 @@ is computed. Only linear layers are packed; norms, embeddings and convolutions s
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,7 @@ class Packed(nn.Module):
     def unpacked(self) -> Tensor:
         """A new copy of the weight."""
         if self.scheme == "nf4-double":  # the scales are unpacked first, and are freed when the weight is there
-            return _after(torch.empty(self.scale1.numel(), device="meta"), self._empty())
+            return _after(torch.empty(cast("Tensor", self.scale1).numel(), device="meta"), self._empty())
         return self._empty()
 
     def _empty(self) -> Tensor:
@@ -89,7 +89,7 @@ class Packed(nn.Module):
             return out if self.bias is None else out + self.bias
         if x.numel() == x.shape[-1] and not torch.is_grad_enabled():  # one token: multiplied as it is packed
             return x.new_empty(*x.shape[:-1], self.shape[0])
-        return _Unpacked.apply(x, self)  # type: ignore[no-any-return]
+        return cast("Tensor", _Unpacked.apply(x, self))
 
 
 class _Unpacked(torch.autograd.Function):
@@ -101,7 +101,7 @@ class _Unpacked(torch.autograd.Function):
         return F.linear(x, layer.unpacked(), layer.bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient @ ctx.layer.unpacked(), None
 
 
