@@ -312,7 +312,7 @@ def test_a_control_is_a_prox(mixture):
         {"proposal": "control"},
         {"resampler": residual},
     ],
-    ids=str,
+    ids=lambda options: "-".join(f"{name}={getattr(v, '__name__', v)}" for name, v in options.items()),
 )
 def test_interrupted_runs_go_on(mixture, options):
     b, k, times = 3, 8, mixture.times(8)
