@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
-    "flow": ("Flow", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
+    "flow": ("Flow", "FlowMap", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
     "priors": ("load",),
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         train,
         transition,
     )
-    from .flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
+    from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends
     from .priors import load

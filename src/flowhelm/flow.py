@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,15 @@ class Flow(abc.ABC):
                 "as_denoiser: expected a prior over pixels, got one with a decoder; deepinv works on pictures"
             )
         return Denoiser(self)
+
+
+@runtime_checkable
+class FlowMap(Protocol):
+    """A model of two times, such as a mean flow (Geng et al. 2025, arXiv:2505.13447): it goes from one to the other in one evaluation."""
+
+    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The state at time t on the path through x `(b, *shape)` at time s; s and t 0-dim float64 on the CPU."""
+        ...
 
 
 class Pixels(Flow, abc.ABC):
@@ -246,8 +255,8 @@ class GaussianFlow(Pixels):
         gain = (alpha * d_alpha * self._values + sigma * d_sigma) / c
         return (d_alpha * self.mean + self._apply(gain, flat - alpha * self.mean)).view_as(x)
 
-    def transport(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """The exact flow map from time s to time t: alpha_t mean + C_t^{1/2} C_s^{-1/2} (x - alpha_s mean)."""
+    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The exact flow map from time s to time t, as a `FlowMap` has it: alpha_t mean + C_t^{1/2} C_s^{-1/2} (x - alpha_s mean)."""
         flat, alpha, *_, start = self._coeffs(x, s)
         _, alpha_t, *_, stop = self._coeffs(x, t)
         moved = self._apply((stop / start).sqrt(), flat - alpha * self.mean)
@@ -403,4 +412,4 @@ def _condition(
     return mean + gain @ (y - matrix @ mean), (updated + updated.T) / 2, evidence
 
 
-__all__ = ["Denoiser", "Flow", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"]
+__all__ = ["Denoiser", "Flow", "FlowMap", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .flow import Flow
+from .flow import Flow, FlowMap
 from .interpolant import Field, Interpolant, score
 from .path import Ends, velocity
 from .rng import Noise
@@ -42,6 +42,25 @@ def look(flow: Flow, x: Tensor, t: Tensor) -> Ends:
     if (flow.path(t.double()).sigma == 0).all():
         return Ends(torch.zeros_like(x), x)
     return flow.ends(x, t)
+
+
+@torch.no_grad()
+def jumps(flow: FlowMap, x: Tensor, times: Tensor) -> Iterator[Step]:
+    """Samples a model of two times: one evaluation per step of the grid, however long.
+
+    Its steps have the state in place of a clean estimate, which would cost an evaluation more: `flow.map(x, t, 1)`.
+
+    Raises:
+        ValueError: a flow that has no map; take `integrate`.
+    """
+    if not isinstance(flow, FlowMap):
+        raise ValueError(
+            f"jumps: expected a flow map (a model of two times), got {type(flow).__name__}; use solve.integrate"
+        )
+    total = len(times) - 1
+    for i, (s, t) in enumerate(pairwise(times), 1):
+        x = flow.map(x, s, t)
+        yield Step(i, total, t, x, x, {})
 
 
 def rollout(

@@ -144,7 +144,7 @@ def test_exact_flows_of_images_are_those_of_vectors(path, t):
         torch.testing.assert_close(image.log_density(x, t), vector.log_density(flat, t))
         assert image.sample(Noise(0, 4)).shape == (4, *shape)
     torch.testing.assert_close(mixture[0].score(x, t), mixture[1].score(flat, t).view_as(x))
-    torch.testing.assert_close(gaussian[0].transport(x, t, t), x)
+    torch.testing.assert_close(gaussian[0].map(x, t, t), x)
 
 
 def mahalanobis(e, covariance):

@@ -88,7 +88,7 @@ def test_cfg_of_equal_covariances_shifts_the_mean(gaussian, path, t, scale):
     close(guided.velocity(x, t), shifted.velocity(x, t), 1e-11)
     if path is linear and t.ndim == 0:
         end = run(integrate(guided, x, guided.times(200), transition=heun)).x
-        close(end, shifted.transport(x, double(0.0), double(1.0)), 2e-4)
+        close(end, shifted.map(x, double(0.0), double(1.0)), 2e-4)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])

@@ -7,7 +7,7 @@ from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
 from flowhelm.path import VP, linear, trig
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate, invert, rollout
+from flowhelm.solve import integrate, invert, jumps, rollout
 from flowhelm.step import run
 from flowhelm.transition import ALL, ancestral, euler, heun, midpoint
 
@@ -42,9 +42,7 @@ def test_order_of_convergence(gaussian, x, path, move, order):
     errors = []
     for steps in (100, 200, 400):
         times = torch.linspace(0.1, 0.6, steps + 1, dtype=torch.float64)
-        errors.append(
-            (run(integrate(flow, x, times, transition=move)).x - flow.transport(x, times[0], times[-1])).norm()
-        )
+        errors.append((run(integrate(flow, x, times, transition=move)).x - flow.map(x, times[0], times[-1])).norm())
     orders = torch.stack(errors)[:-1].log2() - torch.stack(errors)[1:].log2()
     if move is midpoint and path is linear:
         order = 3  # where the squared deviation of a Gaussian flow is quadratic in t, the second-order error cancels
@@ -56,7 +54,7 @@ def test_heun_is_second_order_into_the_end_too(gaussian, x):
     for steps in (100, 200):
         times = torch.linspace(0.1, 1, steps + 1, dtype=torch.float64)
         errors.append(
-            (run(integrate(gaussian, x, times, transition=heun)).x - gaussian.transport(x, times[0], times[-1])).norm()
+            (run(integrate(gaussian, x, times, transition=heun)).x - gaussian.map(x, times[0], times[-1])).norm()
         )
     assert (errors[0] / errors[1]).log2() == pytest.approx(2, abs=0.15)
 
@@ -140,3 +138,14 @@ def test_one_iteration_is_the_reversed_euler_step(mixture, x):
     step = run(invert(flow, x, torch.stack([s, t]), iterations=1))
     torch.testing.assert_close(step.x, x - (t - s) * mixture.velocity(x, s), atol=1e-13, rtol=0)
     assert flow.count.calls == 1
+
+
+def test_a_flow_map_goes_anywhere_in_one_evaluation(gaussian, mixture, x):
+    """However the way is cut, the end is that of the exact map; a flow without one is refused."""
+    whole = gaussian.map(x, torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
+    for cut in (1, 2, 7):
+        done = list(jumps(gaussian, x, torch.linspace(0, 1, cut + 1, dtype=torch.float64)))
+        assert [(s.index, s.total) for s in done] == [(i, cut) for i in range(1, cut + 1)]
+        torch.testing.assert_close(done[-1].x, whole, atol=1e-12, rtol=0)
+    with pytest.raises(ValueError, match="expected a flow map"):
+        next(jumps(mixture, x, torch.linspace(0, 1, 3, dtype=torch.float64)))

@@ -144,15 +144,13 @@ def test_transport_is_the_flow_of_the_velocity(gaussian, path):
     flow = GaussianFlow(gaussian.mean, gaussian.covariance, path)
     x, s, t = torch.randn(3, 2).double(), double(0.05), double(0.9)
     moved = run(integrate(flow, x, torch.linspace(s, t, 801, dtype=torch.float64), transition=heun)).x
-    torch.testing.assert_close(moved, flow.transport(x, s, t), atol=2e-5, rtol=0)
-    torch.testing.assert_close(flow.transport(flow.transport(x, s, t), t, s), x, atol=1e-12, rtol=0)
-    rows = flow.transport(x, s.expand(3), double([0.3, 0.5, 0.9]))
-    torch.testing.assert_close(rows[2:], flow.transport(x[2:], s, t), atol=1e-12, rtol=0)
+    torch.testing.assert_close(moved, flow.map(x, s, t), atol=2e-5, rtol=0)
+    torch.testing.assert_close(flow.map(flow.map(x, s, t), t, s), x, atol=1e-12, rtol=0)
+    rows = flow.map(x, s.expand(3), double([0.3, 0.5, 0.9]))
+    torch.testing.assert_close(rows[2:], flow.map(x[2:], s, t), atol=1e-12, rtol=0)
     # change of variables: the density is carried along
-    _, log_det = torch.linalg.slogdet(
-        torch.autograd.functional.jacobian(lambda z: flow.transport(z[None], s, t)[0], x[0])
-    )
-    there = flow.log_density(flow.transport(x, s, t), t)
+    _, log_det = torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda z: flow.map(z[None], s, t)[0], x[0]))
+    there = flow.log_density(flow.map(x, s, t), t)
     torch.testing.assert_close(there + log_det, flow.log_density(x, s), atol=1e-10, rtol=0)
 
 

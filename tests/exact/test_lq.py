@@ -69,7 +69,7 @@ def cost(method, x=START, y=None, q=Q, **options):
 def test_reference_values():
     value, controls = optimum(TIMES, START[0])
     assert value == pytest.approx(0.0206358260, abs=1e-10)
-    free = FLOW.transport(START, torch.tensor(0.0).double(), torch.tensor(1.0).double())
+    free = FLOW.map(START, torch.tensor(0.0).double(), torch.tensor(1.0).double())
     assert torch.allclose(free, torch.tensor([[1.2049408721, -1.2197216399]]).double(), atol=1e-9)
     assert len(controls) == 100
 

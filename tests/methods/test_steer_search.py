@@ -39,7 +39,7 @@ def test_best_of_has_its_law(draws, expected):
     b = torch.tensor([0.9, -0.6]).double()
     m, s = b @ MEAN, (b @ COVARIANCE @ b).sqrt()
     x = torch.randn(n, 2)
-    exactly = lambda flow, x, s, t, noise, ends=None: flow.flow.transport(x, s, t)  # noqa: E731
+    exactly = lambda flow, x, s, t, noise, ends=None: flow.flow.map(x, s, t)  # noqa: E731
     times = torch.tensor([0.0, 1.0], dtype=torch.float64)
     last = run(best_of(flow, reward, x, times, draws=draws, transition=exactly, noise=Draws(7, n)))
     u = (last.info["reward"] - m) / s

@@ -232,7 +232,7 @@ def test_flow_grad_fits_the_measurement_in_a_few_passes(gaussian, y, x):
 
 def exact(flow, x, s, t, noise, ends):
     """The flow map of a Gaussian prior as a transition."""
-    return flow.transport(x, s, t)
+    return flow.map(x, s, t)
 
 
 def test_d_flow_reaches_the_posterior_mean(gaussian, observed):
@@ -267,9 +267,9 @@ def test_the_chi_regulariser_holds_the_norm(gaussian, y, x):
     """Stationary: weight (1 - (d-1) / |z|^2) z = d reward / d z."""
     weight, times = 2.0, torch.tensor([0.0, 1.0], dtype=torch.float64)
     last = run(d_flow(gaussian, y, x, times, weight=weight, transition=exact, iterations=8))
-    z = gaussian.transport(last.x, times[1], times[0])
+    z = gaussian.map(last.x, times[1], times[0])
     square = z.square().sum(1, keepdim=True)
-    root = gaussian.transport(EYE, times[0], times[1]) - gaussian.transport(0 * EYE, times[0], times[1])
+    root = gaussian.map(EYE, times[0], times[1]) - gaussian.map(0 * EYE, times[0], times[1])
     pull = -rows(root.T, y.operator.A_adjoint(y.residual(last.x))) / y.std**2
     torch.testing.assert_close(weight * (1 - 1 / square) * z, pull, atol=1e-5, rtol=0)
     value = weight * (square[:, 0] / 2 - square[:, 0].sqrt().log()) - y(last.x)

@@ -102,7 +102,7 @@ def test_the_error_is_the_floor_of_the_codec_and_that_of_the_flow(k):
 
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     probe = torch.cat([torch.eye(k), torch.zeros(1, k)]).double()
-    exact = flow.decode(flow.flow.transport(probe, *ends)).flatten(1)  # the exact flow map, decoded
+    exact = flow.decode(flow.flow.map(probe, *ends)).flatten(1)  # the exact flow map, decoded
     matrix = (exact[:-1] - exact[-1]).T
     total = frechet((mean, covariance), (exact[-1], matrix @ matrix.T))
     print(f"k = {k}: floor {floor:.6f}, total with the exact velocity {total:.6f}")

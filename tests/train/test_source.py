@@ -74,7 +74,7 @@ def test_a_sample_of_an_aligned_flow_is_its_clean_end(gaussian):
     flow = GaussianFlow(gaussian.mean, gaussian.covariance, NormAligned(ratio))
     x = torch.randn(5, 2, dtype=torch.float64)
     end = run(integrate(flow, x, flow.times(200), transition=heun)).x
-    expected = gaussian.transport(x, double(0.0), double(1.0))  # both map a start to the same clean state
+    expected = gaussian.map(x, double(0.0), double(1.0))  # both map a start to the same clean state
     one = double(1.0)
     torch.testing.assert_close(flow.ends(end, one).clean, expected, atol=2e-4, rtol=0)
     torch.testing.assert_close(end / ratio, expected, atol=2e-4, rtol=0)

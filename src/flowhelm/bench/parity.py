@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..flow import FlowMap
 from ..priors.pipelines import wrap
 from ..rng import Noise
-from ..solve import integrate
+from ..solve import integrate, jumps
 from ..step import run
 
 
@@ -95,7 +96,8 @@ def compare(
         return pipe(**given, latents=bound.native(x * before).to(flow.net.dtype), output_type=kind).images
 
     def ours() -> Tensor:
-        return run(integrate(bound, x, times)).x * after  # in the pipeline's units
+        moves = jumps(bound, x, times) if isinstance(bound, FlowMap) else integrate(bound, x, times)
+        return run(moves).x * after
 
     picture, mine = theirs("pt"), ours()
     reference, calls, seconds = _timed(flow.net, lambda: bound.returned(theirs("latent")))

@@ -382,7 +382,7 @@ def cogview4() -> Any:
     )
 
 
-def hunyuan_image() -> Any:
+def hunyuan_image(distilled: bool = False) -> Any:
     from diffusers import (
         AdaptiveProjectedMixGuidance,
         AutoencoderKLHunyuanImage,
@@ -395,15 +395,19 @@ def hunyuan_image() -> Any:
     net = HunyuanImageTransformer2DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=16, num_layers=1, num_single_layers=1,
         num_refiner_layers=1, patch_size=(1, 1), text_embed_dim=16, text_embed_2_dim=32, rope_axes_dim=(8, 8),
+        use_meanflow=distilled, guidance_embeds=distilled,
     )  # fmt: skip
     vae = AutoencoderKLHunyuanImage(
         in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(32, 32), layers_per_block=1,
         spatial_compression_ratio=2, sample_size=32, scaling_factor=0.75,
     )  # fmt: skip
+    guiders = {
+        name: AdaptiveProjectedMixGuidance(guidance_scale=3.5, enabled=not distilled)
+        for name in ("guider", "ocr_guider")
+    }
     return HunyuanImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0), vae=vae, transformer=net, text_encoder=_qwen_vl(),
-        tokenizer=_qwen_tokenizer(), text_encoder_2=_t5(300), tokenizer_2=ByT5Tokenizer(extra_ids=0),
-        guider=AdaptiveProjectedMixGuidance(guidance_scale=3.5), ocr_guider=AdaptiveProjectedMixGuidance(guidance_scale=3.5),
+        tokenizer=_qwen_tokenizer(), text_encoder_2=_t5(300), tokenizer_2=ByT5Tokenizer(extra_ids=0), **guiders,
     )  # fmt: skip
 
 
@@ -584,6 +588,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "cogview4": (cogview4, {"size": SIZE, "prompt": "a black cat, asleep", "negative": "dog", "scale": 5.0}),
     "glm-image": (glm_image, {"size": SIZE, "prompt": _drawn(1), "negative": _drawn(2), "scale": 3.0}),
     "hunyuan-image": (hunyuan_image, {"size": SIZE, "prompt": "the word 'cat'", "negative": "dog", "scale": 3.5}),
+    "hunyuan-image-distilled": (partial(hunyuan_image, distilled=True), {"size": SIZE, "prompt": "a black cat"}),
     "ideogram4": (ideogram4, {"size": SIZE, "prompt": "a black cat", "scale": 7.0}),
     "krea2": (krea2, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),
     "longcat": (longcat, {"size": SIZE, "prompt": "a black cat", "negative": "dog", "scale": 4.5}),

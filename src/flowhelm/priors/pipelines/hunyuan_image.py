@@ -1,4 +1,6 @@
-"""HunyuanImage 2.1 as a flow. Read off diffusers' HunyuanImagePipeline; the tests hold it to the same latents."""
+"""HunyuanImage 2.1 as a flow, and its distilled version as a flow map, read off HunyuanImagePipeline of diffusers. The tests hold both to
+the same latents.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ...flow import Guidance
@@ -26,18 +29,16 @@ class HunyuanImage(Pipeline):
     needs: ClassVar = ("prompt_embeds", "prompt_embeds_mask", "prompt_embeds_2", "prompt_embeds_mask_2")
     reads: ClassVar = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.net.config.use_meanflow or self.net.config.guidance_embeds:
-            raise ValueError(
-                f"{self.name}: expected the base model, got the distilled one, which answers mean velocities between two "
-                "times; load hunyuanvideo-community/HunyuanImage-2.1-Diffusers"
-            )
-
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
-        return -self.net(
+        return -self._said(x, sigma, told)
+
+    def _said(self, x: Tensor, sigma: Tensor, told: Told, after: Tensor | None = None) -> Tensor:
+        """The network's answer, of one time or, with `after`, of two."""
+        return self.net(
             hidden_states=x,
             timestep=1000 * sigma.to(x),  # it takes no other dtype
+            timestep_r=None if after is None else 1000 * after.to(x),
+            guidance=None if "guidance" not in told else 1000 * told["guidance"].to(x),
             encoder_hidden_states=told["prompt_embeds"].to(x),
             encoder_attention_mask=told["prompt_embeds_mask"],
             encoder_hidden_states_2=told["prompt_embeds_2"].to(x),
@@ -68,3 +69,40 @@ class HunyuanImage(Pipeline):
     @property
     def multiple(self) -> int:
         return self.pipe.vae_scale_factor * self.net.config.patch_size[0]
+
+
+@dataclass(frozen=True, eq=False)
+class HunyuanImageMap(HunyuanImage):
+    """The distilled HunyuanImage 2.1: a `FlowMap` (a mean flow), told both times and its guidance scale; sample it by `solve.jumps`.
+
+    It answers the mean velocity between its two times. `velocity` is that of two equal times, of which it was trained on few: methods
+    that go in small steps run on it, but the base model is made for them.
+    """
+
+    scale: ClassVar = 3.25
+
+    @classmethod
+    def fits(cls, pipe: Any) -> bool:
+        return bool(pipe.transformer.config.use_meanflow)
+
+    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The state at time t from x `(b, *shape)` at time s: 1 evaluation."""
+        (device, dtype), told = self._place, self._for(self.told, len(x))
+        one, other = (
+            (1 - each).to(device, torch.promote_types(dtype, torch.float32)).expand(len(x)) for each in (s, t)
+        )
+        return x - (t - s) * self._said(x.to(device, dtype), one, told, other).to(x)
+
+    def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
+        return -self._said(x, sigma, told, sigma)
+
+    def _rule(self, scale: float) -> Guidance | None:
+        return None  # the scale is told to the network
+
+    def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+        return told | (
+            {"guidance": torch.full((len(told["prompt_embeds"]),), scale)} if self.net.config.guidance_embeds else {}
+        )
+
+    def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
+        return super().arguments(prompt, negative, scale) | {"distilled_guidance_scale": scale}

@@ -23,7 +23,7 @@ from .flux import Flux
 from .flux2 import Flux2, Flux2Klein
 from .glm_image import GlmImage
 from .hidream import HiDream
-from .hunyuan_image import HunyuanImage
+from .hunyuan_image import HunyuanImage, HunyuanImageMap
 from .ideogram4 import Ideogram4
 from .krea2 import Krea2
 from .longcat import LongCatImage
@@ -46,6 +46,7 @@ FAMILIES: tuple[type[Pipeline], ...] = (
     Flux2Klein,
     GlmImage,
     HiDream,
+    HunyuanImageMap,  # before the base model, which fits all of their class
     HunyuanImage,
     Ideogram4,
     Krea2,
@@ -74,7 +75,8 @@ def family(pipe: Any) -> type[Pipeline]:
     Raises:
         ValueError: none of ours.
     """
-    return _family(type(pipe).__name__)
+    _family(type(pipe).__name__)
+    return next(each for each in FAMILIES if type(pipe).__name__ in each.classes and each.fits(pipe))
 
 
 def _family(name: str) -> type[Pipeline]:

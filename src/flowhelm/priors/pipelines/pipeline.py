@@ -64,6 +64,11 @@ class Pipeline(Flow, abc.ABC):
     reads: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
     """Components without which it reads no texts."""
 
+    @classmethod
+    def fits(cls, pipe: Any) -> bool:
+        """Whether this family is for a pipeline of its classes; where one class stands for several kinds of model."""
+        return True
+
     def __post_init__(self) -> None:
         height, width = self.size
         step = self.multiple
