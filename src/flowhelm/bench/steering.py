@@ -10,8 +10,8 @@ is the log-probability of the classifier's own best guess: whether the result st
 
 Every method spends the same evaluations of the network: a trajectory is 10 of them, and a budget of N pays for N / 10 trajectories,
 particles or draws a step. GLASS makes 5 moves of 2 inner evaluations, so it scores half as often. Feynman-Kac particles are steered at
-5 / (standard deviation of the reward over the prior). The result is the sample of the highest reward. Rows are appended as they come
-and skipped if they exist. Diversity: mean distance of the classifier's features between the results of one row, each of its own seed.
+5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
+reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's features between the results of one row, each of its own seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 import typer
 from torch import Tensor
 
-from .. import guide, steer
+from .. import steer
 from ..budget import Budget
 from ..flow import Flow
 from ..grids import uniform
@@ -35,7 +35,7 @@ from ..priors import bundled
 from ..rewards import Compressibility, brightness
 from ..rng import Noise
 from ..step import Reward, run
-from ..transition import ancestral, glass, langevin
+from ..transition import ancestral, diffusion, glass, langevin
 from .classifier import classifier, whole
 
 LENGTH = 10
@@ -43,7 +43,6 @@ LENGTH = 10
 BUDGETS = (50, 100, 200, 400, 800)
 CLASSES = {"fashion": ("bag", "sneaker", "coat"), "aerial": ("forest", "parking", "residential")}
 TILT = 5.0
-BATCH = 100
 FIELDS = (
     *("prior", "reward", "target", "method", "budget", "seeds", "evaluations", "rewards", "value", "spread"),
     *("held_out", "held_out_spread", "diversity", "seconds"),
@@ -96,7 +95,8 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
         "best of N": chain(partial(steer.best_of, draws=share)),
         "SVDD": chain(partial(steer.svdd, draws=share)),
         "RBF": chain(partial(steer.rbf, draws=share)),
-        "FK, SDE": fk(langevin, 1),
+        "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
+        "FK, SDE": fk(partial(langevin, diffusion=diffusion.falling()), 1),
         "FK, ancestral": fk(ancestral, 1),
         "FK, GLASS": fk(partial(glass, inner=2), 2),
     }
@@ -107,7 +107,7 @@ def spread(x: Tensor) -> float:
     return 1.96 * float(x.double().std() / len(x) ** 0.5)
 
 
-def diversity(features: Tensor) -> float:
+def varied(features: Tensor) -> float:
     """Mean distance between different rows."""
     n = len(features)
     return float(torch.cdist(features.double(), features.double()).sum() / (n * (n - 1)))
@@ -158,7 +158,7 @@ def measure(
                             *(f"{made.evaluations:.1f}", f"{made.rewards:.1f}"),
                             *(f"{float(got.double().mean()):.4f}", f"{spread(got):.4f}"),
                             *(f"{float(beside.double().mean()):.4f}", f"{spread(beside):.4f}"),
-                            *(f"{diversity(net.features(image.float().clamp(-1, 1))):.4f}", f"{seconds:.1f}"),
+                            *(f"{varied(net.features(image.float().clamp(-1, 1))):.4f}", f"{seconds:.1f}"),
                         ),
                         strict=True,
                     )
@@ -255,7 +255,7 @@ def main(
         writer = csv.DictWriter(file, FIELDS)
         if not done:
             writer.writeheader()
-        for row in measure(prior, guide.chunked(flow, BATCH), net, other, list(flow.about["classes"]), seeds, done):
+        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done):
             writer.writerow(row)
             file.flush()
             print(" ".join(f"{v:>12}" for v in row.values()))
