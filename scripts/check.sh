@@ -17,4 +17,5 @@ echo "== docs"
 NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true "$bin/mkdocs" build --quiet --strict --site-dir "$(mktemp -d)/site"
 echo "== pytest"
 if [ "${1:-}" = slow ]; then marks=(-m "slow or not slow" --timeout 1800); else marks=(); fi
-"$bin/python" -m pytest ${marks[@]+"${marks[@]}"}
+# two workers of one thread each: the tests are small, and threads of theirs would only wait for one another
+OMP_NUM_THREADS=1 "$bin/python" -m pytest -n 2 --dist loadfile ${marks[@]+"${marks[@]}"}

@@ -11,7 +11,8 @@ is the log-probability of the classifier's own best guess: whether the result st
 Every method spends the same evaluations of the network: a trajectory is 10 of them, and a budget of N pays for N / 10 trajectories,
 particles or draws a step. GLASS makes 5 moves of 2 inner evaluations, so it scores half as often. Feynman-Kac particles are steered at
 5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
-reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's features between the results of one row, each of its own seed.
+reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
+features between the results of one row, each of its own seed.
 """
 
 from __future__ import annotations
