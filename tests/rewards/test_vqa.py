@@ -66,7 +66,7 @@ def test_rows_of_one_question_are_a_batch_and_each_as_if_alone(llava_folder, pic
     expected = torch.cat([alone[i // 2](image[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(reward(image), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(chunked(reward, 3)(image), expected, atol=1e-5, rtol=1e-5)
-    index = torch.tensor([3, 0, 2])  # the order of rows is kept where questions alternate
+    index = torch.tensor([3, 0, 1, 2])  # the order of rows is kept where questions alternate
     torch.testing.assert_close(reward.rows(index, 4)(image[index]), expected[index], atol=1e-5, rtol=1e-5)
 
 
