@@ -13,6 +13,7 @@ from flowhelm.app import generate, job, models
 from flowhelm.app.cli import main
 from flowhelm.bench import tiny
 from flowhelm.priors import pipelines
+from flowhelm.priors.pipelines.sd import StableDiffusion
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
@@ -237,8 +238,8 @@ def test_parity(sd, dtype, allowed, capsys):
 
 def test_parity_that_is_broken(sd, monkeypatch, capsys):
     """A family that forgets its sign is found out."""
-    own = pipelines.load.__globals__["StableDiffusion"]._slope
-    monkeypatch.setattr(pipelines.load.__globals__["StableDiffusion"], "_slope", lambda *given: -own(*given))
+    own = StableDiffusion._slope
+    monkeypatch.setattr(StableDiffusion, "_slope", lambda *given: -own(*given))
     assert main(["doctor", sd, "--parity", "--size", "32x32"]) == 1
     assert capsys.readouterr().out.endswith("broken: the flow is not the pipeline\n")
 

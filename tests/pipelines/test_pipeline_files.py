@@ -87,11 +87,11 @@ def test_embeddings_say_what_their_texts_say(name):
     torch.testing.assert_close(again.velocity(x, T), mine.velocity(x, T), rtol=0, atol=0)
 
 
-def test_distilled_hunyuan_is_refused():
-    own = fresh("hunyuan-image")
-    own.transformer.register_to_config(use_meanflow=True)
-    with pytest.raises(ValueError, match="mean velocities between two times"):
-        pipelines.wrap(own, size=(32, 32))
+def test_a_hunyuan_that_is_told_its_scale_but_goes_between_no_two_times_is_refused():
+    made = fresh("hunyuan-image")
+    made.transformer.register_to_config(guidance_embeds=True)
+    with pytest.raises(ValueError, match="neither the base model nor the distilled one"):
+        pipelines.wrap(made, size=tiny.SIZE)
 
 
 def test_the_experts_of_hidream_must_be_differentiable():

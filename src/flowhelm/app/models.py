@@ -14,7 +14,7 @@ from ..flow import Guidance
 from ..priors import pipelines
 from ..priors.bundled import NAMES
 from ..priors.pipelines import Pipeline
-from ..priors.pipelines.load import cached
+from ..priors.pipelines.hub import cached
 from .images import BadInput
 from .options import nearest
 

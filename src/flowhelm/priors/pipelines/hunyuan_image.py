@@ -29,6 +29,14 @@ class HunyuanImage(Pipeline):
     needs: ClassVar = ("prompt_embeds", "prompt_embeds_mask", "prompt_embeds_2", "prompt_embeds_mask_2")
     reads: ClassVar = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.net.config.guidance_embeds and not self.net.config.use_meanflow:
+            raise ValueError(
+                f"{self.name}: expected HunyuanImage 2.1 or its distilled version, got neither the base model nor the distilled one: a "
+                "network that is told its guidance scale but not two times"
+            )
+
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
         return -self._said(x, sigma, told)
 

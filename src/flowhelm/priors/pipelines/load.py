@@ -1,147 +1,22 @@
-"""From a name, a folder or a loaded pipeline to a flow. What can go wrong with a model of a stranger is said in one sentence."""
+"""From a name or a folder to a flow: its files (`hub`) read, quantised and placed. What can go wrong is said in one sentence."""
 
 from __future__ import annotations
 
 import inspect
-import json
-import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from difflib import get_close_matches
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
-from ..bundled import PICKLES
-from .auraflow import AuraFlow
-from .chroma import Chroma
-from .cogview4 import CogView4
-from .flux import Flux
-from .flux2 import Flux2, Flux2Klein
-from .glm_image import GlmImage
-from .hidream import HiDream
-from .hunyuan_image import HunyuanImage, HunyuanImageMap
-from .ideogram4 import Ideogram4
-from .krea2 import Krea2
-from .longcat import LongCatImage
-from .lumina2 import Lumina2
-from .ovis import OvisImage
+from .families import wrap
+from .hub import downloaded, first_line, folder_of, index_of, networks, no_pickles, quiet, unused
 from .pipeline import Pipeline
-from .pixart import PixArtAlpha, PixArtSigma
-from .qwen import QwenImage, QwenImage21
-from .sana import Sana
-from .sd import StableDiffusion, StableDiffusionXL
-from .sd3 import StableDiffusion3
-from .z_image import ZImage
-
-FAMILIES: tuple[type[Pipeline], ...] = (
-    AuraFlow,
-    Chroma,
-    CogView4,
-    Flux,
-    Flux2,
-    Flux2Klein,
-    GlmImage,
-    HiDream,
-    HunyuanImageMap,  # before the base model, which fits all of their class
-    HunyuanImage,
-    Ideogram4,
-    Krea2,
-    LongCatImage,
-    Lumina2,
-    OvisImage,
-    PixArtAlpha,
-    PixArtSigma,
-    QwenImage,
-    QwenImage21,
-    Sana,
-    StableDiffusion,
-    StableDiffusion3,
-    StableDiffusionXL,
-    ZImage,
-)
 
 QUANTIZERS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "torchao-int8": "torchao", "quanto-int8": "optimum.quanto"}
 """Name: the package that it needs. A path that ends in .gguf is one, too."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def family(pipe: Any) -> type[Pipeline]:
-    """The family of a loaded pipeline, by the name of its class.
-
-    Raises:
-        ValueError: none of ours.
-    """
-    _family(type(pipe).__name__)
-    return next(each for each in FAMILIES if type(pipe).__name__ in each.classes and each.fits(pipe))
-
-
-def _family(name: str) -> type[Pipeline]:
-    for each in FAMILIES:
-        if name in each.classes:
-            return each
-    known = sorted(name for each in FAMILIES for name in each.classes)
-    near = get_close_matches(name, known, 1, 0.8)
-    raise ValueError(
-        f"pipeline: there is no family for {name}; expected one of {len(known)} classes, from {known[0]} to {known[-1]} (the "
-        f"documentation lists them){f'; the nearest is {near[0]}' if near else ''}. To add it, write a subclass of "
-        "flowhelm.priors.pipelines.Pipeline with _ask and _text (see 'Adding a model' there)"
-    )
-
-
-def wrap(
-    pipe: Any,
-    *,
-    size: tuple[int, int] | None = None,
-    freeze: bool = True,
-    checkpointing: bool = False,
-    tiling: bool = False,
-) -> Pipeline:
-    """A loaded diffusers pipeline as a flow.
-
-    Args:
-        pipe: of a family in `FAMILIES`; its components are used where they are, in their dtype and on their device.
-        size: (height, width) of the pictures in pixels; None for the family's own, which is large.
-        freeze: put its networks in evaluation mode and switch their gradients off; gradients with respect to states and
-            pictures stay. False leaves them as they are, to train them.
-        checkpointing, tiling: see `load`.
-
-    Raises:
-        ValueError: an unknown family, a size that it cannot take, or something that its networks cannot do.
-    """
-    made = family(pipe)
-    if freeze:
-        for each in pipe.components.values():
-            if isinstance(each, torch.nn.Module):
-                each.eval().requires_grad_(False)
-    flow = made(pipe, _usual(pipe) if size is None else size)
-    if checkpointing:
-        for part in (flow.net, pipe.vae):
-            _enable(flow.name, part, "gradient_checkpointing")
-    if tiling:
-        _enable(flow.name, pipe.vae, "tiling")
-    return flow
-
-
-def _enable(name: str, part: Any, what: str) -> None:
-    try:
-        getattr(part, f"enable_{what}")()
-    except (AttributeError, ValueError, NotImplementedError):
-        raise ValueError(
-            f"{name}: its {type(part).__name__} has no {what.replace('_', ' ')}; load it without"
-        ) from None
-
-
-def _usual(pipe: Any) -> tuple[int, int]:
-    """The size that the pipeline itself would make."""
-    net = getattr(pipe, "transformer", None) or getattr(pipe, "unet", None)
-    for side in (getattr(pipe, "default_sample_size", None), getattr(net, "config", {}).get("sample_size")):
-        if isinstance(side, int):
-            return (side * pipe.vae_scale_factor,) * 2
-    return (1024, 1024)
 
 
 def load(
@@ -184,168 +59,17 @@ def load(
         names = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
         raise ValueError(f"model {str(model)!r}: expected a dtype of {names}, got {dtype}")
     folder = folder_of(model)
-    index = _index(model, folder)
+    index = index_of(model, folder)
     if folder is None:
-        folder = _downloaded(str(model), index, variant, quantize)
-    _no_pickles(model, folder, index)
+        folder = downloaded(str(model), index, variant, quantize)
+    no_pickles(model, folder, index)
     if size is not None:
         _positive(size)
-    with _quiet():
+    with quiet():
         more = _quantized(model, folder, index, quantize, dtype, device)
         pipe = _read(model, folder, index, more, dtype, variant)
     _place(pipe, torch.device(device), torch.device(text_device or "cpu"), quantize, dtype)
     return wrap(pipe, size=size, checkpointing=checkpointing, tiling=tiling)
-
-
-# --- what a model is ------------------------------------------------------------------------------------------------------
-
-
-def named(model: object) -> bool:
-    """Whether this is the name of a pipeline: a folder, or a name of the hub such as "stabilityai/sdxl-turbo"; not a file."""
-    if not isinstance(model, str | Path):
-        return False
-    place = Path(model)
-    if place.is_dir():
-        return True
-    fits = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
-    return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
-
-
-def folder_of(model: str | Path) -> Path | None:
-    """The folder of a local pipeline; None for a name of the hub.
-
-    Raises:
-        ValueError: neither.
-    """
-    place = Path(model)
-    if place.is_dir():
-        if not (place / "model_index.json").is_file():
-            raise ValueError(
-                f"model {str(model)!r}: the folder has no model_index.json; expected a whole pipeline as diffusers' "
-                "save_pretrained writes it, with transformer or unet, vae and text encoders beside that file"
-            )
-        return place
-    if not named(model):
-        raise ValueError(
-            f"model {str(model)!r}: expected a folder with model_index.json, or a name of the hub such as 'org/name'"
-        )
-    return None
-
-
-def _index(model: str | Path, folder: Path | None) -> dict[str, Any]:
-    """What the pipeline consists of; the family is known."""
-    path = folder / "model_index.json" if folder else _fetched(str(model))
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        name = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"model {str(model)!r}: its model_index.json cannot be read ({_first(error)})") from None
-    _family(name if isinstance(name, str) else str(name))  # a list is code of the model's own
-    return index
-
-
-def _fetched(model: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(model, "model_index.json"))
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            _hub(model, error)
-        raise ValueError(
-            f"model {model!r} is on the hub, but has no model_index.json: it is no pipeline of diffusers; look for a repository that "
-            "ends in -diffusers"
-        ) from None
-    except Exception as error:  # the hub's, the network's, the disk's
-        _hub(model, error)
-
-
-def cached(model: str) -> Path:
-    """The folder of a pipeline that was loaded before: its own, or the hub's in the cache. ValueError if there is none."""
-    folder = folder_of(model)
-    if folder is not None:
-        return folder
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, "model_index.json", local_files_only=True)).parent
-    except Exception as error:
-        _hub(model, error)
-
-
-def _downloaded(model: str, index: Mapping[str, Any], variant: str | None, quantize: str | None) -> Path:
-    """Where a pipeline of the hub lies after everything that is needed of it was fetched."""
-    from diffusers import DiffusionPipeline
-
-    left: dict[str, Any] = {name: None for name in _unused(index)}
-    if quantize and quantize.endswith(".gguf"):
-        left |= {name: None for name in _networks(index)}
-    try:
-        with _quiet():
-            return Path(DiffusionPipeline.download(model, use_safetensors=True, variant=variant, **left))
-    except Exception as error:
-        _hub(model, error)
-
-
-def _hub(model: str, error: BaseException) -> NoReturn:
-    """One sentence for what the hub, the network or the cache say. Nothing of theirs is repeated that might hold a token."""
-    from huggingface_hub import errors
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-
-    def any_of(*kinds: str) -> bool:
-        return any(type_.__name__ in kinds for each in chain for type_ in type(each).__mro__)
-
-    if any(isinstance(each, errors.GatedRepoError) for each in chain):
-        words = (
-            f"is gated: accept the licence on its page, https://huggingface.co/{model}, and log in with: hf auth login"
-        )
-    elif any(isinstance(each, errors.RepositoryNotFoundError) for each in chain):
-        words = "is neither a folder here nor a model of the hub that you may see; check its name, or log in with: hf auth login"
-    elif any("safetensors" in str(each) for each in chain):
-        words = (
-            "has no safetensors weights on the hub, only pickles, which can run any code when they are read; "
-            "look for a conversion of it"
-        )
-    elif any_of("OfflineModeIsEnabled", "LocalEntryNotFoundError", "CachedRepoTreeNotFoundError", "ConnectionError", "NetworkError",
-                "TransportError", "Timeout", "TimeoutException"):  # fmt: skip
-        words = (
-            "is no folder here and not in the cache, and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set); "
-            "load it once with a network, or give the path of a folder"
-        )
-    elif any(isinstance(each, errors.HFValidationError) for each in chain):
-        words = "is no name of the hub; expected 'org/name'"
-    else:
-        words = f"cannot be fetched ({type(error).__name__}); try again, or give the path of a folder"
-    raise ValueError(f"model {model!r} {words}") from None
-
-
-def _unused(index: Mapping[str, Any]) -> list[str]:
-    """Parts that flowhelm never asks: the network is called, not the pipeline."""
-    return [name for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index]
-
-
-def _networks(index: Mapping[str, Any]) -> list[str]:
-    return [name for name in index if re.fullmatch(r"(transformer|unet)(_\d)?", name) and index[name][0]]
-
-
-def _no_pickles(model: str | Path, folder: Path, index: Mapping[str, Any]) -> None:
-    for name in index:
-        files = [p for p in (folder / name).glob("*") if p.is_file()] if (folder / name).is_dir() else []
-        held = [p.name for p in files if p.suffix.lower() in PICKLES]
-        if held and name not in _unused(index) and not any(p.suffix == ".safetensors" for p in files):
-            raise ValueError(
-                f"model {str(model)!r}: the weights of its {name} are a pickle ({held[0]}), which can run any code when it is read; "
-                "expected .safetensors: get these from whom you trust, or have them write them with save_pretrained"
-            )
-
-
-# --- reading it -----------------------------------------------------------------------------------------------------------
 
 
 def _read(
@@ -363,7 +87,7 @@ def _read(
         raise ValueError(
             f"model {str(model)!r}: diffusers {diffusers.__version__} has no {index['_class_name']}; mend it with: pip install -U diffusers"
         )
-    given: dict[str, Any] = {name: None for name in _unused(index)}
+    given: dict[str, Any] = {name: None for name in unused(index)}
     for name, parameter in inspect.signature(builder.__init__).parameters.items():
         entry = index.get(name, (None, None))
         needed = parameter.default is parameter.empty and parameter.kind != parameter.VAR_KEYWORD
@@ -378,7 +102,7 @@ def _read(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # diffusers, transformers, safetensors and the disk raise what they like
-        raise ValueError(f"model {str(model)!r} cannot be loaded: {_first(error)}") from error
+        raise ValueError(f"model {str(model)!r} cannot be loaded: {first_line(error)}") from error
 
 
 def _quantized(
@@ -394,7 +118,7 @@ def _quantized(
         return {}
     import diffusers
 
-    names = _networks(index)
+    names = networks(index)
     if quantize.endswith(".gguf"):
         _need("gguf")
         if not Path(quantize).is_file():
@@ -409,7 +133,7 @@ def _quantized(
                 quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype), **{_word(): dtype},
             )  # fmt: skip
         except Exception as error:
-            raise ValueError(f"quantize: {quantize!r} does not fit {str(model)!r} ({_first(error)})") from error
+            raise ValueError(f"quantize: {quantize!r} does not fit {str(model)!r} ({first_line(error)})") from error
         return {names[0]: net}
     if quantize not in QUANTIZERS:
         raise ValueError(f"quantize: expected {', '.join(QUANTIZERS)} or a .gguf file, got {quantize!r}")
@@ -470,27 +194,3 @@ def _word() -> str:
 def _positive(size: tuple[int, int]) -> None:
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(f"size: expected (height, width) in pixels, got {size}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings and bars of diffusers and transformers; what goes wrong is raised. Downloads keep their bars."""
-    from diffusers.utils import logging as one
-    from transformers.utils import logging as other
-
-    levels = [each.get_verbosity() for each in (one, other)]
-    for each in (one, other):
-        each.set_verbosity(each.CRITICAL)
-        each.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        for each, level in zip((one, other), levels, strict=True):
-            each.set_verbosity(level)
-            each.enable_progress_bar()
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .load import wrap
+from .families import wrap
 from .pipeline import Pipeline
 
 Configs = Mapping[str, Any]

@@ -1,0 +1,183 @@
+"""Where a pipeline's files are, here or on the hub, and what it consists of. What can go wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..bundled import PICKLES
+from .families import named_family
+
+
+def named(model: object) -> bool:
+    """Whether this is the name of a pipeline: a folder, or a name of the hub such as "stabilityai/sdxl-turbo"; not a file."""
+    if not isinstance(model, str | Path):
+        return False
+    place = Path(model)
+    if place.is_dir():
+        return True
+    fits = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
+    return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
+
+
+def folder_of(model: str | Path) -> Path | None:
+    """The folder of a local pipeline; None for a name of the hub.
+
+    Raises:
+        ValueError: neither.
+    """
+    place = Path(model)
+    if place.is_dir():
+        if not (place / "model_index.json").is_file():
+            raise ValueError(
+                f"model {str(model)!r}: the folder has no model_index.json; expected a whole pipeline as diffusers' "
+                "save_pretrained writes it, with transformer or unet, vae and text encoders beside that file"
+            )
+        return place
+    if not named(model):
+        raise ValueError(
+            f"model {str(model)!r}: expected a folder with model_index.json, or a name of the hub such as 'org/name'"
+        )
+    return None
+
+
+def index_of(model: str | Path, folder: Path | None) -> dict[str, Any]:
+    """What the pipeline consists of; the family is known."""
+    path = folder / "model_index.json" if folder else _fetched(str(model))
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        name = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"model {str(model)!r}: its model_index.json cannot be read ({first_line(error)})") from None
+    named_family(name if isinstance(name, str) else str(name))  # a list is code of the model's own
+    return index
+
+
+def _fetched(model: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(model, "model_index.json"))
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            _hub(model, error)
+        raise ValueError(
+            f"model {model!r} is on the hub, but has no model_index.json: it is no pipeline of diffusers; look for a repository that "
+            "ends in -diffusers"
+        ) from None
+    except Exception as error:  # the hub's, the network's, the disk's
+        _hub(model, error)
+
+
+def cached(model: str) -> Path:
+    """The folder of a pipeline that was loaded before: its own, or the hub's in the cache. ValueError if there is none."""
+    folder = folder_of(model)
+    if folder is not None:
+        return folder
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, "model_index.json", local_files_only=True)).parent
+    except Exception as error:
+        _hub(model, error)
+
+
+def downloaded(model: str, index: Mapping[str, Any], variant: str | None, quantize: str | None) -> Path:
+    """Where a pipeline of the hub lies after everything that is needed of it was fetched."""
+    from diffusers import DiffusionPipeline
+
+    left: dict[str, Any] = {name: None for name in unused(index)}
+    if quantize and quantize.endswith(".gguf"):
+        left |= {name: None for name in networks(index)}
+    try:
+        with quiet():
+            return Path(DiffusionPipeline.download(model, use_safetensors=True, variant=variant, **left))
+    except Exception as error:
+        _hub(model, error)
+
+
+def _hub(model: str, error: BaseException) -> NoReturn:
+    """One sentence for what the hub, the network or the cache say. Nothing of theirs is repeated that might hold a token."""
+    from huggingface_hub import errors
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+
+    def any_of(*kinds: str) -> bool:
+        return any(type_.__name__ in kinds for each in chain for type_ in type(each).__mro__)
+
+    if any(isinstance(each, errors.GatedRepoError) for each in chain):
+        words = (
+            f"is gated: accept the licence on its page, https://huggingface.co/{model}, and log in with: hf auth login"
+        )
+    elif any(isinstance(each, errors.RepositoryNotFoundError) for each in chain):
+        words = "is neither a folder here nor a model of the hub that you may see; check its name, or log in with: hf auth login"
+    elif any("safetensors" in str(each) for each in chain):
+        words = (
+            "has no safetensors weights on the hub, only pickles, which can run any code when they are read; "
+            "look for a conversion of it"
+        )
+    elif any_of("OfflineModeIsEnabled", "LocalEntryNotFoundError", "CachedRepoTreeNotFoundError", "ConnectionError", "NetworkError",
+                "TransportError", "Timeout", "TimeoutException"):  # fmt: skip
+        words = (
+            "is no folder here and not in the cache, and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set); "
+            "load it once with a network, or give the path of a folder"
+        )
+    elif any(isinstance(each, errors.HFValidationError) for each in chain):
+        words = "is no name of the hub; expected 'org/name'"
+    else:
+        words = f"cannot be fetched ({type(error).__name__}); try again, or give the path of a folder"
+    raise ValueError(f"model {model!r} {words}") from None
+
+
+def unused(index: Mapping[str, Any]) -> list[str]:
+    """Parts that flowhelm never asks: the network is called, not the pipeline."""
+    return [name for name in ("safety_checker", "feature_extractor", "image_encoder") if name in index]
+
+
+def networks(index: Mapping[str, Any]) -> list[str]:
+    return [name for name in index if re.fullmatch(r"(transformer|unet)(_\d)?", name) and index[name][0]]
+
+
+def no_pickles(model: str | Path, folder: Path, index: Mapping[str, Any]) -> None:
+    for name in index:
+        files = [p for p in (folder / name).glob("*") if p.is_file()] if (folder / name).is_dir() else []
+        held = [p.name for p in files if p.suffix.lower() in PICKLES]
+        if held and name not in unused(index) and not any(p.suffix == ".safetensors" for p in files):
+            raise ValueError(
+                f"model {str(model)!r}: the weights of its {name} are a pickle ({held[0]}), which can run any code when it is read; "
+                "expected .safetensors: get these from whom you trust, or have them write them with save_pretrained"
+            )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and bars of diffusers and transformers; what goes wrong is raised. Downloads keep their bars."""
+    from diffusers.utils import logging as one
+    from transformers.utils import logging as other
+
+    levels = [each.get_verbosity() for each in (one, other)]
+    for each in (one, other):
+        each.set_verbosity(each.CRITICAL)
+        each.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for each, level in zip((one, other), levels, strict=True):
+            each.set_verbosity(level)
+            each.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
