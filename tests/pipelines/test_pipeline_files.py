@@ -126,3 +126,9 @@ def test_glm_draws_the_tokens_of_a_text_from_a_seed_of_its_own(monkeypatch):
     for i, text in enumerate(["the word 'cat'", "a 'black dog'"]):
         alone = pipelines.wrap(own, size=(32, 64)).bind(text, scale=3.0).velocity(x[i : i + 1], T)
         torch.testing.assert_close(mine.velocity(x, T)[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_sd3_s_table_of_positions_ends():
+    assert flow("sd3").sized(192, 192).shape[-1] == 96
+    with pytest.raises(ValueError, match="at most 192 x 192 pixels"):
+        flow("sd3").sized(32, 194)

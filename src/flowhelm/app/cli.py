@@ -644,7 +644,7 @@ def plan_(
         typer.Argument(metavar="MODEL METHOD [--OPTION VALUE]...", help="And options of operator and method."),
     ] = None,
     vram: Annotated[float | None, typer.Option(help="GiB of the GPU.")] = None,
-    size: Annotated[str | None, typer.Option(help="Pixels: a number, or WIDTHxHEIGHT; default: the model's.")] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels: a number, or HEIGHTxWIDTH; default: the model's.")] = None,
     operator: Annotated[str, typer.Option(help="See `flowhelm operators`.")] = "superres",
     particles: Annotated[int, typer.Option(min=1, help="Rows at a time: particles, or pictures.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Of the method.")] = 28,

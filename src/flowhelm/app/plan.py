@@ -553,13 +553,13 @@ def _advice(found: Plan) -> Sequence[tuple[str, str]]:
 
 
 def read_size(text: str | None) -> tuple[int, int] | None:
-    """`512` or WIDTHxHEIGHT -> (height, width)."""
+    """`512` or HEIGHTxWIDTH -> (height, width)."""
     if text is None:
         return None
-    width, _, height = text.lower().partition("x")
-    if not width.isdecimal() or not (height or width).isdecimal():
-        raise BadInput(f"--size: expected a number of pixels or WIDTHxHEIGHT, such as 768x512, got {text!r}")
-    return int(height or width), int(width)
+    height, _, width = text.lower().partition("x")
+    if not height.isdecimal() or not (width or height).isdecimal():
+        raise BadInput(f"--size: expected a number of pixels or HEIGHTxWIDTH, such as 768x512, got {text!r}")
+    return int(height), int(width or height)
 
 
 def run(

@@ -18,6 +18,14 @@ class StableDiffusion3(Pipeline):
     scale: ClassVar = 7.0
     needs: ClassVar = ("prompt_embeds", "pooled_prompt_embeds")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = self.net.config.pos_embed_max_size * self.multiple
+        if max(self.size) > most:
+            raise ValueError(
+                f"{self.name}: expected at most {most} x {most} pixels, which its table of positions has, got {self.size[0]} x {self.size[1]}"
+            )
+
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
         return -self.net(
             hidden_states=x,
