@@ -301,7 +301,7 @@ def test_the_command_prints_json_and_refuses_with_status_2(capsys):
     assert main(["plan", "photos", "dps", "--vram", "4", "--size", "128x64", "--json"]) == 0
     read = json.loads(capsys.readouterr().out)
     assert read["fits"]
-    assert read["size"] == [64, 128]
+    assert read["size"] == [128, 64]
     assert main(["plan", "photos", "dps", "--vram", "4", "--size", "64", "--factor", "4", "--step", "2"]) == 0
     assert "peak" in capsys.readouterr().out
     assert main(["plan", "photos", "dps", "--vram", "1.001", "--size", "256"]) == 2
