@@ -134,18 +134,23 @@ class Plan:
 class _Task:
     """What is planned: everything but the settings."""
 
-    flow: Flow  # without data, without text encoders
+    flow: Flow  # without data, without text encoders; a pipeline that is not bound is told of no text
     method: Callable[..., Any]
     options: Mapping[str, Any]
     operator: Callable[..., Any]
     operator_options: Mapping[str, Any]
     rows: int
     steps: int
+    words: int | None = None
+    scale: float | None = None
     known: dict[Settings, Footprint] = field(default_factory=dict)
 
     def footprint(self, settings: Settings) -> Footprint:
         if settings not in self.known:
-            flow, parts = configured(hollow(self.flow), settings)
+            flow = hollow(self.flow)
+            if isinstance(flow, Pipeline) and not flow.told:
+                flow = wordless(flow, self.words, self.scale)
+            flow, parts = configured(flow, settings)
             self.known[settings] = footprint(flow, self.begin("meta"), parts, steps=self.steps)
         return self.known[settings]
 
@@ -179,6 +184,7 @@ def plan(
     quantize: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     words: int | None = None,
+    scale: float | None = None,
     reserve: float = RESERVE,
     name: str | None = None,
 ) -> Plan:
@@ -195,6 +201,7 @@ def plan(
         quantize: the scheme of the network's weights; None for the gentlest that fits.
         dtype: of weights that are not packed, where only configs are given.
         words: tokens of the prompt; None for as many as the pipeline pads to.
+        scale: of guidance; None for the family's own. A second prompt doubles the rows that its network sees.
         reserve: GiB that are left alone.
         name: of the model, in words.
 
@@ -205,7 +212,7 @@ def plan(
         raise BadInput(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )
-    flow, encoders = _model(model, size, dtype, words)
+    flow, encoders = _model(model, size, dtype)
     task = _Task(
         flow,
         pick("method", method, METHODS),
@@ -214,6 +221,8 @@ def plan(
         bind(pick("operator", operator, operators.ALL), operator_options or {}),
         rows,
         steps,
+        words,
+        scale,
     )
     budget = (vram - reserve) * GIB
     schemes = (quantize,) if quantize else _worthwhile(flow)
@@ -367,7 +376,7 @@ def tiled(vae: Any) -> None:
 def modules_of(flow: Flow) -> dict[str, list[nn.Module]]:
     """The modules of a flow that must be on the device, "network" and "decoder"."""
     if isinstance(flow, Pipeline):
-        return {"network": [flow.net], "decoder": [flow.pipe.vae]}
+        return {"network": list(flow.nets), "decoder": [flow.pipe.vae]}
     decoder = modules(getattr(flow, "codec", None))
     return {"network": [each for each in modules(flow) if not any(each is d for d in decoder)], "decoder": decoder}
 
@@ -382,17 +391,14 @@ def picture(flow: Flow) -> tuple[int, int, int]:
         return cast("tuple[int, int, int]", tuple(flow.decode(torch.empty(1, *flow.shape, device="meta")).shape[1:]))
 
 
-def _model(
-    model: Any, size: tuple[int, int] | None, dtype: torch.dtype, words: int | None
-) -> tuple[Flow, list[nn.Module]]:
+def _model(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> tuple[Flow, list[nn.Module]]:
     """The flow without data and without text encoders, and these."""
     flow = _flow(model, size, dtype)
     if not isinstance(flow, Pipeline):
         return hollow(flow), []
-    known = {id(flow.net), id(flow.pipe.vae)}
+    known = {id(each) for each in (*flow.nets, flow.pipe.vae)}
     encoders = [each for each in flow.pipe.components.values() if isinstance(each, nn.Module) and id(each) not in known]
-    bare = hollow(flow, without=encoders)
-    return bare if bare.told else wordless(bare, words), encoders
+    return hollow(flow, without=encoders), encoders
 
 
 def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
