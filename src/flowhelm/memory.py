@@ -202,7 +202,7 @@ class Wholes:
     def _of(self, tensor: Tensor) -> Tensor:
         if tensor not in self._values:
             self._values[tensor] = torch.ones(tensor.shape, dtype=tensor.dtype)
-        return self._values[tensor]  # type: ignore[no-any-return]
+        return self._values[tensor]
 
     def _value(self, func: Any, args: Any, kwargs: Any, seen: Sequence[Tensor]) -> Any:
         """The operation on the values beside; None where there are none."""
