@@ -17,7 +17,7 @@ import sys
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .flow import Flow, Wrapped
 from .step import Step
@@ -33,6 +35,9 @@ aten = torch.ops.aten
 
 ROUND = 512
 """Bytes: the CUDA caching allocator hands out multiples of it."""
+
+LARGE = 2**22
+"""Whole numbers in a tensor that are computed at most, see `Wholes`."""
 
 
 class Enough(Exception):
@@ -54,7 +59,7 @@ class Ledger(TorchDispatchMode):
         calls: evaluations so far, by part.
 
     On meta a value does not exist: where the code asks for one, it is told True, 1, or 1.0. In this library these are questions
-    such as "is there anything left to do?", so that the longest way is taken.
+    such as "is there anything left to do?", so that the longest way is taken. For whole numbers see `Wholes`.
     """
 
     def __init__(
@@ -72,15 +77,17 @@ class Ledger(TorchDispatchMode):
         self.calls: dict[str, int] = defaultdict(int)
         self._now = "method"
         self._by_part: dict[str, int] = defaultdict(int)
+        self._wholes = Wholes()
         self._known: dict[int, tuple[int, str]] = {}  # address of a storage: its bytes and its part
         self._mark, self._grown = 0, dict[str, int]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.device == "meta" and (answer := _without_data(func, args, kwargs or {})) is not None:
-            return answer
-        out = func(*args, **(kwargs or {}))
+        if self.device == "meta":
+            out = self._wholes.call(func, args, kwargs or {})
+        else:
+            out = func(*args, **(kwargs or {}))
         for each in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(each, Tensor):
                 self._see(each)
@@ -148,8 +155,89 @@ class Ledger(TorchDispatchMode):
                 self.at_peak["kernels' own"] = size - self.live
 
 
+class Wholes:
+    """Whole numbers and truth values on meta, which have values beside, on the CPU: places, masks and counts say how large other
+    tensors are. They are computed as long as they come from such alone. Those that were there before, or that floating point decides,
+    are 1: a mixture of experts sends all tokens to one of them.
+    """
+
+    def __init__(self) -> None:
+        self._values = WeakTensorKeyDictionary()
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operation gives; on meta, unless it asks for values."""
+        if func in _PICKS:
+            args = (args[0], [index for each in args[1] for index in self._indices(each)], *args[2:])
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        if any(each.is_meta for each in given) and _asks(func, kwargs):
+            value = self._value(func, args, kwargs, given)
+            if value is None:
+                value = _without_data(func, args, kwargs)
+            elif torch.Tag.dynamic_output_shape in func.tags:
+                return self._keep(torch.empty_like(value, device="meta"), value)
+            if value is not None:
+                return value
+        out = func(*args, **kwargs)
+        if _whole(out):
+            self._keep(out, self._value(func, args, kwargs, [*given, out]))
+        elif isinstance(out, (tuple, list)) and all(map(_whole, out)):
+            for each, value in zip(out, self._value(func, args, kwargs, given) or [None] * len(out), strict=True):
+                self._keep(each, value)
+        return out
+
+    def _indices(self, mask: Any) -> tuple[Any, ...]:
+        """Of what a mask picks, since how many that are is its value."""
+        if not _whole(mask) or mask.dtype not in (torch.bool, torch.uint8):
+            return (mask,)
+        found = self._of(mask).nonzero().unbind(1)
+        return tuple(self._keep(torch.empty_like(each, device="meta"), each) for each in found)
+
+    def _keep(self, tensor: Tensor, value: Tensor | None) -> Tensor:
+        if value is not None:
+            self._values[tensor] = value
+        elif tensor in self._values:
+            del self._values[tensor]
+        return tensor
+
+    def _of(self, tensor: Tensor) -> Tensor:
+        if tensor not in self._values:
+            self._values[tensor] = torch.ones(tensor.shape, dtype=tensor.dtype)
+        return self._values[tensor]
+
+    def _value(self, func: Any, args: Any, kwargs: Any, seen: Sequence[Tensor]) -> Any:
+        """The operation on the values beside; None where there are none."""
+        if torch.Tag.nondeterministic_seeded in func.tags or any(
+            each.numel() > LARGE or (each.is_meta and not _whole(each)) for each in seen
+        ):
+            return None
+
+        def beside(each: Any) -> Any:
+            if isinstance(each, torch.device):
+                return torch.device("cpu")
+            return self._of(each) if _whole(each) else each
+
+        try:
+            return func(*tree_map(beside, args), **tree_map(beside, kwargs))
+        except (RuntimeError, IndexError):  # a 1 that is no place
+            return None
+
+
+_PICKS = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+
+
+def _whole(each: Any) -> bool:
+    return isinstance(each, Tensor) and each.is_meta and not each.is_floating_point() and not each.is_complex()
+
+
+def _asks(func: Any, kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation asks for values, or for how many there are of some."""
+    if func is aten._to_copy.default:
+        return torch.device(kwargs.get("device") or "meta").type != "meta"
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
 def _without_data(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The answer to a question for a value that does not exist, or None if it was none."""
+    """The answer to a question for values that do not exist, or None if it was none."""
     if not (args and isinstance(args[0], Tensor) and args[0].is_meta):
         return None
     if func is aten._local_scalar_dense.default:
@@ -172,7 +260,8 @@ def attention() -> Iterator[None]:
     plain = F.scaled_dot_product_attention
 
     def _either(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return (_fused if query.is_meta else plain)(query, *args, **kwargs)
+        # kernels are for four dimensions; any other number is done by the plain one, on a GPU, too
+        return (_fused if query.is_meta and query.ndim == 4 else plain)(query, *args, **kwargs)
 
     F.scaled_dot_product_attention = _either
     try:
@@ -198,6 +287,27 @@ def _fused(
     return aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
     )[0]
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """What torch itself lacks on meta: autocast knows nothing of it, and `tensor` forgets whole numbers there."""
+    autocast: Any = torch.autocast
+    tensor: Any = torch.tensor
+
+    def _autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else autocast(device_type, *args, **kwargs)
+
+    def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
+        meta = device is not None and torch.device(device).type == "meta"
+        made: Tensor = tensor(data, device="cpu" if meta else device, **kwargs)
+        return made.to("meta") if meta else made
+
+    torch.autocast, torch.tensor = _autocast, _tensor  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.autocast, torch.tensor = autocast, tensor  # type: ignore[misc]
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,7 +476,7 @@ def _walked(
             asked.append(ledger.calls["network"])
             yield step
 
-    with ledger, attention():
+    with ledger, attention(), without_data():
         with suppress(Enough):
             walk(watched, noted, steps)
         if not ledger.calls["decoder"]:  # it was cut short

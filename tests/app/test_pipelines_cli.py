@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import generate, job, models
+from flowhelm.app import files, generate, job, models
 from flowhelm.app.cli import main
+from flowhelm.app.plan import Settings, plan
 from flowhelm.bench import tiny
 from flowhelm.priors import pipelines
 from flowhelm.priors.pipelines.sd import StableDiffusion
@@ -143,6 +144,7 @@ def test_simulated_and_quantized(photo, sd3, capsys):
         (["--prior", "photos", "--quantize", "nf4"], "--quantize is for pipelines"),
         (["--prior", "photos", "--dtype", "float32"], "--dtype is for pipelines"),
         (["--prior", "photos", "--checkpointing"], "--checkpointing is for pipelines"),
+        (["--prior", "photos", "--no-plan"], "--no-plan is for pipelines"),
         (["--prior", "SD", "--dtype", "float23"], "did you mean float32?"),
         (["--prior", "SD", "--quantize", "q4"], "expected nf4, int8"),
         (["--prior", "SD", "--tile", "64"], "for a pipeline, --tiling cuts its decoder"),
@@ -166,6 +168,96 @@ def test_a_size_that_it_cannot_take(photo, sd, capsys):
     assert main(words(sd)) == 2
     assert "that 2 divides, got 33 x 31; 32 x 32 would do" in capsys.readouterr().err
     assert not list(photo.parent.glob("*.json"))
+
+
+# --- what does not fit ---
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that is none: what is loaded onto it runs out of memory. Set its free bytes."""
+    monkeypatch.setattr(files, "to_device", lambda name: torch.device("cpu"))
+    loaded = []
+
+    def load(name, **given):
+        loaded.append(given)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def has(free):
+        monkeypatch.setattr(models, "free", lambda device: free)
+        monkeypatch.setattr(models.pipelines, "load", load)
+        return loaded
+
+    return has
+
+
+@pytest.mark.parametrize("command", ["restore", "sample"])
+def test_what_will_not_fit_is_refused_before_it_is_loaded(photo, sd3, gpu, command, capsys, monkeypatch):
+    common = ["--device", "cuda", "--prompt", "a cat"]
+    given = words(sd3, *common) if command == "restore" else ["sample", sd3, "--size", "32x32", *common]
+    if command == "sample":
+        monkeypatch.setattr(files, "to_device", torch.device)
+    loaded = gpu(2**20)
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{'mpc_flow' if command == 'restore' else 'sample'} on {sd3} at 32 x 32 does not fit" in error
+    assert "there are 0.0009766 GiB" in error
+    assert "--no-plan" in error
+    assert not loaded
+    # what runs out all the same is one sentence, too
+    for more, free in ((["--no-plan"], 2**20), ([], 2**40)):
+        gpu(free)
+        assert main([*given, *more]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "flowhelm plan" in error
+    assert [each["dtype"] for each in loaded] == [torch.bfloat16] * 2
+    assert not list(photo.parent.glob("*.json"))
+
+
+def test_nothing_is_planned_on_the_cpu_nor_of_a_gguf_file(sd3, gpu, monkeypatch):
+    loaded = gpu(0)
+    monkeypatch.setattr(models, "_check", None)
+    settings = models.settled(sd3, device="cpu") | {"device": "cpu"}
+    with pytest.raises(torch.OutOfMemoryError):
+        models.opened(sd3, settings, work=models.Work("sample", (32, 32), 4))
+    monkeypatch.undo()
+    assert len(loaded) == 1
+
+
+def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu, capsys):
+    loaded = gpu(2**20)
+    settings = models.settled(sd3, device="cuda") | {"device": "cuda"}
+    for more, work in (
+        ({}, models.Work("sample", (31, 32), 4)),
+        ({"quantize": "a.gguf"}, models.Work("sample", None, 4)),
+    ):
+        with pytest.raises(torch.OutOfMemoryError):
+            models.opened(sd3, settings | more, work=work)
+    assert capsys.readouterr().out.count("note: whether it fits could not be found out") == 1
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "free", "advice"),
+    [
+        ({}, 0.85, "--checkpointing"),
+        ({"checkpointing": True}, 0.85, None),
+        ({}, 0.2, "nothing that was tried would make it fit"),
+    ],
+)
+def test_the_settings_of_the_run_are_what_is_planned(sd3, gpu, given, free, advice):
+    settings = models.settled(sd3, device="cuda", scale=1.0) | {"device": "cuda"}
+    work = models.Work("dps", (96, 96), 4)
+    whole = plan(
+        sd3, "dps", vram=8, size=(96, 96), operator="denoise", steps=4, scale=1.0, reserve=0.0, settings=Settings()
+    )  # fmt: skip
+    assert whole.fits
+    gpu(int(free * whole.peak * 2**30))
+    with pytest.raises(models.BadInput if advice else torch.OutOfMemoryError) as caught:
+        models.opened(sd3, settings | given, work=work)
+    assert advice is None or advice in str(caught.value)
 
 
 # --- sample ---

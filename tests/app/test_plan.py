@@ -14,7 +14,7 @@ from flowhelm.app.plan import METHODS, Settings, plan
 from flowhelm.bench import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
-from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow
+from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow, without_data
 from flowhelm.priors.quantised import quantised, sizes
 from flowhelm.steer import d_flow
 
@@ -105,6 +105,38 @@ def test_a_question_for_a_value_is_answered_so_that_the_longest_way_is_taken():
         assert float(x.sum()) == 1.0
         assert torch.equal(x.cpu(), torch.ones(3))
         assert (x > 0).nonzero().shape == (3, 1)
+
+
+def test_whole_numbers_are_computed_beside():
+    with Ledger(), torch.device("meta"), without_data():
+        x, mask = torch.empty(6, 3), torch.arange(6) < 4
+        assert int(mask.sum()) == 4
+        assert x[mask].shape == (4, 3)
+        assert mask.nonzero().shape == (4, 1)
+        x[mask] = torch.empty(4, 3)  # as many
+        assert x.repeat_interleave(torch.where(mask, 4, 1), dim=0).shape == (4 * 4 + 2, 3)
+        mask[:2].fill_(False)  # through a view
+        assert mask.tolist() == [False, False, True, True, False, False]
+        lengths = torch.tensor([5, 2], device="meta")
+        assert lengths.cpu().tolist() == [5, 2]
+        assert x.split(lengths.cumsum(0).tolist()[:1] + [1])[0].shape == (5, 3)
+
+
+def test_what_floating_point_decides_is_one():
+    with Ledger(), torch.device("meta"):
+        expert = torch.empty(6, 4).argmax(1)
+        assert [(expert == i).nonzero().shape[0] for i in range(4)] == [0, 6, 0, 0]
+        lengths = torch.arange(3)
+        lengths.copy_(torch.empty(3))
+        assert lengths.tolist() == [1, 1, 1]  # no longer 0, 1, 2
+        assert torch.randint(5, 9, (2,)).tolist() == [1, 1]
+
+
+def test_autocast_that_is_off_is_off_without_data_too():
+    with without_data(), torch.autocast("meta", enabled=False):
+        pass
+    with without_data(), torch.autocast("cpu", torch.bfloat16):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
 def test_the_ledger_counts_a_real_run_as_it_counts_one_without_data():

@@ -38,6 +38,10 @@ _Tiling = Annotated[
     bool, typer.Option("--tiling", help="Decode in tiles (pipelines): less memory, but not quite the same decoder.")
 ]
 
+_NoPlan = Annotated[
+    bool, typer.Option("--no-plan", help="Do not refuse what will not fit into the GPU (see `flowhelm plan`); try it.")
+]
+
 
 @app.callback(invoke_without_command=True)
 def top(
@@ -92,6 +96,7 @@ def restore(
     quantize: _Quantize = None,
     checkpointing: _Checkpointing = False,
     tiling: _Tiling = False,
+    no_plan: _NoPlan = False,
     tile: Annotated[
         str, typer.Option(help="Cut the network call into tiles of so many pixels: auto, 0 (never) or a number.")
     ] = "auto",
@@ -159,7 +164,7 @@ def restore(
         tile=None if tile == "auto" else int(tile),
         model={
             "prompt": prompt, "negative": negative, "scale": scale, "dtype": dtype, "quantize": quantize,
-            "checkpointing": checkpointing, "tiling": tiling,
+            "checkpointing": checkpointing, "tiling": tiling, "no_plan": no_plan,
         },
         keep=keep,
         warm=warm,
@@ -388,12 +393,19 @@ def sample(
     dtype: _Dtype = None,
     quantize: _Quantize = None,
     tiling: _Tiling = False,
+    no_plan: _NoPlan = False,
 ) -> None:
     from . import models
     from .sample import numbers_of
     from .sample import sample as run
 
-    only: dict[str, Any] = {"negative": negative, "dtype": dtype, "quantize": quantize, "tiling": tiling}
+    only: dict[str, Any] = {
+        "negative": negative,
+        "dtype": dtype,
+        "quantize": quantize,
+        "tiling": tiling,
+        "no_plan": no_plan,
+    }
     if models.is_pipeline(prior):
         if classes or number:
             _bad(f"--{'class' if classes else 'number'} is for bundled priors; say it in the --prompt")
@@ -736,6 +748,14 @@ def _failed(error: RuntimeError) -> int:
 
     if isinstance(error, Broken | Diverged):
         return _fail(str(error), 1)
+    from torch import OutOfMemoryError
+
+    if isinstance(error, OutOfMemoryError):
+        return _fail(
+            "the GPU ran out of memory; `flowhelm plan PRIOR METHOD --vram GIB` says what would fit, and of a bundled prior --tile 512 "
+            "cuts the network",
+            1,
+        )
     if any(sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")):
         return _fail("there is not enough memory for this picture; use --tile 512, or scale it down", 1)
     raise error

@@ -77,7 +77,8 @@ def generate(
     sides, count = None if size is None else models.size_of(size), count or 1
     name = Path(prior).resolve().name if Path(prior).is_dir() else prior.rpartition("/")[2]
     out = places(name, out, folder)
-    flow = models.told(models.opened(prior, settings, size=sides), settings, guidance=rule)
+    work = models.Work("sample", sides, steps)
+    flow = models.told(models.opened(prior, settings, size=sides, work=work, say=say), settings, guidance=rule)
     models.hint(settings, say)
     with bar(count * steps) as tell:
         drawn = draw(

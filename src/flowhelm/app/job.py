@@ -170,7 +170,7 @@ def rerun(path: Path, *, say: Say = print) -> bool:
     """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
     old = files.get_run(path)
     settings, out = old["settings"], path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")
-    problem = _prepare(settings, out)
+    problem = _prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
     picture = _picture(problem, place.x, settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
@@ -190,7 +190,7 @@ def rerun(path: Path, *, say: Say = print) -> bool:
 def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say) -> dict[str, Any]:
     out = Path(settings["out"])
     paths = files.outputs(out)
-    problem = _prepare(settings, out)
+    problem = _prepare(settings, out, say)
     if settings["times"] is None:
         settings = {**settings, "times": problem.flow.times(settings["steps"]).tolist()}
         models.hint(settings, say)
@@ -218,7 +218,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     return made
 
 
-def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
+def _prepare(settings: Mapping[str, Any], out: Path, say: Say) -> Problem:
     """Reads and builds everything; whatever may be wrong with the input is found here, before the long work."""
     check_deepinv()
     torch.set_num_threads(settings["threads"])
@@ -233,11 +233,6 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
     pipeline = models.is_pipeline(settings["prior"])
     if pipeline and settings["tile"]:
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
-    flow: Prior | Pipeline = (
-        models.told(models.opened(settings["prior"], settings), settings)
-        if pipeline
-        else bundled.load(settings["prior"], settings["device"])
-    )
     if settings["simulate"] and (factor := settings["operator_options"].get("factor")):
         picture = _cropped(picture, factor)
     rows: Noise | None = _streams(settings).named("measurement") if settings["simulate"] else None
@@ -248,6 +243,15 @@ def _prepare(settings: Mapping[str, Any], out: Path) -> Problem:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     method = partial(chosen, **bind(chosen, settings["method_options"]))
+    flow: Prior | Pipeline
+    if pipeline:
+        work = models.Work(
+            settings["method"], observed.shape[1:], settings["steps"], settings["method_options"], settings["operator"],
+            settings["operator_options"],
+        )  # fmt: skip
+        flow = models.told(models.opened(settings["prior"], settings, work=work, say=say), settings)
+    else:
+        flow = bundled.load(settings["prior"], settings["device"])
     try:
         whole = sized(flow, observed.shape, settings["tile"])
     except ValueError as error:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,8 +21,21 @@ from .options import nearest
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 METHOD, STEPS = "mpc_flow", 28
 """What `restore` does with a pipeline when nothing else is said."""
+PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
+"""What a plan calls that which `--quantize` asks for."""
 _WHOLE = 2**21
 _PARTS = {".safetensors", ".json", ".txt", ".model", ".jinja"}
+
+
+class Work(NamedTuple):
+    """What a pipeline is opened for, by the names of `plan`."""
+
+    method: str
+    size: tuple[int, int] | None
+    steps: int
+    options: Mapping[str, Any] = {}
+    operator: str = "denoise"
+    operator_options: Mapping[str, Any] = {}
 
 
 def is_pipeline(name: str) -> bool:
@@ -41,6 +54,7 @@ def settled(
     quantize: str | None = None,
     checkpointing: bool = False,
     tiling: bool = False,
+    no_plan: bool = False,
 ) -> dict[str, Any]:
     """What a run's settings say of its prior, every default filled in; nothing for a bundled prior.
 
@@ -49,12 +63,14 @@ def settled(
     """
     given: dict[str, Any] = {
         "prompt": prompt, "negative": negative, "scale": scale, "quantize": quantize, "checkpointing": checkpointing, "tiling": tiling,
+        "no_plan": no_plan,
     }  # fmt: skip
     if not is_pipeline(name):
         typed = [word for word, value in [*given.items(), ("dtype", dtype)] if value not in (None, False)]
         if typed:
             raise BadInput(
-                f"--{typed[0]} is for pipelines of diffusers (a folder, or a name of the hub); the prior {name!r} takes none"
+                f"--{typed[0].replace('_', '-')} is for pipelines of diffusers (a folder, or a name of the hub); "
+                f"the prior {name!r} takes none"
             )
         return {"dtype": "float32"}
     usual = "bfloat16" if device.startswith("cuda") else "float32"
@@ -70,8 +86,21 @@ def named(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def opened(name: str, settings: Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Pipeline:
-    """The pipeline of a run's settings, not told anything yet."""
+def opened(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    size: tuple[int, int] | None = None,
+    work: Work | None = None,
+    say: Callable[[str], None] = print,
+) -> Pipeline:
+    """The pipeline of a run's settings, not told anything yet.
+
+    Raises:
+        BadInput: there is a plan for `work`, and by it the run would not fit into the memory that is free on the GPU.
+    """
+    if work is not None and settings["device"].startswith("cuda") and not settings.get("no_plan"):
+        _check(name, settings, work, say)
     return pipelines.load(
         name,
         size=size,
@@ -82,6 +111,32 @@ def opened(name: str, settings: Mapping[str, Any], *, size: tuple[int, int] | No
         checkpointing=settings.get("checkpointing", False),
         tiling=settings.get("tiling", False),
     )
+
+
+def free(device: str) -> int:
+    """Bytes that nobody uses on a GPU."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _check(name: str, settings: Mapping[str, Any], work: Work, say: Callable[[str], None]) -> None:
+    """Refuses what is sure to run out of memory, before the weights are read. No reserve is asked for: that may be enough."""
+    from .plan import GIB, Settings, plan
+
+    scheme = PACKED.get(settings.get("quantize"))
+    if scheme is None:  # of a .gguf file only its reader knows the types
+        return
+    parts = ("network", "decoder") if settings.get("checkpointing") else ()
+    try:
+        found = plan(
+            name, work.method, vram=free(settings["device"]) / GIB, size=work.size, operator=work.operator,
+            operator_options=work.operator_options, options=work.options, steps=work.steps, scale=settings.get("scale"),
+            settings=Settings(scheme, parts, tiling=settings.get("tiling", False)), dtype=named(settings["dtype"]), reserve=0.0,
+        )  # fmt: skip
+    except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
+        say(f"note: whether it fits could not be found out ({(str(error).splitlines() or [type(error).__name__])[0]})")
+        return
+    if not found.fits:
+        raise BadInput(f"{found.sentence}; --no-plan tries it all the same")
 
 
 def told(flow: Pipeline, settings: Mapping[str, Any], *, guidance: Guidance | None = None) -> Pipeline:

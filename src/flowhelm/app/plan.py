@@ -76,6 +76,9 @@ class Settings:
         return ", ".join(said)
 
 
+Where = Literal["none", "stay", "freed", "cpu"]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What `plan` found. Memory in GiB.
@@ -102,7 +105,7 @@ class Plan:
     reserve: float
     fits: bool
     settings: Settings
-    encoders: Literal["none", "stay", "freed", "cpu"]
+    encoders: Where
     peak: float
     held: Mapping[str, float]
     parts: Mapping[str, float]
@@ -116,14 +119,15 @@ class Plan:
         """In one sentence."""
         what = f"{self.method} on {self.model} at {self.size[1]} x {self.size[0]}"
         if self.fits:
-            return f"{what} fits: {self.peak:.1f} GiB of {self.vram:g}, {self.settings}"
+            return f"{what} fits: {self.peak:.1f} GiB of {self.vram:.4g}, {self.settings}"
         if not self.remedies:
             advice = "nothing that was tried would make it fit"
         else:
             advice = "what would fit: " + "; ".join(self.remedies)
+        apart = f" ({self.peak:.1f} and {self.reserve:g} in reserve)" if self.reserve else ""
         return (
-            f"{what} does not fit: it needs {self.peak + self.reserve:.1f} GiB ({self.peak:.1f} and {self.reserve:g} in reserve) with "
-            f"{self.settings}, and there are {self.vram:g} GiB; {advice}"
+            f"{what} does not fit: it needs {self.peak + self.reserve:.1f} GiB{apart} with {self.settings}, and there are "
+            f"{self.vram:.4g} GiB; {advice}"
         )
 
     def json(self) -> str:
@@ -134,18 +138,23 @@ class Plan:
 class _Task:
     """What is planned: everything but the settings."""
 
-    flow: Flow  # without data, without text encoders
+    flow: Flow  # without data, without text encoders; a pipeline that is not bound is told of no text
     method: Callable[..., Any]
     options: Mapping[str, Any]
     operator: Callable[..., Any]
     operator_options: Mapping[str, Any]
     rows: int
     steps: int
+    words: int | None = None
+    scale: float | None = None
     known: dict[Settings, Footprint] = field(default_factory=dict)
 
     def footprint(self, settings: Settings) -> Footprint:
         if settings not in self.known:
-            flow, parts = configured(hollow(self.flow), settings)
+            flow = hollow(self.flow)
+            if isinstance(flow, Pipeline) and not flow.told:
+                flow = wordless(flow, self.words, self.scale)
+            flow, parts = configured(flow, settings)
             self.known[settings] = footprint(flow, self.begin("meta"), parts, steps=self.steps)
         return self.known[settings]
 
@@ -177,8 +186,10 @@ def plan(
     rows: int = 1,
     steps: int = 28,
     quantize: str | None = None,
+    settings: Settings | None = None,
     dtype: torch.dtype = torch.bfloat16,
     words: int | None = None,
+    scale: float | None = None,
     reserve: float = RESERVE,
     name: str | None = None,
 ) -> Plan:
@@ -193,8 +204,11 @@ def plan(
         operator, operator_options, options: as `restore` takes them.
         rows: pictures or particles at a time.
         quantize: the scheme of the network's weights; None for the gentlest that fits.
+        settings: those of a run as `flowhelm.load` opens its model, with the text encoders on the CPU, to find out whether it fits; None to
+            choose.
         dtype: of weights that are not packed, where only configs are given.
         words: tokens of the prompt; None for as many as the pipeline pads to.
+        scale: of guidance; None for the family's own. A second prompt doubles the rows that its network sees.
         reserve: GiB that are left alone.
         name: of the model, in words.
 
@@ -205,7 +219,7 @@ def plan(
         raise BadInput(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )
-    flow, encoders = _model(model, size, dtype, words)
+    flow, others = _model(model, size, dtype)
     task = _Task(
         flow,
         pick("method", method, METHODS),
@@ -214,16 +228,28 @@ def plan(
         bind(pick("operator", operator, operators.ALL), operator_options or {}),
         rows,
         steps,
+        words,
+        scale,
     )
     budget = (vram - reserve) * GIB
     schemes = (quantize,) if quantize else _worthwhile(flow)
-    chosen = _first(task, budget, schemes)
-    fits = chosen is not None
-    settings = chosen or _said(task, _frugal(task, schemes[-1]))
-    found = task.footprint(settings)
-    aside = sum(_bytes(each) for each in encoders)
-    where, peak = _placed(found.peak, aside, budget)
-    held = {**found.held, **({"text encoders weights": aside} if where == "stay" else {})}
+    aside = sum(map(_bytes, others.values()))
+    where: Where
+    if settings is None:
+        chosen = _first(task, budget, schemes)
+        fits = chosen is not None
+        settings = chosen or _said(task, _frugal(task, schemes[-1]))
+        found = task.footprint(settings)
+        where, peak = _placed(found.peak, aside, budget)
+        stay = aside if where == "stay" else 0
+        remedies = () if fits else _remedies(task, budget, schemes[-1], quantize is not None, reserve)
+    else:
+        stay = sum(_bytes(each) for name, each in others.items() if not name.startswith("text_encoder"))
+        found = task.footprint(settings)
+        where, peak = "cpu" if aside else "none", found.peak + stay
+        fits = peak <= budget
+        remedies = () if fits else _changes(task, budget - stay, settings, schemes, reserve)
+    held = {**found.held, **({"text encoders weights": stay} if stay else {})}
     shape = picture(flow)
     return Plan(
         model=name or (str(model) if isinstance(model, (str, Path)) else _name(flow, model)),
@@ -242,7 +268,7 @@ def plan(
         held=_gib(held),
         parts=_gib(found.parts),
         weights=_gib({**found.weights, **({"text encoders": aside} if aside else {})}),
-        remedies=() if fits else tuple(_remedies(task, budget, schemes[-1], quantize is not None, reserve)),
+        remedies=tuple(remedies),
         tried=tuple((str(each), one.peak / GIB) for each, one in task.known.items()),
     )
 
@@ -293,7 +319,24 @@ def _said(task: _Task, settings: Settings) -> Settings:
     return said
 
 
-def _remedies(task: _Task, budget: float, scheme: str, asked: bool, reserve: float) -> Iterator[str]:
+def _changes(task: _Task, budget: float, given: Settings, schemes: Sequence[str], reserve: float) -> Iterator[str]:
+    """What would make a run fit: options of it, or less to do."""
+    coarser = schemes[schemes.index(given.quantize) :] if given.quantize in schemes else (given.quantize,)
+    found = _first(task, budget, coarser)
+    if found is None:
+        yield from _remedies(task, budget, coarser[-1], False, reserve, "a picture of")
+        return
+    options = [
+        *([f"--quantize {found.quantize}"] if found.quantize != given.quantize else []),
+        *(["--checkpointing"] if found.checkpointing and not given.checkpointing else []),
+        *(["--tiling"] if found.tiling and not given.tiling else []),
+    ]
+    yield f"{' '.join(options) or 'other settings'} ({task.footprint(found).peak / GIB + reserve:.1f} GiB)"
+
+
+def _remedies(
+    task: _Task, budget: float, scheme: str, asked: bool, reserve: float, size: str = "--size"
+) -> Iterator[str]:
     """What would make it fit."""
 
     def needs(found: Footprint) -> str:
@@ -321,7 +364,7 @@ def _remedies(task: _Task, budget: float, scheme: str, asked: bool, reserve: flo
             yield f"one row at a time {needs(found)}"
     smaller = _smaller(task, scheme, budget)
     if smaller is not None:
-        yield f"--size {smaller[0][1]}x{smaller[0][0]} {needs(smaller[1])}"
+        yield f"{size} {smaller[0][1]}x{smaller[0][0]} {needs(smaller[1])}"
 
 
 def _smaller(task: _Task, scheme: str, budget: float) -> tuple[tuple[int, int], Footprint] | None:
@@ -367,7 +410,7 @@ def tiled(vae: Any) -> None:
 def modules_of(flow: Flow) -> dict[str, list[nn.Module]]:
     """The modules of a flow that must be on the device, "network" and "decoder"."""
     if isinstance(flow, Pipeline):
-        return {"network": [flow.net], "decoder": [flow.pipe.vae]}
+        return {"network": list(flow.nets), "decoder": [flow.pipe.vae]}
     decoder = modules(getattr(flow, "codec", None))
     return {"network": [each for each in modules(flow) if not any(each is d for d in decoder)], "decoder": decoder}
 
@@ -382,17 +425,15 @@ def picture(flow: Flow) -> tuple[int, int, int]:
         return cast("tuple[int, int, int]", tuple(flow.decode(torch.empty(1, *flow.shape, device="meta")).shape[1:]))
 
 
-def _model(
-    model: Any, size: tuple[int, int] | None, dtype: torch.dtype, words: int | None
-) -> tuple[Flow, list[nn.Module]]:
-    """The flow without data and without text encoders, and these."""
+def _model(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> tuple[Flow, dict[str, nn.Module]]:
+    """The flow without data and without text encoders, and these by name."""
     flow = _flow(model, size, dtype)
     if not isinstance(flow, Pipeline):
-        return hollow(flow), []
-    known = {id(flow.net), id(flow.pipe.vae)}
-    encoders = [each for each in flow.pipe.components.values() if isinstance(each, nn.Module) and id(each) not in known]
-    bare = hollow(flow, without=encoders)
-    return bare if bare.told else wordless(bare, words), encoders
+        return hollow(flow), {}
+    known = {id(each) for each in (*flow.nets, flow.pipe.vae)}
+    components: Mapping[str, Any] = flow.pipe.components
+    others = {name: each for name, each in components.items() if isinstance(each, nn.Module) and id(each) not in known}
+    return hollow(flow, without=list(others.values())), others
 
 
 def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
@@ -410,7 +451,7 @@ def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
     return cast("Flow", resize(*size))
 
 
-def _placed(peak: int, aside: int, budget: float) -> tuple[Literal["none", "stay", "freed", "cpu"], int]:
+def _placed(peak: int, aside: int, budget: float) -> tuple[Where, int]:
     """Where the text encoders go, and the peak with them. Half a GiB is left to what they compute, where they are alone."""
     if not aside:
         return "none", peak

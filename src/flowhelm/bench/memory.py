@@ -112,9 +112,7 @@ def configs(name: str, wide: bool = True) -> dict[str, Any]:
 
 def told(flow: Pipeline, words: int) -> Pipeline:
     """Bound to a prompt of one row, without text encoders, on the device of the network."""
-    config: Any = flow.net.config
-    wide = {"prompt_embeds": (words, config.joint_attention_dim), "pooled_prompt_embeds": (64,)}
-    made = {name: torch.zeros(1, *wide[name], device=flow.net.device) for name in flow.needs}
+    made = flow.stand_in(1, words)
     return flow.bind(made, negative=made, scale=7.0 if flow.name.startswith("Stable") else 4.0)
 
 

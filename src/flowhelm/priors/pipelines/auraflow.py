@@ -28,6 +28,11 @@ class AuraFlow(Pipeline):
         embeds, mask, *_ = self.pipe.encode_prompt(prompts, do_classifier_free_guidance=False, device=self.text_device)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        made = super().stand_in(rows, words)
+        embeds = made["prompt_embeds"]  # encode_prompt repeats its mask over the width; nobody reads it
+        return made | {"prompt_attention_mask": made["prompt_attention_mask"].repeat(1, embeds.shape[-1])}
+
     @property
     def multiple(self) -> int:
         return 2 * self.pipe.vae_scale_factor

@@ -38,3 +38,7 @@ class Chroma(Packed):
             prompts, do_classifier_free_guidance=False, device=self.text_device
         )
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
+
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        made = super().stand_in(rows, words)
+        return made | {"prompt_attention_mask": made["prompt_attention_mask"].to(made["prompt_embeds"])}

@@ -64,6 +64,11 @@ class GlmImage(CogView4):
         drawn = told["prior_token_ids"]
         return null | {"prior_token_ids": drawn, "prior_token_drop": torch.ones_like(drawn)}
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        tokens = self.shape[-2] * self.shape[-1] // self.net.config.patch_size**2  # one drawn for each of the network's
+        embeds = self._ones(rows, words or self._words, self.net.config.text_embed_dim)
+        return {"prompt_embeds": embeds, "prior_token_ids": self._ones(rows, tokens, dtype=torch.int64)}
+
     def _levels(self, scheduler: Any, steps: int) -> None:
         clock = numpy.linspace(1000, 1, steps + 1)[:-1].astype(int)
         scheduler.set_timesteps(timesteps=clock, sigmas=clock / 1000, mu=self._mu(steps))

@@ -61,6 +61,15 @@ class HiDream(Pipeline):
             "pooled_prompt_embeds": pooled,
         }
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        config, count = self.net.config, words or self._words
+        one, other = config.caption_channels
+        return {
+            "prompt_embeds_t5": self._ones(rows, count, one),
+            "prompt_embeds_llama3": self._ones(rows, max(config.llama_layers) + 1, count, other),
+            "pooled_prompt_embeds": self._ones(rows, config.text_emb_dim),
+        }
+
     def _levels(self, scheduler: Any, steps: int) -> None:
         dynamic = scheduler.config.get("use_dynamic_shifting")
         scheduler.set_timesteps(steps, **({"mu": self._mu(steps)} if dynamic else {}))

@@ -63,6 +63,13 @@ class HunyuanImage(Pipeline):
             )
         )
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        config, counts = self.net.config, (words or self.pipe.tokenizer_max_length, self.pipe.tokenizer_2_max_length)
+        made = []
+        for count, width in zip(counts, (config.text_embed_dim, config.text_embed_2_dim), strict=True):
+            made += [self._ones(rows, count, width), self._ones(rows, count, dtype=torch.int64)]
+        return dict(zip(self.needs, made, strict=True))
+
     def _rule(self, scale: float) -> Guidance | None:
         return None if self.pipe.guider is None or scale == 1 else partial(cfg, scale=scale)
 

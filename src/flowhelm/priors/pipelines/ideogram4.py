@@ -64,6 +64,11 @@ class Ideogram4(Pipeline):
     def _against(self, told: dict[str, Tensor], null: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"nothing": next(iter(told.values())).new_zeros(len(told["prompt_embeds"]), 1)}
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        count = words or self._words
+        embeds = self._ones(rows, count, self.net.config.llm_features_dim)
+        return {"prompt_embeds": embeds, "prompt_embeds_mask": self._ones(rows, count, dtype=torch.bool)}
+
     def _levels(self, scheduler: Any, steps: int) -> None:
         """Quantiles of a logistic normal law with deviation 1.5 and a mean by the number of pixels; the first is a little below 1."""
         even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1]
@@ -80,6 +85,14 @@ class Ideogram4(Pipeline):
 
     def arguments(self, prompt: str | Told, negative: str | Told | None, scale: float) -> dict[str, Any]:
         return super().arguments(prompt, None, scale) | {"guidance_schedule": None}
+
+    @property
+    def _words(self) -> int:
+        return 2048  # as `_text` asks for
+
+    @property
+    def nets(self) -> tuple[Any, ...]:
+        return (self.net, self.pipe.unconditional_transformer)
 
     @property
     def multiple(self) -> int:

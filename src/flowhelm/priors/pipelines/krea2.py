@@ -40,6 +40,11 @@ class Krea2(Packed):
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         return dict(zip(self.needs, self.pipe.encode_prompt(prompts, device=self.text_device), strict=True))
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        config, count = self.net.config, words or self._words
+        embeds = self._ones(rows, count, config.num_text_layers, config.text_hidden_dim)
+        return {"prompt_embeds": embeds, "prompt_embeds_mask": self._ones(rows, count, dtype=torch.bool)}
+
     def _rule(self, scale: float) -> Guidance | None:
         return partial(cfg, scale=1 + scale) if scale > 0 else None
 

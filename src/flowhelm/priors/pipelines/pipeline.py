@@ -11,6 +11,7 @@ noise at sigma = 1 and clean latents at sigma = 0 on the linear path; here t = 1
 from __future__ import annotations
 
 import abc
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -106,10 +107,36 @@ class Pipeline(Flow, abc.ABC):
         """What guidance compares with, where that is not said by embeddings alone."""
         return null
 
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        """In the place of what `_text` makes, where only shapes count (`flowhelm plan`): ones under the names of `needs`, on the network's
+        device, as its config alone says.
+
+        Args:
+            words: tokens of each text, none masked; None for as many as the pipeline pads a text to, or takes at most.
+
+        A family whose network takes anything but embeddings `(rows, words, width)`, int64 masks `(rows, words)` and pooled texts
+        `(rows, width)` says so here, and so does one that does not name their widths as others do.
+        """
+        count = words or self._words
+        made = {}
+        for name in self.needs:
+            if "mask" in name:
+                made[name] = self._ones(rows, count, dtype=torch.int64)
+            elif "pooled" in name:
+                made[name] = self._ones(rows, self._width("pooled_projection_dim"))
+            else:
+                made[name] = self._ones(rows, count, self._width(*_WIDTHS))
+        return made
+
     @property
     def net(self) -> Any:
         """The network: the transformer or U-Net."""
         return self.pipe.transformer
+
+    @property
+    def nets(self) -> tuple[Any, ...]:
+        """All networks that a velocity asks, where guidance has one of its own."""
+        return (self.net,)
 
     @property
     def multiple(self) -> int:
@@ -377,6 +404,26 @@ class Pipeline(Flow, abc.ABC):
             raise ValueError(f"{self.name}: expected as many rows of every embedding, got {rows}")
         return dict(embeddings)
 
+    @property
+    def _words(self) -> int:
+        """Tokens that `encode_prompt` pads a text to, or takes at most, unless it is told another number."""
+        known = inspect.signature(type(self.pipe).encode_prompt).parameters.get("max_sequence_length")
+        return known.default if known is not None and isinstance(known.default, int) else 512
+
+    def _width(self, *keys: str) -> int:
+        """Of embeddings: the first of these that the network's config has."""
+        found = next((self.net.config[key] for key in keys if isinstance(self.net.config.get(key), int)), None)
+        if found is None:
+            raise ValueError(
+                f"{self.name}: expected the width of its embeddings in the network's config, under {' or '.join(keys)}, got none; "
+                "say it in the family's stand_in"
+            )
+        return found
+
+    def _ones(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        device, own = self._place
+        return torch.ones(shape, dtype=dtype or own, device=device)
+
     def _can_read(self) -> None:
         lacking = [name for name in self.reads if getattr(self.pipe, name, None) is None]
         if lacking:
@@ -384,6 +431,10 @@ class Pipeline(Flow, abc.ABC):
                 f"{self.name}: expected a {' and a '.join(lacking)} to read prompts with, got none; load the pipeline with them, "
                 f"or bind embeddings ({', '.join(self.needs)})"
             )
+
+
+_WIDTHS = ("joint_attention_dim", "caption_channels", "cap_feat_dim", "cross_attention_dim", "text_embed_dim")
+"""What networks call the width of embeddings."""
 
 
 class Packed(Pipeline):

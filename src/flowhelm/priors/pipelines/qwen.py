@@ -44,6 +44,10 @@ class QwenImage(Packed):
         )  # that of its call, not of encode_prompt
         return {"prompt_embeds": embeds} | ({} if mask is None else {"prompt_embeds_mask": mask})
 
+    @property
+    def _words(self) -> int:
+        return 512  # as `_text` asks for
+
     def _rule(self, scale: float) -> Guidance | None:
         return partial(rescaled, scale=scale) if scale > 1 else None
 
@@ -85,6 +89,9 @@ class QwenImage21(Pipeline):
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         return aligned([self.pipe.encode_prompt(each, device=self.text_device)[0][0] for each in prompts])
+
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        return {"prompt_embeds": self._ones(rows, words or self._words, self.net.config.context_in_dim)}
 
     def _extra(self, told: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
         mask = told.get("prompt_embeds_mask")

@@ -31,6 +31,10 @@ class StableDiffusion(Diffusion):
         )
         return {"prompt_embeds": embeds}
 
+    @property
+    def _words(self) -> int:
+        return 77  # CLIP's
+
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusionXL(StableDiffusion):
@@ -57,6 +61,14 @@ class StableDiffusionXL(StableDiffusion):
             prompts, device=self.text_device, do_classifier_free_guidance=False
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
+
+    def stand_in(self, rows: int = 1, words: int | None = None) -> dict[str, Tensor]:
+        config, count = self.net.config, words or self._words
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim  # beside six sizes
+        return {
+            "prompt_embeds": self._ones(rows, count, config.cross_attention_dim),
+            "pooled_prompt_embeds": self._ones(rows, pooled),
+        }
 
     def _texts(
         self, prompts: list[str], negatives: list[str] | None

@@ -41,6 +41,10 @@ class StableDiffusion3(Pipeline):
         )
         return {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
 
+    @property
+    def _words(self) -> int:
+        return 77 + super()._words  # CLIP's stand before T5's
+
     def _levels(self, scheduler: Any, steps: int) -> None:
         dynamic = scheduler.config.get("use_dynamic_shifting")
         scheduler.set_timesteps(steps, **({"mu": self._mu(steps)} if dynamic else {}))

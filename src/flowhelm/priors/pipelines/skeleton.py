@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .families import wrap
 from .pipeline import Pipeline
@@ -44,25 +43,35 @@ def made(configs: Configs, dtype: torch.dtype, device: str) -> Any:
         config = configs.get(name)
         if isinstance(config, Mapping):
             parts[name] = _part(config, dtype, device)
-        elif config is not None and not isinstance(config, (list, tuple)):
+        elif config is not None:
             parts[name] = config  # a setting of the pipeline itself
         elif name != "self" and parameter.default is inspect.Parameter.empty:
             parts[name] = None
-    return kind(**parts)
-
-
-def wordless(flow: Pipeline, words: int | None = None) -> Pipeline:
-    """The flow, bound to embeddings without data of one prompt of the greatest length, as its network takes them.
-
-    Args:
-        words: tokens of the prompt; None for as many as the pipeline pads to.
-    """
-    count = words or _words(flow)
-    told = {name: _embedding(flow, name, count) for name in flow.needs}
     try:
-        return flow.bind(told)
-    except ValueError:  # it is guided, by a second prompt
-        return flow.bind(told, negative={name: torch.empty_like(each) for name, each in told.items()})
+        return kind(**parts)
+    except AttributeError:  # its constructor asks its tokenizer
+        silent = [name for name, each in parts.items() if each is None]
+        pipe = kind(**parts | dict.fromkeys(silent, Silent()))
+        for name in silent:
+            setattr(pipe, name, None)
+        return pipe
+
+
+def wordless(flow: Pipeline, words: int | None = None, scale: float | None = None) -> Pipeline:
+    """The flow, bound to one row of what stands in for embeddings; see `Pipeline.stand_in` and `Pipeline.bind`."""
+    return flow.bind(flow.stand_in(1, words), negative=flow.stand_in(1, words), scale=scale)
+
+
+class Silent:
+    """In the place of a tokenizer, which knows one word."""
+
+    def __getattr__(self, name: str) -> Silent:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_: Any, **__: Any) -> list[list[int]]:
+        return [[0]]
 
 
 def _read(model: str) -> dict[str, Any]:
@@ -78,8 +87,8 @@ def _read(model: str) -> dict[str, Any]:
         ) from error
     configs = dict(index)
     for name, entry in index.items():
-        if isinstance(entry, (list, tuple)) and entry[0] is not None:
-            configs[name] = _part_config(model, name, *entry)
+        if isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(each, str | None) for each in entry):
+            configs[name] = None if entry[1] is None else _part_config(model, name, *entry)
     return configs
 
 
@@ -121,28 +130,3 @@ def _class(name: str) -> Any:
     import transformers
 
     return getattr(diffusers, name, None) or getattr(transformers, name, None)
-
-
-def _words(flow: Pipeline) -> int:
-    """Tokens that the pipeline pads a prompt to."""
-    known = inspect.signature(type(flow.pipe).encode_prompt).parameters.get("max_sequence_length")
-    count = 512 if known is None or not isinstance(known.default, int) else known.default
-    return count + (77 if "text_encoder_3" in flow.pipe.components else 0)  # SD3 puts CLIP's words before T5's
-
-
-def _embedding(flow: Pipeline, name: str, words: int) -> Tensor:
-    config: Any = flow.net.config
-    if "mask" in name:
-        return torch.empty(1, words, dtype=torch.bool, device="meta")
-    keys = ("pooled_projection_dim",) if "pooled" in name else _WIDTHS
-    width = next((config[key] for key in keys if isinstance(config.get(key), int)), None)
-    if width is None:
-        raise ValueError(
-            f"{flow.name}: expected the width of {name!r} in the network's config, under one of {', '.join(keys)}; bind embeddings "
-            "yourself and plan with that flow"
-        )
-    shape = (1, width) if "pooled" in name else (1, words, width)
-    return torch.empty(shape, dtype=flow.net.dtype, device="meta")
-
-
-_WIDTHS = ("joint_attention_dim", "caption_channels", "cap_feat_dim", "cross_attention_dim", "text_embed_dim")
