@@ -19,4 +19,4 @@ def test_parity(name):
 
 def test_every_family_has_a_case():
     assert {type(flow(name)) for name in tiny.CASES} == set(pipelines.FAMILIES)
-    assert len({name for each in pipelines.FAMILIES for name in each.classes}) >= len(pipelines.FAMILIES)
+    assert len({(name, each.fits) for each in pipelines.FAMILIES for name in each.classes}) >= len(pipelines.FAMILIES)

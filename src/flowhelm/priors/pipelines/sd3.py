@@ -23,7 +23,8 @@ class StableDiffusion3(Pipeline):
         most = self.net.config.pos_embed_max_size * self.multiple
         if max(self.size) > most:
             raise ValueError(
-                f"{self.name}: expected at most {most} x {most} pixels, which its table of positions has, got {self.size[0]} x {self.size[1]}"
+                f"{self.name}: expected at most {most} x {most} pixels, which its table of positions has, got "
+                f"{self.size[0]} x {self.size[1]}"
             )
 
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:
