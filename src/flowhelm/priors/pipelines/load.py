@@ -65,6 +65,7 @@ FAMILIES: tuple[type[Pipeline], ...] = (
 
 QUANTIZERS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "torchao-int8": "torchao", "quanto-int8": "optimum.quanto"}
 """Name: the package that it needs. A path that ends in .gguf is one, too."""
+_NETWORK = re.compile(r"(unconditional_)?(transformer|unet)(_\d)?")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -117,7 +118,7 @@ def wrap(
                 each.eval().requires_grad_(False)
     flow = made(pipe, _usual(pipe) if size is None else size)
     if checkpointing:
-        for part in (flow.net, pipe.vae):
+        for part in (*flow.nets, pipe.vae):
             _enable(flow.name, part, "gradient_checkpointing")
     if tiling:
         _enable(flow.name, pipe.vae, "tiling")
@@ -278,7 +279,7 @@ def _downloaded(model: str, index: Mapping[str, Any], variant: str | None, quant
 
     left: dict[str, Any] = {name: None for name in _unused(index)}
     if quantize and quantize.endswith(".gguf"):
-        left |= {name: None for name in _networks(index)}
+        left |= {_networks(index)[0]: None}
     try:
         with _quiet():
             return Path(DiffusionPipeline.download(model, use_safetensors=True, variant=variant, **left))
@@ -329,7 +330,8 @@ def _unused(index: Mapping[str, Any]) -> list[str]:
 
 
 def _networks(index: Mapping[str, Any]) -> list[str]:
-    return [name for name in index if re.fullmatch(r"(transformer|unet)(_\d)?", name) and index[name][0]]
+    """The first is the one that a .gguf file holds."""
+    return sorted(name for name in index if _NETWORK.fullmatch(name) and index[name][0])
 
 
 def _no_pickles(model: str | Path, folder: Path, index: Mapping[str, Any]) -> None:
@@ -441,7 +443,7 @@ def _place(pipe: Any, device: torch.device, text: torch.device, quantize: str | 
         if (
             encoder
             or QUANTIZERS.get(quantize or "") != "bitsandbytes"
-            or name not in ("transformer", "transformer_2", "unet")
+            or not _NETWORK.fullmatch(name)
         ):
             each.to(text if encoder and device.type == "cuda" else device)
 
