@@ -440,11 +440,7 @@ def _place(pipe: Any, device: torch.device, text: torch.device, quantize: str | 
         encoder = name.startswith("text_encoder")
         if name == "vae" and dtype == torch.float16 and parts[name].config.get("force_upcast"):
             each.float()  # it overflows in half precision
-        if (
-            encoder
-            or QUANTIZERS.get(quantize or "") != "bitsandbytes"
-            or not _NETWORK.fullmatch(name)
-        ):
+        if encoder or QUANTIZERS.get(quantize or "") != "bitsandbytes" or not _NETWORK.fullmatch(name):
             each.to(text if encoder and device.type == "cuda" else device)
 
 
