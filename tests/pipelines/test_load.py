@@ -108,6 +108,16 @@ def test_quantized_networks_keep_their_gradient(sd3, how):
     assert torch.nn.functional.cosine_similarity(*slopes, dim=0) > 0.99
 
 
+def test_a_second_network_for_guidance_is_treated_as_the_first(tmp_path):
+    """As its plan counts it."""
+    pytest.importorskip("torchao")
+    flow = flowhelm.load(saved("ideogram4", tmp_path), size=(32, 32), quantize="torchao-int8", checkpointing=True)
+    assert len(flow.nets) == 2
+    for net in flow.nets:
+        assert net.is_gradient_checkpointing
+        assert type(net.layers[0].attention.to_q.weight) is not torch.nn.Parameter
+
+
 def test_checkpointing_changes_no_gradient(sd3):
     slopes = []
     for on in (False, True):

@@ -106,7 +106,7 @@ def wrap(
                 each.eval().requires_grad_(False)
     flow = made(pipe, _usual(pipe) if size is None else size)
     if checkpointing:
-        for part in (flow.net, pipe.vae):
+        for part in (*flow.nets, pipe.vae):
             _enable(flow.name, part, "gradient_checkpointing")
     if tiling:
         _enable(flow.name, pipe.vae, "tiling")

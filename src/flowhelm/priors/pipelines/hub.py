@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 from ..bundled import PICKLES
 from .families import named_family
 
+NETWORK = re.compile(r"(unconditional_)?(transformer|unet)(_\d)?")
+"""Names of a pipeline's networks."""
+
 
 def named(model: object) -> bool:
     """Whether this is the name of a pipeline: a folder, or a name of the hub such as "stabilityai/sdxl-turbo"; not a file."""
@@ -94,7 +97,7 @@ def downloaded(model: str, index: Mapping[str, Any], variant: str | None, quanti
 
     left: dict[str, Any] = {name: None for name in unused(index)}
     if quantize and quantize.endswith(".gguf"):
-        left |= {name: None for name in networks(index)}
+        left |= {networks(index)[0]: None}
     try:
         with quiet():
             return Path(DiffusionPipeline.download(model, use_safetensors=True, variant=variant, **left))
@@ -145,7 +148,8 @@ def unused(index: Mapping[str, Any]) -> list[str]:
 
 
 def networks(index: Mapping[str, Any]) -> list[str]:
-    return [name for name in index if re.fullmatch(r"(transformer|unet)(_\d)?", name) and index[name][0]]
+    """The first is the one that a .gguf file holds."""
+    return sorted(name for name in index if NETWORK.fullmatch(name) and index[name][0])
 
 
 def no_pickles(model: str | Path, folder: Path, index: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .families import wrap
-from .hub import downloaded, first_line, folder_of, index_of, networks, no_pickles, quiet, unused
+from .hub import NETWORK, downloaded, first_line, folder_of, index_of, networks, no_pickles, quiet, unused
 from .pipeline import Pipeline
 
 QUANTIZERS = {"nf4": "bitsandbytes", "int8": "bitsandbytes", "torchao-int8": "torchao", "quanto-int8": "optimum.quanto"}
@@ -164,11 +164,7 @@ def _place(pipe: Any, device: torch.device, text: torch.device, quantize: str | 
         encoder = name.startswith("text_encoder")
         if name == "vae" and dtype == torch.float16 and parts[name].config.get("force_upcast"):
             each.float()  # it overflows in half precision
-        if (
-            encoder
-            or QUANTIZERS.get(quantize or "") != "bitsandbytes"
-            or name not in ("transformer", "transformer_2", "unet")
-        ):
+        if encoder or QUANTIZERS.get(quantize or "") != "bitsandbytes" or not NETWORK.fullmatch(name):
             each.to(text if encoder and device.type == "cuda" else device)
 
 
