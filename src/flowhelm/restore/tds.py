@@ -20,23 +20,19 @@ Paper   100 ancestral steps or more, always resampled, tempering 0 (std alone) o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..flow import Flow
-from ..grad import dot
 from ..measure import Measurement
 from ..particles import ess, resampled
 from ..path import Ends, at, tilted
 from ..rng import Noise
 from ..step import Step
-from ..transition import ancestral_moments
-
-Moments = Callable[[Flow, Tensor, Tensor, Tensor, Ends], tuple[Tensor, Tensor]]
-"""(flow, x, s, t, ends) -> mean and standard deviation of a random move; see `transition.ancestral_moments`."""
+from ..transition import Moments, ancestral_moments, shifted
 
 
 @torch.no_grad()
@@ -79,16 +75,11 @@ def tds(
     log_w = psi.double().view(-1, k) if log_w is None else log_w
     for i, (s, t) in enumerate(pairwise(times), 1):
         mean, std = moments(flow, x, s, t, ends)
-        change = -psi
-        if std > 0:
-            z, move = noise(x), torch.zeros_like(x)
-            if twist:
-                move = twist * (moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0] - mean)
-            change = change - dot(move, z) / std - dot(move, move) / (2 * std**2)
-            mean = mean + move + std * z
-        x = mean
+        guided = moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0]
+        x, ratio = shifted(mean, std, twist * (guided - mean), noise)
+        before = psi
         ends, psi, pull = _twisted(flow, y, x, t, tempering, start)
-        log_w = log_w + (change + psi).double().view(-1, k)
+        log_w = log_w + (ratio - before + psi).double().view(-1, k)
         log_w = log_w.masked_fill(log_w.isnan(), -torch.inf)
         if threshold and k > 1 and i < total:
             pick, log_w = resampled(log_w, noise, threshold)

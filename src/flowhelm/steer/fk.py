@@ -41,11 +41,11 @@ from ..flow import Flow
 from ..grad import per_row
 from ..inner import Inner, auto
 from ..particles import Resampler, anneal, ess, log_mean, systematic
-from ..path import Ends
+from ..path import Ends, tilted
 from ..rng import Noise
 from ..solve import look
 from ..step import Reward, Step
-from ..transition import Moments, Transition, ancestral, ancestral_moments, shifted, tilted
+from ..transition import Moments, Transition, ancestral, ancestral_moments, shifted
 
 
 @torch.no_grad()
@@ -125,7 +125,7 @@ def fk(
             shift = torch.zeros_like(mean)
             if std > 0 and level.any() and flow.path(s).alpha > 0:
                 if grad:
-                    better = tilted(flow, x, s, ends, per_row(strength * level.repeat_interleave(k), x) * pull)
+                    better = tilted(flow.path, ends, per_row(strength * level.repeat_interleave(k), x) * pull, s)
                 else:
                     better = planned(flow, target, x, s, ends, strength * float(level[0]), energy, inner)
                 shift = moments(flow, x, s, t, better)[0] - mean
