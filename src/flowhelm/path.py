@@ -33,6 +33,13 @@ class Ends(NamedTuple):
     source: Tensor
     clean: Tensor
 
+    def rows(self, index: Tensor) -> Ends:
+        """Those of some rows `(n,)`, in that order."""
+        return Ends(self.source[index], self.clean[index])
+
+    def detach(self) -> Ends:
+        return Ends(self.source.detach(), self.clean.detach())
+
 
 Path = Callable[[Tensor], Coeffs]
 
