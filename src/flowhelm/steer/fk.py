@@ -146,7 +146,8 @@ def fk(
                 level, new = torch.ones_like(level), full
             else:
                 if tempering == "adaptive":
-                    level = anneal(log_w + (level[:, None] * full - log_g), full, level, threshold)
+                    # a little below the threshold, so that whom it stops is resampled: at it, rounding would decide
+                    level = anneal(log_w + (level[:, None] * full - log_g), full, level, threshold * (1 - 1e-8))
                 else:
                     level = torch.full_like(level, part(t))
                 r = torch.where(level[:, None] > 0, level[:, None] * full, 0.0)
