@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def flux2(t: Tensor, h: Tensor, *, rho: float = 1.0) -> Tensor:
     """The released FLUX.2 code: rho t |delta|^2 on the displacement delta = h u, so w = rho t h^2; its strength is 1.
 
     It is 0 at t = 0, where nothing bounds the control but the iterations of its solver; a closed solution takes it as at least
-    0.001 h^2 (`solved`).
+    0.001 h^2 (`leeway`).
     """
     return rho * t * h**2
 
@@ -57,9 +58,15 @@ def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
     return reward.prox(clean, float(weight))
 
 
-def solved(reward: Reward, clean: Tensor, weight: float, price: Tensor, h: Tensor) -> Tensor:
-    """The control `(b, *shape)` of one step to the end, argmin_u price |u|^2 - weight reward(clean + h u), by a prox."""
-    return (prox(reward, clean, weight / (2 * (price / h**2).clamp(min=1e-3))) - clean) / h
+def leeway(strength: float, price: Tensor, h: Tensor) -> Tensor:
+    """The weight with which a `prox` solves for one control: price |u|^2 - strength reward(clean + h u) is
+    (|z - clean|^2 / 2 - weight reward(z)) strength / weight, z = clean + h u."""
+    return strength / (2 * (price / h**2).clamp(min=1e-3))
+
+
+def solved(reward: Reward, clean: Tensor, weight: Tensor, unit: Tensor) -> Tensor:
+    """The control `(b, *shape)` of a linear measurement in closed form: clean + unit u = prox(clean)."""
+    return (prox(reward, clean, weight) - clean) / unit
 
 
 def differentiable(value: Tensor, control: Tensor) -> Tensor:
@@ -81,10 +88,8 @@ def refined(flow: Flow, y: Reward, guess: Tensor, weight: Tensor, unit: Tensor, 
     def cost(u: Tensor) -> Tensor:
         return unit**2 / weight * dot(u, u) / 2 - differentiable(y(flow.decode(guess + unit * u)), u)
 
-    def closed() -> Tensor:
-        return (prox(y, guess, weight) - guess) / unit
-
-    return guess + unit * inner(cost, torch.zeros_like(guess), closed if solvable(flow, y) else None)
+    closed = partial(solved, y, guess, weight, unit) if solvable(flow, y) else None
+    return guess + unit * inner(cost, torch.zeros_like(guess), closed)
 
 
 def planned(
@@ -95,9 +100,8 @@ def planned(
     clean is argmin_z w |z - clean|^2 / h^2 - strength reward(decode(z)), w = energy(s, h), h = 1 - s. For s < 1.
     """
     h = 1 - s
-    return ends_from_clean(
-        flow.path, refined(flow, reward, ends.clean, strength * h**2 / (2 * energy(s, h)), h, inner), x, s
-    )
+    clean = refined(flow, reward, ends.clean, leeway(strength, energy(s, h), h), h, inner)
+    return ends_from_clean(flow.path, clean, x, s)
 
 
 def scale(reward: Reward, strength: float) -> float:

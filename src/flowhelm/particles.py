@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,16 @@ from .rng import Noise
 
 Resampler = Callable[[Tensor, Noise], Tensor]
 """(log-weights `(b, k)`, noise) -> indices `(b * k,)` into the flattened batch, each particle k w times on average."""
+
+Tempering = Literal["off", "das", "adaptive"] | Callable[[Tensor], float]
+"""Share in [0, 1] of a likelihood or reward that counts at time t; see `share`, and `anneal` for "adaptive"."""
+
+
+def prompts(rows: int, k: int, who: str) -> int:
+    """How many prompts a batch of k particles each has. Raises ValueError for a batch that is no multiple of k."""
+    if k < 1 or rows % k:
+        raise ValueError(f"{who}: expected a batch that is a multiple of particles = {k}, got {rows} rows")
+    return rows // k
 
 
 def ess(log_w: Tensor) -> Tensor:
@@ -60,6 +71,11 @@ def categorical(log_w: Tensor, noise: Noise) -> Tensor:
     return (_at(log_w, noise.uniform()[:, None])[:, 0] + k * torch.arange(b)).to(log_w.device)
 
 
+def best(value: Tensor) -> Tensor:
+    """The particle of the highest value of each row `(b, k)`: indices `(b,)` into the flattened batch."""
+    return value.argmax(1) + value.shape[1] * torch.arange(len(value), device=value.device)
+
+
 def log_mean(log_w: Tensor) -> Tensor:
     """log of the mean weight of each row: `(b, k) -> (b,)`. Where resampling keeps it, it estimates log Z."""
     return log_w.logsumexp(1) - torch.tensor(float(log_w.shape[1]), dtype=torch.float64).log()
@@ -97,6 +113,21 @@ def _at(log_w: Tensor, pointers: Tensor) -> Tensor:
 def _flat(pick: Tensor, log_w: Tensor) -> Tensor:
     b, k = log_w.shape
     return (pick + k * torch.arange(b)[:, None]).flatten().to(log_w.device)
+
+
+def share(tempering: Tempering) -> Callable[[Tensor], float]:
+    """The share at each time: 1 ("off"), 1.008^(100 t) - 1 and at most 1 ("das", arXiv:2501.05803), or the function given.
+
+    "adaptive" begins at 0; `anneal` goes on from there.
+    """
+    if callable(tempering):
+        return tempering
+    shares: dict[str, Callable[[Tensor], float]] = {
+        "off": lambda t: 1.0,
+        "das": lambda t: min(1.008 ** (100 * float(t)) - 1, 1.0),
+        "adaptive": lambda t: 0.0,
+    }
+    return shares[tempering]
 
 
 def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float) -> Tensor:

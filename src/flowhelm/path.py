@@ -33,6 +33,13 @@ class Ends(NamedTuple):
     source: Tensor
     clean: Tensor
 
+    def rows(self, index: Tensor) -> Ends:
+        """Those of some rows `(n,)`, in that order."""
+        return Ends(self.source[index], self.clean[index])
+
+    def detach(self) -> Ends:
+        return Ends(self.source.detach(), self.clean.detach())
+
 
 Path = Callable[[Tensor], Coeffs]
 
@@ -103,7 +110,8 @@ def score(path: Path, ends: Ends, t: Tensor) -> Tensor:
 def tilted(path: Path, ends: Ends, pull: Tensor, t: Tensor) -> Ends:
     """The ends of the law p_t(x) psi(x), for pull = grad log psi(x) shaped as the state; by Tweedie's formula.
 
-    clean + sigma^2 / alpha pull, source - sigma pull: together the same state. For a standard normal source. Where alpha = 0
+    clean + sigma^2 / alpha pull, source - sigma pull: together the same state. For a standard normal source. With psi =
+    E[likelihood or exp(reward) of clean | x_t = x] that is the prior of the clean states so weighted, noised. Where alpha = 0
     the state tells nothing of the clean end, and the ends are left as they are.
     """
     c = at(path, t, ends.clean)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .control import differentiable
 from .flow import Flow, FlowMap
 from .interpolant import Field, Interpolant, score
 from .path import Ends, velocity
@@ -42,6 +43,25 @@ def look(flow: Flow, x: Tensor, t: Tensor) -> Ends:
     if (flow.path(t.double()).sigma == 0).all():
         return Ends(torch.zeros_like(x), x)
     return flow.ends(x, t)
+
+
+def valued(flow: Flow, value: Callable[[Tensor], Tensor], x: Tensor, t: Tensor) -> tuple[Ends, Tensor, Tensor]:
+    """`look`, the value `(b,)` of the picture in sight, and its gradient in x through the network; all detached.
+
+    1 evaluation and its backward; neither where sigma = 0, and the gradient is 0 there: no move is left that it could guide.
+
+    Raises:
+        ValueError: a value that is not differentiable.
+    """
+    if (flow.path(t.double()).sigma == 0).all():
+        ends = look(flow, x, t)
+        return ends, value(flow.decode(ends.clean)), torch.zeros_like(x)
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        ends = flow.ends(z, t)
+        found = differentiable(value(flow.decode(ends.clean)), z)
+        (pull,) = torch.autograd.grad(found.sum(), z)
+    return ends.detach(), found.detach(), pull
 
 
 @torch.no_grad()

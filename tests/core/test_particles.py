@@ -1,7 +1,19 @@
 import pytest
 import torch
 
-from flowhelm.particles import anneal, categorical, ess, log_mean, resampled, residual, stratified, systematic
+from flowhelm.particles import (
+    anneal,
+    best,
+    categorical,
+    ess,
+    log_mean,
+    prompts,
+    resampled,
+    residual,
+    share,
+    stratified,
+    systematic,
+)
 from flowhelm.rng import Noise
 
 
@@ -152,6 +164,27 @@ def test_categorical_follows_the_weights():
     assert torch.equal(pick // 3, torch.arange(6000))
     share = torch.bincount(pick % 3, minlength=3) / 6000
     torch.testing.assert_close(share.double(), w, atol=4 * 0.5 / 6000**0.5, rtol=0)
+
+
+def test_the_best_of_each_row():
+    value = torch.tensor([[0.0, 3.0, 1.0], [-torch.inf, -2.0, -1.0]])
+    assert best(value).tolist() == [1, 5]
+    assert torch.equal(value.flatten()[best(value)], value.amax(1))
+
+
+def test_particles_must_fit_a_batch():
+    assert [prompts(rows, k, "m") for rows, k in ((6, 3), (6, 1), (0, 2))] == [2, 6, 0]
+    for k in (0, 4, -1):
+        with pytest.raises(ValueError, match=f"m: expected a batch that is a multiple of particles = {k}, got 6 rows"):
+            prompts(6, k, "m")
+
+
+def test_shares():
+    times = [torch.tensor(t, dtype=torch.float64) for t in (0.0, 0.4, 0.9)]
+    assert [share("off")(t) for t in times] == [1, 1, 1]
+    assert [share("das")(t) for t in times] == pytest.approx([0, 1.008**40 - 1, 1])
+    assert [share("adaptive")(t) for t in times] == [0, 0, 0]
+    assert [share(lambda t: float(t) ** 2)(t) for t in times] == pytest.approx([0, 0.16, 0.81])
 
 
 def test_log_mean():

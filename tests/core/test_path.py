@@ -109,6 +109,15 @@ def test_tilted_ends_are_those_of_the_posterior(path, t, gaussian):
     torch.testing.assert_close(paths.tilted(path, ends, pull, t), expected, atol=1e-9, rtol=1e-9)
 
 
+def test_ends_by_rows():
+    ends = Ends(*(each.clone().requires_grad_() for each in images(0)))
+    index = torch.tensor([2, 0, 2])
+    for some, all_, cut in zip(ends.rows(index), ends, ends.detach(), strict=True):
+        assert torch.equal(some, all_[index])
+        assert torch.equal(cut, all_)
+        assert not cut.requires_grad
+
+
 @pytest.mark.parametrize("t", [0.0, [0.0, 0.0, 0.0]])
 def test_ends_are_not_tilted_where_nothing_of_the_clean_end_is_left(t):
     ends = Ends(*images(0))

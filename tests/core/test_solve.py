@@ -7,7 +7,7 @@ from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
 from flowhelm.path import VP, linear, trig
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate, invert, jumps, rollout
+from flowhelm.solve import integrate, invert, jumps, look, rollout, valued
 from flowhelm.step import run
 from flowhelm.transition import ALL, ancestral, euler, heun, midpoint
 
@@ -149,3 +149,29 @@ def test_a_flow_map_goes_anywhere_in_one_evaluation(gaussian, mixture, x):
         torch.testing.assert_close(done[-1].x, whole, atol=1e-12, rtol=0)
     with pytest.raises(ValueError, match="expected a flow map"):
         next(jumps(mixture, x, torch.linspace(0, 1, 3, dtype=torch.float64)))
+
+
+def test_the_value_ahead_and_its_gradient(mixture, x):
+    """By the exact Jacobian of the clean estimate: 1 evaluation and its backward, in one go."""
+    flow, t, a = counted(mixture), torch.tensor(0.4).double(), torch.tensor([1.0, 0.5]).double()
+    ends, value, pull = valued(flow, lambda picture: (picture @ a).square(), x, t)
+    clean = mixture.ends(x, t).clean
+    torch.testing.assert_close(ends, mixture.ends(x, t), atol=1e-13, rtol=0)
+    torch.testing.assert_close(value, (clean @ a).square(), atol=1e-12, rtol=0)
+    expected = (mixture.jacobian(x, t).mT @ (2 * (clean @ a)[:, None] * a)[..., None])[..., 0]
+    torch.testing.assert_close(pull, expected, atol=1e-11, rtol=0)
+    assert not any(each.requires_grad for each in (*ends, value, pull))
+    assert (flow.count.calls, flow.count.backward) == (1, 1)
+    with pytest.raises(ValueError, match="differentiable reward"):
+        valued(flow, lambda picture: picture.detach() @ a, x, t)
+
+
+@pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
+def test_at_the_end_the_state_is_the_picture(gaussian, x, path):
+    flow, one = counted(GaussianFlow(gaussian.mean, gaussian.covariance, path)), torch.ones(()).double()
+    ends, value, pull = valued(flow, lambda picture: picture.sum(1).detach(), x, one)
+    assert all(torch.equal(a, b) for a, b in zip(ends, look(flow, x, one), strict=True))
+    assert torch.equal(ends.clean, x)
+    assert torch.equal(value, x.sum(1))
+    assert not pull.any()
+    assert flow.count.calls == 0

@@ -361,7 +361,8 @@ def test_the_trace_of_the_effective_size():
 
 
 def test_adaptive_tempering_keeps_the_effective_size():
-    k, levels = 64, []
+    """And whom it stops is resampled, so that the next step has all of it to spend again."""
+    k, levels, stopped = 64, [], 0
     x, noise = torch.randn(4 * k, 2).double(), Draws(1, 4 * k)
     for step in fk(TOY, rare(), x, TOY.times(12), particles=k, tempering="adaptive", noise=noise):
         levels.append(step.info["level"])
@@ -370,6 +371,10 @@ def test_adaptive_tempering_keeps_the_effective_size():
             assert (step.info["ess"][partial_level] <= 0.5 * k + 1e-3).all()
             rose = partial_level & (len(levels) < 2 or step.info["level"] > levels[-2] + 1e-9)
             torch.testing.assert_close(step.info["ess"][rose], torch.full_like(step.info["ess"][rose], 0.5 * k))
+            log_w = step.info["log_w"][rose]
+            assert (log_w.amax(1) - log_w.amin(1) < 1e-12).all()
+            stopped += len(log_w)
+    assert stopped > 4
     levels = torch.stack(levels)
     assert ((levels.diff(dim=0) > 0) & (levels[1:] < 1)).any()
     assert (levels.diff(dim=0) >= 0).all()

@@ -11,7 +11,7 @@ from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.grad import value_and_grad
 from flowhelm.guide import counted, on_path
 from flowhelm.metrics import samples
-from flowhelm.path import VP, linear, trig
+from flowhelm.path import VP, linear, tilted, trig
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
@@ -25,7 +25,6 @@ from flowhelm.transition import (
     noised,
     renoise,
     shifted,
-    tilted,
 )
 
 sliced_w2 = partial(samples.sliced_w2, projections=24)
@@ -336,7 +335,8 @@ def test_guided_moves_are_those_of_the_tilted_prior():
     class Guided(Watched):
         def ends(self, x, t):
             ends = self.flow.ends(x, t)
-            return tilted(self.flow, x, t, ends, value_and_grad(lambda z: REWARD.value(self.flow, z, t), x)[1])
+            pull = value_and_grad(lambda z: REWARD.value(self.flow, z, t), x)[1]
+            return tilted(self.flow.path, ends, pull, t)
 
     x = torch.randn(4, 2).double()
     prior, _ = REWARD.tilted(TOY)
@@ -358,7 +358,7 @@ def test_the_value_is_the_ratio_of_the_laws(path):
     value, pull = value_and_grad(lambda z: REWARD.value(flow, z, S), x)
     ratio = prior.log_density(x, S) - flow.log_density(x, S) + log_z
     torch.testing.assert_close(value, ratio, atol=1e-12, rtol=0)
-    moved = tilted(flow, x, S, flow.ends(x, S), pull)
+    moved = tilted(path, flow.ends(x, S), pull, S)
     torch.testing.assert_close(moved.clean, prior.ends(x, S).clean, atol=1e-10, rtol=0)
     torch.testing.assert_close(moved.source, prior.ends(x, S).source, atol=1e-10, rtol=0)
     eta = diffusion.reversal(path)(S)

@@ -31,7 +31,7 @@ from ..control import solvable
 from ..flow import Flow
 from ..grad import dot, per_row, value_and_grad
 from ..measure import Measurement
-from ..particles import ess, resampled
+from ..particles import ess, prompts, resampled
 from ..path import at
 from ..rng import Noise
 from ..step import Step
@@ -77,8 +77,7 @@ def afdps(
         ValueError: a batch that is no multiple of k, a non-linear operator or a decoder with girsanov=False, an eps that
             is not finite.
     """
-    if particles < 1 or len(x) % particles:
-        raise ValueError(f"afdps: expected a batch that is a multiple of particles = {particles}, got {len(x)} rows")
+    prompts(len(x), particles, "afdps")
     if not girsanov and not solvable(flow, y):
         raise ValueError("afdps: expected a linear measurement of pixels for girsanov=False; set girsanov=True")
     eps, k, total = diffusion or sigma(flow.path, level), particles, len(times) - 1

@@ -28,7 +28,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import prox, solvable
+from ..control import solvable
 from ..flow import Flow
 from ..grad import value_and_grad
 from ..grids import uniform
@@ -77,7 +77,7 @@ def daps(
         if solves:
             clean = guess + r2.sqrt() * noise(guess)
             known = y.y.repeat_interleave(len(x) // len(y.y), 0)  # particles share a measurement, not its perturbation
-            clean = prox(replace(y, y=known + y.std * noise(known)), clean, r2)
+            clean = replace(y, y=known + y.std * noise(known)).prox(clean, float(r2))
         else:
             clean, step = guess, rate / (1 / r2 + 1 / y.std**2)
             for _ in range(langevin):

@@ -22,8 +22,9 @@ from torch import Tensor
 from ..flow import Flow
 from ..grad import per_row
 from ..measure import Measurement
-from ..path import Ends, at
+from ..path import at
 from ..rng import Noise
+from ..solve import valued
 from ..step import Step
 from ..transition import Transition, euler
 
@@ -52,12 +53,8 @@ def dps(
     """
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
-        with torch.enable_grad():
-            z = x.detach().requires_grad_()
-            ends = flow.ends(z, s)
-            misfit = y.misfit(flow.decode(ends.clean))
-            (gradient,) = torch.autograd.grad(misfit.sum(), z)
-        ends, norm = Ends(*(e.detach() for e in ends)), (2 * misfit.detach()).sqrt()
+        ends, misfit, gradient = valued(flow, y.misfit, x, s)
+        norm = (2 * misfit).sqrt()
         x = transition(flow, x, s, t, noise, ends)
         c = at(flow.path, s, x)
         if exact and c.alpha > 0:

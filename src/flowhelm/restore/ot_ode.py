@@ -30,7 +30,7 @@ from ..control import solvable
 from ..flow import Flow
 from ..grad import value_and_grad
 from ..measure import LinearOperator, Measurement
-from ..path import Ends, at, tilted
+from ..path import at, tilted
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, ancestral
@@ -68,7 +68,7 @@ def ot_ode(
             with torch.enable_grad():
                 z = x.detach().requires_grad_()
                 ends = flow.ends(z, s)
-            clean, moved = ends.clean.detach(), Ends(*(e.detach() for e in ends))
+            clean, moved = ends.clean.detach(), ends.detach()
             if c.alpha > 0:
                 r2 = c.sigma**2 / (c.alpha**2 + c.sigma**2)
                 if closed:

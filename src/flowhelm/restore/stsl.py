@@ -31,7 +31,7 @@ from torch import Tensor
 from ..flow import Flow
 from ..grad import dot, per_row, twice, vjp
 from ..measure import Measurement
-from ..path import Ends, at
+from ..path import at
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, euler
@@ -89,7 +89,7 @@ def stsl(
                         variance = variance + c.sigma**2 / c.alpha * dot(p, pulled)
                 loss = misfit + variance_weight / 2 * variance
                 (gradient,) = torch.autograd.grad(loss.sum(), z)
-            ends, norm = Ends(*(e.detach() for e in ends)), (2 * misfit.detach()).sqrt()
+            ends, norm = ends.detach(), (2 * misfit.detach()).sqrt()
             if k + 1 == repeats or not guided:
                 x = transition(flow, x, s, t, noise, ends)
             if guided and exact:

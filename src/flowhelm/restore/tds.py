@@ -20,23 +20,20 @@ Paper   100 ancestral steps or more, always resampled, tempering 0 (std alone) o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..flow import Flow
-from ..grad import dot
 from ..measure import Measurement
-from ..particles import ess, resampled
+from ..particles import ess, prompts, resampled
 from ..path import Ends, at, tilted
 from ..rng import Noise
+from ..solve import valued
 from ..step import Step
-from ..transition import ancestral_moments
-
-Moments = Callable[[Flow, Tensor, Tensor, Tensor, Ends], tuple[Tensor, Tensor]]
-"""(flow, x, s, t, ends) -> mean and standard deviation of a random move; see `transition.ancestral_moments`."""
+from ..transition import Moments, ancestral_moments, shifted
 
 
 @torch.no_grad()
@@ -72,27 +69,20 @@ def tds(
     Raises:
         ValueError: a batch that is no multiple of k.
     """
-    if particles < 1 or len(x) % particles:
-        raise ValueError(f"tds: expected a batch that is a multiple of particles = {particles}, got {len(x)} rows")
-    k, total, x = particles, len(times) - 1, x.detach()
+    b, k, total, x = prompts(len(x), particles, "tds"), particles, len(times) - 1, x.detach()
     ends, psi, pull = _twisted(flow, y, x, times[0], tempering, start)
-    log_w = psi.double().view(-1, k) if log_w is None else log_w
+    log_w = psi.double().view(b, k) if log_w is None else log_w
     for i, (s, t) in enumerate(pairwise(times), 1):
         mean, std = moments(flow, x, s, t, ends)
-        change = -psi
-        if std > 0:
-            z, move = noise(x), torch.zeros_like(x)
-            if twist:
-                move = twist * (moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0] - mean)
-            change = change - dot(move, z) / std - dot(move, move) / (2 * std**2)
-            mean = mean + move + std * z
-        x = mean
+        guided = moments(flow, x, s, t, tilted(flow.path, ends, pull, s))[0]
+        x, ratio = shifted(mean, std, twist * (guided - mean), noise)
+        before = psi
         ends, psi, pull = _twisted(flow, y, x, t, tempering, start)
-        log_w = log_w + (change + psi).double().view(-1, k)
+        log_w = log_w + (ratio - before + psi).double().view(b, k)
         log_w = log_w.masked_fill(log_w.isnan(), -torch.inf)
         if threshold and k > 1 and i < total:
             pick, log_w = resampled(log_w, noise, threshold)
-            x, ends, psi, pull = x[pick], Ends(*(e[pick] for e in ends)), psi[pick], pull[pick]
+            x, ends, psi, pull = x[pick], ends.rows(pick), psi[pick], pull[pick]
         yield Step(i, total, t, x, ends.clean, {"log_w": log_w, "ess": ess(log_w)})
 
 
@@ -104,11 +94,4 @@ def _twisted(
     if c.sigma > 0 and t < start:
         return flow.ends(x, t), x.new_zeros(len(x)), torch.zeros_like(x)
     variance = y.std**2 + tempering * float(c.sigma**2 / (c.alpha**2 + c.sigma**2))
-    if c.sigma == 0:
-        return Ends(torch.zeros_like(x), x), -y.misfit(flow.decode(x)) / variance, torch.zeros_like(x)
-    with torch.enable_grad():
-        z = x.detach().requires_grad_()
-        ends = flow.ends(z, t)
-        psi = -y.misfit(flow.decode(ends.clean)) / variance
-        (pull,) = torch.autograd.grad(psi.sum(), z)
-    return Ends(*(e.detach() for e in ends)), psi.detach(), pull
+    return valued(flow, lambda picture: -y.misfit(picture) / variance, x, t)

@@ -92,4 +92,4 @@ def _pull(
         pull = back(conjugate_gradient(apply, -misfit, 1e-6, iterations))
     else:
         pull = back(-misfit / apply(torch.ones_like(misfit)).clamp(min=y.std**2))
-    return Ends(*(e.detach() for e in ends)), misfit.flatten(1).norm(dim=1), pull.detach()
+    return ends.detach(), misfit.flatten(1).norm(dim=1), pull.detach()

@@ -28,7 +28,7 @@ Paper   FK: 100 DDIM steps, eta = 1, k = 2 to 8, strength 10, scored every 5 or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Literal
 
@@ -36,16 +36,16 @@ import torch
 from torch import Tensor
 
 from ..budget import Budget
-from ..control import Energy, differentiable, flower, planned
+from ..control import Energy, flower, planned
 from ..flow import Flow
 from ..grad import per_row
 from ..inner import Inner, auto
-from ..particles import Resampler, anneal, ess, log_mean, systematic
-from ..path import Ends
+from ..particles import Resampler, Tempering, anneal, best, ess, log_mean, prompts, resampled, share, systematic
+from ..path import tilted
 from ..rng import Noise
-from ..solve import look
+from ..solve import look, valued
 from ..step import Reward, Step
-from ..transition import Moments, Transition, ancestral, ancestral_moments, shifted, tilted
+from ..transition import Moments, Transition, ancestral, ancestral_moments, shifted
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def fk(
     strength: float = 1.0,
     potential: Literal["difference", "max", "sum"] = "difference",
     proposal: Literal["prior", "gradient", "control"] = "prior",
-    tempering: Literal["off", "das", "adaptive"] | Callable[[Tensor], float] | None = None,
+    tempering: Tempering | None = None,
     threshold: float = 0.5,
     every: int = 1,
     start: float = 0.0,
@@ -102,89 +102,64 @@ def fk(
     Raises:
         ValueError: a batch that is no multiple of k; adaptive tempering of another potential than difference, or of control.
     """
-    if particles < 1 or len(x) % particles:
-        raise ValueError(f"fk: expected a batch that is a multiple of particles = {particles}, got {len(x)} rows")
+    b, k, total, x = prompts(len(x), particles, "fk"), particles, len(times) - 1, x.detach()
     if tempering == "adaptive" and (potential != "difference" or proposal == "control"):
         raise ValueError("fk: expected potential='difference' and no control with adaptive tempering; take 'das'")
-    k, b, total, x, target = particles, len(x) // particles, len(times) - 1, x.detach(), reward
-    ledger = Budget() if budget is None else budget
+    target, ledger, gradient = reward, Budget() if budget is None else budget, proposal == "gradient"
     flow, reward = ledger.watch(flow, reward, b)
-    share = _share(tempering or ("off" if proposal == "prior" else "das"))
-    fresh = {"log_g": 0.0, "past": -torch.inf if potential == "max" else 0.0, "reward": -torch.inf}
-    log_g, past, value = (torch.full((b * k,), v, dtype=torch.float64) for v in fresh.values())
-    log_w, level = torch.zeros(b, k, dtype=torch.float64), torch.full((b,), share(times[0]), dtype=torch.float64)
+    part = share(tempering or ("off" if proposal == "prior" else "das"))
+    log_w, level = torch.zeros(b, k, dtype=torch.float64), torch.full((b,), part(times[0]), dtype=torch.float64)
+    log_g, past, value = (torch.full_like(log_w, v) for v in (0, -torch.inf if potential == "max" else 0, -torch.inf))
     if carried is not None:
-        log_w, level, log_g, past, value = (carried[name] for name in ("log_w", "level", *fresh))
-    grad = proposal == "gradient"
-    ends, _, pull = _scored(flow, reward, x, times[0], grad and bool(level.any()), grad)
+        log_w, level = carried["log_w"], carried["level"]
+        log_g, past, value = (carried[name].view(b, k) for name in ("log_g", "past", "reward"))
+    if gradient and level.any():
+        ends, _, pull = valued(flow, reward, x, times[0])
+    else:
+        ends, pull = look(flow, x, times[0]), torch.zeros_like(x)
     for i, (s, t) in enumerate(pairwise(times), 1):
         if proposal == "prior":
             x = transition(flow, x, s, t, noise, ends)
         else:
             mean, std = moments(flow, x, s, t, ends)
-            shift = torch.zeros_like(mean)
+            better, factor = ends, strength * level
             if std > 0 and level.any() and flow.path(s).alpha > 0:
-                if grad:
-                    better = tilted(flow, x, s, ends, per_row(strength * level.repeat_interleave(k), x) * pull)
+                if gradient:
+                    # a proposal may be any: where there is no gradient, it is the prior's move
+                    rise = per_row(factor.repeat_interleave(k), x) * pull.nan_to_num(0.0, 0.0, 0.0)
+                    better = tilted(flow.path, ends, rise, s)
                 else:
-                    better = planned(flow, target, x, s, ends, strength * float(level[0]), energy, inner)
-                shift = moments(flow, x, s, t, better)[0] - mean
-            x, ratio = shifted(mean, std, shift, noise)
+                    better = planned(flow, target, x, s, ends, float(factor[0]), energy, inner)
+            x, ratio = shifted(mean, std, moments(flow, x, s, t, better)[0] - mean, noise)
             log_w = log_w + ratio.double().cpu().view(b, k)
         # counted from the end, so that a resumed run scores at the same steps
         due = i == total or ((total - i) % every == 0 and start <= t <= stop)
-        ends, new, pull = _scored(flow, reward, x, t, due or grad, grad)
-        value = value if new is None else new
+        if gradient:
+            ends, value, pull = valued(flow, reward, x, t)
+            value = value.view(b, k)
+        else:
+            ends = look(flow, x, t)
+            value = reward(flow.decode(ends.clean)).view(b, k) if due else value
         if due:
             full = strength * value
             if i == total:
-                level, log_new = torch.ones_like(level), full
+                level, new = torch.ones_like(level), full
             else:
                 if tempering == "adaptive":
-                    base = log_w + (level.repeat_interleave(k) * full - log_g).view(b, k)
-                    level = anneal(base, full.view(b, k), level, threshold)
+                    # a little below the threshold, so that whom it stops is resampled: at it, rounding would decide
+                    level = anneal(log_w + (level[:, None] * full - log_g), full, level, threshold * (1 - 1e-8))
                 else:
-                    level = torch.full_like(level, share(t))
-                r = torch.where(level.repeat_interleave(k) > 0, level.repeat_interleave(k) * full, 0.0)
+                    level = torch.full_like(level, part(t))
+                r = torch.where(level[:, None] > 0, level[:, None] * full, 0.0)
                 past = torch.maximum(past, r) if potential == "max" else past + r
-                log_new = r if potential == "difference" else log_g + past
-            log_w = log_w + (log_new - log_g).view(b, k)
-            log_w, log_g = log_w.masked_fill(log_w.isnan(), -torch.inf), log_new
+                new = r if potential == "difference" else log_g + past
+            log_w = log_w + (new - log_g)
+            log_w, log_g = log_w.masked_fill(log_w.isnan(), -torch.inf), new
         size = ess(log_w)
         if due and threshold and k > 1 and i < total:
-            pick = resampler(log_w, noise)  # drawn whether needed or not: a prompt must not see its neighbours
-            low = size < threshold * k
-            pick = torch.where(low.repeat_interleave(k), pick, torch.arange(b * k))
-            x, ends, pull = x[pick], Ends(*(e[pick] for e in ends)), pull[pick]
-            log_g, past, value = log_g[pick], past[pick], value[pick]
-            log_w = torch.where(low[:, None], log_mean(log_w)[:, None], log_w)
-        info = {"log_w": log_w, "log_z": log_mean(log_w), "ess": size, "level": level, "log_g": log_g, "past": past}
-        info |= {"reward": value, "best": value.view(b, k).argmax(1) + k * torch.arange(b), **ledger.told()}
+            pick, log_w = resampled(log_w, noise, threshold, resampler)
+            x, ends, pull = x[pick], ends.rows(pick), pull[pick]
+            log_g, past, value = (each.flatten()[pick].view(b, k) for each in (log_g, past, value))
+        info = {"log_w": log_w, "log_z": log_mean(log_w), "ess": size, "level": level, "log_g": log_g.flatten()}
+        info |= {"past": past.flatten(), "reward": value.flatten(), "best": best(value), **ledger.told()}
         yield Step(i, total, t, x, ends.clean, info)
-
-
-def _share(tempering: str | Callable[[Tensor], float]) -> Callable[[Tensor], float]:
-    if callable(tempering):
-        return tempering
-    shares: dict[str, Callable[[Tensor], float]] = {
-        "off": lambda t: 1.0,
-        "das": lambda t: min(1.008 ** (100 * float(t)) - 1, 1.0),
-        "adaptive": lambda t: 0.0,  # at the start
-    }
-    return shares[tempering]
-
-
-def _scored(
-    flow: Flow, reward: Reward, x: Tensor, t: Tensor, scored: bool, differentiated: bool
-) -> tuple[Ends, Tensor | None, Tensor]:
-    """The ends at t; if scored, the reward of the clean estimate, `(b * k,)` float64 on the CPU, and its gradient in x."""
-    if not scored or not differentiated or flow.path(t).sigma == 0:
-        ends = look(flow, x, t)
-        return ends, reward(flow.decode(ends.clean)) if scored else None, torch.zeros_like(x)
-    with torch.enable_grad():
-        z = x.detach().requires_grad_()
-        ends = flow.ends(z, t)
-        value = differentiable(reward(flow.decode(ends.clean)), z)
-        (pull,) = torch.autograd.grad(value.sum(), z)
-    # a proposal may be any: where there is no gradient, it is the prior's move
-    return Ends(*(e.detach() for e in ends)), value.detach(), pull.nan_to_num(0.0, 0.0, 0.0)

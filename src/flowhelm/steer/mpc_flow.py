@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, scale, solvable, solved
+from ..control import Energy, check, differentiable, integral, leeway, scale, solvable, solved
 from ..flow import Flow
 from ..grids import uniform
 from ..inner import Closed, Cost, Inner, auto
@@ -102,7 +102,7 @@ def _problem(
         return spent - weight * differentiable(reward(flow.decode(end)), u)
 
     def closed() -> Tensor:
-        return solved(reward, x + lengths[0] * v, weight, prices[0], lengths[0])[:, None]
+        return solved(reward, x + lengths[0] * v, leeway(weight, prices[0], lengths[0]), lengths[0])[:, None]
 
     return cost, closed if len(prices) == 1 and solvable(flow, reward) else None
 

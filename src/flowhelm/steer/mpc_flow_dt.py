@@ -26,7 +26,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, prox, scale, solvable, solved
+from ..control import Energy, check, differentiable, integral, leeway, prox, scale, solvable, solved
 from ..flow import Flow
 from ..inner import Closed, Cost, Inner, auto
 from ..path import ends_from_velocity, linear
@@ -94,7 +94,7 @@ def _problem(
         return price * u.square().flatten(1).sum(1) + ahead(x + h * (v + u), t + h)
 
     def closed() -> Tensor:
-        return solved(reward, x + h * v, weight, price, h)
+        return solved(reward, x + h * v, leeway(weight, price, h), h)
 
     return cost, closed
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..budget import Budget
 from ..flow import Flow
 from ..grids import uniform
+from ..particles import prompts
 from ..path import Ends
 from ..rng import Noise
 from ..solve import integrate, look
@@ -62,11 +63,7 @@ def path_search(
     Raises:
         ValueError: a batch that is no multiple of the particles.
     """
-    if particles < 1 or len(x) % particles:
-        raise ValueError(
-            f"path_search: expected a batch that is a multiple of particles = {particles}, got {len(x)} rows"
-        )
-    b, total, x, price = len(x) // particles, len(times) - 1, x.detach(), None
+    b, total, x, price = prompts(len(x), particles, "path_search"), len(times) - 1, x.detach(), None
     ledger = Budget() if budget is None else budget
     flow, reward = ledger.watch(flow, reward, b)
     value = torch.full((len(x),), torch.nan, dtype=torch.float64)
@@ -84,6 +81,6 @@ def path_search(
             values = reward(flow.decode(ends.clean)).view(b, -1)
             value, pick = values.topk(particles)
             value, pick = value.flatten(), (pick + values.shape[1] * torch.arange(b)[:, None]).flatten()
-            x, ends = x[pick], Ends(*(e[pick] for e in ends))
+            x, ends = x[pick], ends.rows(pick)
             clean, price = ends.clean, ledger.since(before)
         yield Step(i, total, t, x, clean, {"reward": value, **ledger.told()})

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..budget import Budget, scored
 from ..flow import Flow
+from ..particles import best
 from ..path import Ends
 from ..rng import Noise
 from ..solve import look
@@ -74,9 +75,9 @@ def rbf(
     x = torch.stack([x, *(flow.source(noise).to(x) for _ in range(starts - 1))], 1).flatten(0, 1)
     ends = look(flow, x, times[0])
     picture = flow.decode(ends.clean)
-    record, best = rated(picture).view(b, starts).max(1)
-    best = best + starts * torch.arange(b)
-    x, ends, picture = x[best], Ends(*(e[best] for e in ends)), picture[best]
+    record = rated(picture).view(b, starts)
+    first = best(record)
+    x, ends, picture, record = x[first], ends.rows(first), picture[first], record.amax(1)
     quota = torch.zeros(b, dtype=torch.int64)
     price: dict[str, Tensor] = {}  # of a draw: the first one tells
     if carried is not None:
@@ -88,7 +89,7 @@ def rbf(
         rows = torch.arange(b)
         while len(rows):  # of the chains that still draw
             before, some = ledger.told(), flow.rows(rows, b)
-            new = transition(some, start[rows], s, t, noise.rows(rows), Ends(*(e[rows] for e in begin)))
+            new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
             after = look(some, new, t)
             picture[rows] = some.decode(after.clean)
             value = scored(reward, picture)[rows]  # of the whole batch: a reward may know its rows

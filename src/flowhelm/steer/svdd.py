@@ -23,8 +23,7 @@ from torch import Tensor
 
 from ..budget import Budget
 from ..flow import Flow
-from ..particles import categorical
-from ..path import Ends
+from ..particles import best, categorical
 from ..rng import Noise
 from ..solve import look
 from ..step import Reward, Step
@@ -67,7 +66,6 @@ def svdd(
         x = torch.stack(tried, 1).flatten(0, 1)  # the draws of a row together
         ends = look(flow, x, t)
         value = reward(flow.decode(ends.clean)).view(b, draws)
-        best = value.argmax(1) + draws * torch.arange(b)
-        pick = best if strength is None else categorical(strength * value, noise)
-        x, ends, won = x[pick], Ends(*(e[pick] for e in ends)), value.flatten()[pick]
+        pick = best(value) if strength is None else categorical(strength * value, noise)
+        x, ends, won = x[pick], ends.rows(pick), value.flatten()[pick]
         yield Step(i, total, t, x, ends.clean, {"reward": won, **ledger.told()})

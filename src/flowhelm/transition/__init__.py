@@ -20,7 +20,6 @@ from .gaussian import (
     renoise,
     renoise_moments,
     shifted,
-    tilted,
 )
 from .glass import glass, glass_estimate
 from .ode import euler, heun, midpoint
@@ -48,5 +47,4 @@ __all__ = [
     "renoise",
     "renoise_moments",
     "shifted",
-    "tilted",
 ]

@@ -122,15 +122,6 @@ def langevin(
     return _draw(mean, std, noise, "langevin")
 
 
-def tilted(flow: Flow, x: Tensor, s: Tensor, ends: Ends, pull: Tensor) -> Ends:
-    """The ends at x under p_s(x) exp(V(x)), for pull = grad V(x): clean + (sigma^2 / alpha) pull, source - sigma pull.
-
-    Exact for V = log E[exp(reward(clean)) | x_s = x], when the tilted law is that of clean with its reward. For s > 0.
-    """
-    c = at(flow.path, s, x)
-    return Ends(ends.source - c.sigma * pull, ends.clean + c.sigma**2 / c.alpha * pull)
-
-
 def shifted(mean: Tensor, std: Tensor, shift: Tensor, noise: Noise | None) -> tuple[Tensor, Tensor]:
     """x' ~ N(mean + shift, std^2) and its log-ratio log N(x'; mean, std^2) - log N(x'; mean + shift, std^2), `(b,)`.
 
@@ -138,8 +129,9 @@ def shifted(mean: Tensor, std: Tensor, shift: Tensor, noise: Noise | None) -> tu
     """
     if not std.any():
         return mean, mean.new_zeros(len(mean))
-    x = _draw(mean + shift, std, noise, "shifted")
-    return x, (dot(shift, shift) / 2 - dot(shift, x - mean)) / std**2
+    z = _normal(mean, noise, "shifted")
+    # in terms of z, not of x' - mean - shift: that is a small difference of large numbers
+    return mean + shift + std * z, -dot(shift, z) / std - dot(shift, shift) / (2 * std**2)
 
 
 def noised(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise) -> Tensor:
@@ -156,10 +148,12 @@ def _diffusion(flow: Flow, s: Tensor, eta: float, diffusion: Diffusion | None) -
 
 
 def _draw(mean: Tensor, std: Tensor, noise: Noise | None, who: str) -> Tensor:
-    if not std.any():
-        return mean
+    return mean + std * _normal(mean, noise, who) if std.any() else mean
+
+
+def _normal(like: Tensor, noise: Noise | None, who: str) -> Tensor:
     if noise is None:
         raise ValueError(
             f"{who}: expected a Noise (one stream per row) for a random move, got None; pass noise=Noise(seed, rows=len(x))"
         )
-    return mean + std * noise(mean)
+    return noise(like)
