@@ -97,7 +97,8 @@ def plot(lines: Sequence[Line], label: str, path: Path) -> None:
     if other is not None:
         other.set_ylabel("held out")
     axes.grid(color="#eeeeee")
-    axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    if lines:
+        axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
     figure.savefig(path, format="png")
 
 

@@ -185,9 +185,7 @@ def settle(
     stem = stem.with_suffix("") if stem.suffix.lower() == ".png" else stem
     check_writable(stem.parent)
     return {
-        "prior": str(Path(prior).absolute())
-        if prior not in NAMES and (Path(prior).exists() or not pipeline)
-        else prior,
+        "prior": str(Path(prior).absolute()) if prior not in NAMES and Path(prior).exists() else prior,
         "method": chosen.__name__,
         "method_options": dict(given),
         "reward": [each.text for each in terms],
