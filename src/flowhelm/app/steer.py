@@ -447,7 +447,8 @@ def _steered(
     device = settings["device"]
     x = flow.source(noise).to(device)
     times = torch.tensor(settings["times"], dtype=torch.float64)
-    ledger = Budget(evaluations=problem.limit)
+    # what is fixed was settled to fit, to the last evaluation; a method that asks would keep some back for what it cannot know
+    ledger = Budget(evaluations=problem.limit) if who in courses.ASKS else Budget()
     options = dict(problem.options)
     asked: Flow = flow
     if courses.takes_budget(problem.method):
