@@ -176,9 +176,18 @@ def restore(
 @app.command()
 def rerun(run: Annotated[Path, typer.Argument(metavar="RUN.json", help="The .run.json that a run wrote.")]) -> None:
     """Run again what a JSON file describes, and say whether the result is identical."""
-    from .job import rerun as again
+    from .files import get_run
 
-    if not again(run, say=typer.echo):
+    old = get_run(run)
+    if "photo" in old["settings"]:
+        from .job import rerun as again
+
+        same = again(run, say=typer.echo)
+    else:
+        from .steer import rerun as steered_again
+
+        same = steered_again(run, old, say=typer.echo)
+    if not same:
         raise typer.Exit(1)
 
 
@@ -436,6 +445,98 @@ def sample(
         threads=threads,
         say=typer.echo,
     )
+
+
+@app.command(
+    "steer",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Draw pictures that a reward likes.\n\n"
+    "flowhelm steer fashion --class bag --reward brightness --method fk --strength 50 --transition glass --budget 400\n\n"
+    "flowhelm steer stabilityai/stable-diffusion-3.5-medium --prompt 'two cups' --reward clip:model=openai/clip-vit-large-patch14 "
+    "--held-out aesthetic:model=openai/clip-vit-large-patch14,head=head.safetensors --method svdd --budget 300 --device cuda\n\n"
+    "PRIOR as for `flowhelm sample`; options of the method (`flowhelm methods NAME`) are given here like any other.\n\n"
+    "A reward is [WEIGHT*]NAME[:option=value,...], several are added up: brightness, colourfulness, compressibility, palette, clip, "
+    "pickscore, hps, image_reward, aesthetic, vqa, style, classifier; FILE.safetensors of a classifier; or FILE.py:FUNCTION, which "
+    "runs that code.\n\n"
+    "The budget, evaluations of the network per picture, chooses steps and particles (draws, rounds, chains) where they are not given; "
+    "what was chosen is printed. Writes OUT.best.png (the best so far at any moment), OUT.sheet.png, OUT.curve.png and OUT.run.json, "
+    "for `flowhelm rerun`. Ctrl-C leaves the best so far.",
+)
+def steer_(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The prior, and options of the method."),
+    ] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(metavar="[WEIGHT*]NAME[:option=value,...]", help="Several may be given.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option(metavar="[WEIGHT*]NAME[...]", help="Reported beside it, never optimised.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="A method that needs a reward only: see `flowhelm methods`.")] = "fk",
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluations of the network per picture; default: 200, or none if particles, draws ... are given.",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the grid; default: by the budget.")] = None,
+    chains: Annotated[
+        int | None,
+        typer.Option(min=1, help="Independent runs per picture, of which the best is kept; they share the budget."),
+    ] = None,
+    classes: Annotated[list[str] | None, typer.Option("--class", help="A class; may be given several times.")] = None,
+    prompt: _Prompt = None,
+    number: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A number; may be given several times.")
+    ] = None,
+    negative: _Negative = None,
+    scale: _Scale = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="cfg, raag or cfg_zero; default: as for `flowhelm sample`.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of a pipeline's pictures; default: its own.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Pictures (of each class), each steered by itself.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Beginning of the names of what is written; default: PRIOR.steered.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows that network, decoder and reward see at a time; default: 1 for pipelines."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    reward_device: Annotated[str | None, typer.Option(help="Of models that score; default: that of the prior.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    dtype: _Dtype = None,
+    quantize: _Quantize = None,
+    checkpointing: _Checkpointing = False,
+    tiling: _Tiling = False,
+) -> None:
+    from .. import steer
+    from .options import flags, pick, sort_words
+    from .steer import settle, start
+
+    if not words or words[0].startswith("-"):
+        _bad("name a prior first: flowhelm steer fashion --class bag --reward brightness")
+    prior, *others = words or []
+    own = [*(p for p in inspect.signature(steer_).parameters if p not in ("context", "words")), "class", "n", "help"]
+    rest, given = sort_words(others, flags({"method": pick("method", method, steer.ALL)}, own), own)
+    if rest:
+        _bad(f"expected one prior and options, got also {' '.join(rest)}")
+    settings = settle(
+        prior, method=method, given=given.get("method", {}), reward=reward or (), held_out=held_out or (), budget=budget, steps=steps,
+        chains=chains, classes=classes or (), prompt=prompt, numbers=number or (), scale=scale, guidance=guidance, size=size,
+        count=count, seed=seed, batch=batch, out=out, device=device, reward_device=reward_device, threads=threads,
+        model={
+            "negative": negative, "dtype": dtype, "quantize": quantize, "checkpointing": checkpointing, "tiling": tiling,
+        },
+    )  # fmt: skip
+    start(settings, say=typer.echo)
 
 
 @app.command(

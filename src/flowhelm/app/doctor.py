@@ -122,7 +122,7 @@ def load_model(model: str) -> Flow:
             "module:function or file.py:function"
         )
     try:
-        flow = getattr(_module(place), name)()
+        flow = getattr(module_of(place), name)()
     except BadInput:
         raise
     except Exception as error:  # a stranger's code raises anything
@@ -199,7 +199,7 @@ def parity(model: str, settings: Mapping[str, Any], size: tuple[int, int] | None
     return [*lines, verdict], found.good
 
 
-def _module(place: str) -> object:
+def module_of(place: str) -> object:
     """The module of a name or of a .py file."""
     from .images import BadInput
 

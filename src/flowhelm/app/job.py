@@ -321,7 +321,7 @@ def _loop(
 
     if place is not None and index == total:
         return place
-    with _signals():
+    with signals():
         try:
             with progress(total, index) as tell:
                 run(steps_of(counted, problem.observed, method, times, noise, x=x, index=index), each)
@@ -342,7 +342,7 @@ def _loop(
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
+def signals() -> Iterator[None]:
     """SIGINT and SIGTERM raise Stopped here (once: while the last estimate is saved, they are not heard)."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,0 +1,667 @@
+"""`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from flowhelm import particles, priors, rewards, steer, transition
+from flowhelm.app import contact, course, sample, scores
+from flowhelm.app import steer as app
+from flowhelm.app.cli import main
+from flowhelm.app.options import bind
+from flowhelm.bench import tiny
+from flowhelm.bench.classifier import Classifier
+from flowhelm.flow import NetFlow
+from flowhelm.path import linear
+
+SRC = Path(__file__).parents[2] / "src"
+FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
+MINE = """
+import os, signal
+calls, stop = [], None
+
+def left(image):
+    return image[..., :16].mean((1, 2, 3))
+
+def stops(image):
+    calls.append(len(image))
+    if len(calls) == int(os.environ["STOP"]):
+        os.kill(os.getpid(), signal.SIGINT)
+    return left(image)
+
+def hard(image):
+    return left(image.detach())
+
+def whole(image):
+    return image
+
+def number(image):
+    return 1.0
+
+def broken(image):
+    raise KeyError("oops\\nand more")
+
+def late(image):
+    calls.append(1)
+    if len(calls) > 3:
+        raise OSError("gone")
+    return left(image)
+
+value = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny") / "sd3"
+    tiny.CASES["sd3"][0]().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    return tmp_path
+
+
+def ran(*words: str, out: str = "a") -> dict:
+    assert main(["steer", *words, "--out", out, "--threads", "1"]) == 0
+    return json.loads(Path(f"{out}.run.json").read_text())
+
+
+def rising(values: list) -> bool:
+    known = [v for v in values if v is not None]
+    return known == sorted(known)
+
+
+# --- what is drawn ---
+
+
+@pytest.mark.parametrize("method", FREE)
+def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatch):
+    rows, ask = [], NetFlow._ask
+    monkeypatch.setattr(NetFlow, "_ask", lambda flow, x, *told: rows.append(len(x)) or ask(flow, x, *told))
+    strength = ["--strength", "50"] if method == "fk" else []
+    run = ran("fashion", "--class", "bag", "--reward", "brightness", "--method", method, "--budget", "60", *strength)
+    (made,), trace = run["result"]["pictures"], run["result"]["pictures"][0]["trace"]
+    assert sum(rows) == made["evaluations"] == trace[-1]["evaluations"] <= 60
+    for column in ("evaluations", "rewards", "decodes", "best", "index"):
+        assert rising([line[column] for line in trace]), column
+    assert [line["finished"] for line in trace[-1:]] == [True]
+    assert trace[-1]["best"] == made["reward"]
+    flow = priors.load("fashion")
+    plain = sample.draw(flow, [("bag", 0)], steps=run["settings"]["steps"])
+    least = float(rewards.brightness(plain.clamp(-1, 1)))
+    print(method, made["reward"], "plain", least, made["evaluations"])
+    assert made["reward"] >= least - 1e-6
+    shown = torch.from_numpy(np.asarray(Image.open("a.best.png"), np.float32)) / 127.5 - 1
+    assert float(shown.mean()) == pytest.approx(made["reward"], abs=0.01)  # the file is the picture that was scored
+
+
+@pytest.mark.parametrize("method", ["fk", "svdd", "path_search", "noise_search", "flow_grad"])
+def test_the_cost_is_foretold(here, method, capsys):
+    """Exactly, with what is evaluated again for a backward pass; of `rbf`, which may end earlier, at most."""
+    less = ["--iterations", "2"] if method == "flow_grad" else []
+    made = ran("fashion", "--reward", "brightness", "--method", method, "--budget", "50", "--steps", "4", *less)
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{method}: "))
+    assert f"at most {made['result']['pictures'][0]['evaluations']} of 50 evaluations per picture" in said
+
+
+def test_one_draw_is_the_picture_of_sample(here):
+    words = ["fashion", "--class", "coat", "--seed", "3", "--steps", "5"]
+    assert main(["sample", *words, "-n", "2", "--each", "plain"]) == 0
+    ran(*words, "-n", "2", "--reward", "brightness", "--method", "best_of", "--draws", "1")
+    for i in range(2):
+        one, other = Image.open(f"plain/coat-00{i}.png"), Image.open(f"a.coat-00{i}.best.png")
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+
+
+def test_a_picture_depends_on_its_number_alone(here):
+    common = [
+        "fashion",
+        "--reward",
+        "brightness",
+        "--budget",
+        "20",
+        "--strength",
+        "40",
+        "--transition",
+        "glass:inner=2",
+    ]
+    one = ran(*common, "--class", "bag")["result"]["pictures"]
+    many = ran(*common, "--class", "coat", "--class", "bag", "-n", "2", "--held-out", "compressibility", out="b")
+    many = many["result"]["pictures"]
+    assert [each["name"] for each in many] == ["coat-000", "coat-001", "bag-000", "bag-001"]
+    assert one[0]["sha256"] == many[2]["sha256"]  # to the bit, and what was held out changed nothing
+    assert len({each["sha256"] for each in many}) == 4
+    other = ran(*common, "--class", "bag", "--seed", "1")["result"]["pictures"]
+    assert other[0]["sha256"] != one[0]["sha256"]
+    best = max(many, key=lambda each: each["reward"])["name"]
+    assert Path("b.best.png").read_bytes() == Path(f"b.{best}.best.png").read_bytes()
+
+
+def test_a_small_batch_changes_the_last_bits_only(here):
+    words = ["fashion", "--class", "bag", "--reward", "brightness", "--method", "svdd", "--draws", "6", "--steps", "4"]
+    runs = [ran(*words), ran(*words, "--batch", "4", out="b")]
+    values = [run["result"]["pictures"][0]["reward"] for run in runs]
+    assert values[0] == pytest.approx(values[1], abs=1e-4)
+    assert [run["result"]["pictures"][0]["evaluations"] for run in runs] == [1 + 6 * 3] * 2
+
+
+def test_gradients_raise_the_reward(here):
+    values = []
+    for strength in ("0.001", "1000"):
+        words = ["--method", "mpc_flow", "--inner", "adam:iterations=4,rate=1", "--chains", "2", "--steps", "5"]
+        words += ["--strength", strength]
+        made = ran("fashion", "--reward", "mine.py:left", *words)["result"]["pictures"][0]
+        assert (made["evaluations"], made["rewards"]) == (10, 2 * 5 * 4)
+        assert made["particles"][0]["reward"] != made["particles"][1]["reward"]
+        values.append([each["reward"] for each in made["particles"]])
+    assert values[1][0] > values[0][0] + 0.05
+    assert values[1][1] > values[0][1] + 0.05
+
+
+def test_a_proposal_may_follow_the_gradient(here):
+    words = ["--proposal", "gradient", "--particles", "2", "--steps", "4", "--moments", "langevin_moments:eta=0.5"]
+    made = ran("fashion", "--reward", "brightness", *words, "--resampler", "residual")["result"]["pictures"][0]
+    assert made["backwards"] == 3  # without tempering at t = 0, and nothing at t = 1
+    assert math.isfinite(made["reward"])
+
+
+def test_a_pipeline(here, sd3, capsys):
+    words = [sd3, "--prompt", "a cat", "--size", "32x32", "--reward", "colourfulness", "--held-out", "brightness"]
+    run = ran(*words, "--method", "svdd", "--budget", "24", "--scale", "3")
+    made = run["result"]["pictures"][0]
+    plain = ran(
+        *words, "--method", "best_of", "--draws", "1", "--steps", str(run["settings"]["steps"]), "--scale", "3", out="b"
+    )
+    assert made["reward"] >= plain["result"]["pictures"][0]["reward"]
+    assert made["evaluations"] <= 24
+    assert rising([line["evaluations"] for line in made["trace"]])
+    assert {"prior fingerprint"} == set(run["inputs"])
+    assert Image.open("a.best.png").size == (32, 32)
+    assert set(made["held_out"]) == {"brightness"}
+    assert "no --prompt" not in capsys.readouterr().out
+    assert main(["rerun", "a.run.json"]) == 0
+    assert capsys.readouterr().out == "identical to the bit\n"
+
+
+# --- what a budget buys ---
+
+
+def bought(method, given=None, **more):
+    told = {"budget": None, "steps": None, "chains": None} | more
+    return course.settle(getattr(steer, method), given or {}, course.Nothing(linear), **told)[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "told", "expected"),
+    [
+        ("fk", {}, {}, (25, "particles", 8, 200)),  # 200 if nothing is said
+        ("fk", {}, {"budget": 400}, (25, "particles", 16, 400)),
+        ("fk", {}, {"budget": 60}, (15, "particles", 4, 60)),  # shorter, for the sake of four
+        ("fk", {}, {"budget": 30}, (10, "particles", 3, 30)),
+        ("fk", {}, {"budget": 9}, (9, "particles", 1, 9)),
+        ("fk", {"transition": "glass"}, {"budget": 400}, (6, "particles", 16, 384)),
+        ("fk", {"transition": "glass", "particles": "8"}, {"budget": 400}, (12, "particles", 8, 384)),
+        ("fk", {"particles": "2"}, {"budget": 400}, (100, "particles", 2, 200)),  # no more than a hundred
+        ("fk", {"particles": "8"}, {}, (25, "particles", 8, 200)),  # no limit
+        ("fk", {}, {"budget": 400, "steps": 10}, (10, "particles", 40, 400)),
+        ("fk", {}, {"budget": 400, "steps": 10, "chains": 2}, (10, "particles", 20, 400)),
+        ("svdd", {}, {"budget": 100, "steps": 10}, (10, "draws", 11, 100)),
+        ("best_of", {}, {"budget": 400, "long": 28}, (28, "draws", 14, 392)),
+        ("best_of", {"draws": "100"}, {"budget": 60}, (25, "draws", 100, 2500)),  # it ends by itself
+        ("noise_search", {"draws": "2"}, {"budget": 90, "steps": 10}, (10, "iterations", 4, 90)),
+        ("mpc_flow", {"inner": "adam:iterations=1"}, {"budget": 100}, (25, "chains", 4, 100)),
+        ("flow_chef", {}, {"chains": 3}, (25, "chains", 3, 75)),
+    ],
+)  # fmt: skip
+def test_the_rule(method, given, told, expected):
+    found = bought(method, given, **told)
+    assert (found.steps, found.name, found.width, found.evaluations) == expected
+
+
+@pytest.mark.parametrize("method", [m.__name__ for m in steer.ALL if not m.__name__.startswith(("d_flow", "mpc"))])
+def test_as_much_as_fits(method):
+    found = bought(method, budget=99)
+    assert found.evaluations <= 99
+    if found.name != "chains":
+        given, flow = {found.name: found.width + 1}, course.Nothing(linear)
+        assert course.cost(getattr(steer, method), given, flow, linear_times(found)).evaluations > 99
+
+
+def linear_times(found):
+    return torch.linspace(0, 1, found.steps + 1, dtype=torch.float64)
+
+
+def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
+    """A method that costs more than was foretold ends at the budget, with the best that it had."""
+    true = course.cost
+    monkeypatch.setattr(course, "cost", lambda *given: true(*given)._replace(evaluations=20))
+    made = ran("fashion", "--reward", "brightness", "--method", "flow_opt", "--budget", "20", "--steps", "4")
+    made = made["result"]["pictures"][0]
+    assert made["cut"]
+    assert made["finished"]
+    assert made["evaluations"] == 20
+    assert len(made["trace"]) == 5
+    assert "the budget was spent before the last step" in capsys.readouterr().out
+    assert (
+        main(["steer", "fashion", "--reward", "brightness", "--method", "oc_flow", "--budget", "20", "--steps", "9"])
+        == 2
+    )
+    assert "oc_flow made no step" in capsys.readouterr().err
+
+
+# --- rewards by their words ---
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "label"),
+    [
+        ("brightness", 1, "brightness"),
+        ("2*brightness", 2, "brightness"),
+        (" -0.5 * brightness ", -0.5, "brightness"),
+        ("-brightness", -1, "brightness"),
+        ("1e-2*compressibility:quality=80", 0.01, "compressibility:quality=80"),
+        ("clip:model=a/b,prompt=a cat, two dogs", 1, "clip:model=a/b,prompt=a cat, two dogs"),
+        ("clip:prompt=a * b, c=d,model=a/b", 1, "clip:prompt=a * b, c=d,model=a/b"),
+    ],
+)
+def test_words(text, weight, label):
+    found = scores.term(text)
+    assert (found.weight, found.label) == (weight, label)
+    again = scores.term(found.text)
+    assert (again.weight, again.label, again.make.keywords) == (weight, label, found.make.keywords)
+
+
+def test_weights_add_up(here):
+    words = ["--reward", "2*brightness", "--reward", "-0.5*compressibility:quality=80", "--reward", "mine.py:left"]
+    run = ran("fashion", "--class", "bag", *words, "--budget", "40", "--held-out", "3*brightness")
+    made = run["result"]["pictures"][0]
+    left = f"{here / 'mine.py'}:left"
+    assert run["settings"]["reward"] == ["2.0*brightness", "-0.5*compressibility:quality=80", left]
+    parts = made["parts"]
+    assert set(parts) == {"brightness", "compressibility:quality=80", left}
+    total = 2 * parts["brightness"] - 0.5 * parts["compressibility:quality=80"] + parts[left]
+    assert made["reward"] == pytest.approx(total, abs=1e-6)
+    assert made["held_out"]["3.0*brightness"] == pytest.approx(3 * parts["brightness"], abs=1e-6)
+    assert set(run["inputs"]) == {"mine.py sha256", "prior sha256"}
+
+
+def test_a_text_is_that_of_the_pictures(monkeypatch):
+    asked = []
+    monkeypatch.setattr(rewards, "clip_score", lambda *given, **more: asked.append(given) or rewards.colourfulness)
+    for words, told in (
+        ("clip:model=m", scores.Told("a cat", "bag")),
+        ("clip:model=m", scores.Told(None, "bag")),
+        ("clip:model=m,prompt=dog", scores.Told("a cat", "bag")),
+    ):
+        reward = scores.term(words).make(told)
+    assert asked == [("m", "a cat"), ("m", "bag"), ("m", "dog")]
+    assert reward(torch.rand(2, 1, 4, 4)).tolist() == [0, 0]  # grey pictures, as three equal channels
+    assert reward.rows(torch.tensor([1]), 2)(torch.rand(1, 1, 4, 4)).shape == (1,)
+
+
+def test_a_palette():
+    reward = scores.term("palette:colours=ff0000+0000ff").make(scores.Told())
+    halves = torch.full((1, 3, 4, 4), -1.0)
+    halves[:, 0, :2], halves[:, 2, 2:] = 1, 1
+    assert float(reward(halves)) == pytest.approx(0, abs=1e-9)
+    assert float(reward(-torch.ones(1, 3, 4, 4))) < -0.1
+
+
+def test_a_classifier_file(here):
+    torch.manual_seed(0)
+    net = Classifier(1, 10, (8, 16)).eval()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    about = {"widths": [8, 16], "classes": 10}
+    save_file(
+        {k: v.contiguous() for k, v in net.state_dict().items()}, here / "net.safetensors", {"about": json.dumps(about)}
+    )
+    image, told = torch.rand(2, 1, 32, 32) * 2 - 1, scores.Told(None, "bag", priors.load("fashion").about["classes"])
+    for words, label in (("net.safetensors", 8), ("net.safetensors:label=Coat", 4), ("2*net.safetensors:label=3", 3)):
+        found = scores.term(words)
+        expected = net(image).log_softmax(1)[:, label]
+        torch.testing.assert_close(found.make(told)(image), expected)
+    assert list(scores.fingerprints([scores.term("net.safetensors")])) == ["classifier weights sha256"]
+    words = ["--class", "bag", "--reward", "net.safetensors", "--method", "best_of", "--budget", "20", "--steps", "5"]
+    ran("fashion", *words)
+    assert main(["steer", "fashion", "--reward", "net.safetensors:label=hat"]) == 2
+
+
+def test_what_is_scored_is_what_is_saved(here):
+    made = ran("fashion", "--reward", "mine.py:left", "--method", "flow_grad", "--steps", "5", "--chains", "1")[
+        "result"
+    ]["pictures"][0]
+    assert made["reward"] <= 1  # flow_grad leaves [-1, 1], a file does not
+
+
+# --- what is left behind ---
+
+
+def test_the_files_and_the_json(here, capsys):
+    run = ran(
+        "fashion",
+        "--class",
+        "bag",
+        "--reward",
+        "brightness",
+        "--held-out",
+        "compressibility",
+        "--particles",
+        "6",
+        "--steps",
+        "5",
+    )
+    assert {p.name for p in here.iterdir()} == {"mine.py", "a.best.png", "a.sheet.png", "a.curve.png", "a.run.json"}
+    said = capsys.readouterr()
+    assert "wrote a.best.png, a.run.json, a.sheet.png, a.curve.png" in said.out
+    assert "note: the effective sample size stayed at" in said.out  # strength 1 of a brightness is nothing
+    assert "step 5/5, reward" in said.err
+    assert said.err.rstrip().endswith("left")
+    assert set(run) == {"kind", "settings", "inputs", "environment", "result"}
+    settings = run["settings"]
+    assert settings["method_options"]["particles"] == 6
+    assert settings["method_options"]["resampler"] == "systematic"
+    assert (settings["steps"], settings["budget"], settings["seed"], settings["chains"]) == (5, None, 0, 1)
+    assert settings["times"] == [0, 0.2, 0.4, pytest.approx(0.6), 0.8, 1]
+    assert {"flowhelm", "torch", "python", "processor"} <= set(run["environment"])
+    (made,) = run["result"]["pictures"]
+    assert run["result"]["state"] == "finished"
+    assert (made["class"], made["number"], made["name"], made["finished"], made["cut"]) == (
+        "bag",
+        0,
+        "bag-000",
+        True,
+        False,
+    )
+    assert (made["evaluations"], made["rewards"], made["decodes"], made["backwards"]) == (30, 30, 30, 0)
+    assert len(made["particles"]) == 6
+    assert max(each["reward"] for each in made["particles"]) == made["reward"]
+    assert sum(each["weight"] for each in made["particles"]) == pytest.approx(1)
+    for i, line in enumerate(made["trace"], 1):
+        assert (line["index"], line["of"], line["evaluations"]) == (i, 5, 6 * (i + (i < 5)))
+        assert {"ess", "log_z", "mean", "reward", "shown", "t", "decodes", "rewards"} <= set(line)
+        assert line["best"] is None or i == 5  # an estimate on the way is no picture
+        assert set(line["held_out"]) == {"compressibility"}
+    sheet = Image.open("a.sheet.png").convert("RGB")
+    frame = (np.asarray(sheet) == np.array([0x1A, 0x7F, 0x37])).all(-1)
+    assert frame.sum() > 4 * 3 * 96  # the best has a frame
+    assert Image.open("a.curve.png").size[0] > 600
+
+
+def test_the_best_so_far_is_always_there(here, monkeypatch):
+    written, true = [], app.write
+
+    def write(path, picture):
+        for known in set(written):
+            Image.open(known).load()
+        true(path, picture)
+        written.append(path.name)
+
+    monkeypatch.setattr(app, "write", write)
+    ran(
+        "fashion",
+        "--class",
+        "bag",
+        "-n",
+        "2",
+        "--reward",
+        "brightness",
+        "--method",
+        "svdd",
+        "--draws",
+        "2",
+        "--steps",
+        "4",
+    )
+    assert written[:8] == ["a.best.png", "a.bag-000.best.png"] * 4  # every estimate, until the picture
+    assert set(written[8:]) <= {"a.best.png", "a.bag-001.best.png"}
+    assert written.count("a.bag-001.best.png") == 4
+    # an estimate of the second picture never stands in the place of the first, which is finished
+    last = [i for i, name in enumerate(written[8:]) if name == "a.best.png"]
+    assert len(last) <= 2
+
+
+def test_every_finished_sample_is_shown(here):
+    made = ran(
+        "fashion",
+        "--reward",
+        "brightness",
+        "--method",
+        "noise_search",
+        "--draws",
+        "3",
+        "--budget",
+        "35",
+        "--steps",
+        "5",
+    )
+    made = made["result"]["pictures"][0]
+    assert len(made["particles"]) == 7  # the first, and two rounds of three
+    assert max(each["reward"] for each in made["particles"]) == pytest.approx(made["reward"])
+    assert [line["best"] for line in made["trace"]] == sorted(line["best"] for line in made["trace"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("when", "finished", "pictures"), [(4, False, 1), (9, True, 2), (6, True, 1)])
+def test_a_stop_leaves_the_best_so_far(here, monkeypatch, capsys, when, finished, pictures):
+    monkeypatch.setenv("STOP", str(when))  # the first call is the trial, then four steps a picture
+    handlers = signal.getsignal(signal.SIGINT)
+    words = ["--reward", "mine.py:stops", "--method", "svdd", "--draws", "3", "--steps", "4", "-n", "3", "--out", "a"]
+    assert main(["steer", "fashion", *words]) == 130
+    assert signal.getsignal(signal.SIGINT) == handlers
+    run = json.loads(Path("a.run.json").read_text())
+    assert run["result"]["state"] == "stopped"
+    assert len(run["result"]["pictures"]) == pictures
+    best = max(run["result"]["pictures"], key=lambda each: (each["finished"], each["reward"]))
+    assert best["finished"] is finished
+    assert Path("a.best.png").read_bytes() == Path(f"a.{best['name']}.best.png").read_bytes()
+    said = capsys.readouterr().out
+    assert "stopped at picture" in said
+    assert ("the best finished picture is a.best.png" in said) is finished
+    assert ("which is not finished, is a.best.png" in said) is not finished
+    assert not [p for p in here.iterdir() if p.name.startswith(".")]
+    assert main(["rerun", "a.run.json"]) == 2
+    assert "of a run that was stopped" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_stop_before_the_first_step(here, monkeypatch, capsys):
+    monkeypatch.setenv("STOP", "2")
+    assert (
+        main(["steer", "fashion", "--reward", "mine.py:stops", "--method", "svdd", "--draws", "3", "--steps", "4"])
+        == 130
+    )
+    assert "stopped before the first step; nothing was written" in capsys.readouterr().out
+    assert {p.name for p in here.iterdir()} <= {"mine.py", "__pycache__"}
+
+
+def test_a_reward_that_fails_later(here, capsys):
+    words = ["--reward", "mine.py:late", "--method", "svdd", "--draws", "3", "--steps", "6", "--out", "a"]
+    assert main(["steer", "fashion", *words]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "flowhelm: mine.py:late fails (OSError: gone)"
+    assert json.loads(Path("a.run.json").read_text())["result"]["state"] == "failed"
+    assert Path("a.best.png").is_file()
+
+
+def test_it_runs_again_to_the_bit(here, capsys):
+    ran("fashion", "--reward", "mine.py:left", "--transition", "langevin:eta=0.5", "--budget", "20", "-n", "2")
+    before = {p.name for p in here.iterdir()}
+    capsys.readouterr()
+    assert main(["rerun", "a.run.json"]) == 0
+    assert capsys.readouterr().out == "identical to the bit\n"
+    assert {p.name for p in here.iterdir()} == before
+    (here / "mine.py").write_text(MINE.replace("[..., :16]", "[..., 16:]"))
+    assert main(["rerun", "a.run.json"]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("not identical: ")
+    assert "mine.py sha256 was" in said
+    assert Path("a.rerun.best.png").is_file()
+
+
+# --- pictures of a run ---
+
+
+def test_a_sheet_marks_the_best():
+    tiles = [contact.Tile(contact.small(torch.full((1, 8, 8), v)), f"{v:g}", v == 1) for v in (-1.0, 0.0, 1.0)]
+    assert tiles[0].picture.size == (96, 96)
+    assert contact.small(torch.zeros(3, 512, 256)).size == (128, 256)
+    pixels = np.asarray(contact.contact({"": tiles}))
+    green = (pixels == np.array([0x1A, 0x7F, 0x37])).all(-1)
+    left, top = np.nonzero(green)[1].min(), np.nonzero(green)[0].min()
+    assert (pixels[top + 3 : top + 99, left + 3 : left + 99] == 255).all()  # around the third one, in the second row
+    assert top > 96
+    assert contact.contact({"a": tiles, "b": tiles}).size[1] > 2 * contact.contact({"": tiles}).size[1]
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
+    if not library:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    lines = [
+        contact.Line("reward", [(5, 0.1), (10, 0.3)], part=True),
+        contact.Line("reward", [(10, 0.3)]),
+        contact.Line("held out: b", [(5, -1.0), (10, -1.0)], beside=True),
+    ]
+    contact.plot(lines, "brightness", tmp_path / "a.png")
+    shown = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert shown.shape == (440, 770, 3)
+    for colour in ((0x1F, 0x77, 0xB4), (0xD6, 0x27, 0x28)):
+        assert (np.abs(shown.astype(int) - colour).max(-1) < 30).sum() > 20
+    contact.plot([], "none", tmp_path / "b.png")
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", "name a prior first: flowhelm steer fashion"),
+        ("--reward brightness", "name a prior first"),
+        ("fashion", "--reward is missing: what the pictures are steered by, one of brightness,"),
+        ("fashion extra --reward brightness", "expected one prior and options, got also extra"),
+        ("foto --reward brightness", "got 'foto'; did you mean 'photos'?"),
+        ("fashion --reward brigthness", "there is no reward 'brigthness'; did you mean brightness?"),
+        ("fashion --reward brightness --held-out clp", "there is no held out 'clp'; did you mean clip?"),
+        ("fashion --reward two*brightness", "--reward: expected WEIGHT*NAME with a weight that is not 0"),
+        ("fashion --reward 0*brightness", "a weight that is not 0"),
+        ("fashion --reward 2*", "expected WEIGHT*NAME"),
+        ("fashion --reward brightness --reward 2*brightness", "--reward brightness is given twice; give it once, with a weight"),
+        ("fashion --reward brightness:level=1", "brightness has no option 'level'; expected none"),
+        ("fashion --reward compressibility:qualty=3", "compressibility has no option 'qualty'; did you mean quality?"),
+        ("fashion --reward compressibility:quality=x", "--quality expected a whole number, got 'x'"),
+        ("fashion --reward compressibility:quality=99", "expected a quality of 1 to 95, got 99"),
+        ("fashion --reward compressibility:quality=9,quality=8", "quality is given twice"),
+        ("fashion --reward clip:modle=a", "clip has no option 'modle'; did you mean model?"),
+        ("fashion --reward clip:prompt=a,modle=b", "clip has no option 'modle'"),
+        ("fashion --reward clip", "clip: expected a model, a folder or a name of the hub, got none; write clip:model=..."),
+        ("fashion --reward pickscore", "write pickscore:model=..."),
+        ("fashion --reward hps", "write hps:model=..."),
+        ("fashion --reward image_reward", "write image_reward:model=..."),
+        ("fashion --reward aesthetic", "write aesthetic:model=..."),
+        ("fashion --reward aesthetic:model=a", "aesthetic: expected head=FILE.safetensors"),
+        ("fashion --reward vqa", "write vqa:model=..."),
+        ("fashion --reward style", "write style:model=..."),
+        ("fashion --reward style:model=a", "style: expected picture=FILE"),
+        ("fashion --reward style:model=a,picture=b.png", "style: 'b.png' does not exist"),
+        ("fashion --reward clip:model=./none", "clip: expected a text, got none; give --prompt, or write clip:prompt=..."),
+        ("fashion --class bag --reward clip:model=./none", "clip: cannot load './none' as CLIPModel"),
+        ("fashion --reward palette", "palette: expected colours=RRGGBB+RRGGBB"),
+        ("fashion --reward palette:colours=red", "got 'red'"),
+        ("fashion --reward palette:colours=ff0000", "expected pictures of 3 channels, got 1"),
+        ("fashion --reward colourfulness", "colourfulness: expected pictures of 3 channels, got 1"),
+        ("fashion --reward classifier", "classifier: expected weights=FILE.safetensors"),
+        ("fashion --reward none.safetensors", "classifier: 'none.safetensors' does not exist"),
+        ("fashion --reward bad.safetensors --class bag", "is not what python -m flowhelm.bench.classifier writes"),
+        ("fashion --reward none.py:f", "--reward: 'none.py' does not exist"),
+        ("fashion --reward mine.py", "expected FILE.py:FUNCTION, got 'mine.py'"),
+        ("fashion --reward mine.py:nothing", "mine.py:nothing cannot be had (AttributeError"),
+        ("fashion --reward mine.py:value", "mine.py:value is no function"),
+        ("fashion --reward mine.py:broken", "mine.py:broken fails (KeyError:"),
+        ("fashion --reward mine.py:number", "mine.py:number: expected a tensor of one number per picture, (2,), got float"),
+        ("fashion --reward brightness --held-out mine.py:whole", "got (2, 1, 32, 32)"),
+        ("fashion --reward brightness --method fkk", "there is no method 'fkk'; did you mean fk?"),
+        ("fashion --reward brightness --partcles 3", "there is no option --partcles here; did you mean --particles?"),
+        ("fashion --reward brightness --particles 0", "--particles: expected at least 1, got 0"),
+        ("fashion --reward brightness --particles", "--particles needs a value"),
+        ("fashion --reward brightness --transition glas", "--transition has no 'glas' (did you mean glass?)"),
+        ("fashion --reward brightness --transition glass:iner=2", "glass has no option 'iner'; did you mean inner?"),
+        ("fashion --reward brightness --moments langevin", "--moments has no 'langevin' (did you mean langevin_moments?)"),
+        ("fashion --reward brightness --resampler sys", "--resampler has no 'sys'"),
+        ("fashion --reward brightness --method svdd --transition euler", "all draws would be the same; take a random move"),
+        ("fashion --reward brightness --method noise_search --transition glass", "glass: expected a Noise"),
+        ("fashion --reward compressibility --method flow_opt", "flow_opt follows the gradient of the reward, and compressibility has none"),
+        ("fashion --reward mine.py:hard --method flow_chef", "does not depend on it; take fk, svdd"),
+        ("fashion --reward compressibility --proposal gradient", "fk follows the gradient of the reward, and compressibility has none"),
+        ("fashion --reward brightness --budget 3", "one trajectory of fk takes 4 evaluations (4 steps); give --budget 4 or more"),
+        ("fashion --reward brightness --budget 9 --steps 10", "(10 steps); give --budget 10 or more, or fewer --steps"),
+        ("fashion --reward brightness --budget 9 --particles 3", "of fk with --particles 3 takes 12 evaluations (4 steps)"),
+        ("fashion --reward brightness --budget 99 --particles 20 --steps 5", "fk with --particles 20 and 5 steps takes 100 evaluations"),
+        ("fashion --reward brightness --budget 0", "--budget"),
+        ("fashion --reward brightness -n 0", "-n"),
+        ("fashion --reward brightness --class bga", "knows no class 'bga'; did you mean 'bag'?"),
+        ("fashion --reward brightness --class bag --class bga", "knows no class 'bga'"),
+        ("fashion --reward brightness --prompt cat", "takes no words"),
+        ("fashion --reward brightness --number detail", "--number: expected NAME=VALUE"),
+        ("fashion --reward brightness --guidance cgf", "there is no guidance 'cgf'"),
+        ("fashion --reward brightness --scale 2", "guidance of prior 'fashion': expected a class"),
+        ("fashion --reward brightness --size 32x32", "--size is for pipelines"),
+        ("fashion --reward brightness --negative cat", "--negative is for pipelines"),
+        ("fashion --reward brightness --out no/a", "folder 'no' cannot be written to"),
+        ("fashion --reward brightness --device moon", "device 'moon' is not there"),
+        ("fashion --reward brightness --reward-device moon", "device 'moon' is not there"),
+        ("SD --reward brightness --class bag", "--class is for bundled priors; say it in the --prompt"),
+        ("SD --reward brightness --size 512", "expected HEIGHTxWIDTH"),
+        ("SD --reward brightness --size 31x32", "32 x 32 would do"),
+        ("SD --reward brightness --dtype float23", "did you mean float32?"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(words, message, here, sd3, capsys):
+    (here / "bad.safetensors").write_bytes(b"nothing")
+    assert main(["steer", *words.replace("SD", sd3).split()]) == 2
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("flowhelm: ")]
+    assert len(lines) == 1
+    assert said.endswith(f"{lines[0]}\n")
+    assert message in lines[0]
+    assert {p.name for p in here.iterdir()} <= {"mine.py", "bad.safetensors", "__pycache__"}
+
+
+def test_named_values_of_a_method():
+    got = bind(
+        steer.fk, {"transition": "glass:inner=3", "moments": "renoise_moments:amount=0.5", "resampler": "residual"}
+    )
+    assert isinstance(got["transition"], partial)
+    assert (got["transition"].func, got["transition"].keywords) == (transition.glass, {"inner": 3})
+    assert (got["moments"].func, got["moments"].keywords) == (transition.renoise_moments, {"amount": 0.5})
+    assert got["resampler"] is particles.residual
+
+
+def test_help_imports_nothing_heavy(here):
+    code = (
+        "import sys, flowhelm.app.cli as cli\n"
+        "assert cli.main(['steer', '--help']) == 0\n"
+        "sys.exit(str({'torch', 'numpy', 'PIL'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
+    )
+    assert not done.stderr.strip()
+    assert "flowhelm steer fashion --class bag" in done.stdout
