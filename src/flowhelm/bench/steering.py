@@ -200,6 +200,7 @@ def plot(rows: list[dict[str, str]], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     kinds = list(dict.fromkeys((r["prior"], r["reward"]) for r in rows))
+    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(r["method"] for r in rows))}
     figure, axes = plt.subplots(2, len(kinds), figsize=(3.4 * len(kinds), 6), squeeze=False)
     for column, (prior, reward) in enumerate(kinds):
         mine = [r for r in rows if (r["prior"], r["reward"]) == (prior, reward)]
@@ -210,7 +211,7 @@ def plot(rows: list[dict[str, str]], out: Path) -> None:
                 for budget in sorted({int(r["budget"]) for r in mine}):
                     some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
                     points.append([sum(float(r[c]) for r in some) / len(some) for c in (against, "value")])
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method)
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, color=colours[method])
             axis.set_xscale("log")
             axis.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
             axis.minorticks_off()
