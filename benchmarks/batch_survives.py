@@ -80,7 +80,9 @@ def main() -> int:
         left_over = 0
         for kill in range(args.kills):
             process = start(base / "killed.json")
-            goal = chance.randrange(args.pictures * kill // args.kills, args.pictures * (kill + 1) // args.kills)
+            goal = chance.randrange(
+                args.pictures * kill // (args.kills + 1), args.pictures * (kill + 1) // (args.kills + 1)
+            )
             while process.is_alive() and len(lines(base / "killed")) < goal:
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.1))

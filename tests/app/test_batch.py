@@ -113,6 +113,22 @@ def test_a_kill_between_the_picture_and_its_line_and_within_a_line(folder, prior
     assert [line["name"] for line in lines(out)] == ["p00.png", "p01.png", "p02.png"]
 
 
+def test_a_line_comes_after_its_picture(folder, prior, monkeypatch):
+    given, out = described(folder, prior), folder.with_name("in.restored")
+
+    def dies(*_):
+        raise job.Stopped(143)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "_move", dies)
+        with pytest.raises(job.Stopped):
+            batch(given, say=quiet)
+    assert count(out) == 0
+    assert results(out) == {}
+    assert batch(given, say=quiet)
+    assert count(out) == len(results(out)) == 3
+
+
 def test_nothing_is_done_twice(folder, prior, monkeypatch):
     given, out = described(folder, prior), folder.with_name("in.restored")
     assert batch(given, say=quiet)

@@ -276,7 +276,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator phase", "--simulate"),
         ("photo.png --operator superres --factor 0", "factor"),
         ("photo.png", "--operator is missing"),
-        ("--operator denoise", "expected one photograph, got none"),
+        ("--operator denoise", "expected one photograph, or a folder of them, got none"),
         ("photo.png other.png --operator denoise", "out is missing"),
         ("--resume missing.safetensors", "does not exist"),
         ("--resume text.png", "not a resume file"),

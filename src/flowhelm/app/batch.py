@@ -60,14 +60,15 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
     with suppress(OSError):
         out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
+    files.to_device(base["device"])
     stage, weights = out / ".batch", job.fingerprints(base)
     with job.signals(), _manifest(out / "manifest.jsonl") as (lines, add):
         _clear(stage)
         write_json(out / "job.json", described)
         left, done, failed = _sorted(items, base, weights, lines, out, retry)
         steps, full, made = len(base["times"] or range(base["steps"] + 1)) - 1, None, 0
-        flow = job.opened(base) if left else None
         try:
+            flow: Any = job.opened(base) if left else None
             with bar(len(items) * steps, (len(items) - len(left)) * steps) as told:
                 for number, item in enumerate(left, len(items) - len(left)):
                     _clear(stage)  # of what the one before has left, if it has failed
@@ -77,9 +78,8 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
                     settings = _settings(item, base, out)
                     try:
                         line = head | {"key": _key(item, settings, weights), "status": "done"}
-                        line |= job.item(
-                            settings, stage / Path(item.output).name, flow=flow, weights=weights, show=show
-                        )  # type: ignore[arg-type]
+                        target = stage / Path(item.output).name
+                        line |= job.item(settings, target, flow=flow, weights=weights, show=show)
                         line["files"] = _move(stage, (out / item.output).parent)
                         add(line | {"ended": _now()})
                         made += 1
@@ -96,7 +96,9 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
             raise
         except OSError as error:  # of the manifest itself
             if not _is_full(error):
-                raise
+                raise BadInput(
+                    f"{str(out)!r} cannot be written to ({error}); mend that, and the same command goes on"
+                ) from error
             full = str(error)
         finally:
             _clear(stage)
@@ -139,7 +141,8 @@ def found(described: Mapping[str, Any]) -> list[Item]:
     Raises:
         BadInput: no picture at all, or two with one output, or an output that is also an input.
     """
-    out, pictures = Path(described["out"]), {}
+    out = Path(described["out"])
+    pictures: dict[str, str] = {}
     for text in described["inputs"]:
         for name, path in _pictures(text, out):
             pictures.setdefault(os.path.normpath(path), name)
@@ -150,18 +153,18 @@ def found(described: Mapping[str, Any]) -> list[Item]:
     taken: dict[str, str] = {}
     items = []
     seeds, samples = described["seeds"], described["samples"]
-    for path, name in pictures.items():
+    for photo, name in pictures.items():
         stem = Path(name).with_suffix("").as_posix()
         for seed in seeds:
             for sample in range(samples):
                 marks = f".seed-{seed}" * (len(seeds) > 1) + f".sample-{sample}" * (samples > 1)
                 output = f"{stem}{marks}.restored.png"
-                other = taken.setdefault(os.path.normcase(output), path)
-                if other != path:
-                    raise BadInput(f"{other!r} and {path!r} would both become {output!r}; restore them in two batches")
+                other = taken.setdefault(os.path.normcase(output), photo)
+                if other != photo:
+                    raise BadInput(f"{other!r} and {photo!r} would both become {output!r}; restore them in two batches")
                 if os.path.normpath(out / output) in pictures:
                     raise BadInput(f"{str(out / output)!r} would be overwritten, but is read; choose another out")
-                items.append(Item(name, Path(path), seed, sample, output))
+                items.append(Item(name, Path(photo), seed, sample, output))
     return items
 
 

@@ -156,9 +156,9 @@ def restore(
     if len(photos) > 1 or Path(photos[0]).is_dir() or samples > 1 or retry or dry_run:
         if preview:
             _bad("--preview is for one photograph; a batch writes each result as soon as it is there")
-        from .description import typed
+        from .description import of_words
 
-        _batch(typed(context.params, photos, given, builder, chosen), retry, dry_run)
+        _batch(of_words(context.params, photos, given, builder, chosen), retry, dry_run)
         return
     settings = settle(
         Path(photos[0]),

@@ -22,7 +22,7 @@ from .presets import preset
 
 _NOT_OF_A_JOB = {"context", "words", "seed", "out", "resume", "preview", "dry_run", "retry"}
 _TILE = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}
-_TYPES: dict[str, tuple[type, ...]] = {
+_TYPES: dict[str, Any] = {
     "boolean": (bool,), "integer": (int,), "number": (int, float), "string": (str,), "null": (NoneType,), "object": (dict,),
     "array": (list,),
 }  # fmt: skip
@@ -106,7 +106,7 @@ def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
     return job
 
 
-def typed(
+def of_words(
     params: Mapping[str, Any],
     photos: list[str],
     given: Mapping[str, Mapping[str, Plain]],
