@@ -340,7 +340,8 @@ def test_seeds_come_from_the_name_the_seed_and_the_sample(folder, prior):
 
 
 def test_rerun(folder, prior, capsys):
-    assert batch(described(folder, prior), say=quiet)
+    (folder / "p03.png").write_text("no picture")
+    assert not batch(described(folder, prior), say=quiet)
     out = folder.with_name("in.restored")
     for name in ("p01.png", "p01.restored.png"):
         assert main(["rerun", str(out / "manifest.jsonl"), "--item", name]) == 0
@@ -352,8 +353,10 @@ def test_rerun(folder, prior, capsys):
     assert "not identical" in said
     assert "photo sha256 was" in said
     assert (out / "p01.rerun.png").exists()
-    assert main(["rerun", str(out / "manifest.jsonl"), "--item", "p09.png"]) == 2
-    assert "expected one of the items that are done, p00.restored.png, p01" in capsys.readouterr().err
+    for name in ("p09.png", "p03.png"):  # not there; failed
+        assert main(["rerun", str(out / "manifest.jsonl"), "--item", name]) == 2
+        said = capsys.readouterr().err
+        assert "expected one of the items that are done, p00.restored.png, p01.restored.png, p02.restored.png" in said
 
 
 # --- which pictures ---

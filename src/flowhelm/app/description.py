@@ -244,8 +244,7 @@ def _fits(value: Any, expected: Mapping[str, Any]) -> bool:
     if "anyOf" in expected:
         return any(_fits(value, each) for each in expected["anyOf"])
     if "enum" in expected or "const" in expected:
-        # 1 == True in Python, not in JSON
-        return any(type(value) is type(e) and value == e for e in expected.get("enum", [expected.get("const")]))
+        return value in expected.get("enum", [expected.get("const")])  # texts and null: no 1 that equals true
     kind = expected["type"]
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return False
