@@ -37,6 +37,12 @@ _Checkpointing = Annotated[
 _Tiling = Annotated[
     bool, typer.Option("--tiling", help="Decode in tiles (pipelines): less memory, but not quite the same decoder.")
 ]
+_Retry = Annotated[
+    bool, typer.Option("--retry", help="Of a batch: try again what has failed, though nothing has changed.")
+]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the description of the batch, and what is left of it; write nothing.")
+]
 
 _NoPlan = Annotated[
     bool, typer.Option("--no-plan", help="Do not refuse what will not fit into the GPU (see `flowhelm plan`); try it.")
@@ -54,11 +60,12 @@ def top(
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Restore a photograph.\n\nOptions of the operator and of the method are listed by `flowhelm operators NAME` and "
+    help="Restore a photograph, or a batch: a folder or several of them.\n\n"
+    "Options of the operator and of the method are listed by `flowhelm operators NAME` and "
     "`flowhelm methods NAME`, and are given here like any other:\n\n"
     "flowhelm restore photo.jpg --operator superres --factor 4\n\n"
     "A name that several have means the one below first, then the operator's, then the method's; --operator-NAME and "
-    "--method-NAME always work.\n\nCtrl-C leaves the estimate so far and a file to go on from.",
+    "--method-NAME always work.\n\nCtrl-C leaves the estimate so far and a file to go on from; a batch goes on by the same command.",
 )
 def restore(
     context: typer.Context,
@@ -118,6 +125,9 @@ def restore(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with the .resume.safetensors of a stopped run; all else is in it.")
     ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of each picture, each by a seed of its own; in a batch.")] = 1,
+    retry: _Retry = False,
+    dry_run: _DryRun = False,
 ) -> None:
     if resume is not None:
         typed = {name for name in context.params if _typed(context, name)} - {"resume", "preview"}
@@ -144,10 +154,17 @@ def restore(
     chosen = pick("method", method or usual, METHODS)
     own = _own()
     photos, given = sort_words(words or [], flags({"operator": builder, "method": chosen}, own), own)
-    if len(photos) != 1:
-        _bad(f"expected one photograph, got {' '.join(photos) or 'none'}")
+    if not photos:
+        _bad("expected one photograph, or a folder of them, got none")
     if tile != "auto" and not tile.isdecimal():
         _bad(f"--tile: expected auto, 0 or a number of pixels, got {tile!r}")
+    if len(photos) > 1 or Path(photos[0]).is_dir() or samples > 1 or retry or dry_run:
+        if preview:
+            _bad("--preview is for one photograph; a batch writes each result as soon as it is there")
+        from .description import of_words
+
+        _batch(of_words(context.params, photos, given, builder, chosen), retry, dry_run)
+        return
     settings = settle(
         Path(photos[0]),
         builder.__name__,
@@ -173,9 +190,54 @@ def restore(
     start(settings, preview=preview, say=typer.echo)
 
 
+@app.command("batch")
+def batch_(
+    job: Annotated[
+        Path | None, typer.Argument(metavar="JOB.json", help="The description; paths in it are relative to its folder.")
+    ] = None,
+    retry: _Retry = False,
+    dry_run: _DryRun = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of descriptions, and stop.")] = False,
+) -> None:
+    """Restore many pictures as a JSON file describes; killed at any moment, the same command goes on (status 1: some have failed)."""
+    from . import description
+
+    if schema:
+        import json
+
+        typer.echo(json.dumps(description.schema(), indent=2, ensure_ascii=False))
+        return
+    if job is None:
+        _bad("name a description: flowhelm batch JOB.json; flowhelm restore FOLDER --operator ... --dry-run prints one")
+    _batch(description.read(cast("Path", job)), retry, dry_run)
+
+
+def _batch(described: dict[str, Any], retry: bool, dry_run: bool) -> None:
+    from .batch import batch, outlook
+
+    if dry_run:
+        import json
+
+        typer.echo(json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False))
+        typer.echo(outlook(described), err=True)
+    elif not batch(described, retry=retry, say=typer.echo):
+        raise typer.Exit(1)
+
+
 @app.command()
-def rerun(run: Annotated[Path, typer.Argument(metavar="RUN.json", help="The .run.json that a run wrote.")]) -> None:
+def rerun(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN.json", help="The .run.json that a run wrote, or a batch's manifest.jsonl.")
+    ],
+    item: Annotated[str | None, typer.Option(help="Of a manifest: name of a picture, or of its result.")] = None,
+) -> None:
     """Run again what a JSON file describes, and say whether the result is identical."""
+    if item is not None or run.suffix == ".jsonl":
+        from .batch import rerun as item_again
+
+        if not item_again(run, item or "", say=typer.echo):
+            raise typer.Exit(1)
+        return
     from .files import get_run
 
     old = get_run(run)

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -33,7 +33,7 @@ from .images import BadInput, Picture, check_writable, read, write, write_json
 from .options import Plain, bind, options, pick, plain
 from .presets import preset
 from .presets import settings as settings_of
-from .progress import progress
+from .progress import Tell, progress
 from .restore import Observed, framed, guess, misfit, observe, sized, viewable
 from .restore import restore as steps_of
 from .strip import strip
@@ -153,7 +153,7 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
     """Goes on where a stopped run was; the result is that of a run that was never stopped."""
     x, noise, plan, story = files.get_resume(path)
     settings = story["settings"]
-    changed = _differences(story["inputs"], _inputs(settings))
+    changed = _differences(story["inputs"], inputs(settings))
     if changed:
         raise BadInput(
             f"{str(path)!r} cannot go on, since files have changed: {'; '.join(changed)}; start the run again"
@@ -166,10 +166,40 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
     return made
 
 
+def item(
+    settings: Mapping[str, Any],
+    out: Path,
+    *,
+    flow: Prior | Pipeline,
+    weights: Mapping[str, str],
+    show: Callable[[int, int], AbstractContextManager[Tell]],
+) -> dict[str, Any]:
+    """One item of a batch: writes `out` and, of a simulation, what it was restored from; returns what a .run.json holds.
+
+    Args:
+        flow, weights: `opened(settings)` and `fingerprints(settings)`, which all items share; show: its progress.
+    """
+    read_from = inputs(settings, weights)
+    problem = _prepare(settings, out, print, flow)
+    settings = _timed(problem, settings)
+    place = _loop(problem, settings, None, {}, False, {}, show=show)
+    picture = _picture(problem, place.x, settings.get("keep"))
+    result = _result(problem, settings, place.x, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    shown = _shown(problem, settings)
+    if settings["simulate"] and shown is not None:
+        write(files.outputs(out)["degraded"], shown, problem.picture)
+    write(out, picture, _like(problem, settings))
+    return {"settings": settings, "inputs": read_from, "environment": _environment(settings), "result": result}
+
+
 def rerun(path: Path, *, say: Say = print) -> bool:
     """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
-    old = files.get_run(path)
-    settings, out = old["settings"], path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")
+    return again(files.get_run(path), path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png"), say)
+
+
+def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
+    """Runs again what a .run.json holds; writes `out` only if the numbers are not the same to the bit."""
+    settings = old["settings"]
     problem = _prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
     picture = _picture(problem, place.x, settings.get("keep"))
@@ -179,7 +209,7 @@ def rerun(path: Path, *, say: Say = print) -> bool:
     write(out, picture, _like(problem, settings))
     say(f"not identical: {out} is what came out now")
     differences = [
-        *_differences(old["inputs"], _inputs(settings)),
+        *_differences(old["inputs"], inputs(settings)),
         *_differences(old["environment"], _environment(settings)),
     ]
     for line in differences or ["nothing that is recorded has changed"]:
@@ -192,14 +222,9 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     paths = files.outputs(out)
     problem = _prepare(settings, out, say)
     if settings["times"] is None:
-        settings = {**settings, "times": problem.flow.times(settings["steps"]).tolist()}
         models.hint(settings, say)
-    if (warm := settings.get("warm")) and settings["times"][0] == 0:
-        settings = {
-            **settings,
-            "times": latent.later(torch.tensor(settings["times"], dtype=torch.float64), warm).tolist(),
-        }
-    story = {"settings": settings, "inputs": _inputs(settings), "environment": _environment(settings)}
+    settings = _timed(problem, settings)
+    story = {"settings": settings, "inputs": inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
     picture = _picture(problem, place.x, settings.get("keep"))
     like = _like(problem, settings)
@@ -218,7 +243,22 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     return made
 
 
-def _prepare(settings: Mapping[str, Any], out: Path, say: Say) -> Problem:
+def _timed(problem: Problem, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the grid of times: a pipeline's depends on the size of the picture."""
+    times = settings["times"] or problem.flow.times(settings["steps"]).tolist()
+    if (warm := settings.get("warm")) and times[0] == 0:
+        times = latent.later(torch.tensor(times, dtype=torch.float64), warm).tolist()
+    return {**settings, "times": times}
+
+
+def opened(settings: Mapping[str, Any]) -> Prior | Pipeline:
+    """The prior of a run, told its prompt."""
+    if not models.is_pipeline(settings["prior"]):
+        return bundled.load(settings["prior"], settings["device"])
+    return models.told(models.opened(settings["prior"], settings), settings)
+
+
+def _prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipeline | None = None) -> Problem:
     """Reads and builds everything; whatever may be wrong with the input is found here, before the long work."""
     check_deepinv()
     torch.set_num_threads(settings["threads"])
@@ -243,14 +283,13 @@ def _prepare(settings: Mapping[str, Any], out: Path, say: Say) -> Problem:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     method = partial(chosen, **bind(chosen, settings["method_options"]))
-    flow: Prior | Pipeline
-    if pipeline:
+    if flow is None and pipeline:
         work = models.Work(
             settings["method"], observed.shape[1:], settings["steps"], settings["method_options"], settings["operator"],
             settings["operator_options"],
         )  # fmt: skip
         flow = models.told(models.opened(settings["prior"], settings, work=work, say=say), settings)
-    else:
+    elif flow is None:
         flow = bundled.load(settings["prior"], settings["device"])
     try:
         whole = sized(flow, observed.shape, settings["tile"])
@@ -277,6 +316,7 @@ def _loop(
     preview: bool,
     story: Mapping[str, Any],
     say: Say = print,
+    show: Callable[[int, int], AbstractContextManager[Tell]] = progress,
 ) -> Place:
     """Steps to the end; a signal or a divergence leaves the last estimate and, if `story` is not empty, a resume file."""
     times = torch.tensor(settings["times"], dtype=torch.float64)
@@ -323,7 +363,7 @@ def _loop(
         return place
     with signals():
         try:
-            with progress(total, index) as tell:
+            with show(total, index) as tell:
                 run(steps_of(counted, problem.observed, method, times, noise, x=x, index=index), each)
         except (Stopped, Diverged) as error:
             if story and place is not None:
@@ -476,8 +516,17 @@ def _paths(settings: Mapping[str, Any]) -> dict[str, str]:
     return {"photo": settings["photo"]} | prior | extra
 
 
-def _inputs(settings: Mapping[str, Any]) -> dict[str, str]:
-    found = {f"{name} sha256": files.sha256(Path(path)) for name, path in _paths(settings).items()}
+def inputs(settings: Mapping[str, Any], weights: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Hashes of what a run reads."""
+    read = {name: path for name, path in _paths(settings).items() if name != "prior"}
+    found = {f"{name} sha256": files.sha256(Path(path)) for name, path in read.items()}
+    return found | dict(fingerprints(settings) if weights is None else weights)
+
+
+def fingerprints(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Of the weights of a run."""
+    prior = _paths(settings).get("prior")
+    found = {} if prior is None else {"prior sha256": files.sha256(Path(prior))}
     if models.is_pipeline(settings["prior"]):
         found["prior fingerprint"] = models.fingerprint(settings["prior"])
         if (settings.get("quantize") or "").endswith(".gguf"):

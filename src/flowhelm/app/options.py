@@ -55,7 +55,7 @@ def options(function: Callable[..., Any]) -> dict[str, Option]:
     hints, helps = inspect.get_annotations(function, eval_str=True), _helps(function)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        kinds = tuple(k for k in _members(hints.get(name)) if k is NoneType or _known(k))
+        kinds = tuple(k for k in members(hints.get(name)) if k is NoneType or _known(k))
         if (parameter.kind is parameter.KEYWORD_ONLY or Path in kinds) and set(kinds) - {NoneType}:
             found[name] = Option(name, kinds, parameter.default, helps.get(name, ""))
     return found
@@ -170,7 +170,7 @@ def _read(kind: Any, text: str) -> Any:
     if kind in (str, Path):
         return kind(text)
     name, _, rest = text.partition(":")
-    functions = {f.__name__: f for f in _named(kind)}
+    functions = {f.__name__: f for f in named(kind)}
     if name not in functions:
         raise BadInput(f"has no {name!r} ({nearest(name, functions)})")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
@@ -178,15 +178,16 @@ def _read(kind: Any, text: str) -> Any:
     return partial(functions[name], **chosen) if chosen else functions[name]
 
 
-def _members(hint: Any) -> tuple[Any, ...]:
+def members(hint: Any) -> tuple[Any, ...]:
+    """Of a union; of any other type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _known(kind: Any) -> bool:
-    return kind in (int, float, bool, str, Path) or get_origin(kind) is Literal or bool(_named(kind))
+    return kind in (int, float, bool, str, Path) or get_origin(kind) is Literal or bool(named(kind))
 
 
-def _named(kind: Any) -> Sequence[Callable[..., Any]]:
+def named(kind: Any) -> Sequence[Callable[..., Any]]:
     """The functions that an option of this type chooses from. Told by identity: two aliases may be equal."""
     from .. import inner, particles, transition
     from ..control import ENERGIES, Energy
