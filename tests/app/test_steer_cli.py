@@ -111,10 +111,10 @@ def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatc
     assert float(shown.mean()) == pytest.approx(made["reward"], abs=0.01)  # the file is the picture that was scored
 
 
-@pytest.mark.parametrize("method", ["fk", "svdd", "path_search", "noise_search", "flow_grad"])
+@pytest.mark.parametrize("method", ["fk", "svdd", "path_search", "noise_search", "flow_grad", "oc_flow"])
 def test_the_cost_is_foretold(here, method, capsys):
     """Exactly, with what is evaluated again for a backward pass; of `rbf`, which may end earlier, at most."""
-    less = ["--iterations", "2"] if method == "flow_grad" else []
+    less = ["--iterations", "2"] if method in ("flow_grad", "oc_flow") else []
     made = ran("fashion", "--reward", "brightness", "--method", method, "--budget", "50", "--steps", "4", *less)
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{method}: "))
     assert f"at most {made['result']['pictures'][0]['evaluations']} of 50 evaluations per picture" in said
@@ -498,6 +498,23 @@ def test_a_reward_that_fails_later(here, capsys):
     assert said.err.splitlines()[-1] == "flowhelm: mine.py:late fails (OSError: gone)"
     assert json.loads(Path("a.run.json").read_text())["result"]["state"] == "failed"
     assert Path("a.best.png").is_file()
+
+
+def test_too_little_memory_leaves_the_best_so_far(here, monkeypatch, capsys):
+    asked, ask = [], NetFlow._ask
+
+    def full(flow, x, *told):
+        asked.append(len(x))
+        if len(asked) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return ask(flow, x, *told)
+
+    monkeypatch.setattr(NetFlow, "_ask", full)
+    words = ["--reward", "brightness", "--method", "svdd", "--draws", "2", "--steps", "6", "--out", "a"]
+    assert main(["steer", "fashion", *words]) == 1
+    assert json.loads(Path("a.run.json").read_text())["result"]["state"] == "failed"
+    assert Path("a.best.png").is_file()
+    assert capsys.readouterr().err.splitlines()[-1].startswith("flowhelm: the GPU ran out of memory")
 
 
 def test_it_runs_again_to_the_bit(here, capsys):

@@ -276,7 +276,7 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
                     _steered(problem, settings, made, i, paths, tell)
                     if i + 1 < len(jobs):  # at the end all is written
                         write_json(paths["run"], story | {"result": _result(made, "running")})
-        except (Stopped, Diverged, ValueError) as error:
+        except (Stopped, RuntimeError, ValueError) as error:
             state = {Stopped: "stopped", Diverged: "diverged"}.get(type(error), "failed")
             if any(each.best is not None for each in made):
                 _leave(made, story, state, paths, settings, say)
