@@ -1,9 +1,9 @@
 """Options people type, read off the functions they belong to: names and types from the signature, help from the docstring.
 
 An option is a keyword-only parameter of type int, float, bool, str, Path, a Literal, or a function of the library that
-has a name (an inner solver, an energy, a transition); or any parameter of type Path (the data of a recipe). Such a
-function may be given options of its own: `adam:iterations=50,rate=0.05`. Everything else (noise, networks) is not for
-typing and is left out.
+has a name (an inner solver, an energy, a transition or its moments, a resampler); or any parameter of type Path (the data of a
+recipe). Such a function may be given options of its own: `adam:iterations=50,rate=0.05`, `glass:inner=4`. Everything else
+(noise, networks) is not for typing and is left out.
 """
 
 import difflib
@@ -188,10 +188,17 @@ def _known(kind: Any) -> bool:
 
 def _named(kind: Any) -> Sequence[Callable[..., Any]]:
     """The functions that an option of this type chooses from. Told by identity: two aliases may be equal."""
-    from .. import inner, transition
+    from .. import inner, particles, transition
     from ..control import ENERGIES, Energy
 
-    choices = ((inner.Inner, inner.ALL), (Energy, ENERGIES), (transition.Transition, transition.ALL))
+    moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
+    choices: tuple[tuple[Any, Sequence[Callable[..., Any]]], ...] = (
+        (inner.Inner, inner.ALL),
+        (Energy, ENERGIES),
+        (transition.Transition, transition.ALL),
+        (transition.Moments, moments),
+        (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
+    )
     return next((functions for alias, functions in choices if alias is kind), ())
 
 
