@@ -161,14 +161,8 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(
-    ("when", "operator", "size"), [(1, "superres", (48, 40)), (3, "deblur", (24, 20)), (6, "superres", (48, 40))]
-)
-def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when, operator, size):
-    given = words(photo, prior, operator=operator)
-    assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
+def stopped_after(monkeypatch, when: int, number: int = signal.SIGINT) -> None:
+    """As by a signal in the middle of step `when`'s bookkeeping."""
     calls = []
 
     def stops(*given):
@@ -178,6 +172,17 @@ def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when
         return misfit(*given)
 
     monkeypatch.setattr(job, "misfit", stops)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("when", "operator", "size"), [(1, "superres", (48, 40)), (3, "deblur", (24, 20)), (6, "superres", (48, 40))]
+)
+def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when, operator, size):
+    given = words(photo, prior, operator=operator)
+    assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
+    stopped_after(monkeypatch, when, number)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(given) == code
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -213,6 +218,54 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
     monkeypatch.undo()
     assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+
+
+PARTICLES = {
+    "fk": "--method fk --particles 4",
+    "fk, twisted": "--method fk --particles 4 --proposal gradient --resampler residual --threshold 1.1 --strength 0.01",
+    "fk, max, adaptive": "--method fk --particles 3 --potential max --every 2",
+    "tds": "--method tds --particles 4 --threshold 1.1 --twist 0.1",
+    "afdps": "--method afdps --particles 4",
+    "rbf": "--method rbf --draws 3 --transition ancestral",
+    "flow_priors": "--method flow_priors --inner 2",
+    "path_search": "--method path_search --particles 2 --draws 2 --legs 2",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("when", [2, 5, 6])
+@pytest.mark.parametrize("method", PARTICLES)
+def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, capsys, method, when):
+    """Weights, tempering, records, quotas and a source, beside the state of every particle and its stream."""
+    given = words(photo, prior, *PARTICLES[method].split())
+    assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
+    stopped_after(monkeypatch, when)
+    assert main(given) == 130
+    monkeypatch.undo()
+    size = Image.open(photo.with_name("photo.partial.png")).size
+    assert size == (48, 40)
+    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
+    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+    one, two = (json.loads(photo.with_name(f"{name}.run.json").read_text())["result"] for name in ("whole", "photo"))
+    assert one["sha256"] == two["sha256"]
+
+
+def test_the_picture_of_particles_is_their_weighted_mean(photo, prior, monkeypatch):
+    """By the weights of the last step; and what is drawn for one is what `Noise.spawn` draws."""
+    last = []
+    decoded = job._decoded
+    monkeypatch.setattr(job, "_decoded", lambda *given: last.append(given) or decoded(*given))
+    assert (
+        main(words(photo, prior, "--method", "fk", "--particles", "4", "--threshold", "0", "--strength", "1e-5")) == 0
+    )
+    problem, x, info = last[-1]
+    assert len(x) == len(problem.noise) == 4
+    assert problem.noise.keys == Noise(0, rows=[0]).spawn(4).keys
+    w = info["log_w"][0].softmax(0)
+    assert 1.5 < 1 / float(w.square().sum()) < 3.9
+    mean = sum(float(v) * one for v, one in zip(w, problem.flow.decode(x), strict=True))
+    torch.testing.assert_close(decoded(problem, x, info)[0], mean, atol=1e-5, rtol=0)
+    assert torch.equal(decoded(problem, x, {})[0], problem.flow.decode(x)[0])
 
 
 WHOLE = ("--method", "flow_grad", "--iterations", "20")

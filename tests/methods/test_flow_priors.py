@@ -113,7 +113,9 @@ def test_it_costs_what_its_card_says_and_resumes(mixture, y, x):
         steps.append(step)
         states.append(noise.state())
     assert (flow.count.calls, flow.count.backward) == (5 * (1 + 2), 5 * 2 * 2)
-    rest = flow_priors(mixture, y, steps[1].x, times[2:], inner=2, source=x, noise=Noise(9, 3).restore(states[1]))
+    rest = flow_priors(
+        mixture, y, steps[1].x, times[2:], inner=2, source=steps[1].info["source"], noise=Noise(9, 3).restore(states[1])
+    )
     torch.testing.assert_close(run(rest).x, steps[-1].x, atol=0, rtol=0)
     with pytest.raises(ValueError, match="`source` to resume"):
         next(flow_priors(mixture, y, x, times[2:], noise=noise))

@@ -77,23 +77,31 @@ def put_picture(path: Path, picture: Image.Image) -> None:
     put(path, lambda temporary: picture.save(temporary, "PNG"))
 
 
-def put_resume(path: Path, x: Tensor, noise: Tensor, plan: Tensor | None, story: Mapping[str, Any]) -> None:
-    """State, noise streams and, if the method carries one, its plan as tensors; `story` as JSON."""
-    carried = {} if plan is None else {"plan": plan}
-    tensors = {name: each.detach().cpu().contiguous() for name, each in {"x": x, "noise": noise, **carried}.items()}
-    put(path, lambda temporary: save_file(tensors, temporary, {"flowhelm": json.dumps(story, sort_keys=True)}))
+def put_resume(path: Path, x: Tensor, noise: Tensor, carried: Mapping[str, Tensor], story: Mapping[str, Any]) -> None:
+    """State, noise streams and what the method carries from step to step as tensors; `story` as JSON."""
+    # copies: a file does not take two tensors that share their memory
+    tensors = {
+        name: each.detach().cpu().contiguous().clone() for name, each in {**carried, "x": x, "noise": noise}.items()
+    }
+    elsewhere = sorted(name for name, each in carried.items() if each.device.type != "cpu")
+    text = json.dumps({**story, "on device": elsewhere}, sort_keys=True)
+    put(path, lambda temporary: save_file(tensors, temporary, {"flowhelm": text}))
 
 
-def get_resume(path: Path) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Any]]:
-    """What `put_resume` wrote: x, noise, plan, story. Raises BadInput for any other file."""
+def get_resume(path: Path) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Any]]:
+    """What `put_resume` wrote: x, noise, carried (on the run's device what was there), story. Raises BadInput for any other file."""
     if not path.is_file():
         raise BadInput(f"{str(path)!r} does not exist; --resume takes the .resume.safetensors file of a stopped run")
     try:
         with safe_open(path, framework="pt") as file:
-            plan = file.get_tensor("plan") if "plan" in file.keys() else None  # noqa: SIM118  (a handle, not a dict)
-            return file.get_tensor("x"), file.get_tensor("noise"), plan, json.loads(file.metadata()["flowhelm"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a dict)
+            story = json.loads(file.metadata()["flowhelm"])
+        x, noise, device = tensors.pop("x"), tensors.pop("noise"), story["settings"]["device"]
+        elsewhere = story.get("on device", list(tensors))
     except Exception as error:  # safetensors raises its own type
         raise BadInput(f"{str(path)!r} is not a resume file of flowhelm ({error}); start the run again") from error
+    carried = {name: each.to(to_device(device)) if name in elsewhere else each for name, each in tensors.items()}
+    return x, noise, carried, story
 
 
 def get_run(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Settings say everything: the same settings on the same machine give the same numbers to the bit.
 """
 
+import inspect
 import math
 import os
 import platform
@@ -62,8 +63,8 @@ class Place(NamedTuple):
     done: int
     x: Tensor
     noise: Tensor
-    plan: Tensor | None  # that the method carries from step to step, if it does
-    clean: Tensor | None
+    carried: Mapping[str, Tensor]  # what the method needs of its last step besides the state, to go on
+    clean: Tensor | None  # the estimate as a picture
     seconds: float
     evaluations: int
 
@@ -151,7 +152,7 @@ def start(settings: Mapping[str, Any], *, preview: bool = False, say: Say = prin
 
 def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, Any]:
     """Goes on where a stopped run was; the result is that of a run that was never stopped."""
-    x, noise, plan, story = files.get_resume(path)
+    x, noise, carried, story = files.get_resume(path)
     settings = story["settings"]
     changed = _differences(story["inputs"], inputs(settings))
     if changed:
@@ -160,7 +161,7 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
         )
     for line in _differences(story["environment"], _environment(settings)):
         say(f"note: not as when the run began, so the last bits may differ: {line}")
-    place = Place(story["index"], x, noise, plan, None, story["seconds"], story["evaluations"])
+    place = Place(story["index"], x, noise, carried, None, story["seconds"], story["evaluations"])
     made = _carry_out(settings, place, preview, say)
     path.unlink(missing_ok=True)
     return made
@@ -202,7 +203,7 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     settings = old["settings"]
     problem = _prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = _picture(problem, place.x, settings.get("keep"))
+    picture = _picture(problem, _decoded(problem, place.x, place.carried), settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -226,9 +227,10 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     settings = _timed(problem, settings)
     story = {"settings": settings, "inputs": inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
-    picture = _picture(problem, place.x, settings.get("keep"))
+    whole = _decoded(problem, place.x, place.carried)
+    picture = _picture(problem, whole, settings.get("keep"))
     like = _like(problem, settings)
-    result = _result(problem, settings, place.x, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    result = _result(problem, settings, whole, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like)
     files.put_picture(paths["strip"], _strip(problem, settings, picture, result))
     write_json(paths["run"], made := {**story, "result": result})
@@ -305,7 +307,8 @@ def _prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pip
     if settings.get("codec_error"):
         honest = latent.honest(whole, observed.measurement, guess(observed))
         observed = observed._replace(measurement=honest, std=observed.std * honest.std / observed.measurement.std)
-    return Problem(picture, observed, whole, method, _streams(settings))
+    k = int(settings["method_options"].get("particles", 1))
+    return Problem(picture, observed, whole, method, _streams(settings).spawn(k) if k > 1 else _streams(settings))
 
 
 def _loop(
@@ -325,16 +328,17 @@ def _loop(
     if place is not None:
         noise.restore(place.noise)
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
-        if place.plan is not None:
-            method = partial(method, plan=place.plan.to(settings["device"]))
+        if place.carried:
+            method = partial(method, **_going_on(method, place.carried))
     if place is None and settings.get("warm"):
-        x = latent.warm(problem.flow, guess(problem.observed), times, float(times[0]), noise)[0]
+        begin = guess(problem.observed).repeat_interleave(len(noise), 0)
+        x = latent.warm(problem.flow, begin, times, float(times[0]), noise)[0]
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
 
     def keep(place: Place) -> None:
-        files.put_resume(paths["resume"], place.x, place.noise, place.plan, {**story, **_numbers(place)})
+        files.put_resume(paths["resume"], place.x, place.noise, place.carried, {**story, **_numbers(place)})
 
     def each(step: Step) -> None:
         nonlocal place, saved, seen, whole, passes
@@ -345,18 +349,18 @@ def _loop(
             step.index,
             step.x,
             noise.state(),
-            step.info.get("plan"),
-            step.clean,
+            _carried(problem.method, step.info),
+            picture := _decoded(problem, step.clean, step.info),
             spent + now - began,
             evaluations + counted.count.rows,
         )
         # of a whole trajectory's passes, in steps of the grid
-        tell(step.index * total // step.total, float(misfit(problem.observed, problem.flow.decode(step.clean))))
+        tell(step.index * total // step.total, float(misfit(problem.observed, picture)))
         if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
-            write(paths["preview"], _picture(problem, step.clean), _like(problem, settings))
+            write(paths["preview"], _picture(problem, picture), _like(problem, settings))
             seen = time.monotonic()
 
     if place is not None and index == total:
@@ -416,9 +420,30 @@ def _cropped(picture: Picture, factor: int) -> Picture:
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
 
 
-def _picture(problem: Problem, clean: Tensor, keep: bool | None = False) -> Tensor:
+def _carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is to be kept of a step's info, so that `_going_on` can make the next one of it."""
+    hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
+    if "carried" in hints:
+        return dict(info)
+    return {name: each for name, each in info.items() if hints.get(name) == Tensor | None}
+
+
+def _going_on(method: Callable[..., Any], carried: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The options by which a method takes up what it carried: `carried` as a whole, else one each (a plan, weights)."""
+    return {"carried": carried} if "carried" in inspect.signature(method).parameters else dict(carried)
+
+
+def _decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+    """The picture `(1, c, h, w)` of an estimate: the mean of weighted particles, which errs least; else the first row, the best one."""
+    pictures = problem.flow.decode(clean)
+    if len(pictures) == 1 or "log_w" not in info:
+        return pictures[:1]
+    weights = info["log_w"].softmax(1).nan_to_num(1 / len(pictures)).to(pictures)
+    return torch.einsum("bk,kchw->bchw", weights, pictures)
+
+
+def _picture(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:
     """The restored photograph, of the size of what was measured; `keep` what was measured exactly."""
-    picture = problem.flow.decode(clean)
     if keep:
         picture = latent.projected(problem.observed.measurement, picture)
     return framed(problem.observed, picture).cpu()
@@ -444,10 +469,10 @@ def _strip(problem: Problem, settings: Mapping[str, Any], picture: Tensor, resul
     return strip(panels, height=min(1000, max(image.shape[-2] for _, image in panels)))  # type: ignore[union-attr, arg-type]
 
 
-def _result(problem: Problem, settings: Mapping[str, Any], x: Tensor, picture: Tensor) -> dict[str, Any]:
+def _result(problem: Problem, settings: Mapping[str, Any], whole: Tensor, picture: Tensor) -> dict[str, Any]:
     result: dict[str, Any] = {
         "sha256": files.hash_of(picture),
-        "residual": _number(misfit(problem.observed, problem.flow.decode(x).to(problem.observed.seen))),
+        "residual": _number(misfit(problem.observed, whole.to(problem.observed.seen))),
     }
     if settings["simulate"]:
         clean, whole = problem.picture.pixels, problem.observed.shape

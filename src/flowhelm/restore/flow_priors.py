@@ -56,9 +56,9 @@ def flow_priors(
     strength: weight of |A x' - y'|^2 / 2, in 1 / [image unit]^2; 1 / std^2 is the likelihood at t = 1.
     inner: iterations of Adam per step of the grid, at least 1, each with new signs in the trace.
     rate: of Adam, in units of the state.
-    source: where an interrupted run began, to resume it at times[0] > 0.
+    source: where an interrupted run began (info["source"] of its last step), to resume it at times[0] > 0.
 
-    Yields steps with info["misfit"], 1/2 |A x' - y'|^2 after the step, `(b,)`.
+    Yields steps with info["misfit"], 1/2 |A x' - y'|^2 after the step, `(b,)`, and info["source"], shaped as x.
 
     Raises:
         ValueError: another path, a grid that does not end at 1, or one that begins after 0 without a source.
@@ -74,7 +74,7 @@ def flow_priors(
         x = adam(partial(_cost, flow, misfit, s, t, strength, noise), x, None, iterations=inner, rate=rate)
         v = flow.velocity(x, s)
         clean, x = ends_from_velocity(linear, v, x, s).clean, x + (t - s) * v
-        yield Step(i, total, t, x, clean, {"misfit": misfit(x)})
+        yield Step(i, total, t, x, clean, {"misfit": misfit(x), "source": source})
 
 
 def _misfit(flow: Flow, y: Measurement, source: Tensor, t: Tensor, x: Tensor) -> Tensor:
