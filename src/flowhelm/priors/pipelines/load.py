@@ -120,9 +120,9 @@ def _quantized(
 
     names = networks(index)
     if quantize.endswith(".gguf"):
-        _need("gguf")
         if not Path(quantize).is_file():
             raise ValueError(f"quantize: {quantize!r} does not exist; expected the .gguf file of the network's weights")
+        _need("gguf")
         kind: Any = getattr(diffusers, index[names[0]][1], None)
         if not hasattr(kind, "from_single_file"):
             raise ValueError(f"quantize: diffusers reads no .gguf for {index[names[0]][1]}; load the model without")
