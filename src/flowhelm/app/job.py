@@ -431,11 +431,11 @@ def _result(problem: Problem, settings: Mapping[str, Any], whole: Tensor, pictur
         "residual": _number(misfit(problem.observed, whole.to(problem.observed.seen))),
     }
     if settings["simulate"]:
-        clean, whole = problem.picture.pixels, problem.observed.shape
+        clean, size = problem.picture.pixels, problem.observed.shape
         result |= _scores("", picture, clean)
-        if clean.shape[1:] != whole:
+        if clean.shape[1:] != size:
             shown = "{} x {}".format(*clean.shape[-2:])
-            result["scored"] = f"{shown} of {whole[1]} x {whole[2]} pixels: a border is only blurred into the rest"
+            result["scored"] = f"{shown} of {size[1]} x {size[2]} pixels: a border is only blurred into the rest"
         before = None if settings["operator"] == "phase" else viewable(problem.observed, problem.observed.measurement.y)
         if before is not None:
             result |= _scores("degraded_", before.cpu(), clean)
