@@ -221,12 +221,14 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
 
 
 PARTICLES = {
-    "fk": "--method fk --particles 4",
-    "fk, twisted": "--method fk --particles 4 --proposal gradient --resampler residual --threshold 1.1 --strength 0.01",
-    "fk, max, adaptive": "--method fk --particles 3 --potential max --every 2",
-    "tds": "--method tds --particles 4 --threshold 1.1 --twist 0.1",
-    "afdps": "--method afdps --particles 4",
-    "rbf": "--method rbf --draws 3 --transition ancestral",
+    # weights and records that matter: every one of these ends elsewhere if they are not carried
+    "fk": "--method fk --particles 4 --strength 1e-4 --threshold 0.9",
+    "fk, twisted": "--method fk --particles 4 --strength 3e-5 --proposal gradient --resampler residual --threshold 0.97",
+    "fk, max": "--method fk --particles 3 --strength 3e-5 --potential max --every 2 --threshold 0.97",
+    "fk, adaptive": "--method fk --particles 4 --strength 1e-3 --tempering adaptive",
+    "tds": "--method tds --particles 4 --std 5 --threshold 0.3",
+    "afdps": "--method afdps --particles 4 --std 5 --threshold 0.3",
+    "rbf": "--method rbf --draws 4 --starts 5",
     "flow_priors": "--method flow_priors --inner 2",
     "path_search": "--method path_search --particles 2 --draws 2 --legs 2",
 }

@@ -470,6 +470,21 @@ def test_a_particle_of_weight_zero_stays_so_and_goes(mixture):
     assert last.x.isfinite().all()
 
 
+def test_where_there_is_no_gradient_a_proposal_is_the_prior_s_move(mixture):
+    """A root: left of 0 its value is a number, and its gradient is none."""
+    reward = lambda x: torch.where(x[:, 0] > 0, x[:, 0].sqrt(), 0.0)  # noqa: E731
+    x, times = torch.randn(40, 2).double(), torch.tensor([0.3, 0.5, 1.0]).double()
+    options = {"particles": 10, "tempering": "off", "threshold": 0.0}
+    step = next(iter(fk(mixture, reward, x, times, proposal="gradient", noise=Noise(0, 40), **options)))
+    free = next(iter(integrate(mixture, x, times, transition=ancestral, noise=Noise(0, 40))))
+    lost = mixture.ends(x, times[0]).clean[:, 0] < 0
+    assert 5 < lost.sum() < 35
+    torch.testing.assert_close(step.x[lost], free.x[lost], atol=1e-12, rtol=0)
+    assert ((step.x - free.x)[~lost].norm(dim=1) > 1e-4).all()
+    assert step.x.isfinite().all()
+    assert step.info["log_w"].isfinite().all()
+
+
 def test_mistakes(mixture):
     x, times = torch.randn(6, 2).double(), mixture.times(4)
     for options, message in (
