@@ -68,7 +68,7 @@ def flow_priors(
         raise ValueError(
             f"flow_priors: expected times from 0, got {float(times[0]):g}; give the run's `source` to resume"
         )
-    total, source = len(times) - 1, x if source is None else source
+    total, source = len(times) - 1, (x if source is None else source).detach()
     for i, (s, t) in enumerate(pairwise(times), 1):
         misfit = partial(_misfit, flow, y, source, t)
         x = adam(partial(_cost, flow, misfit, s, t, strength, noise), x, None, iterations=inner, rate=rate)
