@@ -10,7 +10,6 @@ from tilts import REWARD, TOY, drawn
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.grad import value_and_grad
 from flowhelm.guide import counted, on_path
-from flowhelm.metrics import samples
 from flowhelm.path import VP, linear, tilted, time_at_snr, trig
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -27,10 +26,16 @@ from flowhelm.transition import (
     shifted,
 )
 
-sliced_w2 = partial(samples.sliced_w2, projections=8)
 S, T, ONE, ZERO = torch.tensor([0.3, 0.6, 1.0, 0.0], dtype=torch.float64)
 PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
 EYE = torch.eye(2).double()
+
+
+def sliced_w2(a, b):
+    """Of as many evenly weighted samples, by eight directions of the plane."""
+    angles = torch.arange(8).double() * torch.pi / 8
+    directions = torch.stack([angles.cos(), angles.sin()])
+    return ((a @ directions).sort(0)[0] - (b @ directions).sort(0)[0]).square().mean().sqrt()
 
 
 def along(path):
