@@ -494,4 +494,4 @@ def test_the_schema_is_that_of_the_signatures(capsys):
 @pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
-    description._check(plain(function, given), description._object(function), "defaults")
+    description.check(plain(function, given), description.object_of(function), "defaults")

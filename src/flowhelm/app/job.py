@@ -88,6 +88,7 @@ def settle(
     keep: bool = False,
     warm: float | None = None,
     codec_error: bool = False,
+    flow: Prior | Pipeline | None = None,
 ) -> dict[str, Any]:
     """Settings with every default filled in, checked as far as possible without the picture.
 
@@ -95,6 +96,7 @@ def settle(
         keep: what was measured comes back exactly as it was measured; warm: time to begin at, from the photograph instead of from
             noise; codec_error: of the prior's decoder, added to the noise level. See `flowhelm.latent`.
         model: what a pipeline of diffusers is told and how it is opened, by the names of `models.settled`.
+        flow: the prior, if it is open already.
     """
     check_deepinv()
     if not (0 < std < math.inf):
@@ -127,7 +129,7 @@ def settle(
         "method": chosen.__name__,
         "method_options": plain(chosen, base | dict(given.get("method", {}))),
         # of a pipeline they depend on the size of the picture, too
-        "times": None if pipeline else bundled.load(prior).times(steps or usual_steps).tolist(),
+        "times": None if pipeline else (flow or bundled.load(prior)).times(steps or usual_steps).tolist(),
         "std": std,
         "seed": seed,
         "prior": str(Path(prior).absolute())
@@ -182,14 +184,14 @@ def item(
     """
     read_from = inputs(settings, weights)
     problem = _prepare(settings, out, print, flow)
-    settings = _timed(problem, settings)
+    settings = timed(problem, settings)
     place = _loop(problem, settings, None, {}, False, {}, show=show)
-    picture = _picture(problem, place.x, settings.get("keep"))
-    result = _result(problem, settings, place.x, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    picture, result = finished(problem, settings, place.x, place.carried)
+    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     shown = _shown(problem, settings)
     if settings["simulate"] and shown is not None:
         write(files.outputs(out)["degraded"], shown, problem.picture)
-    write(out, picture, _like(problem, settings))
+    write(out, picture, like(problem, settings))
     return {"settings": settings, "inputs": read_from, "environment": _environment(settings), "result": result}
 
 
@@ -203,11 +205,11 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     settings = old["settings"]
     problem = _prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = _picture(problem, _decoded(problem, place.x, place.carried), settings.get("keep"))
+    picture, _ = finished(problem, settings, place.x, place.carried)
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
-    write(out, picture, _like(problem, settings))
+    write(out, picture, like(problem, settings))
     say(f"not identical: {out} is what came out now")
     differences = [
         *_differences(old["inputs"], inputs(settings)),
@@ -224,14 +226,12 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     problem = _prepare(settings, out, say)
     if settings["times"] is None:
         models.hint(settings, say)
-    settings = _timed(problem, settings)
+    settings = timed(problem, settings)
     story = {"settings": settings, "inputs": inputs(settings), "environment": _environment(settings)}
     place = _loop(problem, settings, place, paths, preview, story, say)
-    whole = _decoded(problem, place.x, place.carried)
-    picture = _picture(problem, whole, settings.get("keep"))
-    like = _like(problem, settings)
-    result = _result(problem, settings, whole, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
-    write(out, picture, like)
+    picture, result = finished(problem, settings, place.x, place.carried)
+    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
+    write(out, picture, like(problem, settings))
     files.put_picture(paths["strip"], _strip(problem, settings, picture, result))
     write_json(paths["run"], made := {**story, "result": result})
     written = [out, paths["strip"], paths["run"]]
@@ -245,7 +245,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     return made
 
 
-def _timed(problem: Problem, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def timed(problem: Problem, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the grid of times: a pipeline's depends on the size of the picture."""
     times = settings["times"] or problem.flow.times(settings["steps"]).tolist()
     if (warm := settings.get("warm")) and times[0] == 0:
@@ -265,13 +265,25 @@ def _prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pip
     check_deepinv()
     torch.set_num_threads(settings["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    device = files.to_device(settings["device"])
+    files.to_device(settings["device"])
     files.check_outputs(out, [Path(p) for p in _paths(settings).values()])
     check_writable(out.parent)
+    return prepared(settings, read(settings["photo"], channels=channels(settings)), say, flow)
+
+
+def channels(settings: Mapping[str, Any]) -> int:
+    """That the picture of a run is read with."""
+    return 1 if settings["operator"] == "colorize" and not settings["simulate"] else 3
+
+
+def prepared(
+    settings: Mapping[str, Any], picture: Picture, say: Say = print, flow: Prior | Pipeline | None = None
+) -> Problem:
+    """Everything but the long work, for a picture in memory; `flow` is opened if it is not given."""
+    device = files.to_device(settings["device"])
     builder = pick("operator", settings["operator"], operators.ALL)
     chosen = pick("method", settings["method"], METHODS)
     colour = settings["operator"] == "colorize"
-    picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
     pipeline = models.is_pipeline(settings["prior"])
     if pipeline and settings["tile"]:
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
@@ -330,9 +342,8 @@ def _loop(
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
         if place.carried:
             method = partial(method, **_going_on(method, place.carried))
-    if place is None and settings.get("warm"):
-        begin = guess(problem.observed).repeat_interleave(len(noise), 0)
-        x = latent.warm(problem.flow, begin, times, float(times[0]), noise)[0]
+    if place is None:
+        x = begun(problem, settings, times)
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
@@ -349,7 +360,7 @@ def _loop(
             step.index,
             step.x,
             noise.state(),
-            _carried(problem.method, step.info),
+            carried(problem.method, step.info),
             picture := _decoded(problem, step.clean, step.info),
             spent + now - began,
             evaluations + counted.count.rows,
@@ -360,7 +371,7 @@ def _loop(
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
-            write(paths["preview"], _picture(problem, picture), _like(problem, settings))
+            write(paths["preview"], _picture(problem, picture), like(problem, settings))
             seen = time.monotonic()
 
     if place is not None and index == total:
@@ -373,7 +384,7 @@ def _loop(
             if story and place is not None:
                 going = isinstance(error, Stopped) and not whole
                 if place.clean is not None:
-                    write(paths["partial"], _picture(problem, place.clean), _like(problem, settings))
+                    write(paths["partial"], _picture(problem, place.clean), like(problem, settings))
                     say(f"after step {place.done} of {passes}: the estimate so far is {_short(paths['partial'])}")
                 if going:
                     keep(place)
@@ -383,6 +394,23 @@ def _loop(
             raise
     assert place is not None
     return place
+
+
+def begun(problem: Problem, settings: Mapping[str, Any], times: Tensor) -> Tensor | None:
+    """The state to begin from, if it is not the source."""
+    if not settings.get("warm"):
+        return None
+    begin = guess(problem.observed).repeat_interleave(len(problem.noise), 0)
+    return latent.warm(problem.flow, begin, times, float(times[0]), problem.noise)[0]
+
+
+def finished(
+    problem: Problem, settings: Mapping[str, Any], x: Tensor, carried: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Any]]:
+    """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
+    whole = _decoded(problem, x, carried)
+    picture = _picture(problem, whole, settings.get("keep"))
+    return picture, _result(problem, settings, whole, picture)
 
 
 @contextmanager
@@ -420,7 +448,7 @@ def _cropped(picture: Picture, factor: int) -> Picture:
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
 
 
-def _carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be kept of a step's info, so that `_going_on` can make the next one of it."""
     hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
     if "carried" in hints:
@@ -449,7 +477,7 @@ def _picture(problem: Problem, picture: Tensor, keep: bool | None = False) -> Te
     return framed(problem.observed, picture).cpu()
 
 
-def _like(problem: Problem, settings: Mapping[str, Any]) -> Picture:
+def like(problem: Problem, settings: Mapping[str, Any]) -> Picture:
     return problem.picture._replace(grey=False) if settings["operator"] == "colorize" else problem.picture
 
 
