@@ -115,7 +115,7 @@ class Restorer:
         no_plan: bool = False,
         limit: int = PIXELS,
     ):
-        with _plainly():
+        with plainly():
             check_deepinv()
             self.prior, self.device, self.limit = str(prior), str(files.to_device(device)), limit
             self.threads = threads or torch.get_num_threads()
@@ -197,7 +197,7 @@ class Restorer:
         method_options: Mapping[str, Plain] | None = None,
     ) -> Ready:
         """The first half of a call: reads, builds and checks everything, and does not wait for the device. Arguments as for a call."""
-        with _plainly(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with plainly(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             self._set_threads()
             if steps is not None and steps < 1:
                 raise BadInput(f"steps: expected at least 1, got {steps}")
@@ -227,7 +227,7 @@ class Restorer:
             self._set_threads()
             times = torch.tensor(settings["times"], dtype=torch.float64)
             began = time.monotonic()
-            with _plainly():
+            with plainly():
                 x = job.begun(problem, settings, times)
                 steps = steps_of(counted, problem.observed, problem.method, times, problem.noise, x=x)
             last = run(_told(steps), watch)
@@ -292,12 +292,12 @@ class Restorer:
 
 def _told(steps: Iterator[Step]) -> Iterator[Step]:
     """The steps, with what a method refuses as bad input (what a watcher raises is its own)."""
-    with _plainly():
+    with plainly():
         yield from steps
 
 
 @contextmanager
-def _plainly() -> Iterator[None]:
+def plainly() -> Iterator[None]:
     """What was asked wrongly as BadInput, in the words of Python: `codec_error`, not `--codec-error`."""
     try:
         yield
