@@ -221,6 +221,8 @@ def test_wrong_pictures(client, picture, mask):
     refused(asks(client, picture, inpaint, {"mask": ("m.png", b"hello")}), 400, "mask is not a picture")
     refused(asks(client, picture, inpaint, {"mask": ("m.png", bomb(60_000))}), 413, "larger than the limit")
     refused(asks(client, picture, {**FAST, "operator": "denoise"}, {"mask": ("m.png", mask)}), 422, "denoise")
+    small = asks(client, picture, inpaint, {"mask": ("m.png", png(np.eye(8, dtype=np.uint8) * 255))})
+    refused(small, 422, "got 8 x 8 in 'mask.tiff'")  # and not where it lay
     np.save(data := io.BytesIO(), np.array([{}], dtype=object), allow_pickle=True)
     refused(
         asks(client, picture, {**FAST, "operator": "motion"}, {"kernel": ("k.npy", data.getvalue())}),

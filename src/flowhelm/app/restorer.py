@@ -9,6 +9,7 @@ The same settings give the same numbers as `flowhelm restore`, to the bit on the
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import threading
@@ -197,7 +198,7 @@ class Restorer:
         method_options: Mapping[str, Plain] | None = None,
     ) -> Ready:
         """The first half of a call: reads, builds and checks everything, and does not wait for the device. Arguments as for a call."""
-        with plainly(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, plainly(folder), torch.inference_mode(False), torch.no_grad():
             self._set_threads()
             if steps is not None and steps < 1:
                 raise BadInput(f"steps: expected at least 1, got {steps}")
@@ -297,12 +298,13 @@ def _told(steps: Iterator[Step]) -> Iterator[Step]:
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """What was asked wrongly as BadInput, in the words of Python: `codec_error`, not `--codec-error`."""
+def plainly(folder: str | None = None) -> Iterator[None]:
+    """What was asked wrongly as BadInput, in the words of Python: `codec_error`, not `--codec-error`; `folder` is not told."""
     try:
         yield
     except ValueError as error:
         said = re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
+        said = said.replace(f"{folder}{os.sep}", "") if folder else said
         raise (TooLarge if isinstance(error, TooLarge) else BadInput)(said) from error
 
 
