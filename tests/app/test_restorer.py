@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -148,6 +149,25 @@ def test_threads_do_not_disturb_one_another(photo, mask, restorer):
             assert one.sha256 == other.sha256
             assert torch.equal(one.picture, other.picture)
             assert one.evaluations == other.evaluations
+
+
+def test_loops_on_one_device_take_turns(photo, prior, restorer):
+    """Those of another restorer, too."""
+    inside, seen = [], []
+
+    def watch(step):
+        if step.index == 1:
+            inside.append(1)
+        seen.append(len(inside))
+        time.sleep(0.005)
+        if step.index == step.total:
+            inside.pop()
+
+    pair = [restorer, Restorer(prior, threads=1)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda i: pair[i % 2](photo, "denoise", steps=3, seed=i, watch=watch), range(6)))
+    assert len(seen) == 18
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,8 @@ def generate(
             )
             flow = bundled.load(prior, str(files.to_device(device)))
         assert isinstance(flow, Prior)
-        jobs = [(name, index) for name in (classes or [None]) for index in range(count)]
+        named: Sequence[str | None] = classes or [None]
+        jobs = [(name, index) for name in named for index in range(count)]
         return sample.draw(
             flow, jobs, prompt=prompt, numbers=numbers, guidance=sample.guidance_of(guidance, scale), steps=steps, solver=move, seed=seed,
             each=each,
