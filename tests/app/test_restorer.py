@@ -210,6 +210,15 @@ def test_bad_input_is_one_sentence_and_breaks_nothing(photo, restorer, given, sa
     assert restorer(photo, "denoise", steps=2).sha256 == before
 
 
+def test_a_picture_may_be_too_large(photo, prior):
+    small = Restorer(prior, threads=1, limit=24 * 32 - 1)
+    for picture in (photo, Image.open(photo), read(photo).pixels[0]):
+        with pytest.raises(BadInput, match=r"larger than the limit|more than 0\.000767 megapixels"):
+            small(picture, "denoise")
+    with pytest.raises(BadInput, match="larger than the limit"):  # said before it is turned into numbers
+        small(Image.open(photo), "superres")
+
+
 def test_a_prior_that_is_not_there(tmp_path):
     with pytest.raises(BadInput, match="did you mean 'photos'"):
         Restorer("photo")

@@ -87,6 +87,9 @@ def test_drawn_by_name_and_opened(sd3, tmp_path):
     flow = flowhelm.load(sd3, size=(32, 48)).bind(["a cat"])
     opened = flowhelm.generate(flow, steps=2, seed=3, count=2)
     assert torch.equal(named, opened)
+    two = flowhelm.generate(flowhelm.load(sd3, size=(32, 48)).bind(["a cat", "dog"]), steps=2, seed=3, count=2)
+    assert torch.allclose(two[0], opened[0], atol=1e-4)  # texts are encoded together
+    assert not torch.allclose(two[1], opened[1], atol=1e-4)  # each row its own prompt
     for path, picture in zip(sorted((tmp_path / "drawn").iterdir()), named, strict=True):
         write(tmp_path / "one.png", picture)
         assert (tmp_path / "one.png").read_bytes() == path.read_bytes()
