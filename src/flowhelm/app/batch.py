@@ -25,10 +25,11 @@ from typing import Any, NamedTuple
 
 from .. import operators
 from ..rng import digest
-from . import files, job
+from . import files, job, provenance
 from .description import settled
 from .images import FORMATS, BadInput, check_writable, write_json
 from .options import options, pick
+from .problem import opened
 from .progress import Say as Told
 from .progress import Tell, bar
 
@@ -61,14 +62,14 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
         out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     files.to_device(base["device"])
-    stage, weights = out / ".batch", job.fingerprints(base)
+    stage, weights = out / ".batch", provenance.fingerprints(base)
     with job.signals(), _manifest(out / "manifest.jsonl") as (lines, add):
         _clear(stage)
         write_json(out / "job.json", described)
         left, done, failed = _sorted(items, base, weights, lines, out, retry)
         steps, full, made = len(base["times"] or range(base["steps"] + 1)) - 1, None, 0
         try:
-            flow: Any = job.opened(base) if left else None
+            flow: Any = opened(base) if left else None
             with bar(len(items) * steps, (len(items) - len(left)) * steps) as told:
                 for number, item in enumerate(left, len(items) - len(left)):
                     _clear(stage)  # of what the one before has left, if it has failed
@@ -111,7 +112,7 @@ def outlook(described: Mapping[str, Any]) -> str:
     out, items, base = Path(described["out"]), found(described), settled(described)
     manifest = out / "manifest.jsonl"
     lines = _read(manifest.read_bytes()) if manifest.exists() else {}
-    left, done, failed = _sorted(items, base, job.fingerprints(base), lines, out, False)
+    left, done, failed = _sorted(items, base, provenance.fingerprints(base), lines, out, False)
     return f"{len(items)} items: {done} done, {len(failed)} failed before, {len(left)} to do"
 
 
@@ -199,7 +200,7 @@ def _key(item: Item, settings: Mapping[str, Any], weights: Mapping[str, str]) ->
     told = {k: v for k, v in settings.items() if k not in ("photo", "out", "threads", "prior", "operator_options")}
     told["operator_options"] = {k: v for k, v in settings["operator_options"].items() if k not in paths}
     try:
-        inputs = job.inputs(settings, weights)
+        inputs = provenance.inputs(settings, weights)
     except BadInput as error:
         inputs = {"unreadable": str(error)}
     text = json.dumps([item.output, told, inputs], sort_keys=True)

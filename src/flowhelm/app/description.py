@@ -138,7 +138,7 @@ def settled(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _top() -> dict[str, Any]:
     """The schema without what depends on the operator and the method."""
-    from .cli import restore  # which imports this module, in the command
+    from .cli.restore import restore  # which imports this module, in the command
 
     hints, own = get_type_hints(restore, include_extras=True), {}
     for name, parameter in inspect.signature(restore).parameters.items():

@@ -1,0 +1,111 @@
+"""A run's problem: what its settings name, read, opened and checked before the long work."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import latent, operators, restore, steer
+from ..flow import Flow
+from ..priors import bundled
+from ..priors.bundled import Prior
+from ..priors.pipelines import Pipeline
+from ..rng import Noise
+from ..step import Step
+from . import files, models, provenance
+from .doctor import check_deepinv
+from .images import BadInput, Picture, check_writable, read
+from .options import bind, pick
+from .restore import Observed, framed, guess, observe, sized
+
+METHODS = (*steer.ALL, *restore.ALL)
+Say = Callable[[str], None]
+
+
+class Problem(NamedTuple):
+    picture: Picture  # as read (cropped to what the measurement shows, for a simulation)
+    observed: Observed
+    flow: Flow
+    method: Callable[..., Iterator[Step]]
+    noise: Noise
+
+
+def opened(settings: Mapping[str, Any]) -> Prior | Pipeline:
+    """The prior of a run, told its prompt."""
+    if not models.is_pipeline(settings["prior"]):
+        return bundled.load(settings["prior"], settings["device"])
+    return models.told(models.opened(settings["prior"], settings), settings)
+
+
+def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipeline | None = None) -> Problem:
+    """Reads and builds everything; whatever may be wrong with the input is found here, before the long work."""
+    check_deepinv()
+    torch.set_num_threads(settings["threads"])
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    device = files.to_device(settings["device"])
+    files.check_outputs(out, [Path(p) for p in provenance.paths(settings).values()])
+    check_writable(out.parent)
+    builder = pick("operator", settings["operator"], operators.ALL)
+    chosen = pick("method", settings["method"], METHODS)
+    colour = settings["operator"] == "colorize"
+    picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
+    pipeline = models.is_pipeline(settings["prior"])
+    if pipeline and settings["tile"]:
+        raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
+    if settings["simulate"] and (factor := settings["operator_options"].get("factor")):
+        picture = _cropped(picture, factor)
+    rows: Noise | None = streams(settings).named("measurement") if settings["simulate"] else None
+    grey = picture.grey and not colour
+    values = bind(builder, settings["operator_options"])
+    observed = observe(builder, values, picture.pixels.to(device), settings["std"], grey=grey, simulate=rows)
+    if settings["simulate"]:
+        alpha = None if picture.alpha is None else framed(observed, picture.alpha)
+        picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
+    method = partial(chosen, **bind(chosen, settings["method_options"]))
+    if flow is None and pipeline:
+        work = models.Work(
+            settings["method"], observed.shape[1:], settings["steps"], settings["method_options"], settings["operator"],
+            settings["operator_options"],
+        )  # fmt: skip
+        flow = models.told(models.opened(settings["prior"], settings, work=work, say=say), settings)
+    elif flow is None:
+        flow = bundled.load(settings["prior"], settings["device"])
+    try:
+        whole = sized(flow, observed.shape, settings["tile"])
+    except ValueError as error:
+        shown, clean = picture.pixels.shape[-2:], observed.shape[1:]
+        if not pipeline or tuple(shown) == tuple(clean):
+            raise
+        raise BadInput(
+            "{}; this operator restores {} x {} pixels from a photograph of {} x {}".format(error, *clean, *shown)
+        ) from None
+    if settings.get("keep") and not observed.measurement.linear:
+        raise BadInput(f"--keep: {settings['operator']} is not linear, so that its measurement cannot be kept exactly")
+    if settings.get("codec_error"):
+        honest = latent.honest(whole, observed.measurement, guess(observed))
+        observed = observed._replace(measurement=honest, std=observed.std * honest.std / observed.measurement.std)
+    k = int(settings["method_options"].get("particles", 1))
+    return Problem(picture, observed, whole, method, streams(settings).spawn(k) if k > 1 else streams(settings))
+
+
+def timed(problem: Problem, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the grid of times: a pipeline's depends on the size of the picture."""
+    times = settings["times"] or problem.flow.times(settings["steps"]).tolist()
+    if (warm := settings.get("warm")) and times[0] == 0:
+        times = latent.later(torch.tensor(times, dtype=torch.float64), warm).tolist()
+    return {**settings, "times": times}
+
+
+def streams(settings: Mapping[str, Any]) -> Noise:
+    return Noise(settings["seed"], rows=[0])  # one key for every picture: the result depends on the seed alone
+
+
+def _cropped(picture: Picture, factor: int) -> Picture:
+    """To sides that are multiples of `factor`."""
+    height, width = (side - side % factor for side in picture.pixels.shape[-2:])
+    if not height or not width:
+        raise BadInput(f"superres: the picture is smaller than the factor {factor}; choose a smaller --factor")
+    alpha = None if picture.alpha is None else picture.alpha[..., :height, :width]
+    return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
