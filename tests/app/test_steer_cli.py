@@ -645,7 +645,7 @@ def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
         ("fashion --reward brightness --device moon", "device 'moon' is not there"),
         ("fashion --reward brightness --reward-device moon", "device 'moon' is not there"),
         ("SD --reward brightness --class bag", "--class is for bundled priors; say it in the --prompt"),
-        ("SD --reward brightness --size 512", "expected HEIGHTxWIDTH"),
+        ("SD --reward brightness --size 512x", "expected HEIGHTxWIDTH"),
         ("SD --reward brightness --size 31x32", "32 x 32 would do"),
         ("SD --reward brightness --dtype float23", "did you mean float32?"),
     ],

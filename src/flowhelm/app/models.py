@@ -157,11 +157,12 @@ def hint(settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """`"512x768"` -> height 512, width 768."""
-    found = re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", text)
-    if not found or not int(found[1]) or not int(found[2]):
-        raise BadInput(f"--size: expected HEIGHTxWIDTH in pixels such as 512x512, got {text!r}")
-    return int(found[1]), int(found[2])
+    """`"512x768"` -> height 512, width 768; `"512"` is a square."""
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not height or not width:
+        raise BadInput(f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, got {text!r}")
+    return height, width
 
 
 def fingerprint(name: str) -> str:

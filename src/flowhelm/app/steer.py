@@ -216,7 +216,7 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
         BadInput: anything wrong with the settings, before the long work.
         Stopped: by a signal; what there is was written.
     """
-    problem, settings, line = prepare(settings)
+    problem, settings, line = prepare(settings, say)
     if models.is_pipeline(settings["prior"]):
         models.hint(settings, say)
     say(line)
@@ -270,11 +270,11 @@ def rerun(path: Path, old: Mapping[str, Any], say: Say = print) -> bool:
     return False
 
 
-def prepare(settings: Mapping[str, Any]) -> tuple[Problem, dict[str, Any], str]:
+def prepare(settings: Mapping[str, Any], say: Say) -> tuple[Problem, dict[str, Any], str]:
     """Opens all, settles what the budget buys, tries the reward out; the settings completed, and a line that says what is run."""
     torch.set_num_threads(settings["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    flow = _opened(settings)
+    flow = _opened(settings, say)
     for label in settings["classes"] or [None]:  # what is wrong with a condition is said before the long work
         _told(flow, settings, label)
     method = pick("method", settings["method"], steer.ALL)
@@ -311,10 +311,13 @@ def prepare(settings: Mapping[str, Any]) -> tuple[Problem, dict[str, Any], str]:
 _PARTS = (("reward", "reward"), ("held_out", "held-out"))
 
 
-def _opened(settings: Mapping[str, Any]) -> Any:
+def _opened(settings: Mapping[str, Any], say: Say) -> Any:
     if models.is_pipeline(settings["prior"]):
         size = settings["size"] and models.size_of(settings["size"])
-        return models.opened(settings["prior"], settings, size=size)
+        # the least that it takes: one particle, and a reward of no memory
+        options = {name: value for name, value in settings["method_options"].items() if name != "particles"}
+        work = models.Work(settings["method"], size, settings["steps"] or models.STEPS, options)
+        return models.opened(settings["prior"], settings, size=size, work=work, say=say)
     return bundled.load(settings["prior"], settings["device"])
 
 

@@ -174,6 +174,7 @@ def steer_(
     quantize: Quantize = None,
     checkpointing: Checkpointing = False,
     tiling: Tiling = False,
+    no_plan: NoPlan = False,
 ) -> None:
     from ... import steer
     from ..options import flags, pick, sort_words
@@ -192,6 +193,7 @@ def steer_(
         count=count, seed=seed, batch=batch, out=out, device=device, reward_device=reward_device, threads=threads,
         model={
             "negative": negative, "dtype": dtype, "quantize": quantize, "checkpointing": checkpointing, "tiling": tiling,
+            "no_plan": no_plan,
         },
     )  # fmt: skip
     start(settings, say=typer.echo)

@@ -151,7 +151,8 @@ def plan_(
 ) -> None:
     from ... import operators
     from ..options import flags, pick, sort_words
-    from ..plan import METHODS, run
+    from ..plan import METHODS
+    from ..planning import run
 
     mine = own(plan_, "json")
     positional = [word for word in (words or [])[:2] if not word.startswith("-")]
