@@ -116,9 +116,9 @@ def bench(
     if reference is not None:
         one = {cell.task.name: cell for cell in work}.values() if baselines else ()  # the same for each cell of a task
         simple = [label for cell in one for label in runner.labels_of_baselines(cell)]
-        named = dict.fromkeys([*labels, *simple, *(row["method"] for row in stored)])
-        if reference not in named:
-            raise BadInput(f"--reference: expected one of {', '.join(named)}, got {reference!r}")
+        those = dict.fromkeys([*labels, *simple, *(row["method"] for row in stored)])
+        if reference not in those:
+            raise BadInput(f"--reference: expected one of {', '.join(those)}, got {reference!r}")
     settled: dict[tuple[Any, ...], Entry] = {}
     with bar(len(work) * (len(chosen) + 1)) as tell:
         for number, cell in enumerate(work):
