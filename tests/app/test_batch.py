@@ -134,7 +134,7 @@ def test_nothing_is_done_twice(folder, prior, monkeypatch):
     assert batch(given, say=quiet)
     times = {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")}
     monkeypatch.setattr(job, "item", lambda *_, **__: pytest.fail("done before"))
-    monkeypatch.setattr(job, "opened", lambda *_: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(batches, "opened", lambda *_: pytest.fail("nothing is left to do"))
     assert batch(given, say=quiet)
     assert batch(given | {"threads": 2}, say=quiet)  # which changes no more than the last bits
     assert {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")} == times
@@ -156,8 +156,8 @@ def test_what_has_changed_is_done_again(folder, prior):
 
 
 def test_the_prior_is_opened_once(folder, prior, monkeypatch):
-    calls, opened = [], job.opened
-    monkeypatch.setattr(job, "opened", lambda settings: calls.append(1) or opened(settings))
+    calls, opened = [], batches.opened
+    monkeypatch.setattr(batches, "opened", lambda settings: calls.append(1) or opened(settings))
     assert batch(described(folder, prior), say=quiet)
     assert calls == [1]
 
@@ -494,4 +494,4 @@ def test_the_schema_is_that_of_the_signatures(capsys):
 @pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
-    description._check(plain(function, given), description._object(function), "defaults")
+    description.check(plain(function, given), description.object_of(function), "defaults")

@@ -39,11 +39,21 @@ _WORDS = {
 
 def schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a description."""
-    conditions = [
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "a batch of flowhelm",
+        **_top(),
+        "allOf": conditions(),
+    }
+
+
+def conditions() -> list[dict[str, Any]]:
+    """Of a schema with `operator` and `method`: which options go with each."""
+    return [
         {
             "if": {"properties": {part: {"const": f.__name__}}, "required": [part]},
             "then": {
-                "properties": {f"{part}_options": (found := _object(f))},
+                "properties": {f"{part}_options": (found := object_of(f))},
                 # an object that is left out has no options, and some are needed
                 "required": [f"{part}_options"] if found["required"] else [],
             },
@@ -51,23 +61,22 @@ def schema() -> dict[str, Any]:
         for part, functions in (("operator", operators.ALL), ("method", METHODS))
         for f in functions
     ]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "a batch of flowhelm",
-        **_top(),
-        "allOf": conditions,
-    }
 
 
 def read(path: Path) -> dict[str, Any]:
     """The description in a file, with every default filled in; paths in it are relative to its folder."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=_once)
+        raw = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInput(f"{str(path)!r} does not exist; flowhelm restore FOLDER --dry-run prints one") from error
     except (OSError, ValueError) as error:
         raise BadInput(f"{str(path)!r} is not a description of a batch in JSON ({error})") from error
     return filled(raw, path.absolute().parent, path.name)
+
+
+def parsed(text: str) -> Any:
+    """JSON without NaN, infinities and names that are given twice. Raises ValueError."""
+    return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
 
 
 def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
@@ -77,14 +86,14 @@ def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
         BadInput: what does not fit the schema, or what `flowhelm restore` would refuse; `who` begins its sentence.
     """
     top = _top()
-    _check(raw, top, who)
+    check(raw, top, who)
     job = {name: part["default"] for name, part in top["properties"].items() if "default" in part} | raw
     builder = pick("operator", job["operator"], operators.ALL)
     usual = models.METHOD if models.is_pipeline(job["prior"]) else preset(builder.__name__, 1.0)[0]
     method = pick("method", job["method"] or usual, METHODS)
     for part, function in (("operator", builder), ("method", method)):
         given = job[f"{part}_options"]
-        _check(given, _object(function), f"{who}: {part}_options")
+        check(given, object_of(function), f"{who}: {part}_options")
         paths = {o.name for o in options(function).values() if Path in o.kinds}
         job[f"{part}_options"] = {n: _from(base, v) if n in paths and v is not None else v for n, v in given.items()}
     inputs = [job["inputs"]] if isinstance(job["inputs"], str) else job["inputs"]
@@ -183,7 +192,7 @@ def _top() -> dict[str, Any]:
     }
 
 
-def _object(function: Callable[..., Any]) -> dict[str, Any]:
+def object_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Schema of the options of an operator or a method."""
     found = options(function)
     return {
@@ -222,8 +231,8 @@ def _least(found: dict[str, Any], least: float) -> None:
             each["minimum"] = least
 
 
-def _check(value: Any, expected: Mapping[str, Any], where: str) -> None:
-    """Raises BadInput unless `value` fits those keywords of JSON schema that are used here."""
+def check(value: Any, expected: Mapping[str, Any], where: str) -> None:
+    """Raises BadInput, which begins with `where`, unless `value` fits those keywords of JSON schema that are used here."""
     if isinstance(value, str) and value not in expected.get("enum", [value]):
         raise BadInput(f"{where}: there is no {value!r}; {nearest(value, [e for e in expected['enum'] if e])}")
     if not _fits(value, expected):
@@ -234,7 +243,7 @@ def _check(value: Any, expected: Mapping[str, Any], where: str) -> None:
     for name, each in value.items():
         if name not in known:
             raise BadInput(f"{where}: there is no {name!r}; {nearest(name, known)}")
-        _check(each, known[name], f"{where}: {name}")
+        check(each, known[name], f"{where}: {name}")
     for name in expected["required"]:
         if name not in value:
             raise BadInput(f"{where}: {name} is missing: {known[name].get('description') or _said(known[name])}")

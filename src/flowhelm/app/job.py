@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import guide, latent, operators
+from .. import guide, operators
 from ..priors import bundled
 from ..priors.bundled import NAMES, Prior
 from ..priors.pipelines import Pipeline
@@ -29,11 +29,11 @@ from .images import BadInput, write, write_json
 from .options import Plain, pick, plain
 from .presets import preset
 from .presets import settings as settings_of
-from .problem import METHODS, Problem, prepare, timed
+from .problem import METHODS, Problem, begun, prepare, timed
 from .progress import Tell, progress
-from .restore import guess, misfit
+from .restore import misfit
 from .restore import restore as steps_of
-from .result import decoded, like, measured, picture_of, result_of, short, strip_of, summary
+from .result import decoded, finished, like, measured, picture_of, short, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -75,6 +75,7 @@ def settle(
     keep: bool = False,
     warm: float | None = None,
     codec_error: bool = False,
+    flow: Prior | Pipeline | None = None,
 ) -> dict[str, Any]:
     """Settings with every default filled in, checked as far as possible without the picture.
 
@@ -82,6 +83,7 @@ def settle(
         keep: what was measured comes back exactly as it was measured; warm: time to begin at, from the photograph instead of from
             noise; codec_error: of the prior's decoder, added to the noise level. See `flowhelm.latent`.
         model: what a pipeline of diffusers is told and how it is opened, by the names of `models.settled`.
+        flow: the prior, if it is open already.
     """
     check_deepinv()
     if not (0 < std < math.inf):
@@ -114,7 +116,7 @@ def settle(
         "method": chosen.__name__,
         "method_options": plain(chosen, base | dict(given.get("method", {}))),
         # of a pipeline they depend on the size of the picture, too
-        "times": None if pipeline else bundled.load(prior).times(steps or usual_steps).tolist(),
+        "times": None if pipeline else (flow or bundled.load(prior)).times(steps or usual_steps).tolist(),
         "std": std,
         "seed": seed,
         "prior": str(Path(prior).absolute())
@@ -171,11 +173,8 @@ def item(
     problem = prepare(settings, out, print, flow)
     settings = timed(problem, settings)
     place = _loop(problem, settings, None, {}, False, {}, show=show)
-    picture = picture_of(problem, place.x, settings.get("keep"))
-    result = result_of(problem, settings, place.x, picture) | {
-        "seconds": place.seconds,
-        "evaluations": place.evaluations,
-    }
+    picture, result = finished(problem, settings, place.x, place.carried)
+    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     shown = measured(problem, settings)
     if settings["simulate"] and shown is not None:
         write(files.outputs(out)["degraded"], shown, problem.picture)
@@ -198,7 +197,7 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     settings = old["settings"]
     problem = prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = picture_of(problem, decoded(problem, place.x, place.carried), settings.get("keep"))
+    picture, _ = finished(problem, settings, place.x, place.carried)
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -218,9 +217,8 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     settings = timed(problem, settings)
     story = provenance.story(settings)
     place = _loop(problem, settings, place, paths, preview, story, say)
-    whole = decoded(problem, place.x, place.carried)
-    picture = picture_of(problem, whole, settings.get("keep"))
-    result = result_of(problem, settings, whole, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    picture, result = finished(problem, settings, place.x, place.carried)
+    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like(problem, settings))
     files.put_picture(paths["strip"], strip_of(problem, settings, picture, result))
     write_json(paths["run"], made := {**story, "result": result})
@@ -254,9 +252,8 @@ def _loop(
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
         if place.carried:
             method = partial(method, **_going_on(method, place.carried))
-    if place is None and settings.get("warm"):
-        begin = guess(problem.observed).repeat_interleave(len(noise), 0)
-        x = latent.warm(problem.flow, begin, times, float(times[0]), noise)[0]
+    if place is None:
+        x = begun(problem, settings, times)
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
@@ -273,7 +270,7 @@ def _loop(
             step.index,
             step.x,
             noise.state(),
-            _carried(problem.method, step.info),
+            carried(problem.method, step.info),
             picture := decoded(problem, step.clean, step.info),
             spent + now - began,
             evaluations + counted.count.rows,
@@ -331,7 +328,7 @@ def signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be kept of a step's info, so that `_going_on` can make the next one of it."""
     hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
     if "carried" in hints:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import latent, operators, restore, steer
 from ..flow import Flow
@@ -44,13 +45,25 @@ def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipe
     check_deepinv()
     torch.set_num_threads(settings["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    device = files.to_device(settings["device"])
+    files.to_device(settings["device"])
     files.check_outputs(out, [Path(p) for p in provenance.paths(settings).values()])
     check_writable(out.parent)
+    return prepared(settings, read(settings["photo"], channels=channels(settings)), say, flow)
+
+
+def channels(settings: Mapping[str, Any]) -> int:
+    """That the picture of a run is read with."""
+    return 1 if settings["operator"] == "colorize" and not settings["simulate"] else 3
+
+
+def prepared(
+    settings: Mapping[str, Any], picture: Picture, say: Say = print, flow: Prior | Pipeline | None = None
+) -> Problem:
+    """Everything but the long work, for a picture in memory; `flow` is opened if it is not given."""
+    device = files.to_device(settings["device"])
     builder = pick("operator", settings["operator"], operators.ALL)
     chosen = pick("method", settings["method"], METHODS)
     colour = settings["operator"] == "colorize"
-    picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
     pipeline = models.is_pipeline(settings["prior"])
     if pipeline and settings["tile"]:
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
@@ -109,3 +122,11 @@ def _cropped(picture: Picture, factor: int) -> Picture:
         raise BadInput(f"superres: the picture is smaller than the factor {factor}; choose a smaller --factor")
     alpha = None if picture.alpha is None else picture.alpha[..., :height, :width]
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
+
+
+def begun(problem: Problem, settings: Mapping[str, Any], times: Tensor) -> Tensor | None:
+    """The state to begin from, if it is not the source."""
+    if not settings.get("warm"):
+        return None
+    begin = guess(problem.observed).repeat_interleave(len(problem.noise), 0)
+    return latent.warm(problem.flow, begin, times, float(times[0]), problem.noise)[0]

@@ -19,6 +19,15 @@ from .strip import strip
 Say = Callable[[str], None]
 
 
+def finished(
+    problem: Problem, settings: Mapping[str, Any], x: Tensor, carried: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Any]]:
+    """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
+    whole = decoded(problem, x, carried)
+    picture = picture_of(problem, whole, settings.get("keep"))
+    return picture, result_of(problem, settings, whole, picture)
+
+
 def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tensor:
     """The picture `(1, c, h, w)` of an estimate: the mean of weighted particles, which errs least; else the first row, the best one."""
     pictures = problem.flow.decode(clean)
