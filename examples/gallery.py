@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -61,7 +62,10 @@ def restored(name: str) -> Image.Image:
         made, shown = restorer().run(ready), None if name == "phase" else y
         clean = ready.problem.picture.pixels
     before = [] if shown is None else [("input" + _decibels(shown, clean), shown)]
-    after = ("restored" + _decibels(made.picture[None], clean), made.picture)
+    picture, turned = made.picture[None], ""
+    if name == "phase" and metrics.psnr(picture.flip(-2, -1), clean) > metrics.psnr(picture, clean):
+        picture, turned = picture.flip(-2, -1), ", turned"  # a picture and its half turn measure alike
+    after = ("restored" + turned + _decibels(picture, clean), picture)
     print(f"{name}: {made.settings['method']}, {made.evaluations} evaluations in {made.seconds:.0f} s")
     return strip([*before, after, ("clean", clean)], height=HEIGHT)
 
@@ -81,8 +85,6 @@ def steered() -> Image.Image:
 
 def row(pictures: list[Tensor]) -> Tensor:
     """Pictures side by side, each pixel as 4 x 4."""
-    import torch
-
     whole = torch.cat(pictures, -1)
     return whole.repeat_interleave(4, -1).repeat_interleave(4, -2)
 
