@@ -96,7 +96,7 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000) -> Pi
         if Path(path).exists() and not Path(path).is_file():  # a pipe or a device may never end
             raise BadInput(f"{name} is not a regular file; save the picture to a file first")
         with open(path, "rb") as file:
-            return _decode(file, name, channels, limit)
+            return decode(file, name, channels, limit)
     except BadInput:
         raise
     except FileNotFoundError as error:
@@ -117,7 +117,7 @@ def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
     if kind is None:
         raise BadInput(f"{str(path)!r} has no known picture suffix; name it one of {' '.join(FORMATS)}")
     like = like or Picture(image)
-    pixels = _luma(_single(image)) if like.grey else _single(image)
+    pixels = luma(_single(image)) if like.grey else _single(image)
     deep = like.depth == 16 and len(pixels) == 1 and like.alpha is None and kind in ("PNG", "TIFF")
     picture = Image.fromarray(_levels(pixels[0], 65535).astype(np.uint16)) if deep else to_pil(pixels)
     if like.alpha is not None and kind != "JPEG":
@@ -162,7 +162,8 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _decode(file: BinaryIO, name: str, channels: int, limit: int) -> Picture:
+def decode(file: BinaryIO, name: str, channels: int, limit: int) -> Picture:
+    """As `read`, of an open file; `name` begins the sentence if it cannot be read."""
     head = file.read(16)
     if not head:
         raise BadInput(f"{name} is empty (0 bytes); get the file again")
@@ -220,7 +221,7 @@ def _picture(image: Image.Image, channels: int) -> Picture:
     if channels > len(pixels):
         pixels = pixels.repeat(channels, 1, 1)
     elif channels < len(pixels):
-        pixels = _luma(pixels)
+        pixels = luma(pixels)
     return Picture(
         pixels[None],
         None if alpha is None else torch.from_numpy(np.ascontiguousarray(alpha, np.float32)),
@@ -301,7 +302,7 @@ def _single(image: Tensor) -> Tensor:
     return one
 
 
-def _luma(image: Tensor) -> Tensor:
+def luma(image: Tensor) -> Tensor:
     """(c, h, w) to (1, h, w), by the weights of Rec. 601."""
     return image if len(image) == 1 else torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))[None]
 
