@@ -29,7 +29,7 @@ from .images import BadInput, write, write_json
 from .options import Plain, pick, plain
 from .presets import preset
 from .presets import settings as settings_of
-from .problem import METHODS, Problem, begun, prepare, timed
+from .problem import METHODS, Problem, begun, joined, prepare, timed
 from .progress import Tell, progress
 from .restore import misfit
 from .restore import restore as steps_of
@@ -156,37 +156,6 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
     return made
 
 
-def item(
-    settings: Mapping[str, Any],
-    out: Path,
-    *,
-    flow: Prior | Pipeline,
-    weights: Mapping[str, str],
-    show: Callable[[int, int], AbstractContextManager[Tell]],
-) -> dict[str, Any]:
-    """One item of a batch: writes `out` and, of a simulation, what it was restored from; returns what a .run.json holds.
-
-    Args:
-        flow, weights: `opened(settings)` and `provenance.fingerprints(settings)`, which all items share; show: its progress.
-    """
-    read_from = provenance.inputs(settings, weights)
-    problem = prepare(settings, out, print, flow)
-    settings = timed(problem, settings)
-    place = _loop(problem, settings, None, {}, False, {}, show=show)
-    picture, result = finished(problem, settings, place.x, place.carried)
-    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
-    shown = measured(problem, settings)
-    if settings["simulate"] and shown is not None:
-        write(files.outputs(out)["degraded"], shown, problem.picture)
-    write(out, picture, like(problem, settings))
-    return {
-        "settings": settings,
-        "inputs": read_from,
-        "environment": provenance.environment(settings),
-        "result": result,
-    }
-
-
 def rerun(path: Path, *, say: Say = print) -> bool:
     """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
     return again(files.get_run(path), path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png"), say)
@@ -196,8 +165,10 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     """Runs again what a .run.json holds; writes `out` only if the numbers are not the same to the bit."""
     settings = old["settings"]
     problem = prepare(settings, out, say)
-    place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture, _ = finished(problem, settings, place.x, place.carried)
+    # as many copies as ran together: with another number of rows the network's kernels round otherwise
+    together, row = joined([problem] * settings.get("rows", 1)), settings.get("row", 0)
+    place = loop(together, settings, None, files.outputs(out), False, {})
+    picture = picture_of(problem, decoded(together, place.x, place.carried)[row : row + 1], settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -216,7 +187,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
         models.hint(settings, say)
     settings = timed(problem, settings)
     story = provenance.story(settings)
-    place = _loop(problem, settings, place, paths, preview, story, say)
+    place = loop(problem, settings, place, paths, preview, story, say)
     picture, result = finished(problem, settings, place.x, place.carried)
     result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like(problem, settings))
@@ -233,7 +204,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     return made
 
 
-def _loop(
+def loop(
     problem: Problem,
     settings: Mapping[str, Any],
     place: Place | None,
@@ -276,7 +247,7 @@ def _loop(
             evaluations + counted.count.rows,
         )
         # of a whole trajectory's passes, in steps of the grid
-        tell(step.index * total // step.total, float(misfit(problem.observed, picture)))
+        tell(step.index * total // step.total, float(misfit(problem.observed, picture).mean()))
         if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()

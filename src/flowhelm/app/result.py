@@ -29,12 +29,14 @@ def finished(
 
 
 def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tensor:
-    """The picture `(1, c, h, w)` of an estimate: the mean of weighted particles, which errs least; else the first row, the best one."""
-    pictures = problem.flow.decode(clean)
-    if len(pictures) == 1 or "log_w" not in info:
-        return pictures[:1]
-    weights = info["log_w"].softmax(1).nan_to_num(1 / len(pictures)).to(pictures)
-    return torch.einsum("bk,kchw->bchw", weights, pictures)
+    """The pictures `(b, c, h, w)` of an estimate, one for each that was measured: the mean of weighted particles, which errs least;
+    else the first row, the best one."""
+    rows = len(problem.observed.measurement.y)
+    pictures = problem.flow.decode(clean).unflatten(0, (rows, -1))
+    if pictures.shape[1] == 1 or "log_w" not in info:
+        return pictures[:, 0]
+    weights = info["log_w"].softmax(1).nan_to_num(1 / pictures.shape[1]).to(pictures)
+    return torch.cat([torch.einsum("k,kchw->chw", w, each)[None] for w, each in zip(weights, pictures, strict=True)])
 
 
 def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:
