@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import latent
 from ..metrics import psnr, ssim
+from ..rng import Noise
 from . import files
 from .images import Picture
 from .problem import Problem
@@ -26,6 +27,21 @@ def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tens
         return pictures[:1]
     weights = info["log_w"].softmax(1).nan_to_num(1 / len(pictures)).to(pictures)
     return torch.einsum("bk,kchw->bchw", weights, pictures)
+
+
+def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
+    """One state `(b, ...)` of each group of weighted particles, drawn by the weights: a sample, as their mean is none.
+
+    States without weights, one for each row of `noise`, are what they are.
+    """
+    if len(x) == len(noise):
+        return x
+    groups = x.unflatten(0, (len(noise), -1))
+    if "log_w" not in info:
+        return groups[:, 0]
+    shares = info["log_w"].cpu().double().softmax(1).nan_to_num(1 / groups.shape[1]).cumsum(1)
+    index = torch.searchsorted(shares, noise.uniform()[:, None]).clamp(max=groups.shape[1] - 1)[:, 0]
+    return groups[torch.arange(len(groups)), index.to(x.device)]
 
 
 def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:
