@@ -29,6 +29,7 @@ from . import files, job, provenance
 from .description import settled
 from .images import FORMATS, BadInput, check_writable, write_json
 from .options import options, pick
+from .posterior import Sets
 from .problem import opened
 from .progress import Say as Told
 from .progress import Tell, bar
@@ -67,6 +68,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
         _clear(stage)
         write_json(out / "job.json", described)
         left, done, failed = _sorted(items, base, weights, lines, out, retry)
+        sets = Sets(items, [*(i.output for i in left), *(i.output for i in failed)], lines, out)
         steps, full, made = len(base["times"] or range(base["steps"] + 1)) - 1, None, 0
         try:
             flow: Any = opened(base) if left else None
@@ -84,6 +86,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
                         line["files"] = _move(stage, (out / item.output).parent)
                         add(line | {"ended": _now()})
                         made += 1
+                        sets.add(line)
                     except Exception as error:  # one picture's fault must not cost the others
                         if _is_full(error):
                             full = str(error)
@@ -104,7 +107,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = p
         finally:
             _clear(stage)
     _say_all(items, done, made, failed, full, out, say)
-    return not failed and full is None
+    return sets.tell(say) and not failed and full is None
 
 
 def outlook(described: Mapping[str, Any]) -> str:
@@ -188,8 +191,10 @@ def _pictures(text: str, out: Path) -> Iterator[tuple[str, Path]]:
 def _settings(item: Item, base: Mapping[str, Any], out: Path) -> dict[str, Any]:
     stem = Path(item.name).stem
     own = {k: v.replace("{stem}", stem) if isinstance(v, str) else v for k, v in base["operator_options"].items()}
+    # samples are of one posterior if they are of one measurement
+    one = {"measurement_seed": item._replace(sample=0).own_seed} if base.get("drawn") and base["simulate"] else {}
     return {
-        **base, "photo": str(item.photo), "out": str(out / item.output), "seed": item.own_seed, "operator_options": own,
+        **base, "photo": str(item.photo), "out": str(out / item.output), "seed": item.own_seed, "operator_options": own, **one,
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from .problem import METHODS, Problem, prepare, timed
 from .progress import Tell, progress
 from .restore import guess, misfit
 from .restore import restore as steps_of
-from .result import decoded, like, measured, picture_of, result_of, short, strip_of, summary
+from .result import answer, decoded, like, measured, picture_of, result_of, short, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -171,8 +171,9 @@ def item(
     problem = prepare(settings, out, print, flow)
     settings = timed(problem, settings)
     place = _loop(problem, settings, None, {}, False, {}, show=show)
-    picture = picture_of(problem, place.x, settings.get("keep"))
-    result = result_of(problem, settings, place.x, picture) | {
+    whole = answer(problem, settings, place.x, place.carried)
+    picture = picture_of(problem, whole, settings.get("keep"))
+    result = result_of(problem, settings, whole, picture) | {
         "seconds": place.seconds,
         "evaluations": place.evaluations,
     }
@@ -198,7 +199,7 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     settings = old["settings"]
     problem = prepare(settings, out, say)
     place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = picture_of(problem, decoded(problem, place.x, place.carried), settings.get("keep"))
+    picture = picture_of(problem, answer(problem, settings, place.x, place.carried), settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True

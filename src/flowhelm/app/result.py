@@ -13,7 +13,7 @@ from ..metrics import psnr, ssim
 from ..rng import Noise
 from . import files
 from .images import Picture
-from .problem import Problem
+from .problem import Problem, streams
 from .restore import framed, misfit, viewable
 from .strip import strip
 
@@ -42,6 +42,13 @@ def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
     shares = info["log_w"].cpu().double().softmax(1).nan_to_num(1 / groups.shape[1]).cumsum(1)
     index = torch.searchsorted(shares, noise.uniform()[:, None]).clamp(max=groups.shape[1] - 1)[:, 0]
     return groups[torch.arange(len(groups)), index.to(x.device)]
+
+
+def answer(problem: Problem, settings: Mapping[str, Any], x: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+    """The picture `(1, c, h, w)` of a run's end; of one of several samples that which was drawn of its particles."""
+    if not settings.get("drawn"):
+        return decoded(problem, x, info)
+    return problem.flow.decode(chosen(x, info, streams(settings).named("chosen")))
 
 
 def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:
