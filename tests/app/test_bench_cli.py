@@ -372,7 +372,7 @@ def test_a_device_that_is_not_there(given, capsys):
     pytest.importorskip("optuna")
     search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--device", "nowhere")
     assert "device 'nowhere' is not there" in sentence(*search, capsys=capsys)
-    words = ("calibrate", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
+    words = ("presets", "velocity", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
     assert "device 'nowhere' is not there" in sentence(*words, capsys=capsys)
 
 

@@ -26,6 +26,7 @@ from .description import settled
 from .images import BadInput, check_writable, write_json
 from .items import Item, found, inputs, key, settings_of
 from .making import Full, Maker, is_full
+from .posterior import Sets
 from .progress import Say as Told
 from .progress import Tell, bar
 
@@ -53,6 +54,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | Non
         _clear(out)
         write_json(out / "job.json", described)
         left, done, failed = _sorted(items, described, base, weights, lines, retry)
+        sets = Sets(items, [*(i.output for i in left), *(i.output for i in failed)], lines, out)
         steps, full, made = len(base["times"] or range(base["steps"] + 1)) - 1, None, 0
         try:
             if left:
@@ -74,6 +76,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | Non
                             add(line)
                             if line["status"] == "done":
                                 made += 1
+                                sets.add(line)
                             else:
                                 failed[item] = line["reason"]
                                 new += 1
@@ -93,7 +96,7 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | Non
         finally:
             _clear(out)
     _say_all(items, done, made, failed, full, out, say)
-    return not failed and full is None
+    return sets.tell(say) and not failed and full is None
 
 
 def outlook(described: Mapping[str, Any]) -> str:

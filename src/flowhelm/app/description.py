@@ -161,7 +161,8 @@ def of_words(
 
 def settled(job: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a run, for a picture that is not known yet."""
-    return settle(
+    drawn = {"drawn": True} if job["samples"] > 1 else {}  # a mean of particles is no sample
+    return drawn | settle(
         Path("picture.png"), job["operator"], given={"operator": job["operator_options"], "method": job["method_options"]},
         out=None, seed=0, tile=None if job["tile"] == "auto" else job["tile"],
         model={n: job[n] for n in inspect.signature(models.settled).parameters if n not in ("name", "device")},

@@ -77,9 +77,11 @@ def settings_of(item: Item, described: Mapping[str, Any], base: Mapping[str, Any
     stem = Path(item.name if inner is None else inner[1]).stem
     own = {k: v.replace("{stem}", stem) if isinstance(v, str) else v for k, v in base["operator_options"].items()}
     span = {} if described.get("range") is None else {"range": described["range"]}
+    # samples are of one posterior if they are of one measurement
+    one = {"measurement_seed": item._replace(sample=0).own_seed} if base.get("drawn") and base["simulate"] else {}
     return {
         **base, **span, "photo": item.photo, "out": str(Path(described["out"]) / item.output), "seed": item.own_seed,
-        "operator_options": own,
+        "operator_options": own, **one,
     }  # fmt: skip
 
 

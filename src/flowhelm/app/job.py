@@ -33,7 +33,7 @@ from .problem import METHODS, Problem, begun, joined, prepare, timed
 from .progress import Tell, progress
 from .restore import misfit
 from .restore import restore as steps_of
-from .result import decoded, finished, like, measured, picture_of, short, strip_of, summary
+from .result import answer, decoded, finished, like, measured, picture_of, short, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -166,9 +166,11 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     settings = old["settings"]
     problem = prepare(settings, out, say)
     # as many copies as ran together: with another number of rows the network's kernels round otherwise
-    together, row = joined([problem] * settings.get("rows", 1)), settings.get("row", 0)
+    rows, row = settings.get("rows", 1), settings.get("row", 0)
+    together = joined([problem] * rows)
     place = loop(together, settings, None, files.outputs(out), False, {})
-    picture = picture_of(problem, decoded(together, place.x, place.carried)[row : row + 1], settings.get("keep"))
+    whole = answer(together, [settings] * rows, place.x, place.carried)[row : row + 1]
+    picture = picture_of(problem, whole, settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True

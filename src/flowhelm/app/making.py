@@ -23,7 +23,7 @@ from .items import Item
 from .job import loop
 from .problem import Problem, alike, joined, opened, prepare, timed, work_of
 from .progress import Tell
-from .result import decoded, like, measured, picture_of, result_of
+from .result import answer, like, measured, picture_of, result_of
 
 Show = Callable[[Sequence[Item], int, int], AbstractContextManager[Tell]]
 """Of the items that run together, the steps in all and those done: tells how far they are."""
@@ -170,7 +170,7 @@ def _restored(some: Sequence[Ready], show: Show) -> Iterator[Outcome]:
         {},
         show=lambda total, done: show([s.item for s in some], total, done),
     )
-    pictures = decoded(problem, place.x, place.carried)
+    pictures = answer(problem, [each.settings for each in some], place.x, place.carried)
     for row in range(count):
         among = {"rows": count, "row": row} if count > 1 else {}
         yield Outcome(pictures[row : row + 1], place.seconds / count, place.evaluations // count, among)

@@ -92,7 +92,8 @@ def prepared(
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
     if settings["simulate"] and (factor := settings["operator_options"].get("factor")):
         picture = _cropped(picture, factor)
-    rows: Noise | None = streams(settings).named("measurement") if settings["simulate"] else None
+    simulated = streams({"seed": settings.get("measurement_seed", settings["seed"])}).named("measurement")
+    rows: Noise | None = simulated if settings["simulate"] else None
     grey = picture.grey and not colour
     values = bind(builder, settings["operator_options"])
     observed = observe(builder, values, picture.pixels.to(device), settings["std"], grey=grey, simulate=rows)

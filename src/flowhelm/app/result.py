@@ -1,7 +1,7 @@
 """What comes of a run: the picture, its figures, and what is shown and said of them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import latent
 from ..metrics import psnr, ssim
+from ..rng import Noise
 from . import files
 from .images import Picture
 from .problem import Problem
@@ -23,7 +24,7 @@ def finished(
     problem: Problem, settings: Mapping[str, Any], x: Tensor, carried: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[str, Any]]:
     """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
-    whole = decoded(problem, x, carried)
+    whole = answer(problem, [settings], x, carried)
     picture = picture_of(problem, whole, settings.get("keep"))
     return picture, result_of(problem, settings, whole, picture)
 
@@ -37,6 +38,30 @@ def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tens
         return pictures[:, 0]
     weights = info["log_w"].softmax(1).nan_to_num(1 / pictures.shape[1]).to(pictures)
     return torch.cat([torch.einsum("k,kchw->chw", w, each)[None] for w, each in zip(weights, pictures, strict=True)])
+
+
+def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
+    """One state `(b, ...)` of each group of weighted particles, drawn by the weights: a sample, as their mean is none.
+
+    States without weights, one for each row of `noise`, are what they are.
+    """
+    if len(x) == len(noise):
+        return x
+    groups = x.unflatten(0, (len(noise), -1))
+    if "log_w" not in info:
+        return groups[:, 0]
+    shares = info["log_w"].cpu().double().softmax(1).nan_to_num(1 / groups.shape[1]).cumsum(1)
+    index = torch.searchsorted(shares, noise.uniform()[:, None]).clamp(max=groups.shape[1] - 1)[:, 0]
+    return groups[torch.arange(len(groups)), index.to(x.device)]
+
+
+def answer(problem: Problem, settings: Sequence[Mapping[str, Any]], x: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+    """The pictures `(b, c, h, w)` of the end of runs that ran together, each with its settings; of several samples those which were
+    drawn of their particles."""
+    if not settings[0].get("drawn"):
+        return decoded(problem, x, info)
+    noise = Noise([each["seed"] for each in settings], rows=[0] * len(settings))
+    return problem.flow.decode(chosen(x, info, noise.named("chosen")))
 
 
 def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""The commands that measure: benchmarks, presets, calibration."""
+"""The commands that measure: benchmarks and presets."""
 
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -186,8 +186,8 @@ def list_presets(
         typer.echo(line)
 
 
-@app.command()
-def calibrate(
+@presets_app.command("velocity")
+def velocity_(
     prior: Annotated[str, typer.Argument(help="A bundled prior by name, or a .safetensors file.")],
     data: Annotated[
         Path, typer.Option(help="Pictures that it was not trained on: a zip archive, a folder, or an .npz of arrays.")
@@ -204,8 +204,11 @@ def calibrate(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
 ) -> None:
-    """Measure the error of a prior's velocity at each time: the weights of the method flair, for use in Python."""
-    from ..calibrate import calibrate as run
+    """Measure the error of a prior's velocity at each time: the weights of the method flair, for use in Python.
+
+    flowhelm presets velocity photos --data bsds400.zip --out photos.velocity.json
+    """
+    from ..velocity import velocity as run
 
     run(
         prior, data, out, folder=folder, images=images, size=size, points=points, draws=draws, seed=seed, device=device,
