@@ -2,7 +2,7 @@
 
     error(t) = E|v(x_t, t) - (d/dt) x_t|^2 / d,    weight = 1 / error, 1 on average over the grid
 
-What `flowhelm calibrate` measures and `restore.flair` is weighted with: Erbach et al. 2025, arXiv:2506.02680.
+What `flowhelm presets velocity` measures and `restore.flair` is weighted with: Erbach et al. 2025, arXiv:2506.02680.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 import json
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,6 +275,7 @@ def test_presets_are_searched_for_and_then_used(given, ran, tmp_path, monkeypatc
         ("--images 2 --out rows.txt", "name it 'rows.csv'"),
         ("--images 2 --report photos", "is a folder"),
         ("--images 2 --report none/page.html", "make it first"),
+        ("--images 2 --reference dps", "--reference: expected one of pnp_flow, "),
     ],
 )
 def test_bad_words(given, words, message, capsys):
@@ -286,6 +288,7 @@ def test_bad_words(given, words, message, capsys):
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+    assert not Path("rows.csv").exists()  # told before the work
 
 
 HEAD = ",".join(rows.FIELDS)
@@ -369,7 +372,7 @@ def test_a_device_that_is_not_there(given, capsys):
     pytest.importorskip("optuna")
     search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--device", "nowhere")
     assert "device 'nowhere' is not there" in sentence(*search, capsys=capsys)
-    words = ("calibrate", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
+    words = ("presets", "velocity", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
     assert "device 'nowhere' is not there" in sentence(*words, capsys=capsys)
 
 

@@ -191,17 +191,20 @@ def gpu(monkeypatch):
     return has
 
 
-@pytest.mark.parametrize("command", ["restore", "sample"])
+@pytest.mark.parametrize("command", ["restore", "sample", "steer"])
 def test_what_will_not_fit_is_refused_before_it_is_loaded(photo, sd3, gpu, command, capsys, monkeypatch):
     common = ["--device", "cuda", "--prompt", "a cat"]
-    given = words(sd3, *common) if command == "restore" else ["sample", sd3, "--size", "32x32", *common]
-    if command == "sample":
+    given = words(sd3, *common) if command == "restore" else [command, sd3, "--size", "32x32", *common]
+    if command == "steer":
+        given += ["--reward", "brightness", "--method", "fk", "--particles", "2", "--out", str(photo.with_name("out"))]
+    if command != "restore":
         monkeypatch.setattr(files, "to_device", torch.device)
     loaded = gpu(2**20)
     assert main(given) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{'mpc_flow' if command == 'restore' else 'sample'} on {sd3} at 32 x 32 does not fit" in error
+    method = {"restore": "mpc_flow", "sample": "sample", "steer": "fk"}[command]
+    assert f"{method} on {sd3} at 32 x 32 does not fit" in error
     assert "there are 0.0009766 GiB" in error
     assert "--no-plan" in error
     assert not loaded
@@ -298,8 +301,11 @@ def test_a_guidance_by_name(photo, sd):
     [
         (["SD", "--class", "coat"], "--class is for bundled priors"),
         (["SD", "--number", "detail=1"], "--number is for bundled priors"),
-        (["SD", "--size", "512"], "expected HEIGHTxWIDTH"),
+        (["SD", "--size", "512x"], "expected HEIGHTxWIDTH"),
         (["SD", "--size", "0x32"], "expected HEIGHTxWIDTH"),
+        (["SD", "--size", "100000x32"], "at most 16384"),
+        (["SD", "--scale", "nan"], "expected a finite number"),
+        (["fashion", "--class", "bag", "--scale", "inf"], "expected a finite number"),
         (["SD", "--size", "31x32"], "32 x 32 would do"),
         (["SD", "--solver", "eule"], "did you mean euler?"),
         (["SD", "--out", "sheet.jpg"], "a sheet is a PNG"),

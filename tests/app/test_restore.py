@@ -255,8 +255,8 @@ def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatc
 def test_the_picture_of_particles_is_their_weighted_mean(photo, prior, monkeypatch):
     """By the weights of the last step; and what is drawn for one is what `Noise.spawn` draws."""
     last = []
-    decoded = job._decoded
-    monkeypatch.setattr(job, "_decoded", lambda *given: last.append(given) or decoded(*given))
+    decoded = job.decoded
+    monkeypatch.setattr(job, "decoded", lambda *given: last.append(given) or decoded(*given))
     assert (
         main(words(photo, prior, "--method", "fk", "--particles", "4", "--threshold", "0", "--strength", "1e-5")) == 0
     )

@@ -113,6 +113,12 @@ def bench(
         for named, tasks in wanted:
             columns = about | {"protocol": named}
             work += runner.cells(flow, tasks, taken, range(seeds), batch, columns)
+    if reference is not None:
+        one = {cell.task.name: cell for cell in work}.values() if baselines else ()  # the same for each cell of a task
+        simple = [label for cell in one for label in runner.labels_of_baselines(cell)]
+        those = dict.fromkeys([*labels, *simple, *(row["method"] for row in stored)])
+        if reference not in those:
+            raise BadInput(f"--reference: expected one of {', '.join(those)}, got {reference!r}")
     settled: dict[tuple[Any, ...], Entry] = {}
     with bar(len(work) * (len(chosen) + 1)) as tell:
         for number, cell in enumerate(work):

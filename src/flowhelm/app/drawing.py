@@ -114,8 +114,8 @@ def generate(
             )
             flow = bundled.load(prior, str(files.to_device(device)))
         assert isinstance(flow, Prior)
-        named: Sequence[str | None] = classes or [None]
-        jobs = [(name, index) for name in named for index in range(count)]
+        each_of: Sequence[str | None] = classes or [None]
+        jobs = [(name, index) for name in each_of for index in range(count)]
         return sample.draw(
             flow, jobs, prompt=prompt, numbers=numbers, guidance=sample.guidance_of(guidance, scale), steps=steps, solver=move, seed=seed,
             each=each,

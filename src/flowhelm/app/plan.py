@@ -10,10 +10,9 @@ packed weights, from gentle to coarse, unless one was asked for; last of all a d
 from __future__ import annotations
 
 import json
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from .. import guide, operators, priors, restore, steer
 from ..flow import Flow
 from ..measure import Measurement
-from ..memory import STEPS, Footprint, footprint, hollow, modules, walk
+from ..memory import Footprint, footprint, hollow, modules
 from ..priors.pipelines import Pipeline, wrap
 from ..priors.pipelines.skeleton import skeleton, wordless
 from ..priors.quantised import GENTLE, quantised
@@ -135,7 +134,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """What is planned: everything but the settings."""
 
     flow: Flow  # without data, without text encoders; a pipeline that is not bound is told of no text
@@ -215,12 +214,12 @@ def plan(
     Raises:
         ValueError: a name that there is none of, or options that do not fit.
     """
-    if vram <= reserve or rows < 1 or steps < 1:
+    if not reserve < vram < math.inf or rows < 1 or steps < 1:
         raise BadInput(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )
     flow, others = _model(model, size, dtype)
-    task = _Task(
+    task = Task(
         flow,
         pick("method", method, METHODS),
         bind(pick("method", method, METHODS), options or {}),
@@ -273,7 +272,7 @@ def plan(
     )
 
 
-def _first(task: _Task, budget: float, schemes: Iterable[str]) -> Settings | None:
+def _first(task: Task, budget: float, schemes: Iterable[str]) -> Settings | None:
     """The first settings that fit, in the order in which they change the result."""
     for tiling in (False, True) if _tileable(task.flow) else (False,):
         for scheme in schemes:
@@ -305,13 +304,13 @@ def _chunks(rows: int) -> list[int]:
     return [n for n in (2**k for k in reversed(range(rows.bit_length()))) if n < rows]
 
 
-def _frugal(task: _Task, scheme: str) -> Settings:
+def _frugal(task: Task, scheme: str) -> Settings:
     """What takes the least without another function."""
     able = tuple(part for part in ("network", "decoder") if _checkpointable(task.flow, part))
     return Settings(scheme, able, 1 if task.rows > 1 else None)
 
 
-def _said(task: _Task, settings: Settings) -> Settings:
+def _said(task: Task, settings: Settings) -> Settings:
     """The settings without checkpointing of what is not differentiated."""
     found = task.footprint(settings)
     said = replace(settings, checkpointing=tuple(part for part in settings.checkpointing if found.differentiates(part)))
@@ -319,7 +318,7 @@ def _said(task: _Task, settings: Settings) -> Settings:
     return said
 
 
-def _changes(task: _Task, budget: float, given: Settings, schemes: Sequence[str], reserve: float) -> Iterator[str]:
+def _changes(task: Task, budget: float, given: Settings, schemes: Sequence[str], reserve: float) -> Iterator[str]:
     """What would make a run fit: options of it, or less to do."""
     coarser = schemes[schemes.index(given.quantize) :] if given.quantize in schemes else (given.quantize,)
     found = _first(task, budget, coarser)
@@ -335,7 +334,7 @@ def _changes(task: _Task, budget: float, given: Settings, schemes: Sequence[str]
 
 
 def _remedies(
-    task: _Task, budget: float, scheme: str, asked: bool, reserve: float, size: str = "--size"
+    task: Task, budget: float, scheme: str, asked: bool, reserve: float, size: str = "--size"
 ) -> Iterator[str]:
     """What would make it fit."""
 
@@ -367,7 +366,7 @@ def _remedies(
         yield f"{size} {smaller[0][1]}x{smaller[0][0]} {needs(smaller[1])}"
 
 
-def _smaller(task: _Task, scheme: str, budget: float) -> tuple[tuple[int, int], Footprint] | None:
+def _smaller(task: Task, scheme: str, budget: float) -> tuple[tuple[int, int], Footprint] | None:
     """The largest of a half, a quarter, an eighth of the sides that fits."""
     sized: Any = getattr(task.flow, "sized", None)
     _, height, width = picture(task.flow)
@@ -490,165 +489,3 @@ def _name(flow: Flow, model: Any) -> str:
 
 def _gib(sizes: Mapping[str, int]) -> dict[str, float]:
     return {name: size / GIB for name, size in sizes.items()}
-
-
-# --- on the real device -------------------------------------------------------------------------------------------------------
-
-
-def probe(
-    flow: Flow, found: Plan, device: str, *, operator_options: Mapping[str, Any], options: Mapping[str, Any]
-) -> Plan:
-    """The plan with what its settings really take: two steps on a CUDA device, its allocator asked for the peak.
-
-    Args:
-        flow: with weights, unpacked, bound.
-        found: a plan whose settings do not pack weights.
-
-    Raises:
-        ValueError: another device, or packed weights.
-    """
-    if torch.device(device).type != "cuda" or found.settings.quantize != "none":
-        raise BadInput(
-            "probe: expected a CUDA device and weights that are not packed, got "
-            f"{device} and {found.settings.quantize}; on the CPU see python -m flowhelm.bench.memory"
-        )
-    task = _Task(
-        flow,
-        pick("method", found.method, METHODS),
-        bind(pick("method", found.method, METHODS), options),
-        pick("operator", found.operator, operators.ALL),
-        bind(pick("operator", found.operator, operators.ALL), operator_options),
-        found.rows,
-        found.steps,
-    )
-    ready, parts = configured(flow, found.settings)
-    for each in (module for part in parts.values() for module in part):
-        each.to(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    walk(ready, task.begin(device), min(found.steps, STEPS))
-    return replace(found, measured=torch.cuda.max_memory_allocated(device) / GIB)
-
-
-# --- in words -----------------------------------------------------------------------------------------------------------------
-
-_ENCODERS = {
-    "none": "none",
-    "stay": "stay on the GPU",
-    "freed": "on the GPU for the prompt, freed before the network is loaded",
-    "cpu": "on the CPU",
-}
-
-
-def table(found: Plan) -> Any:
-    """For a terminal."""
-    from rich.table import Table
-
-    made = Table(box=None, show_header=False)
-    made.add_column()
-    made.add_column(justify="right")
-    made.add_column(overflow="fold")
-    for name, size in sorted(found.held.items(), key=lambda pair: -pair[1]):
-        made.add_row(name, f"{size:.2f} GiB", "")
-    made.add_row(
-        "peak", f"{found.peak:.2f} GiB", f"of {found.vram:g} GiB, {found.reserve:g} of them in reserve", style="bold"
-    )
-    if found.measured is not None:
-        made.add_row("measured", f"{found.measured:.2f} GiB", f"foretold / measured {found.peak / found.measured:.3f}")
-    made.add_section()
-    for name, text in _advice(found):
-        made.add_row(name, "", text)
-    return made
-
-
-def _advice(found: Plan) -> Sequence[tuple[str, str]]:
-    settings = found.settings
-    said = [
-        (
-            "weights",
-            f"{found.dtype}" + ("" if settings.quantize == "none" else f", the network's in {settings.quantize}"),
-        ),
-        ("text encoders", _ENCODERS[found.encoders]),
-    ]
-    if settings.checkpointing:
-        said.append(
-            (
-                "checkpointing",
-                f"{' and '.join(settings.checkpointing)}: .enable_gradient_checkpointing(), the same result",
-            )
-        )
-    if settings.chunk:
-        said.append(
-            (
-                "rows",
-                f"{found.rows}, of which the network sees {settings.chunk} at a time (guide.chunked): the same result",
-            )
-        )
-    if settings.tiling:
-        said.append(
-            (
-                "decoder",
-                f"in tiles of {TILE} pixels, in every step the same: this is another function than without, look at the seams",
-            )
-        )
-    return said
-
-
-def read_size(text: str | None) -> tuple[int, int] | None:
-    """`512` or HEIGHTxWIDTH -> (height, width)."""
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    if not height.isdecimal() or not (width or height).isdecimal():
-        raise BadInput(f"--size: expected a number of pixels or HEIGHTxWIDTH, such as 768x512, got {text!r}")
-    return int(height), int(width or height)
-
-
-def run(
-    model: str,
-    method: str,
-    *,
-    vram: float,
-    size: str | None,
-    operator: str,
-    operator_options: Mapping[str, Any],
-    options: Mapping[str, Any],
-    rows: int,
-    steps: int,
-    quantize: str | None,
-    dtype: str,
-    words: int | None,
-    reserve: float,
-    as_json: bool,
-    device: str | None,
-) -> None:
-    """The command."""
-    kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-    if dtype not in kinds:
-        raise BadInput(f"--dtype: expected {', '.join(kinds)}, got {dtype!r}")
-    planned = partial(
-        plan, method=method, vram=vram, size=read_size(size), operator=operator, operator_options=operator_options, options=options,
-        rows=rows, steps=steps, quantize=quantize, dtype=kinds[dtype], words=words, reserve=reserve,
-    )  # fmt: skip
-    found = planned(model)
-    if device is not None and found.fits:
-        loaded = _loaded(model, found, kinds[dtype])
-        found = probe(loaded, found, device, operator_options=operator_options, options=options)
-    if as_json:
-        print(found.json())
-    elif found.fits:
-        from rich.console import Console
-
-        print(found.sentence)
-        Console(width=None if sys.stdout.isatty() else 120).print(table(found))
-    if not found.fits:
-        raise BadInput(found.sentence)
-
-
-def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
-    """With weights, bound to an empty prompt."""
-    if model in priors.NAMES or model.endswith(".safetensors"):
-        flow: Any = priors.load(model)
-        return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
-    from ..priors.pipelines import load
-
-    return cast("Pipeline", load(model, size=found.size, dtype=dtype)).bind([""])

@@ -31,7 +31,10 @@ from .doctor import check_deepinv
 from .images import BadInput, Picture
 from .options import Plain, bind, options, pick
 from .presets import STD
+from .problem import Problem, begun, channels, opened, prepared, timed
 from .restore import restore as steps_of
+from .result import finished
+from .result import like as like_of
 
 PIXELS = 300_000_000
 Given = Plain | Path | Image.Image | np.ndarray | Tensor
@@ -83,7 +86,7 @@ class Restored(NamedTuple):
 class Ready(NamedTuple):
     """A run that has been checked and prepared, for `Restorer.run`."""
 
-    problem: job.Problem
+    problem: Problem
     settings: Mapping[str, Any]
 
 
@@ -129,7 +132,7 @@ class Restorer:
             self._set_threads()
             # weights that are made in inference mode could never be differentiated through
             with torch.inference_mode(False):
-                self.flow = job.opened({"prior": self.prior, "device": self.device, **opening})
+                self.flow = opened({"prior": self.prior, "device": self.device, **opening})
         index = torch.device(self.device).index or 0
         with _alone:
             self._turn = _turns.setdefault(f"{torch.device(self.device).type}:{index}", threading.Lock())
@@ -210,12 +213,12 @@ class Restorer:
                 std=std, seed=seed, prior=self.prior, simulate=simulate, out=None, threads=self.threads, device=self.device, tile=tile,
                 model=self.model, keep=keep, warm=warm, codec_error=codec_error, flow=self.flow,
             )  # fmt: skip
-            read = self._read(picture, job.channels(settings), std)
+            read = self._read(picture, channels(settings), std)
             self._check_size(settings, read)
             # what a decoder cannot say is measured by running it
             with self._turn if codec_error else nullcontext():
-                problem = job.prepared(settings, read, lambda line: None, self.flow)
-            settings = dict(job.timed(problem, settings))
+                problem = prepared(settings, read, lambda line: None, self.flow)
+            settings = dict(timed(problem, settings))
         settings["photo"] = str(Path(picture).absolute()) if isinstance(picture, str | Path) else None
         settings["operator_options"] = settings["operator_options"] | instead
         return Ready(problem, {name: value for name, value in settings.items() if name != "out"})
@@ -229,13 +232,13 @@ class Restorer:
             times = torch.tensor(settings["times"], dtype=torch.float64)
             began = time.monotonic()
             with plainly():
-                x = job.begun(problem, settings, times)
+                x = begun(problem, settings, times)
                 steps = steps_of(counted, problem.observed, problem.method, times, problem.noise, x=x)
             last = run(_told(steps), watch)
             seconds = time.monotonic() - began
-            picture, result = job.finished(problem, settings, last.x, job.carried(problem.method, last.info))
+            picture, result = finished(problem, settings, last.x, job.carried(problem.method, last.info))
         residual, sha256 = result.pop("residual"), result.pop("sha256")
-        like = job.like(problem, settings)
+        like = like_of(problem, settings)
         return Restored(picture[0], residual, counted.count.rows, seconds, sha256, result, settings, like)
 
     def _set_threads(self) -> None:

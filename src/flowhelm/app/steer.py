@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import platform
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import __version__, steer, transition
+from .. import steer, transition
 from ..budget import Budget
 from ..flow import Flow, Wrapped
 from ..path import Ends
@@ -29,15 +27,15 @@ from ..priors.bundled import NAMES
 from ..rewards import chunked, differentiable
 from ..rng import Noise
 from ..step import Diverged, Reward, Step, run
-from . import contact, files, models, scores
+from . import contact, files, models, provenance, scores
 from . import course as courses
-from .contact import Line, Tile
-from .doctor import installed
+from .contact import Tile
 from .images import BadInput, check_writable, write, write_json
 from .job import Stopped, signals
 from .options import bind, pick, plain
 from .progress import bar
 from .sample import batches, guidance_of, numbers_of
+from .steered import Best, Made, leave, low, number, outputs, plain_of, remarks, result_of, single
 
 GRADIENT = ("mpc_flow", "mpc_flow_dt", "flow_chef", "oc_flow", "flow_grad", "d_flow", "flow_opt")
 """They follow the gradient of the reward."""
@@ -45,38 +43,7 @@ WHOLE = ("best_of", "noise_search")
 """What they score are finished pictures, each of which is shown."""
 SHOWN = 64
 """Particles on a contact sheet, at most."""
-STILL = 0.95
-"""Share of the particles that the effective size must have fallen below once, else the strength counted for nothing."""
 Say = Callable[[str], None]
-
-
-class Best(NamedTuple):
-    """The picture that is kept: `(c, h, w)` on the CPU, its reward, whether it is finished, and scores that nobody optimised."""
-
-    picture: Tensor
-    reward: float
-    finished: bool
-    held_out: Mapping[str, float]
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        return self.finished, self.reward
-
-
-@dataclass
-class Made:
-    """One picture's run, as far as it came."""
-
-    name: str
-    label: str | None
-    number: int
-    best: Best | None = None
-    trace: list[dict[str, Any]] = field(default_factory=list)
-    tiles: list[Tile] = field(default_factory=list)
-    particles: list[dict[str, Any]] = field(default_factory=list)
-    parts: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    cut: bool = False  # by the budget, before its end
 
 
 class Over(Exception):
@@ -214,12 +181,6 @@ def prior_name(prior: str) -> str:
     return Path(prior).stem
 
 
-def outputs(out: Path) -> dict[str, Path]:
-    """Where the files of a run go."""
-    ends = {"best": "best.png", "sheet": "sheet.png", "curve": "curve.png", "run": "run.json"}
-    return {what: out.with_name(f"{out.name}.{end}") for what, end in ends.items()}
-
-
 # --- the run ---
 
 
@@ -255,7 +216,7 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
         BadInput: anything wrong with the settings, before the long work.
         Stopped: by a signal; what there is was written.
     """
-    problem, settings, line = prepare(settings)
+    problem, settings, line = prepare(settings, say)
     if models.is_pipeline(settings["prior"]):
         models.hint(settings, say)
     say(line)
@@ -264,7 +225,7 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
         "kind": "steer",
         "settings": settings,
         "inputs": _inputs(settings, problem),
-        "environment": _environment(settings),
+        "environment": provenance.environment(settings, ("numpy", "Pillow", "diffusers", "transformers")),
     }
     made: list[Made] = []
     jobs = _jobs(settings)
@@ -275,16 +236,16 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
                     made.append(Made(*job))
                     _steered(problem, settings, made, i, paths, tell)
                     if i + 1 < len(jobs):  # at the end all is written
-                        write_json(paths["run"], story | {"result": _result(made, "running")})
+                        write_json(paths["run"], story | {"result": result_of(made, "running")})
         except (Stopped, RuntimeError, ValueError) as error:
             state = {Stopped: "stopped", Diverged: "diverged"}.get(type(error), "failed")
             if any(each.best is not None for each in made):
-                _leave(made, story, state, paths, settings, say)
+                leave(made, story, state, paths, settings, say)
             else:
                 say(f"{state} before the first step; nothing was written")
             raise
-        found = _leave(made, story, "finished", paths, settings, say)
-    _remarks(made, settings, say)
+        found = leave(made, story, "finished", paths, settings, say)
+    remarks(made, settings, say)
     return found
 
 
@@ -298,28 +259,22 @@ def rerun(path: Path, old: Mapping[str, Any], say: Say = print) -> bool:
     if before == after:
         for written in [
             *outputs(out).values(),
-            *(_single(outputs(out), each["name"]) for each in new["result"]["pictures"]),
+            *(single(outputs(out), each["name"]) for each in new["result"]["pictures"]),
         ]:
             written.unlink(missing_ok=True)
         say("identical to the bit")
         return True
     say(f"not identical: {outputs(out)['best']} is what came out now")
-    changed = [
-        f"  {name} was {old[part].get(name)}, is {value}"
-        for part in ("inputs", "environment")
-        for name, value in new[part].items()
-        if old[part].get(name) != value
-    ]
-    for line in changed or ["  nothing that is recorded has changed"]:
-        say(line)
+    for line in provenance.changes(old, new):
+        say(f"  {line}")
     return False
 
 
-def prepare(settings: Mapping[str, Any]) -> tuple[Problem, dict[str, Any], str]:
+def prepare(settings: Mapping[str, Any], say: Say) -> tuple[Problem, dict[str, Any], str]:
     """Opens all, settles what the budget buys, tries the reward out; the settings completed, and a line that says what is run."""
     torch.set_num_threads(settings["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    flow = _opened(settings)
+    flow = _opened(settings, say)
     for label in settings["classes"] or [None]:  # what is wrong with a condition is said before the long work
         _told(flow, settings, label)
     method = pick("method", settings["method"], steer.ALL)
@@ -356,10 +311,13 @@ def prepare(settings: Mapping[str, Any]) -> tuple[Problem, dict[str, Any], str]:
 _PARTS = (("reward", "reward"), ("held_out", "held-out"))
 
 
-def _opened(settings: Mapping[str, Any]) -> Any:
+def _opened(settings: Mapping[str, Any], say: Say) -> Any:
     if models.is_pipeline(settings["prior"]):
         size = settings["size"] and models.size_of(settings["size"])
-        return models.opened(settings["prior"], settings, size=size)
+        # the least that it takes: one particle, and a reward of no memory
+        options = {name: value for name, value in settings["method_options"].items() if name != "particles"}
+        work = models.Work(settings["method"], size, settings["steps"] or models.STEPS, options)
+        return models.opened(settings["prior"], settings, size=size, work=work, say=say)
     return bundled.load(settings["prior"], settings["device"])
 
 
@@ -473,7 +431,7 @@ def _steered(
             if best.rank >= rank:
                 write(paths["best"], best.picture)
             if len(all_made) > 1 or settings["count"] * len(settings["classes"] or [0]) > 1:
-                write(_single(paths, made.name), best.picture)
+                write(single(paths, made.name), best.picture)
         made.best = best
         made.trace.append(line)
         made.seconds = time.monotonic() - began
@@ -508,7 +466,7 @@ class Gallery:
         pairs = zip(score.detach().double().cpu().tolist(), image.detach().float().cpu(), strict=True)
         self.kept += [(value, contact.small(picture)) for value, picture in pairs]
         while len(self.kept) > SHOWN:
-            worst = min(range(len(self.kept)), key=lambda i: _low(self.kept[i][0]))
+            worst = min(range(len(self.kept)), key=lambda i: low(self.kept[i][0]))
             del self.kept[worst]
 
 
@@ -525,23 +483,23 @@ def _line(step: Step, ledger: Budget, best: Best, values: Tensor, finished: bool
     spent = {kind: int(amount.sum()) for kind, amount in ledger.spent.items()}
     found: dict[str, Any] = {"index": step.index, "of": step.total, "t": float(step.t), **spent}
     found |= {"backwards": ledger.count.backward, "finished": finished}
-    found |= {"reward": _number(values.max()), "mean": _number(values.mean())}
-    found["best"] = _number(best.reward) if best.finished else None
-    found["shown"] = _number(best.reward)
-    found |= {name: [_number(v) for v in step.info[name]] for name in ("ess", "log_z") if name in step.info}
-    return found | {"held_out": _plain(best.held_out)}
+    found |= {"reward": number(values.max()), "mean": number(values.mean())}
+    found["best"] = number(best.reward) if best.finished else None
+    found["shown"] = number(best.reward)
+    found |= {name: [number(v) for v in step.info[name]] for name in ("ess", "log_z") if name in step.info}
+    return found | {"held_out": plain_of(best.held_out)}
 
 
 def _shown(made: Made, last: Step, flow: Flow, built: Built, gallery: Gallery, who: str) -> None:
     """The particles at the end, as tiles and as numbers."""
     assert made.best is not None
     if gallery.kept:
-        top = max(range(len(gallery.kept)), key=lambda i: _low(gallery.kept[i][0]))
+        top = max(range(len(gallery.kept)), key=lambda i: low(gallery.kept[i][0]))
         made.tiles = [Tile(picture, f"{value:.4g}", i == top) for i, (value, picture) in enumerate(gallery.kept)]
-        made.particles = [{"reward": _number(value)} for value, _ in gallery.kept]
+        made.particles = [{"reward": number(value)} for value, _ in gallery.kept]
     else:
         values = _values(who, last, flow, built.total)
-        order = sorted(sorted(range(len(values)), key=lambda i: -_low(float(values[i])))[:SHOWN])
+        order = sorted(sorted(range(len(values)), key=lambda i: -low(float(values[i])))[:SHOWN])
         pictures = torch.cat([flow.decode(last.clean[i : i + 1]).float().cpu() for i in order])
         seen = {
             name: torch.cat([score(p[None].to(last.clean.device)).cpu() for p in pictures])
@@ -551,141 +509,13 @@ def _shown(made: Made, last: Step, flow: Flow, built: Built, gallery: Gallery, w
         shares = None if log_w is None else log_w.softmax(1).flatten()
         top = int(values.nan_to_num(-math.inf).argmax())
         for place, i in enumerate(order):
-            told = {"reward": _number(values[i]), "held_out": _plain({k: float(v[place]) for k, v in seen.items()})}
+            told = {"reward": number(values[i]), "held_out": plain_of({k: float(v[place]) for k, v in seen.items()})}
             if shares is not None:
-                told["weight"] = _number(shares[i])
+                told["weight"] = number(shares[i])
             made.particles.append(told)
             made.tiles.append(Tile(contact.small(pictures[place]), f"{float(values[i]):.4g}", i == top))
     best = made.best.picture[None].to(last.clean.device)
     made.parts = {name: float(score(best)) for name, score in built.parts.items()}
-
-
-# --- what is left behind ---
-
-
-def _leave(
-    made: Sequence[Made],
-    story: Mapping[str, Any],
-    state: str,
-    paths: Mapping[str, Path],
-    settings: Mapping[str, Any],
-    say: Say,
-) -> dict[str, Any]:
-    kept = [each for each in made if each.best is not None]
-    top = max(kept, key=lambda each: each.best.rank)  # type: ignore[union-attr]
-    assert top.best is not None
-    whole = {**story, "result": _result(kept, state)}
-    write(paths["best"], top.best.picture)
-    write_json(paths["run"], whole)
-    written = [paths["best"], paths["run"]]
-    rows = {
-        (each.name if len(kept) > 1 else ""): each.tiles
-        or [Tile(contact.small(each.best.picture), f"{each.best.reward:.4g}", True)]
-        for each in kept
-        if each.best is not None
-    }
-    files.put_picture(paths["sheet"], contact.contact(rows))
-    name = " + ".join(_short(text) for text in settings["reward"])
-    files.put(paths["curve"], lambda path: contact.plot(_lines(kept, settings), name, path))
-    written += [paths["sheet"], paths["curve"]]
-    if settings["count"] * len(settings["classes"] or [0]) > 1:
-        written += [_single(paths, each.name) for each in kept]
-    if state != "finished":
-        where = "the best finished picture" if top.best.finished else "the estimate so far, which is not finished,"
-        say(f"{state} at picture {len(made)}, step {len(made[-1].trace)}")
-        say(f"{where} is {_near(paths['best'])}, all else in {_near(paths['run'])}")
-        return whole
-    say("wrote " + ", ".join(_near(path) for path in written))
-    for each in kept:
-        assert each.best is not None
-        beside = [f"{_short(k)} {v:.4g}" for k, v in each.parts.items()]
-        beside += [f"held out: {_short(k)} {v:.4g}" for k, v in each.best.held_out.items()]
-        say(
-            f"{each.name}: reward {each.best.reward:.4g}" + "".join(f", {text}" for text in beside)
-            + f"; {each.trace[-1]['evaluations']} evaluations, {each.trace[-1]['rewards']} rewards, {each.seconds:.1f} s"
-        )  # fmt: skip
-    return whole
-
-
-def _remarks(made: Sequence[Made], settings: Mapping[str, Any], say: Say) -> None:
-    for each in made:
-        if each.cut:
-            say(f"note: {each.name}: the budget was spent before the last step")
-    k = settings["method_options"].get("particles", 1)
-    sizes = [size for each in made for line in each.trace for size in line.get("ess", ()) if size is not None]
-    if settings["method"] == "fk" and k > 1 and sizes and min(sizes) > STILL * k:
-        say(
-            f"note: the effective sample size stayed at {min(sizes):.1f} of {k}, so that the reward hardly counted; "
-            f"give a larger --strength than {settings['method_options']['strength']:g}"
-        )
-
-
-def _result(made: Sequence[Made], state: str) -> dict[str, Any]:
-    pictures = []
-    for each in made:
-        if each.best is None:
-            continue
-        last = each.trace[-1]
-        pictures.append(
-            {
-                "name": each.name, "class": each.label, "number": each.number, "finished": each.best.finished, "cut": each.cut,
-                "reward": _number(each.best.reward), "parts": _plain(each.parts),
-                "held_out": _plain(each.best.held_out), "sha256": files.hash_of(each.best.picture),
-                **{kind: last[kind] for kind in ("evaluations", "rewards", "decodes", "backwards")},
-                "seconds": each.seconds, "particles": each.particles, "trace": each.trace,
-            }
-        )  # fmt: skip
-    return {"state": state, "pictures": pictures}
-
-
-def _lines(made: Sequence[Made], settings: Mapping[str, Any]) -> list[Line]:
-    lines = []
-    for each in made:
-        done = [(line["evaluations"], line["best"]) for line in each.trace if line["best"] is not None]
-        way = [
-            (line["evaluations"], line["shown"])
-            for line in each.trace
-            if line["shown"] is not None and line["best"] is None
-        ]
-        if way:
-            lines.append(Line("reward", way + done[:1], part=True))
-        if done:
-            lines.append(Line("reward", done))
-        for name in settings["held_out"]:
-            seen = [(line["evaluations"], line["held_out"][name]) for line in each.trace]
-            if known := [(e, v) for e, v in seen if v is not None]:
-                lines.append(Line(f"held out: {_short(name)}", known, part=bool(way), beside=True))
-    return lines
-
-
-def _plain(seen: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in seen.items()}
-
-
-def _single(paths: Mapping[str, Path], name: str) -> Path:
-    best = paths["best"]
-    return best.with_name(f"{best.name.removesuffix('.best.png')}.{name}.best.png")
-
-
-def _number(value: float | Tensor) -> float | None:
-    """None for what JSON cannot hold."""
-    return float(value) if math.isfinite(float(value)) else None
-
-
-def _low(value: float) -> float:
-    return value if not math.isnan(value) else -math.inf
-
-
-def _short(text: str) -> str:
-    """A reward's words without the folders of its files."""
-    return re.sub(r"[^=*,: ]*/", "", text)
-
-
-def _near(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 # --- what a run is made of ---
@@ -717,17 +547,3 @@ def _inputs(settings: Mapping[str, Any], problem: Problem) -> dict[str, str]:
     if models.is_pipeline(settings["prior"]):
         return found | {"prior fingerprint": models.fingerprint(settings["prior"])}
     return found | {"prior sha256": files.sha256(files.weights(settings["prior"]))}
-
-
-def _environment(settings: Mapping[str, Any]) -> dict[str, str]:
-    cuda = settings["device"].startswith("cuda")
-    return {
-        "flowhelm": __version__,
-        "torch": torch.__version__,
-        **{name: installed(name) for name in ("numpy", "Pillow", "diffusers", "transformers")},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": torch.cuda.get_device_name(settings["device"])
-        if cuda
-        else torch.backends.cpu.get_cpu_capability(),
-    }

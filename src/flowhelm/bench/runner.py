@@ -166,6 +166,10 @@ def rows_of_baselines(
         yield Made(_rows(cell, entry, "baseline", problem, outcome, perceptual), outcome, problem)
 
 
+def labels_of_baselines(cell: Cell) -> list[str]:
+    return list(baselines(cell.task, _problem(cell)))
+
+
 def rows_of(cell: Cell, entry: Entry, perceptual: Perceptual | None = None) -> Made:
     """One row per picture of the cell."""
     problem = _problem(cell)

@@ -63,7 +63,7 @@ def flair(
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
     weight: of the prior, > 0.
-    weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm calibrate` writes.
+    weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm presets velocity` writes.
     inner: at most so many data steps after each step.
     rate: bound of a gradient step, in units of the best one, in (0, 2); of a prox, its length, above 0.
     data: `gradient`, or `prox`, mu <- argmin rate/2 |A mu' - y|^2 + 1/2 |mu' - mu|^2, for linear measurements of pixels.

@@ -1,4 +1,4 @@
-"""`flowhelm calibrate`: the table is what the formula says, whatever the batches; mistakes leave nothing behind."""
+"""`flowhelm presets velocity`: the table is what the formula says, whatever the batches; mistakes leave nothing behind."""
 
 import json
 
@@ -9,9 +9,9 @@ from PIL import Image
 
 from flowhelm import priors
 from flowhelm.app import sample
-from flowhelm.app.calibrate import weights
 from flowhelm.app.cli import main
 from flowhelm.app.images import BadInput
+from flowhelm.app.velocity import weights
 from flowhelm.calibration import reciprocal
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
@@ -34,9 +34,22 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def calibrate(*more, out="table.json", data="pictures", images="3"):
+def velocity(*more, out="table.json", data="pictures", images="3"):
     return main(
-        ["calibrate", "tiny.safetensors", "--data", data, "--out", out, "--points", "5", "--images", images, *more]
+        [
+            "presets",
+            "velocity",
+            "tiny.safetensors",
+            "--data",
+            data,
+            "--out",
+            out,
+            "--points",
+            "5",
+            "--images",
+            images,
+            *more,
+        ]
     )
 
 
@@ -45,7 +58,7 @@ def made(here, out="table.json"):
 
 
 def test_the_table_is_the_mean_square_error(here, capsys):
-    assert calibrate("--draws", "2", "--seed", "7") == 0
+    assert velocity("--draws", "2", "--seed", "7") == 0
     found = made(here)
     flow, t = priors.load(here / "tiny.safetensors"), torch.linspace(0, 1, 5).double()
     chosen = [0, 2, 4]  # evenly spaced
@@ -73,14 +86,14 @@ def test_the_table_is_the_mean_square_error(here, capsys):
 
 
 def test_batches_do_not_matter(here, monkeypatch):
-    assert calibrate(images="5") == 0
+    assert velocity(images="5") == 0
     monkeypatch.setattr(sample, "PIXELS", 128)  # two pictures at once
-    assert calibrate(out="again.json", images="5") == 0
+    assert velocity(out="again.json", images="5") == 0
     torch.testing.assert_close(torch.tensor(made(here)["error"]), torch.tensor(made(here, "again.json")["error"]))
 
 
 def test_a_table_becomes_weights(here):
-    assert calibrate() == 0
+    assert velocity() == 0
     of, found = weights(here / "table.json"), made(here)
     for t, w in zip(found["t"], found["weight"], strict=True):
         assert float(of(torch.tensor(t, dtype=torch.float64))) == pytest.approx(w, rel=1e-6)
@@ -109,7 +122,7 @@ def test_what_is_no_table_is_refused(tmp_path, text):
 )
 def test_mistakes_are_told_in_a_line_and_leave_nothing(here, capsys, wrong, words):
     before = sorted(here.rglob("*"))
-    assert calibrate(**wrong) == 2
+    assert velocity(**wrong) == 2
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
@@ -118,5 +131,5 @@ def test_mistakes_are_told_in_a_line_and_leave_nothing(here, capsys, wrong, word
 
 def test_larger_crops_than_the_prior_has_pictures(here):
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(here / "pictures" / "9.png")
-    assert calibrate("--size", "16", images="1") == 0
+    assert velocity("--size", "16", images="1") == 0
     assert made(here)["size"] == 16
