@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,6 +151,25 @@ def test_threads_do_not_disturb_one_another(photo, mask, restorer):
             assert one.evaluations == other.evaluations
 
 
+def test_loops_on_one_device_take_turns(photo, prior, restorer):
+    """Those of another restorer, too."""
+    inside, seen = [], []
+
+    def watch(step):
+        if step.index == 1:
+            inside.append(1)
+        seen.append(len(inside))
+        time.sleep(0.005)
+        if step.index == step.total:
+            inside.pop()
+
+    pair = [restorer, Restorer(prior, threads=1)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda i: pair[i % 2](photo, "denoise", steps=3, seed=i, watch=watch), range(6)))
+    assert len(seen) == 18
+    assert set(seen) == {1}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -188,6 +208,15 @@ def test_bad_input_is_one_sentence_and_breaks_nothing(photo, restorer, given, sa
     assert "\n" not in str(caught.value)
     assert "--" not in str(caught.value)
     assert restorer(photo, "denoise", steps=2).sha256 == before
+
+
+def test_a_picture_may_be_too_large(photo, prior):
+    small = Restorer(prior, threads=1, limit=24 * 32 - 1)
+    for picture in (photo, Image.open(photo), read(photo).pixels[0]):
+        with pytest.raises(BadInput, match=r"larger than the limit|more than 0\.000767 megapixels"):
+            small(picture, "denoise")
+    with pytest.raises(BadInput, match="larger than the limit"):  # said before it is turned into numbers
+        small(Image.open(photo), "superres")
 
 
 def test_a_prior_that_is_not_there(tmp_path):
