@@ -37,7 +37,7 @@ TABLE: dict[str, tuple[str, Options, int]] = {
     "deblur": ("mpc_flow", _flower(2.0), 50),
     "motion": ("mpc_flow", _flower(2.0), 50),
     "superres": ("mpc_flow", _flower(1.0), 50),
-    "colorize": ("mpc_flow", _flower(2.0), 100),
+    "colorize": ("mpc_flow", _flower(2.0), 50),
     "demosaic": ("mpc_flow", _flower(2.0), 100),
     "jpeg": ("pnp_flow", {"decay": 0.2, "rate": 0.5}, 100),
     "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
