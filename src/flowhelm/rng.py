@@ -32,7 +32,9 @@ class Noise:
         self.seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(self.keys)
         if len(self.seeds) != len(self.keys):
             raise ValueError(f"Noise: expected one seed or {len(self.keys)}, one for each row, got {len(self.seeds)}")
-        self._streams = [torch.Generator().manual_seed(digest(s, k)) for s, k in zip(self.seeds, self.keys, strict=True)]
+        self._streams = [
+            torch.Generator().manual_seed(digest(s, k)) for s, k in zip(self.seeds, self.keys, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.keys)

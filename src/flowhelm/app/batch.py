@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import files, job, making, provenance, sources
+from . import files, job, provenance, sources
 from .cluster import Where, spread
 from .description import settled
 from .images import BadInput, check_writable, write_json
@@ -65,7 +65,9 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | Non
                         told(before * steps, "Ray is started")
                         coming = spread(ray, chunks, described, base, weights, stage, rows, left[0], say)
                     else:
-                        coming = _here(Maker(described, base, weights, stage / "0", rows, left[0]), chunks, told, at, steps)
+                        coming = _here(
+                            Maker(described, base, weights, stage / "0", rows, left[0]), chunks, told, at, steps
+                        )
                     with closing(coming):
                         for line in coming:
                             item = Item(*(line[name] for name in Item._fields))

@@ -6,13 +6,14 @@ three have died of has failed. Ray is an extra: pip install 'flowhelm[cluster]'.
 
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,13 @@ AHEAD = 2
 """Chunks that an actor has been given: one that it makes, and one so that it need not wait."""
 TRIES = 3
 _FOLDER = "flowhelm-ray-"
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Of a Ray for one batch. It takes an address of the network for the loopback interface's, but where it knows no clusters.
+_ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",  # for so long its helpers outlive a batch that is killed
+}
 
 
 class Where(NamedTuple):
@@ -154,9 +162,9 @@ def spread(
 @contextmanager
 def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
     """Ray, connected to, and how many workers; shut down in the end. A local one listens on the loopback interface only."""
-    # before the import, which reads them
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"})
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.update(_ENVIRONMENT)  # before the import, which reads them
+    if where.address == "local":
+        os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
     except ImportError:

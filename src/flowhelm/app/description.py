@@ -21,7 +21,19 @@ from .job import METHODS, settle
 from .options import Option, Plain, bind, members, named, nearest, options, pick, shown
 from .presets import preset
 
-_NOT_OF_A_JOB = {"context", "words", "seed", "out", "resume", "preview", "dry_run", "retry", "ray", "workers", "cores_per_worker"}
+_NOT_OF_A_JOB = {
+    "context",
+    "words",
+    "seed",
+    "out",
+    "resume",
+    "preview",
+    "dry_run",
+    "retry",
+    "ray",
+    "workers",
+    "cores_per_worker",
+}
 _TILE = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}
 _ROWS = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}
 _RANGE = {"anyOf": [{"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}, {"type": "null"}]}

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from .. import guide, latent, operators
 from ..priors import bundled
-from ..priors.bundled import NAMES, Prior
-from ..priors.pipelines import Pipeline
+from ..priors.bundled import NAMES
 from ..step import Diverged, Step, run
 from . import files, models, provenance
 from .doctor import check_deepinv

@@ -162,7 +162,13 @@ def _restored(some: Sequence[Ready], show: Show) -> Iterator[Outcome]:
     """Each of them; of several, the time and the evaluations are a row's share."""
     problem, count = joined([each.problem for each in some]), len(some)
     place = loop(
-        problem, some[0].settings, None, {}, False, {}, show=lambda total, done: show([s.item for s in some], total, done)
+        problem,
+        some[0].settings,
+        None,
+        {},
+        False,
+        {},
+        show=lambda total, done: show([s.item for s in some], total, done),
     )
     pictures = decoded(problem, place.x, place.carried)
     for row in range(count):

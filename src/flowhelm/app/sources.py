@@ -46,7 +46,9 @@ class Found(NamedTuple):
 
 def is_many(photo: str | Path) -> bool:
     """Whether it is a file that holds many pictures, or names a part of one; the file need not be there."""
-    return Path(photo).suffix.lower() in SUFFIXES or (not Path(photo).exists() and _NAMED.fullmatch(str(photo)) is not None)
+    return Path(photo).suffix.lower() in SUFFIXES or (
+        not Path(photo).exists() and _NAMED.fullmatch(str(photo)) is not None
+    )
 
 
 def split(photo: str) -> tuple[Path, str] | None:
@@ -78,7 +80,9 @@ def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None) 
     """
     found = split(photo)
     if found is None:
-        if Path(photo).suffix.lower() in SUFFIXES and Path(photo).is_file():  # as a whole it stands for what is wrong with it
+        if (
+            Path(photo).suffix.lower() in SUFFIXES and Path(photo).is_file()
+        ):  # as a whole it stands for what is wrong with it
             raise BadInput(f"{photo!r} {members(photo, span).fault or 'holds many pictures; name one of them'}")
         return images.read(photo, channels=channels)
     with _named(photo):
@@ -137,7 +141,7 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
     """Where the pictures of an archive are: name -> first byte and length; and what is wrong with it."""
     places: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for count, member in enumerate(archive):
                 if count > MANY:
                     return places, f"holds more than {MANY} members; divide it"
@@ -150,8 +154,14 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                     return places, f"names {member.name!r}, which is not below it; pack it again with relative names"
                 places[name] = member.offset_data, member.size
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+            file.seek(archive.offset)  # type: ignore[attr-defined]
+            if file.read(512) != bytes(512):  # which tarfile takes for the end
+                return places, "ends without the mark of its end, so that members may be missing; get the whole of it"
     except Exception as error:  # of damaged bytes: tarfile's own, and nearly any other
-        return places, f"is truncated or damaged, or no tar archive without compression ({_reason(error)}); get it whole"
+        return (
+            places,
+            f"is truncated or damaged, or no tar archive without compression ({_reason(error)}); get it whole",
+        )
     return places, None
 
 
@@ -215,7 +225,9 @@ def _arrays(path: Path) -> Iterator[dict[str, Any]]:
                 yield _datasets(file)
     except BadInput:
         raise
-    except Exception as error:  # damaged bytes: h5py and NumPy raise nearly anything, MemoryError for a shape that is a lie
+    except (
+        Exception
+    ) as error:  # damaged bytes: h5py and NumPy raise nearly anything, MemoryError for a shape that is a lie
         raise BadInput(f"is damaged or no {suffix} file ({_reason(error)}); get a whole copy of it") from error
 
 

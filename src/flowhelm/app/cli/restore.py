@@ -176,7 +176,10 @@ def restore(
 @app.command("batch")
 def batch_(
     job: Annotated[
-        Path | None, typer.Argument(metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder.")
+        Path | None,
+        typer.Argument(
+            metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder."
+        ),
     ] = None,
     retry: Retry = False,
     dry_run: DryRun = False,
