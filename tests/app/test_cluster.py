@@ -32,7 +32,15 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def described(folder: Path, prior: str, out: str, **more) -> dict:
-    given = {"operator": "denoise", "std": 0.1, "steps": 2, "prior": prior, "inputs": str(folder), "threads": 1, "out": out}
+    given = {
+        "operator": "denoise",
+        "std": 0.1,
+        "steps": 2,
+        "prior": prior,
+        "inputs": str(folder),
+        "threads": 1,
+        "out": out,
+    }
     return description.filled(given | more, folder.parent)
 
 
@@ -60,6 +68,11 @@ class TaskError(Died):
     pass
 
 
+class Ref:
+    def __init__(self, name, words):
+        self.name, self.words, self.done, self.value = name, words, False, None
+
+
 class Fake:
     """Just so much of Ray as is used: the tasks of an actor run one after the other, one step for each `wait`."""
 
@@ -81,7 +94,7 @@ class Fake:
         for name in ("open", "make"):
 
             def call(*words, name=name):
-                ref = SimpleNamespace(actor=actor, name=name, words=words, done=False, value=None)
+                ref = Ref(name, words)
                 actor.queue.append(ref)
                 self.most = max(self.most, sum(r.name == "make" for r in actor.queue))
                 return ref
@@ -130,7 +143,9 @@ def test_a_death_costs_nothing(tmp_path, prior, monkeypatch):
     assert batch(described(folder, prior, "one"), say=quiet)
     assert batch(described(folder, prior, "ray"), ray=on(monkeypatch, fake), say=quiet)
     assert results(tmp_path / "ray") == results(tmp_path / "one")
-    assert sorted(line["name"] for line in lines(tmp_path / "ray")) == sorted(p.name for p in folder.iterdir())  # each once
+    assert sorted(line["name"] for line in lines(tmp_path / "ray")) == sorted(
+        p.name for p in folder.iterdir()
+    )  # each once
     assert len(fake.actors) == 4
     assert fake.most == AHEAD
     assert not (tmp_path / "ray" / ".batch").exists()

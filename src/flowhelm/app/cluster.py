@@ -97,7 +97,7 @@ def spread(
         pending, tries, made = deque[Sequence[Item]](), Counter[Item](), 0
         hands: list[Any] = [None] * workers
         given: list[deque[tuple[Any, Sequence[Item]]]] = [deque() for _ in hands]  # in the order in which they are made
-        starts = 0  # without an item that was made since
+        starts = 0  # of workers, with nothing that was answered since
 
         def feed(who: int) -> None:
             nonlocal made, starts
@@ -137,10 +137,10 @@ def spread(
                 given[who].popleft()
                 if isinstance(told, str):
                     raise BadInput(told)
+                starts = 0
                 for line in told or ():
                     if line["status"] == "full":
                         raise Full(line["reason"])
-                    starts = 0
                     yield line
             if dead:
                 hands[who] = None

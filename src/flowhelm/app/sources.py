@@ -14,7 +14,7 @@ import json
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
@@ -212,7 +212,7 @@ def _slice(path: Path, part: str, span: Sequence[float] | None) -> np.ndarray:
 
 
 @contextmanager
-def _arrays(path: Path) -> Iterator[dict[str, Any]]:
+def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of a file by name (one of .npy has none), read as they are sliced."""
     version, suffix = _version(path), path.suffix.lower()
     try:
@@ -231,7 +231,7 @@ def _arrays(path: Path) -> Iterator[dict[str, Any]]:
         raise BadInput(f"is damaged or no {suffix} file ({_reason(error)}); get a whole copy of it") from error
 
 
-class _Unpacked(dict[str, Any]):
+class _Unpacked(Mapping[str, Any]):
     """Arrays of a .npz by name, unpacked when asked for."""
 
     def __init__(self, version: tuple[str, int, int]):
@@ -239,13 +239,18 @@ class _Unpacked(dict[str, Any]):
         with np.load(version[0], allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("no archive of arrays")
-            super().__init__(dict.fromkeys(file.files))
+            self.names = list(file.files)
 
     def __getitem__(self, key: str) -> Any:
+        if key not in self.names:
+            raise KeyError(key)
         return _unpacked(*self.version, key)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @lru_cache(maxsize=1)
