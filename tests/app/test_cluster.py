@@ -168,9 +168,11 @@ def test_an_item_that_kills_has_failed_and_costs_no_others(tmp_path, prior, monk
 
 def test_workers_that_cannot_start(tmp_path, prior, monkeypatch):
     folder = pictures(tmp_path / "in", 2)
-    with pytest.raises(BadInput, match="no prior here"), monkeypatch.context() as patched:
+    with monkeypatch.context() as patched:
         patched.setattr(cluster, "Maker", lambda *_: (_ for _ in ()).throw(BadInput("no prior here")))
-        batch(described(folder, prior, "ray"), ray=on(patched, Fake()), say=quiet)
+        where = on(patched, Fake())
+        with pytest.raises(BadInput, match="no prior here"):
+            batch(described(folder, prior, "ray"), ray=where, say=quiet)
     assert not (tmp_path / "ray" / ".batch").exists()
     # every one dies at once: each of the items is tried so often, and no more
     assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(deaths=10**6), 1), say=quiet)

@@ -4,6 +4,7 @@ Only the batch itself writes the manifest. An actor that dies costs nothing: wha
 three have died of has failed. Ray is an extra: pip install 'flowhelm[cluster]'.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ import signal
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def spread(
     rows: int,
     example: Item,
     say: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The lines of all items, in the order in which they are done. `stage`: a folder that is there, seen by every worker.
 
     Raises:
@@ -176,7 +177,7 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
         with _handlers_kept():
             if where.address != "local":
                 try:
-                    ray.init(address=where.address, log_to_driver=False, logging_level="error")
+                    ray.init(address=where.address, log_to_driver=False, logging_level=logging.ERROR)
                 except ConnectionError:
                     if where.address != "auto":
                         raise BadInput(f"--ray: nobody answers at {where.address!r}; is that Ray's address?") from None
@@ -185,7 +186,7 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
                 folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
                 ray.init(
                     address="local", num_cpus=None if count is None else count * where.cores, include_dashboard=False,
-                    object_store_memory=100 * 2**20, log_to_driver=False, logging_level="error",
+                    object_store_memory=100 * 2**20, log_to_driver=False, logging_level=logging.ERROR,
                     _node_ip_address="127.0.0.1", _temp_dir=folder,
                 )  # fmt: skip
         has = ray.cluster_resources()

@@ -34,6 +34,7 @@ from .restore import guess, misfit
 from .restore import restore as steps_of
 from .result import decoded, like, measured, picture_of, result_of, short, strip_of, summary
 
+MOST_STEPS, MOST_THREADS = 100_000, 1024
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
 Say = Callable[[str], None]
@@ -87,6 +88,9 @@ def settle(
         raise BadInput(f"--std: expected a number above 0, got {std}; for a photograph without noise give 0.005")
     if warm is not None and not 0 < warm < 1:
         raise BadInput(f"--warm: expected a time between 0 (noise) and 1 (the photograph), got {warm}")
+    for name, value, most in (("--steps", steps, MOST_STEPS), ("--threads", threads, MOST_THREADS)):
+        if value is not None and value > most:
+            raise BadInput(f"{name}: expected at most {most}, got {value}")
     builder = pick("operator", operator, operators.ALL)
     if operator == "phase" and not simulate:
         raise BadInput(

@@ -72,7 +72,7 @@ def members(photo: str, span: Sequence[float] | None = None) -> Found:
         return Found([], str(error))
 
 
-def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None) -> Picture:
+def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None, limit: int = LIMIT) -> Picture:
     """A picture by its path or its name in a file of many, as `images.read`; `span`: the values of black and white in a stack.
 
     Raises:
@@ -84,12 +84,12 @@ def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None) 
             Path(photo).suffix.lower() in SUFFIXES and Path(photo).is_file()
         ):  # as a whole it stands for what is wrong with it
             raise BadInput(f"{photo!r} {members(photo, span).fault or 'holds many pictures; name one of them'}")
-        return images.read(photo, channels=channels)
+        return images.read(photo, channels=channels, limit=limit)
     with _named(photo):
         if found[0].suffix.lower() != ".tar":
             return _picture(_slice(*found, span), span, channels)
         data = _member(*found)
-    return images.decode(BytesIO(data), repr(photo), channels, LIMIT)
+    return images.decode(BytesIO(data), repr(photo), channels, limit)
 
 
 def sha256(photo: str) -> str:
@@ -153,8 +153,8 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                 if name.startswith(("/", "../")) or "\0" in name:
                     return places, f"names {member.name!r}, which is not below it; pack it again with relative names"
                 places[name] = member.offset_data, member.size
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
-            file.seek(archive.offset)  # type: ignore[attr-defined]
+                archive.members = []  # it would keep all of them
+            file.seek(archive.offset)  # type: ignore[attr-defined]  # not in its stubs
             if file.read(512) != bytes(512):  # which tarfile takes for the end
                 return places, "ends without the mark of its end, so that members may be missing; get the whole of it"
     except Exception as error:  # of damaged bytes: tarfile's own, and nearly any other
@@ -307,7 +307,7 @@ def _check(array: Any, span: Sequence[float] | None) -> None:
 def _picture(values: np.ndarray, span: Sequence[float] | None, channels: int) -> Picture:
     bits8 = values.dtype.str[1:] == "u1" and span is None
     # in the steps of `images`, so that a slice gives the numbers of a picture file of the same values
-    layers = values.astype(np.float32 if bits8 else np.float64)
+    layers: np.ndarray = values.astype(np.float32) if bits8 else values.astype(np.float64)
     low, high = span or (0, _NATURAL[values.dtype.str[1:]])
     if not np.isfinite(layers).all():
         raise BadInput("holds NaN or infinite values; mend them first")
