@@ -446,11 +446,9 @@ def test_mutated_pictures_through_the_program(name, prior, tmp_path, capfd):
         data = mutated(FILES[name], random.Random(seed))
         path = tmp_path / "in" / f"{seed}{Path(name).suffix}"
         path.write_bytes(data)
-        with contextlib.suppress(
-            ValueError
-        ):  # a size that has become a thousand times as large is no fault, but takes too long
-            if sources.read(str(path)).pixels.numel() > 3 * 50 * 50:
-                path.unlink()
+        height, width = [n for n in sources.size(str(path)) or () if isinstance(n, int)][:2] or (1, 1)
+        if height * width > 2500:  # a size that has become a thousand times as large is no fault, but takes too long
+            path.unlink()
     if Path(name).suffix == ".gif":
         (tmp_path / "in" / "7.png").write_bytes(FILES[name])
     suffix = ".png" if name == "some.gif" else Path(name).suffix

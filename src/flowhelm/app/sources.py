@@ -153,8 +153,8 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                 if name.startswith(("/", "../")) or "\0" in name:
                     return places, f"names {member.name!r}, which is not below it; pack it again with relative names"
                 places[name] = member.offset_data, member.size
-                archive.members = []  # it would keep all of them
-            file.seek(archive.offset)  # type: ignore[attr-defined]  # not in its stubs
+                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+            file.seek(archive.offset)
             if file.read(512) != bytes(512):  # which tarfile takes for the end
                 return places, "ends without the mark of its end, so that members may be missing; get the whole of it"
     except Exception as error:  # of damaged bytes: tarfile's own, and nearly any other
