@@ -113,8 +113,11 @@ def killed(args: argparse.Namespace, base: Path) -> bool:
             chance.choice(workers).kill()
             print(f"kill {kill + 1}: a worker, at {len(lines(out))} items recorded")
             continue
+        early = not process.is_alive()
         process.kill()
         process.join()
+        if early:
+            print("ended by itself: " + (base / "killed.log").read_text()[-2000:])
         made, staged = len(lines(out)), len(list(out.glob(".batch/*/*/.*")))
         waiting = len([p for p in out.glob(".batch/*/*/*") if p.is_file()])
         unrecorded = len(hashes(out)) - made - waiting

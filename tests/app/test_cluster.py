@@ -257,3 +257,41 @@ def _listening(process):
         return [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     except psutil.Error:
         return []
+
+
+class Shy(Fake):
+    """A Ray that does not start at once, or never."""
+
+    def __init__(self, tries: int):
+        super().__init__()
+        self.tries, self.inits = tries, []
+
+    def init(self, **how):
+        self.inits.append(how)
+        if len(self.inits) < self.tries:
+            raise Exception("The current node timed out during startup")
+
+    def shutdown(self):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+
+def test_a_ray_that_starts_late_or_never(tmp_path, prior, monkeypatch):
+    folder, shy = pictures(tmp_path / "in", 1), Shy(2)
+    monkeypatch.setattr(cluster, "_RUNNING", tmp_path / "none")
+    for name in (*cluster._ALONE, *cluster._ENVIRONMENT, "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # and restored after the test
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", shy)
+    assert batch(described(folder, prior, "ray"), ray=Where("auto", 2), say=quiet)
+    assert [how["_node_ip_address"] for how in shy.inits] == ["127.0.0.1"] * 2
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert not list(Path("/tmp").glob(f"flowhelm-ray-{os.getpid()}-*"))
+    monkeypatch.setitem(sys.modules, "ray", Shy(10))
+    with pytest.raises(BadInput, match="Ray could not be started .*timed out"):
+        batch(described(folder, prior, "ray", std=0.2), ray=Where("local"), say=quiet)
+    monkeypatch.setitem(sys.modules, "ray", Shy(1))
+    with pytest.raises(BadInput, match="expected at most 1, for Ray has 2 cores"):
+        batch(described(folder, prior, "ray", std=0.2), ray=Where("local", 2, 2), say=quiet)
