@@ -15,7 +15,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,11 @@ def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | Non
                 stage.mkdir(parents=True)
                 before = len(items) - len(left)
                 with bar(len(items) * steps, before * steps) as told:
-                    at = lambda: before + made + new  # noqa: E731
                     new, chunks = 0, _chunks(left, rows, described, base)
+
+                    def at() -> int:
+                        return before + made + new
+
                     if ray is not None:
                         told(before * steps, "Ray is started")
                         coming = spread(ray, chunks, described, base, weights, stage, rows, left[0], say)
@@ -130,7 +133,7 @@ def rerun(manifest: Path, name: str, *, say: job.Say = print) -> bool:
 
 def _here(
     maker: Maker, chunks: Iterator[Sequence[Item]], told: Told, at: Callable[[], int], steps: int
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The lines of all items, made in this process."""
 
     @contextmanager

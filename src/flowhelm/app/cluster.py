@@ -4,26 +4,38 @@ Only the batch itself writes the manifest. An actor that dies costs nothing: wha
 three have died of has failed. Ray is an extra: pip install 'flowhelm[cluster]'.
 """
 
+import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .images import BadInput
 from .items import Item
+from .job import Stopped
 from .making import Full, Maker, failed, now
 
 AHEAD = 2
 """Chunks that an actor has been given: one that it makes, and one so that it need not wait."""
 TRIES = 3
 _FOLDER = "flowhelm-ray-"
+_RUNNING = Path("/tmp/ray/ray_current_cluster")
+"""Where `ray start` says that it runs."""
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Of a Ray for one batch. It takes an address of the network for the loopback interface's, but where it knows no clusters.
+_ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_register_timeout_seconds": "300",  # on a busy machine a worker takes longer to start than Ray expects
+}
 
 
 class Where(NamedTuple):
@@ -74,14 +86,14 @@ def spread(
     rows: int,
     example: Item,
     say: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The lines of all items, in the order in which they are done. `stage`: a folder that is there, seen by every worker.
 
     Raises:
         BadInput: there is no Ray, too little of it, or the prior cannot be opened.
         Full: the disk is.
     """
-    gpus = base["device"].startswith("cuda")
+    gpus, cause = base["device"].startswith("cuda"), None
     with _ray(where, gpus) as (ray, workers):
         say(f"{workers} workers of {where.cores} cores" + " and a GPU each" * gpus)
         base = {**base, "threads": where.cores}
@@ -89,7 +101,7 @@ def spread(
         pending, tries, made = deque[Sequence[Item]](), Counter[Item](), 0
         hands: list[Any] = [None] * workers
         given: list[deque[tuple[Any, Sequence[Item]]]] = [deque() for _ in hands]  # in the order in which they are made
-        starts = 0  # without an item that was made since
+        starts = 0  # of workers, with nothing that was answered since
 
         def feed(who: int) -> None:
             nonlocal made, starts
@@ -101,7 +113,8 @@ def spread(
                 if hands[who] is None:
                     starts += 1
                     if starts > TRIES * workers:
-                        raise BadInput("the workers of Ray die as they start; see its logs, or leave --ray out")
+                        why = " ".join(str(cause).split())[:500]
+                        raise BadInput(f"the workers of Ray die as they start ({why}); mend that, or leave --ray out")
                     hands[who] = actor.remote(described, base, weights, stage / str(made), rows, example)
                     made += 1
                     given[who].append((hands[who].open.remote(), ()))
@@ -129,10 +142,10 @@ def spread(
                 given[who].popleft()
                 if isinstance(told, str):
                     raise BadInput(told)
+                starts = 0
                 for line in told or ():
                     if line["status"] == "full":
                         raise Full(line["reason"])
-                    starts = 0
                     yield line
             if dead:
                 hands[who] = None
@@ -154,9 +167,12 @@ def spread(
 @contextmanager
 def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
     """Ray, connected to, and how many workers; shut down in the end. A local one listens on the loopback interface only."""
-    # before the import, which reads them
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"})
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = where.address
+    if address == "auto" and not os.environ.get("RAY_ADDRESS") and not _RUNNING.exists():
+        address = "local"
+    os.environ.update(_ENVIRONMENT)  # before the import, which reads them
+    if address == "local":
+        os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
     except ImportError:
@@ -166,19 +182,20 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
     folder = None
     try:
         with _handlers_kept():
-            if where.address != "local":
+            if address != "local":
                 try:
-                    ray.init(address=where.address, log_to_driver=False, logging_level="error")
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
                 except ConnectionError:
-                    if where.address != "auto":
-                        raise BadInput(f"--ray: nobody answers at {where.address!r}; is that Ray's address?") from None
-            if not ray.is_initialized():
+                    raise BadInput(
+                        f"--ray: nobody answers at {address!r}; is that Ray's address? --ray local starts one"
+                    ) from None
+            else:
                 count = where.workers or (None if gpus else max(1, (os.cpu_count() or 1) // where.cores))
                 folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
-                ray.init(
-                    address="local", num_cpus=None if count is None else count * where.cores, include_dashboard=False,
-                    object_store_memory=100 * 2**20, log_to_driver=False, logging_level="error",
-                    _node_ip_address="127.0.0.1", _temp_dir=folder,
+                _started(
+                    ray, num_cpus=None if count is None else count * where.cores, include_dashboard=False,
+                    object_store_memory=100 * 2**20, log_to_driver=False, logging_level=logging.ERROR,
+                    _temp_dir=folder,
                 )  # fmt: skip
         has = ray.cluster_resources()
         most = int(min(has.get("CPU", 0) // where.cores, has.get("GPU", 0) if gpus else has.get("CPU", 0)))
@@ -193,6 +210,19 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
             ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(ray: Any, **how: Any) -> None:
+    for left in reversed(range(TRIES)):
+        try:
+            ray.init(address="local", _node_ip_address="127.0.0.1", **how)
+            return
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # on a busy machine it does not wait long enough for itself
+            ray.shutdown()
+            if not left:
+                raise BadInput(f"Ray could not be started ({' '.join(str(error).split())[:300]})") from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,7 @@ class Broken(RuntimeError):
     """The installation is at fault, not the user; the message says how to mend it."""
 
 
+@cache
 def installed(package: str) -> str:
     try:
         return version(package)

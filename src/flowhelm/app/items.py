@@ -14,7 +14,7 @@ from . import provenance, sources
 from .images import FORMATS, BadInput
 from .options import options, pick
 
-MANY = 10_000_000
+MANY = 1_000_000
 """Items of a batch, above which it is taken for a mistake."""
 
 
@@ -103,9 +103,13 @@ def key(item: Item, settings: Mapping[str, Any], read: Mapping[str, str]) -> str
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
+def is_glob(text: str) -> bool:
+    return glob.has_magic(text) and not Path(text).exists() and sources.split(text) is None
+
+
 def _pictures(text: str, out: Path, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
     path = Path(text)
-    if path.is_dir() or (glob.has_magic(text) and not path.exists() and sources.split(text) is None):
+    if path.is_dir() or is_glob(text):
         fixed = path
         while glob.has_magic(str(fixed)):
             fixed = fixed.parent

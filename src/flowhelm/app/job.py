@@ -20,8 +20,7 @@ from torch import Tensor
 
 from .. import guide, operators
 from ..priors import bundled
-from ..priors.bundled import NAMES, Prior
-from ..priors.pipelines import Pipeline
+from ..priors.bundled import NAMES
 from ..step import Diverged, Step, run
 from . import files, models, provenance
 from .doctor import check_deepinv
@@ -35,6 +34,7 @@ from .restore import misfit
 from .restore import restore as steps_of
 from .result import answer, decoded, finished, like, measured, picture_of, short, strip_of, summary
 
+MOST_STEPS, MOST_THREADS, STD = 100_000, 1024, (1e-6, 1e3)
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
 Say = Callable[[str], None]
@@ -88,8 +88,13 @@ def settle(
     check_deepinv()
     if not (0 < std < math.inf):
         raise BadInput(f"--std: expected a number above 0, got {std}; for a photograph without noise give 0.005")
+    if not STD[0] <= std <= STD[1]:  # of pixels in [-1, 1]; its square must be a number, and so must one over it
+        raise BadInput(f"--std: expected a number from {STD[0]:g} to {STD[1]:g}, got {std:g}")
     if warm is not None and not 0 < warm < 1:
         raise BadInput(f"--warm: expected a time between 0 (noise) and 1 (the photograph), got {warm}")
+    for name, value, most in (("--steps", steps, MOST_STEPS), ("--threads", threads, MOST_THREADS)):
+        if value is not None and value > most:
+            raise BadInput(f"{name}: expected at most {most}, got {value}")
     builder = pick("operator", operator, operators.ALL)
     if operator == "phase" and not simulate:
         raise BadInput(

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,7 +70,8 @@ class Maker:
         Raises:
             Full: the disk is.
         """
-        began, groups = now(), {}
+        began = now()
+        groups: dict[Hashable, list[Ready]] = {}
         for item in chunk:
             settings = items.settings_of(item, self.described, self.base)
             try:

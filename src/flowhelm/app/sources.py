@@ -14,7 +14,7 @@ import json
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO
@@ -72,7 +72,7 @@ def members(photo: str, span: Sequence[float] | None = None) -> Found:
         return Found([], str(error))
 
 
-def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None) -> Picture:
+def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None, limit: int = LIMIT) -> Picture:
     """A picture by its path or its name in a file of many, as `images.read`; `span`: the values of black and white in a stack.
 
     Raises:
@@ -84,12 +84,12 @@ def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None) 
             Path(photo).suffix.lower() in SUFFIXES and Path(photo).is_file()
         ):  # as a whole it stands for what is wrong with it
             raise BadInput(f"{photo!r} {members(photo, span).fault or 'holds many pictures; name one of them'}")
-        return images.read(photo, channels=channels)
+        return images.read(photo, channels=channels, limit=limit)
     with _named(photo):
         if found[0].suffix.lower() != ".tar":
             return _picture(_slice(*found, span), span, channels)
         data = _member(*found)
-    return images.decode(data, repr(photo), channels=channels, limit=LIMIT)
+    return images.decode(data, repr(photo), channels=channels, limit=limit)
 
 
 def sha256(photo: str) -> str:
@@ -141,7 +141,7 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
     """Where the pictures of an archive are: name -> first byte and length; and what is wrong with it."""
     places: dict[str, tuple[int, int]] = {}
     try:
-        with tarfile.open(path, "r:") as archive:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for count, member in enumerate(archive):
                 if count > MANY:
                     return places, f"holds more than {MANY} members; divide it"
@@ -154,6 +154,9 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                     return places, f"names {member.name!r}, which is not below it; pack it again with relative names"
                 places[name] = member.offset_data, member.size
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+            file.seek(archive.offset)
+            if file.read(512) != bytes(512):  # which tarfile takes for the end
+                return places, "ends without the mark of its end, so that members may be missing; get the whole of it"
     except Exception as error:  # of damaged bytes: tarfile's own, and nearly any other
         return (
             places,
@@ -209,7 +212,7 @@ def _slice(path: Path, part: str, span: Sequence[float] | None) -> np.ndarray:
 
 
 @contextmanager
-def _arrays(path: Path) -> Iterator[dict[str, Any]]:
+def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of a file by name (one of .npy has none), read as they are sliced."""
     version, suffix = _version(path), path.suffix.lower()
     try:
@@ -228,7 +231,7 @@ def _arrays(path: Path) -> Iterator[dict[str, Any]]:
         raise BadInput(f"is damaged or no {suffix} file ({_reason(error)}); get a whole copy of it") from error
 
 
-class _Unpacked(dict[str, Any]):
+class _Unpacked(Mapping[str, Any]):
     """Arrays of a .npz by name, unpacked when asked for."""
 
     def __init__(self, version: tuple[str, int, int]):
@@ -236,13 +239,18 @@ class _Unpacked(dict[str, Any]):
         with np.load(version[0], allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("no archive of arrays")
-            super().__init__(dict.fromkeys(file.files))
+            self.names = list(file.files)
 
     def __getitem__(self, key: str) -> Any:
+        if key not in self.names:
+            raise KeyError(key)
         return _unpacked(*self.version, key)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @lru_cache(maxsize=1)
@@ -299,7 +307,7 @@ def _check(array: Any, span: Sequence[float] | None) -> None:
 def _picture(values: np.ndarray, span: Sequence[float] | None, channels: int) -> Picture:
     bits8 = values.dtype.str[1:] == "u1" and span is None
     # in the steps of `images`, so that a slice gives the numbers of a picture file of the same values
-    layers = values.astype(np.float32 if bits8 else np.float64)
+    layers: np.ndarray = values.astype(np.float32) if bits8 else values.astype(np.float64)
     low, high = span or (0, _NATURAL[values.dtype.str[1:]])
     if not np.isfinite(layers).all():
         raise BadInput("holds NaN or infinite values; mend them first")

@@ -121,6 +121,7 @@ def restore(
     check_deepinv()
     from ... import operators
     from .. import models, sources
+    from ..items import is_glob
     from ..job import METHODS, settle, start
     from ..options import flags, pick, sort_words
     from ..presets import preset
@@ -139,7 +140,7 @@ def restore(
         bad(f"--tile: expected auto, 0 or a number of pixels, got {tile!r}")
     if rows != "auto" and (not rows.isdecimal() or not int(rows)):
         bad(f"--rows: expected auto or a number of at least 1, got {rows!r}")
-    many = len(photos) > 1 or Path(photos[0]).is_dir() or sources.is_many(photos[0])
+    many = len(photos) > 1 or Path(photos[0]).is_dir() or sources.is_many(photos[0]) or is_glob(photos[0])
     if many or samples > 1 or retry or dry_run or ray is not None:
         if preview:
             bad("--preview is for one photograph; a batch writes each result as soon as it is there")
@@ -218,7 +219,7 @@ def _batch(
 
         typer.echo(json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False))
         typer.echo(outlook(described), err=True)
-    elif not batch(described, retry=retry, ray=ray and Where(ray, workers, cores), say=typer.echo):
+    elif not batch(described, retry=retry, ray=Where(ray, workers, cores) if ray else None, say=typer.echo):
         raise typer.Exit(1)
 
 

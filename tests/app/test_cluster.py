@@ -1,0 +1,297 @@
+"""Workers of Ray: their deaths cost nothing but a poisoned item; the batch is what one process makes of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowhelm.app import cluster, description
+from flowhelm.app.batch import batch
+from flowhelm.app.cli import main
+from flowhelm.app.cluster import AHEAD, TRIES, Where
+from flowhelm.app.files import sha256
+from flowhelm.app.images import BadInput
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for k in range(count):
+        pixels = np.random.default_rng(k).integers(0, 256, (16, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"p{k:02}.png")
+    return folder
+
+
+def described(folder: Path, prior: str, out: str, **more) -> dict:
+    given = {
+        "operator": "denoise",
+        "std": 0.1,
+        "steps": 2,
+        "prior": prior,
+        "inputs": str(folder),
+        "threads": 1,
+        "out": out,
+    }
+    return description.filled(given | more, folder.parent)
+
+
+def lines(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def results(out: Path) -> dict[str, str]:
+    kept = {"job.json", "manifest.jsonl"}
+    return {p.relative_to(out).as_posix(): sha256(p) for p in out.rglob("*") if p.is_file() and p.name not in kept}
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+# --- a Ray of this very process, whose actors die when they are told to ---
+
+
+class Died(Exception):
+    pass
+
+
+class TaskError(Died):
+    pass
+
+
+class Ref:
+    def __init__(self, name, words):
+        self.name, self.words, self.done, self.value = name, words, False, None
+
+
+class Fake:
+    """Just so much of Ray as is used: the tasks of an actor run one after the other, one step for each `wait`."""
+
+    def __init__(self, poison=(), deaths=0):
+        self.poison, self.deaths, self.actors, self.most = set(poison), deaths, [], 0
+        self.exceptions = SimpleNamespace(RayError=Died, RayTaskError=TaskError)
+
+    def remote(self, **_):
+        def decorate(kind):
+            return SimpleNamespace(remote=lambda *given: self._start(kind, given))
+
+        return decorate
+
+    def _start(self, kind, given):
+        before = signal.getsignal(signal.SIGINT)
+        actor = SimpleNamespace(real=kind(*given), queue=deque(), dead=False)
+        signal.signal(signal.SIGINT, before)
+        self.actors.append(actor)
+        for name in ("open", "make"):
+
+            def call(*words, name=name):
+                ref = Ref(name, words)
+                actor.queue.append(ref)
+                self.most = max(self.most, sum(r.name == "make" for r in actor.queue))
+                return ref
+
+            setattr(actor, name, SimpleNamespace(remote=call))
+        return actor
+
+    def wait(self, refs, num_returns=1, timeout=None):
+        while timeout is None and not any(ref.done for ref in refs):
+            for actor in self.actors:
+                if actor.queue and not actor.dead:
+                    self._step(actor)
+        done = [ref for ref in refs if ref.done]
+        return done[:num_returns], refs
+
+    def _step(self, actor):
+        ref = actor.queue[0]
+        names = {item.name for item in ref.words[0]} if ref.words else set()
+        if names & self.poison or (self.deaths and ref.name == "make"):
+            self.deaths -= bool(self.deaths)
+            actor.dead = True
+            for each in actor.queue:
+                each.done, each.value = True, Died("killed")
+            return
+        actor.queue.popleft()
+        ref.value, ref.done = getattr(actor.real, ref.name)(*ref.words), True
+
+    def get(self, ref):
+        if isinstance(ref.value, Exception):
+            raise ref.value
+        return ref.value
+
+
+def on(monkeypatch, fake: Fake, workers: int = 2) -> Where:
+    @contextmanager
+    def ray(where, gpus):
+        yield fake, workers
+
+    monkeypatch.setattr(cluster, "_ray", ray)
+    return Where("local", workers)
+
+
+def test_a_death_costs_nothing(tmp_path, prior, monkeypatch):
+    folder = pictures(tmp_path / "in", 9)
+    fake = Fake(deaths=2)
+    assert batch(described(folder, prior, "one"), say=quiet)
+    assert batch(described(folder, prior, "ray"), ray=on(monkeypatch, fake), say=quiet)
+    assert results(tmp_path / "ray") == results(tmp_path / "one")
+    assert sorted(line["name"] for line in lines(tmp_path / "ray")) == sorted(
+        p.name for p in folder.iterdir()
+    )  # each once
+    assert len(fake.actors) == 4
+    assert fake.most == AHEAD
+    assert not (tmp_path / "ray" / ".batch").exists()
+
+
+def test_an_item_that_kills_has_failed_and_costs_no_others(tmp_path, prior, monkeypatch, capsys):
+    folder = pictures(tmp_path / "in", 8)
+    fake = Fake(poison=["p03.png"])
+    assert not batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, fake), say=print)
+    found = {line["name"]: line for line in lines(tmp_path / "ray")}
+    assert {name for name, line in found.items() if line["status"] == "failed"} == {"p03.png"}
+    assert f"died {TRIES} times (killed)" in found["p03.png"]["reason"]
+    assert len(found) == len(lines(tmp_path / "ray")) == 8
+    assert "8 items: 7 done, 1 failed" in capsys.readouterr().out
+    # as an item that has failed, it is not tried again unless that is asked for
+    assert not batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, Fake()), say=quiet)
+    assert len(lines(tmp_path / "ray")) == 8
+    assert batch(described(folder, prior, "ray", rows=3), retry=True, ray=on(monkeypatch, Fake()), say=quiet)
+
+
+def test_workers_that_cannot_start(tmp_path, prior, monkeypatch):
+    folder = pictures(tmp_path / "in", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster, "Maker", lambda *_: (_ for _ in ()).throw(BadInput("no prior here")))
+        where = on(patched, Fake())
+        with pytest.raises(BadInput, match="no prior here"):
+            batch(described(folder, prior, "ray"), ray=where, say=quiet)
+    assert not (tmp_path / "ray" / ".batch").exists()
+    # every one dies at once: each of the items is tried so often, and no more
+    assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(deaths=10**6), 1), say=quiet)
+    assert [line["status"] for line in lines(tmp_path / "ray")] == ["failed"] * 2
+
+
+def test_a_full_disk_in_a_worker(tmp_path, prior, monkeypatch, capsys):
+    folder, put = pictures(tmp_path / "in", 4), os.replace
+
+    def full(source, target):
+        if "p02" in str(target):
+            raise OSError(28, "No space left on device")
+        put(source, target)
+
+    monkeypatch.setattr("flowhelm.app.images.os.replace", full)
+    assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(), 1), say=print)
+    assert "stopped, since the disk is full" in capsys.readouterr().out
+    assert [line["name"] for line in lines(tmp_path / "ray")] == ["p00.png", "p01.png"]
+    assert not (tmp_path / "ray" / ".batch").exists()
+
+
+def test_words(tmp_path, prior, monkeypatch, capsys):
+    folder = pictures(tmp_path / "in", 1)
+    words = ["restore", str(folder), "--operator", "denoise", "--steps", "2", "--prior", prior]
+    assert main([*words, "--workers", "2"]) == 2
+    assert "--workers is for --ray" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*words, "--ray", "local"]) == 2
+    assert "pip install 'flowhelm[cluster]'" in capsys.readouterr().err
+
+
+# --- Ray itself ---
+
+
+def below(process: "psutil.Process") -> list["psutil.Process"]:  # noqa: F821
+    import psutil
+
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+def test_two_workers_one_of_them_killed(tmp_path, prior):
+    """In a process of its own, which is looked at from here: who listens where, and what it leaves behind."""
+    pytest.importorskip("ray")
+    psutil = pytest.importorskip("psutil")
+    folder = pictures(tmp_path / "in", 24)
+    given = described(folder, prior, "ray", steps=4)
+    (tmp_path / "job.json").write_text(json.dumps(given))
+    assert batch(given | {"out": str(tmp_path / "one")}, say=quiet)
+    program = "import sys; from flowhelm.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["batch", str(tmp_path / "job.json"), "--ray", "local", "--workers", "2"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=log, stderr=subprocess.STDOUT)
+    manifest = tmp_path / "ray" / "manifest.jsonl"
+    while process.poll() is None and not (manifest.exists() and manifest.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.02)
+    helpers = below(psutil.Process(process.pid))
+    workers = [each for each in helpers if each.name().startswith("ray::Worker")]
+    if workers:  # killed before it is looked at closer, which takes long
+        workers[0].kill()
+    listening = {c.laddr.ip for each in helpers if each.is_running() for c in _listening(each)}
+    assert process.wait(120) == 0, (tmp_path / "log").read_text()
+    assert workers
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+    assert results(tmp_path / "ray") == results(tmp_path / "one")
+    found = lines(tmp_path / "ray")
+    assert len(found) == 24
+    assert {line["settings"]["threads"] for line in found} == {1}
+    assert not (tmp_path / "ray" / ".batch").exists()
+    psutil.wait_procs(helpers, timeout=10)
+    assert not [each for each in helpers if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert not list(Path("/tmp").glob(f"flowhelm-ray-{process.pid}-*"))
+
+
+def _listening(process):
+    import psutil
+
+    try:
+        return [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    except psutil.Error:
+        return []
+
+
+class Shy(Fake):
+    """A Ray that does not start at once, or never."""
+
+    def __init__(self, tries: int):
+        super().__init__()
+        self.tries, self.inits = tries, []
+
+    def init(self, **how):
+        self.inits.append(how)
+        if len(self.inits) < self.tries:
+            raise Exception("The current node timed out during startup")
+
+    def shutdown(self):
+        pass
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+
+def test_a_ray_that_starts_late_or_never(tmp_path, prior, monkeypatch):
+    folder, shy = pictures(tmp_path / "in", 1), Shy(2)
+    monkeypatch.setattr(cluster, "_RUNNING", tmp_path / "none")
+    for name in (*cluster._ALONE, *cluster._ENVIRONMENT, "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "")  # and restored after the test
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", shy)
+    assert batch(described(folder, prior, "ray"), ray=Where("auto", 2), say=quiet)
+    assert [how["_node_ip_address"] for how in shy.inits] == ["127.0.0.1"] * 2
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert not list(Path("/tmp").glob(f"flowhelm-ray-{os.getpid()}-*"))
+    monkeypatch.setitem(sys.modules, "ray", Shy(10))
+    with pytest.raises(BadInput, match="Ray could not be started .*timed out"):
+        batch(described(folder, prior, "ray", std=0.2), ray=Where("local"), say=quiet)
+    monkeypatch.setitem(sys.modules, "ray", Shy(1))
+    with pytest.raises(BadInput, match="expected at most 1, for Ray has 2 cores"):
+        batch(described(folder, prior, "ray", std=0.2), ray=Where("local", 2, 2), say=quiet)

@@ -1,0 +1,464 @@
+"""Whatever bytes a picture, an archive or a stack has, and whatever a description says: a result or one sentence, and nothing left half.
+
+pytest -m slow tests/app/test_fuzz_batch.py -s      10,000 cases each, and how they ended
+"""
+
+import contextlib
+import io
+import json
+import math
+import random
+import shutil
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from PIL import Image
+
+from flowhelm.app import sources
+from flowhelm.app.cli import main
+from flowhelm.app.description import schema
+from flowhelm.app.images import BadInput
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+LIMIT = 1_000_000
+LONG = 20.0  # seconds, a hundred times what the slowest takes on a busy machine
+
+
+def encoded(kind: str, mode: str = "RGB", **more) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(PIXELS).convert(mode).save(data, kind, **more)
+    return data.getvalue()
+
+
+def _exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    return exif.tobytes()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+def _npz() -> bytes:
+    data = io.BytesIO()
+    np.savez(data, volume=PIXELS[..., 0][None].repeat(2, 0), more=np.arange(3))
+    return data.getvalue()
+
+
+def _tar() -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in ("a.png", "b/c.jpg"):
+            content = encoded("PNG" if name.endswith("png") else "JPEG")
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+def _deep() -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257).save(data, "PNG")
+    return data.getvalue()
+
+
+def _float() -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(PIXELS[..., 0].astype(np.float32) / 255).save(data, "TIFF")
+    return data.getvalue()
+
+
+FILES = {
+    "rgb.png": encoded("PNG"), "alpha.png": encoded("PNG", "RGBA"), "palette.png": encoded("PNG", "P"), "bits.png": encoded("PNG", "1"),
+    "deep.png": _deep(), "exif.jpg": encoded("JPEG", exif=_exif()), "grey.jpg": encoded("JPEG", "L"),
+    "cmyk.jpg": encoded("JPEG", "CMYK"), "rgb.webp": encoded("WEBP"), "lossless.webp": encoded("WEBP", lossless=True),
+    "rgb.tif": encoded("TIFF"), "float.tif": _float(), "lzw.tif": encoded("TIFF", compression="tiff_lzw"),
+    "some.gif": encoded("GIF", "P"), "s.npy": _npy(PIXELS[..., 0][None]), "f.npy": _npy(np.zeros((2, 4, 4), np.float32)),
+    "s.npz": _npz(), "s.tar": _tar(),
+}  # fmt: skip
+HARSH = [
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\x00\x00\x00\x00",
+    b"\x80\x00\x00\x00",
+    b"99999999",
+    b"\xff\xff",
+    b"\x00",
+]
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Bytes flipped, cut out, doubled, replaced by large numbers or by another file's, and cut off."""
+    found = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 3, 8))):
+        at = chance.randrange(min(len(found), chance.choice((64, 10**6))) or 1)  # headers are short, and what matters
+        kind = chance.randrange(6)
+        if kind == 0 and found:
+            found[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            harsh = chance.choice(HARSH)
+            found[at : at + len(harsh)] = harsh
+        elif kind == 2:
+            del found[at : at + chance.randrange(1, 40)]
+        elif kind == 3:
+            other = chance.choice(list(FILES.values()))
+            begin = chance.randrange(len(other))
+            found[at:at] = other[begin : begin + chance.randrange(1, 200)]
+        elif kind == 4:
+            found[at:at] = found[at : at + chance.randrange(1, 80)]
+        elif chance.random() < 0.3:
+            del found[at:]
+    return bytes(found)
+
+
+def read(name: str, seed: int, folder: Path) -> str:
+    """How reading a mutated file ends: a valid picture, or a sentence."""
+    chance = random.Random(f"{name} {seed}")
+    path = folder / f"{seed}{Path(name).suffix}"
+    path.write_bytes(mutated(FILES[name], chance))
+    began = time.monotonic()
+    try:
+        photos = [str(path)]
+        if path.suffix in sources.SUFFIXES:
+            inner = sources.members(str(path), chance.choice((None, (0.0, 1.0))))
+            photos = [f"{path}:{each}" for each in inner.names[:3]] or photos
+        for photo in photos:
+            sources.size(photo)
+            with contextlib.suppress(BadInput):
+                assert len(sources.sha256(photo)) == 64
+            picture = sources.read(photo, channels=chance.choice((1, 3)), limit=LIMIT)
+            assert picture.pixels.isfinite().all()
+            assert picture.pixels.abs().max() <= 1
+            assert picture.pixels.dtype == torch.float32
+            assert picture.alpha is None or picture.alpha.shape[-2:] == picture.pixels.shape[-2:]
+        return "read"
+    except BadInput as error:
+        return "refused" if len(str(error).splitlines()) == 1 else f"in several lines: {error}"
+    finally:
+        assert time.monotonic() - began < LONG, path
+        assert [each.name for each in folder.iterdir()] == [path.name]
+        path.unlink()
+
+
+def cases(count: int):
+    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+
+def pictures_of(count: int, folder: Path, capfd) -> Counter[str]:
+    ended: Counter[str] = Counter()
+
+    @cases(count)
+    @given(some.sampled_from(sorted(FILES)), some.integers(0, 2**32))
+    def each(name: str, seed: int) -> None:
+        ended[read(name, seed, folder)] += 1
+
+    each()
+    with capfd.disabled():
+        print(f"\nmutated pictures: {sum(ended.values())}, {dict(ended)}")
+    return ended
+
+
+def test_mutated_pictures(tmp_path, capfd):
+    ended = pictures_of(200, tmp_path, capfd)
+    assert set(ended) == {"read", "refused"}
+    assert min(ended["read"], ended["refused"]) > 10  # or the mutations are too mild or too harsh to say anything
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_mutated_pictures_by_the_thousand(tmp_path, capfd):
+    assert set(pictures_of(10_000, tmp_path, capfd)) == {"read", "refused"}
+
+
+def test_the_files_are_whole(tmp_path):
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+        if name != "some.gif":
+            photo = str(tmp_path / name)
+            inner = sources.members(photo, (0, 1)).names if Path(name).suffix in sources.SUFFIXES else []
+            sources.read(
+                f"{photo}:{inner[0]}" if inner else photo, span=(0, 1) if name == "f.npy" else None, limit=LIMIT
+            )
+
+
+# --- HDF5, whose library is C: a fault of it would end this process, so that it has one of its own ---
+
+H5 = """
+import random, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_fuzz_batch as fuzz
+fuzz.FILES["s.h5"] = Path(sys.argv[3]).read_bytes()
+ended = {"read": 0, "refused": 0}
+for seed in range(int(sys.argv[4])):
+    print(seed, flush=True)
+    ended[fuzz.read("s.h5", seed, Path(sys.argv[2]))] += 1
+print(ended)
+"""
+
+
+def test_mutated_hdf5(tmp_path, capfd):
+    hdf5(tmp_path, 100, capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_mutated_hdf5_by_the_thousand(tmp_path, capfd):
+    hdf5(tmp_path, 3000, capfd)
+
+
+def hdf5(folder: Path, count: int, capfd) -> None:
+    import subprocess
+    import sys
+
+    h5py = pytest.importorskip("h5py")
+    (folder / "work").mkdir()
+    with h5py.File(folder / "whole.h5", "w") as file:
+        file.create_dataset("v", data=PIXELS[None, ..., 0], chunks=(1, 6, 8), compression="gzip")
+    words = [str(Path(__file__).parent), str(folder / "work"), str(folder / "whole.h5"), str(count)]
+    done = subprocess.run([sys.executable, "-c", H5, *words], capture_output=True, text=True)
+    with capfd.disabled():
+        print(f"\nmutated HDF5: {count}, {done.stdout.splitlines()[-1] if done.stdout else ''}")
+    assert done.returncode == 0, done.stdout[-200:] + done.stderr[-2000:]
+
+
+# --- descriptions, through the program ---
+
+WRONG = [
+    *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-12, 1e9, 10**20, -(10**20), 1e300),
+    *(
+        "",
+        " ",
+        "auto",
+        "a",
+        "0.1",
+        "..",
+        "/",
+        "~",
+        "*",
+        "in",
+        "in/*",
+        "in/p0.png",
+        "gone.png",
+        "{stem}",
+        "\x00",
+        "\ud800",
+        "x" * 300,
+    ),
+    *(
+        "in/s.npy",
+        "in/s.npy:0000",
+        "in/s.npy:9",
+        "[",
+        "in/[",
+        "photos",
+        "fashion",
+        "org/name",
+        "cpu",
+        "cuda",
+        "meta",
+        "mps:0",
+    ),
+    *(
+        "adam",
+        "adam:iterations=1",
+        "adam:",
+        "adam:rate=x",
+        "euler",
+        "denoise",
+        "deblur",
+        "inpaint",
+        "jpeg",
+        "dps",
+        "fk",
+        "float16",
+    ),
+    *([], {}, [[]], [0], [0, 1], [1, 0], ["in"], ["in", "in"], {"a": 1}, [None], {"std": 1}),
+]
+BROKEN = [
+    '"',
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "NaN",
+    "Infinity",
+    "-",
+    "\\u0000",
+    "\\ud800",
+    "'",
+    "null",
+    "\n",
+    "\x00",
+    "é",
+]
+NAMES = [*schema()["properties"]]
+MILD = [1, 2, 0.5, "auto", "cpu", None]
+
+
+def description(prior: str, chance: random.Random) -> dict:
+    job: dict = {
+        "inputs": "in",
+        "operator": "denoise",
+        "out": "out",
+        "std": 0.1,
+        "steps": 1,
+        "prior": prior,
+        "threads": 1,
+    }
+    job |= chance.choice(
+        (
+            {},
+            {"operator": "deblur", "operator_options": {"sigma": 0.5, "border": "circular"}, "simulate": True},
+            {"operator": "inpaint", "operator_options": {"mask": "in/p0.png"}},
+            {"operator": "superres", "operator_options": {"factor": 2}, "method": "dps"},
+            {"method": "mpc_flow", "method_options": {"inner": "adam:iterations=1", "renoise": 0.5}},
+            {"method": "best_of", "method_options": {"draws": 1}},
+            {"seeds": [0, 1], "samples": 1, "rows": 2, "tile": "auto"},
+            {"inputs": ["in/s.npy"], "range": [0, 255]},
+        )
+    )
+    return job
+
+
+def changed(job: dict, chance: random.Random) -> None:
+    """Values of wrong types, names that are none, values of one name given to another."""
+    for _ in range(chance.choice((1, 1, 2))):
+        where = job
+        nested = [name for name in ("operator_options", "method_options") if isinstance(job.get(name), dict)]
+        if nested and chance.random() < 0.4:
+            where = job[chance.choice(nested)]
+        known = [*where] or ["a"]
+        name = chance.choice([*known, *NAMES] if where is job else [*known, "sigma", "draws", "a"])
+        # a run of a thousand steps or particles is no fault, but takes too long to be tried here
+        counts = ("steps", "samples", "draws", "particles", "iterations", "rounds", "factor")
+        values = [v for v in WRONG if not (name in counts and isinstance(v, int | float) and v > 4)]
+        kind = chance.randrange(4)
+        if kind == 0:
+            where.pop(name, None)
+        elif kind == 1:
+            where[name + chance.choice(("", "s", "_", " "))] = chance.choice(values)
+        else:
+            where[name] = chance.choice(values if chance.random() < 0.8 else MILD)
+
+
+def broken(text: str, chance: random.Random) -> str:
+    found = list(text)
+    for _ in range(chance.choice((1, 2, 5))):
+        at = chance.randrange(len(found) or 1)
+        kind = chance.randrange(4)
+        if kind == 0:
+            del found[at : at + chance.randrange(1, 10)]
+        elif kind == 1:
+            found[at:at] = chance.choice(BROKEN)
+        elif kind == 2:
+            found[at:at] = found[at : at + chance.randrange(1, 30)]
+        elif chance.random() < 0.2:
+            del found[at:]
+    return "".join(found)
+
+
+def through_main(seed: int, prior: str, base: Path) -> int:
+    chance = random.Random(seed)
+    job = description(prior, chance)
+    if chance.random() < 0.7:
+        changed(job, chance)
+    text = json.dumps(job)
+    if chance.random() < 0.3:
+        text = broken(text, chance)
+    # a count that became large by a digit is no fault, but takes too long
+    with contextlib.suppress(ValueError):
+        given_ = json.loads(text)
+        if isinstance(given_, dict) and isinstance(given_.get("steps"), int) and given_["steps"] > 50:
+            return 2
+    path = base / "job.json"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    said, began = io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = main(["batch", str(path)])
+    assert status in (0, 1, 2), (status, text)
+    assert "Traceback" not in said.getvalue(), (said.getvalue(), text)
+    assert time.monotonic() - began < LONG, text
+    half = [p for p in base.rglob(".*")]
+    assert not half, (half, text)
+    for line in (
+        (base / "out" / "manifest.jsonl").read_text().splitlines() if (base / "out" / "manifest.jsonl").exists() else ()
+    ):
+        record = json.loads(line)
+        if record["status"] == "done":
+            with Image.open(base / "out" / record["output"]) as image:
+                image.load()
+    for each in base.iterdir():
+        if each.name not in ("in", "job.json"):
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+    return status
+
+
+def descriptions_of(count: int, prior: str, base: Path, monkeypatch, capfd) -> None:
+    (base / "in").mkdir()
+    for k in range(2):
+        Image.fromarray(PIXELS[:8, :8]).save(base / "in" / f"p{k}.png")
+    np.save(base / "in" / "s.npy", PIXELS[:8, :8, 0][None])
+    monkeypatch.chdir(base)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = {p.name: p.read_bytes() for p in (base / "in").iterdir()}
+    ended: Counter[int] = Counter()
+
+    @cases(count)
+    @given(some.integers(0, 2**32))
+    def each(seed: int) -> None:
+        ended[through_main(seed, prior, base)] += 1
+        now = {p.name: p.read_bytes() for p in (base / "in").iterdir() if p.is_file()}
+        assert now == before, seed  # what is read is not written
+
+    each()
+    with capfd.disabled():
+        print(f"\nmutated descriptions: {sum(ended.values())}, by exit status {dict(sorted(ended.items()))}")
+
+
+def test_mutated_descriptions(prior, tmp_path, monkeypatch, capfd):
+    descriptions_of(100, prior, tmp_path, monkeypatch, capfd)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_mutated_descriptions_by_the_thousand(prior, tmp_path, monkeypatch, capfd):
+    descriptions_of(10_000, prior, tmp_path, monkeypatch, capfd)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_mutated_pictures_through_the_program(name, prior, tmp_path, capfd):
+    """A few of each: status 1 with a line for each that failed, 0 if all could be read."""
+    (tmp_path / "in").mkdir()
+    for seed in range(6):
+        data = mutated(FILES[name], random.Random(seed))
+        path = tmp_path / "in" / f"{seed}{Path(name).suffix}"
+        path.write_bytes(data)
+        height, width = [n for n in sources.size(str(path)) or () if isinstance(n, int)][:2] or (1, 1)
+        if height * width > 2500:  # a size that has become a thousand times as large is no fault, but takes too long
+            path.unlink()
+    if Path(name).suffix == ".gif":
+        (tmp_path / "in" / "7.png").write_bytes(FILES[name])
+    suffix = ".png" if name == "some.gif" else Path(name).suffix
+    words = ["restore", f"{tmp_path}/in/*{suffix}", "--out", str(tmp_path / "out")]
+    status = main([*words, "--operator", "denoise", "--steps", "1", "--prior", prior, "--threads", "1"])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    failed = [line for line in lines if line["status"] == "failed"]
+    assert status == bool(failed)
+    assert all(math.isfinite(line["result"]["residual"]) for line in lines if line["status"] == "done")
+    assert not list((tmp_path / "out").rglob(".*"))
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert said.out.count("\n  ") == len(failed)
