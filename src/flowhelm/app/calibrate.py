@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import __version__, operators
 from ..flow import Flow, MixtureFlow
-from ..metrics.calibration import TARP, Judged, coverage, ecdf_band, judge, rank_test
+from ..metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test
 from ..priors import bundled
 from ..rng import Noise
 from ..solve import integrate
@@ -39,7 +39,7 @@ from .result import chosen
 EXACT = "exact"
 SIDE, EXACT_SIDE, DRAW_STEPS, ROWS = 32, 8, 50, 64
 LEVELS = torch.arange(1, 20, dtype=torch.float64) / 20
-FIT, ENTRIES_OF = "log-likelihood", 4
+FIT = "log-likelihood"
 RESOLUTION = 2 / 255
 """Differences below an 8-bit level are nobody's concern; noise of this std, added to truths and samples alike, hides them."""
 CONTROLS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -292,15 +292,20 @@ def _tell(
     say(f"{'':{width}}  p ranks  p TARP  p intervals  {nominal:.0%} hold  verdict")
     for name, each in judged.items():
         ranks = min(1.0, min(each.tests[q].p for q in each.ranks if q != TARP) * (len(each.ranks) - 1))
-        intervals = each.tests["all entries"].p
+        intervals = each.tests[ENTRIES].p
         share = stories[name]["coverage"]["held"][wide]
         say(
             f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}"
         )
     found, share = judged[method], held["held"][wide]
     worst = min(found.tests, key=lambda name: found.tests[name].p)
-    why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"p = {found.p:.2g} by {worst}"
-    say(f"{method}: {found.verdict}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}")
+    why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"{_p(found.p)} by {worst}"
+    how = f" ({found.off} too {'low' if found.bias > 0 else 'high'})" if found.verdict == "biased" else ""
+    say(f"{method}: {found.verdict}{how}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}")
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.2g}" if p > 1e-99 else "p < 1e-99"
 
 
 def known_method(name: str) -> str:
