@@ -139,7 +139,7 @@ def test_a_batch_makes_them_once(folder, prior, tmp_path, capsys):
     assert names == ["p0.posterior", "p1.posterior"]
     told = json.loads((out / "p0.posterior" / "posterior.json").read_text())
     assert told["samples"] == {p.name: sha256(p) for p in sorted(out.glob("p0.sample-*.restored.png"))}
-    assert all(0 < value for value in told["residual"].values())
+    assert all(value > 0 for value in told["residual"].values())
     assert "warning" not in told
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.posterior/*")}
     assert len(before) == 2 * len(FILES)
@@ -196,7 +196,8 @@ def test_one_sample_and_failed_ones_make_none(folder, prior, tmp_path):
     assert not list((tmp_path / "out").glob("*.posterior"))
     (folder / "p1.png").write_text("no picture")
     assert not batch(described(folder, prior, out="other", seeds=[3, 4]), say=quiet)
-    assert sorted(p.name for p in (tmp_path / "other").glob("*.posterior")) == ["p0.seed-3.posterior", "p0.seed-4.posterior"]
+    made = sorted(p.name for p in (tmp_path / "other").glob("*.posterior"))
+    assert made == ["p0.seed-3.posterior", "p0.seed-4.posterior"]
 
 
 def test_a_method_without_chance_is_told_of(folder, prior, tmp_path, monkeypatch, capsys):
@@ -241,6 +242,7 @@ def test_particles_are_chosen_by_their_weights():
     one = chosen(x, {"log_w": share.log().repeat(rows, 1)}, Noise(0, rows))
     assert one.shape == (rows, 1)
     torch.testing.assert_close(torch.bincount(one[:, 0].long()) / rows, share, atol=0.025, rtol=0)
-    assert torch.equal(chosen(x, {"log_w": torch.tensor([[-1e9, 0.0, -1e9]]).repeat(rows, 1)}, Noise(1, rows)), torch.ones(rows, 1))
+    sure = {"log_w": torch.tensor([[-1e9, 0.0, -1e9]]).repeat(rows, 1)}
+    assert torch.equal(chosen(x, sure, Noise(1, rows)), torch.ones(rows, 1))
     assert torch.equal(chosen(x[:rows], {}, Noise(0, rows)), x[:rows])
     assert torch.equal(chosen(x, {}, Noise(0, rows)), torch.zeros(rows, 1))  # without weights the first one is the best

@@ -9,9 +9,9 @@ from PIL import Image
 
 from flowhelm import priors
 from flowhelm.app import sample
-from flowhelm.app.velocity import weights
 from flowhelm.app.cli import main
 from flowhelm.app.images import BadInput
+from flowhelm.app.velocity import weights
 from flowhelm.calibration import reciprocal
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
@@ -35,9 +35,8 @@ def here(tmp_path, monkeypatch):
 
 
 def velocity(*more, out="table.json", data="pictures", images="3"):
-    return main(
-        ["presets", "velocity", "tiny.safetensors", "--data", data, "--out", out, "--points", "5", "--images", images, *more]
-    )
+    words = ["tiny.safetensors", "--data", data, "--out", out, "--points", "5", "--images", images]
+    return main(["presets", "velocity", *words, *more])
 
 
 def made(here, out="table.json"):

@@ -66,7 +66,7 @@ def test_a_few_that_differ():
     centres = torch.tensor([-10.0, 0.0, 10.0]).repeat_interleave(4)
     x = (centres + 0.1 * torch.randn(12, generator=torch.Generator().manual_seed(0)))[:, None, None, None]
     few = spread_out(distances(x), 3).tolist()
-    assert [i // 4 for i in few][0] == 1
+    assert few[0] // 4 == 1
     assert {i // 4 for i in few} == {0, 1, 2}
     assert len(spread_out(distances(x), 99)) == 12
 

@@ -100,7 +100,8 @@ def calibrate(
     flow = exact.float_flow if exact else _opened(prior, size, str(place))
     if method == EXACT and exact is None:
         raise BadInput("the exact posterior is known with --prior exact only; name a method, or leave out --prior")
-    way, method_options = None, {}
+    way: Callable[..., Any] | None = None
+    method_options: dict[str, Any] = {}
     if method != EXACT:
         way = pick("method", method, METHODS)
         usual = settings_of(method, operator, operator_options, std, Path(prior).stem)
@@ -118,9 +119,9 @@ def calibrate(
         found: dict[str, Tensor] = {}
         if way is not None:
             ways = partial(way, **bind(way, method_options))
-            found[method] = torch.cat(
-                list(_restored(flow, known, ways, steps, samples, particles, rows, seed, partial(_later, told, drawing)))
-            ).unflatten(0, (truths, samples))
+            later = partial(_later, told, drawing)
+            parts = _restored(flow, known, ways, steps, samples, particles, rows, seed, later)
+            found[method] = torch.cat(list(parts)).unflatten(0, (truths, samples))
         if exact:
             draws = exact.draws(known, samples, seed)
             controls = CONTROLS if way is None else {"exact": CONTROLS["exact"]}
@@ -199,9 +200,7 @@ def _drawn(
         yield flow.decode(run(moves, lambda step, n=part: told(n * DRAW_STEPS + step.index, "truths")).x)  # type: ignore[misc]
 
 
-def _measured(
-    truth: Tensor, builder: Callable[..., Any], options: Mapping[str, Any], std: float, seed: int
-) -> Known:
+def _measured(truth: Tensor, builder: Callable[..., Any], options: Mapping[str, Any], std: float, seed: int) -> Known:
     noise = Noise(seed, len(truth))
     observed = observe(builder, options, truth, std, simulate=noise.named("measurement"))
     # near to what was measured, so that the samples' spread decides which is nearer; and never just there
@@ -258,7 +257,8 @@ def _judged(known: Known, draws: Tensor, seed: int) -> Judged:
 def _story(known: Known, draws: Tensor, judged: Judged) -> dict[str, Any]:
     """What the JSON holds, and all that the plot shows."""
     n, k = draws.shape[:2]
-    levels = LEVELS[LEVELS <= (k - 1) / (k + 1) + 1e-9]
+    widest = (k - 1) / (k + 1) + 1e-9  # from the least sample to the largest
+    levels = LEVELS[widest >= LEVELS]
     deviation = (levels * (1 - levels) / n).sqrt()
     return {
         "verdict": judged.verdict,
@@ -294,9 +294,7 @@ def _tell(
         ranks = min(1.0, min(each.tests[q].p for q in each.ranks if q != TARP) * (len(each.ranks) - 1))
         intervals = each.tests[ENTRIES].p
         share = stories[name]["coverage"]["held"][wide]
-        say(
-            f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}"
-        )
+        say(f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}")
     found, share = judged[method], held["held"][wide]
     worst = min(found.tests, key=lambda name: found.tests[name].p)
     why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"{_p(found.p)} by {worst}"

@@ -35,7 +35,9 @@ def plot(path: Path, title: str, judged: Judged, story: Mapping[str, Any], truth
         title="Intervals of pixels", xlabel="of which share they are (nominal)", ylabel="share of truths that they hold",
         xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
-    one.text(0.97, 0.04, "above: under-confident\nbelow: over-confident", ha="right", fontsize=8, transform=one.transAxes)
+    one.text(
+        0.97, 0.04, "above: under-confident\nbelow: over-confident", ha="right", fontsize=8, transform=one.transAxes
+    )
 
     quantities = [name for name in judged.ranks if name != TARP]
     worst = min(quantities, key=lambda name: judged.tests[name].p)

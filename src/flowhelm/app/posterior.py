@@ -8,9 +8,9 @@
     maps.safetensors                   mean, std, q05, q50, q95: float32 (c, h, w) in [-1, 1]
     posterior.json                     hashes of the samples, misfits, and figures of the maps
 
-All is computed from the samples' own pictures, as they were written: what a viewer shows is what is meant, a stopped batch can go on, and
-samples may be looked at again years later. Rounding to 8 bits adds 0.0023 (a level / sqrt(12)) to a std in the mean square; one well below a level
-(0.008) is not resolved. Memory: the samples in as many bits as their files, and the maps; the rest goes by bands of rows.
+All is computed from the samples' own pictures, as they were written: what a viewer shows is what is meant, and a stopped batch
+can go on. Rounding to 8 bits adds 0.0023 (a level / sqrt(12)) to a std in the mean square; one well below a level (0.008) is not
+resolved. Memory: the samples in as many bits as their files, and the maps; the rest goes by bands of rows.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Samples(NamedTuple):
     def rows(self, first: int) -> Tensor:
         return self.stored[..., first : first + BAND, :].float() / self.scale - 1
 
-    def __getitem__(self, i: int) -> Tensor:
+    def picture(self, i: int) -> Tensor:
         return self.stored[i].float() / self.scale - 1
 
 
@@ -83,7 +83,9 @@ class Sets:
     def tell(self, say: Say) -> bool:
         """At the end; whether all that could be made was."""
         if self.made:
-            say(f"what the samples of {self.made} {'picture says' if self.made == 1 else 'pictures say'} together: {self.out}/*.posterior")
+            say(
+                f"what the samples of {self.made} {'picture says' if self.made == 1 else 'pictures say'} together: {self.out}/*.posterior"
+            )
         for note in [*self.notes, *self.failed]:
             say(note)
         return not self.failed
@@ -94,7 +96,9 @@ class Sets:
         try:
             told = posterior([self.out / output for output in outputs], folder, [self.lines[o] for o in outputs])
         except Exception as error:  # the samples are done all the same, and a full disk stops the next one
-            self.failed.append(f"{folder} could not be made ({error or type(error).__name__}); the same command tries again")
+            self.failed.append(
+                f"{folder} could not be made ({error or type(error).__name__}); the same command tries again"
+            )
             return
         self.made += 1
         self.notes += [f"warning: {key[0]}: {told['warning']}"] if "warning" in told else []
@@ -131,7 +135,9 @@ def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[Mapping[st
         shutil.rmtree(folder, ignore_errors=True)
         stage.rename(folder)
     except OSError as error:
-        raise BadInput(f"{str(folder)!r} cannot be written ({error.strerror or error}); choose another folder") from error
+        raise BadInput(
+            f"{str(folder)!r} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return told
@@ -215,14 +221,19 @@ def _write(stage: Path, samples: Samples, maps: Maps, apart: Tensor, residuals: 
         to_pil(picture).save(stage / f"{name}.png")
     share = held(count, LEVELS[0], LEVELS[-1])
     shown_map(maps.std, f"standard deviation of {count} samples").save(stage / "std.png")
-    shown_map(high - low, f"width of {NAMES[0]} to {NAMES[-1]}, {share:.0%} of {count} samples").save(stage / "interval.png")
+    shown_map(high - low, f"width of {NAMES[0]} to {NAMES[-1]}, {share:.0%} of {count} samples").save(
+        stage / "interval.png"
+    )
     tensors = {"mean": maps.mean, "std": maps.std, **dict(zip(NAMES, maps.quantiles, strict=True))}
     # as bytes: save_file makes a file that nobody else can read
     (stage / "maps.safetensors").write_bytes(serialised({name: each.contiguous() for name, each in tensors.items()}))
     chosen = spread_out(apart, FEW).tolist()
     first = chosen[0]
     tiles = [
-        Tile(_legible(samples[i]), f"sample {i}" + (", central" if i == first else f", {_apart(samples, apart[i, first])} away"))
+        Tile(
+            _legible(samples.picture(i)),
+            f"sample {i}" + (", central" if i == first else f", {_apart(samples, apart[i, first])} away"),
+        )
         for i in chosen
     ]
     contact({f"{len(chosen)} of {count} samples, the most different ones": tiles}).save(stage / "few.png")
@@ -249,7 +260,7 @@ def _flip(samples: Samples, path: Path) -> None:
         height, width = samples.stored.shape[-2:]
         tall = min(height, max(1, round(FLIP * height / max(height, width))))
         tall = tall * max(1, 192 // tall)  # small pictures by repetition
-        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples[i])], height=tall))
+        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples.picture(i))], height=tall))
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=350, loop=0, quality=90)
 
 
@@ -280,7 +291,9 @@ def shown_map(values: Tensor, caption: str) -> Image.Image:
     ramp = table.flip(0)[:, None].expand(-1, bar, -1).contiguous().numpy()
     sheet.paste(Image.fromarray(ramp).resize((bar, picture.height)), (left, size // 2))
     for share, text in zip((0, 0.5, 1), marks, strict=True):
-        draw.text((left + bar + gap // 2, size // 2 + (1 - share) * (picture.height - 1)), text, "black", font, anchor="lm")
+        draw.text(
+            (left + bar + gap // 2, size // 2 + (1 - share) * (picture.height - 1)), text, "black", font, anchor="lm"
+        )
     for i, line in enumerate(lines):
         draw.text((gap, picture.height + size + gap + i * (size + size // 3)), line, "black", font)
     return sheet
@@ -321,7 +334,11 @@ def dots(residuals: Sequence[float | None]) -> Image.Image:
         return head + height * (1 - value / top)
 
     for value in sorted({0.0, 0.5, 1.0, float(f"{top / 1.08:.2g}")}):
-        draw.line([(left, down(value)), (left + width, down(value))], "#1a7f37" if value == 1 else "#dddddd", 2 if value == 1 else 1)
+        draw.line(
+            [(left, down(value)), (left + width, down(value))],
+            "#1a7f37" if value == 1 else "#dddddd",
+            2 if value == 1 else 1,
+        )
         draw.text((left - 6, down(value)), f"{value:g}", "black", font, anchor="rm")
     for i, value in values:
         draw.line([(across(i), down(0)), (across(i), down(value))], "#c8d8e8", 2)

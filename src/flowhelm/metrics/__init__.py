@@ -1,7 +1,8 @@
 """How good pictures are: restored ones, one number each, `(b, c, h, w)` in [-1, 1]; and sets of them, by their features.
 
 Sets of (weighted) samples of any kind, against a law that is known: `moments`, `mean_error`, `trace_ratio`, `gaussian_w2`, `sliced_w2`.
-Many samples of many posteriors, against the truths: `coverage`, `ranks` with `ecdf_test` and `rank_test`, `tarp`; `judge` says in a word what is wrong.
+Many samples of many posteriors, against the truths: `coverage`, `ranks` with `ecdf_test` and `rank_test`, `tarp`; `judge` says in
+a word what is wrong.
 What the samples of one posterior say together: `posterior_maps`, `quantiles`.
 A few of many samples that show how different they are: `farthest`, `kmeans`, `uniformised`.
 """

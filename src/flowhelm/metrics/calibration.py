@@ -199,9 +199,7 @@ def judge(
     place = (ranks(draws, truth).double().flatten(1) + 0.5) / (k + 1)
     tests[ENTRIES] = _spread_test(place, k)
     p = min(1.0, min(test.p for test in tests.values()) * len(tests))
-    off = {
-        name: math.sqrt(12) * float(((rank.double() + 0.5) / (k + 1)).mean() - 0.5) for name, rank in found.items()
-    }
+    off = {name: math.sqrt(12) * float(((rank.double() + 0.5) / (k + 1)).mean() - 0.5) for name, rank in found.items()}
     most = max((name for name in quantities if name != fit), key=lambda name: abs(off[name]), default="")
     bias = off.get(most, 0.0)
     # about each entry's own mean: else a shift counts as a spread
@@ -210,7 +208,13 @@ def judge(
 
 
 def _named(
-    wrong: bool, bias: float, spread: float, tests: Mapping[str, Tested], off: Mapping[str, float], fit: str | None, n: int
+    wrong: bool,
+    bias: float,
+    spread: float,
+    tests: Mapping[str, Tested],
+    off: Mapping[str, float],
+    fit: str | None,
+    n: int,
 ) -> str:
     if not wrong:
         return "calibrated"

@@ -24,13 +24,18 @@ def calibrate(
         typer.Argument(metavar="METHOD [--OPTION VALUE]...", help="See `flowhelm methods`; or exact, a control."),
     ] = None,
     operator: Annotated[str, typer.Option(help="Of the measurements: see `flowhelm operators`.")] = "random_mask",
-    prior: Annotated[str, typer.Option(help="exact (a known mixture), a bundled prior, or a .safetensors file.")] = "exact",
+    prior: Annotated[
+        str, typer.Option(help="exact (a known mixture), a bundled prior, or a .safetensors file.")
+    ] = "exact",
     truths: Annotated[int, typer.Option(help="How many, drawn from the prior; more see smaller faults.")] = 64,
-    samples: Annotated[int, typer.Option(help="Of each truth; 19 have 90 % of the truths between the extreme ones.")] = 19,
+    samples: Annotated[
+        int, typer.Option(help="Of each truth; 19 have 90 % of the truths between the extreme ones.")
+    ] = 19,
     steps: Annotated[int, typer.Option(min=1, help="Of the method.")] = 20,
     std: Annotated[float, typer.Option(help="Of the noise, with pixel values in [-1, 1].")] = 0.1,
     size: Annotated[
-        int | None, typer.Option(min=4, help="Side of the pictures; default: 8 for exact, else the prior's, at most 32.")
+        int | None,
+        typer.Option(min=4, help="Side of the pictures; default: 8 for exact, else the prior's, at most 32."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="Name of the results, without suffix.")] = Path("calibration"),
