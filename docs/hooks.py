@@ -2,6 +2,9 @@
 
 The functions are those of the tuple (default `ALL`) in that folder's `__init__.py` or that module; `public` stands for
 every public function of the module. Sources are parsed, never imported, so the pages need neither torch nor weights.
+
+Beside the pages, their Markdown is written for programs that read it: `llms.txt` (https://llmstxt.org) lists the pages of the nav
+with a line each, and `llms-full.txt` is all of them.
 """
 
 import ast
@@ -12,6 +15,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mkdocs.structure.nav import Navigation, Section
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
@@ -32,8 +38,53 @@ class Parameter(NamedTuple):
     default: str | None
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    return MARK.sub(lambda mark: "\n\n".join(map(card, find(mark[1], mark[2] or "ALL"))), markdown)
+SNIPPET = re.compile(r"""^--8<-- "([^"\n]+)"$""", re.MULTILINE)
+_nav: list[Navigation] = []
+_texts: dict[str, str] = {}
+
+
+def on_nav(nav: Navigation, **_: Any) -> None:
+    _nav[:] = [nav]
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    whole = MARK.sub(lambda mark: "\n\n".join(map(card, find(mark[1], mark[2] or "ALL"))), markdown)
+    _texts[page.file.src_uri] = SNIPPET.sub(lambda mark: snippet(mark[1]), whole)
+    return whole
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    site, (nav,) = Path(config.site_dir), _nav
+    for name, text in _texts.items():
+        (site / name).write_text(text, encoding="utf-8")
+    head = f"# {config.site_name}\n\n> {config.site_description}\n"
+    (site / "llms.txt").write_text("\n".join([head, *listing(nav)]) + "\n", encoding="utf-8")
+    whole = [_texts[page.file.src_uri].strip() for page in nav.pages]
+    (site / "llms-full.txt").write_text("\n\n".join([head.strip(), *whole]) + "\n", encoding="utf-8")
+
+
+def snippet(name: str) -> str:
+    """As pymdownx finds it, in docs or else in the repository."""
+    docs = Path(__file__).parent
+    return next(f for f in (docs / name, docs.parent / name) if f.is_file()).read_text(encoding="utf-8").rstrip()
+
+
+def listing(nav: Navigation) -> Iterator[str]:
+    """The sections of the nav, each page with its description, or else what it says first."""
+    loose = [item for item in nav.items if isinstance(item, Page)]
+    sections = [("Start", loose), *((s.title, s.children) for s in nav.items if isinstance(s, Section))]
+    for title, pages in sections:
+        yield f"## {title}\n"
+        lines = ((p, p.meta.get("description") or opening(_texts[p.file.src_uri])) for p in pages)
+        yield "\n".join(f"- [{p.title}]({p.file.src_uri}): {said}" for p, said in lines) + "\n"
+
+
+def opening(markdown: str) -> str:
+    """The first sentence of a page's first paragraph, as plain text."""
+    blocks = (block.strip() for block in re.split(r"\n\s*\n", markdown))
+    first = next((b for b in blocks if re.match(r"[A-Z`*\[]", b) and not b.startswith("[!")), "")
+    plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(first.split())).replace("**", "").replace("*", "")
+    return re.split(r"(?<=[.:])\s", plain)[0].rstrip(":")
 
 
 def find(place: str, names: str) -> Iterator[Found]:

@@ -17,6 +17,8 @@ _HOME = {
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
+_SERVICES = {"Restored": "app.restorer", "Restorer": "app.restorer", "generate": "app.drawing"}
+"""What the command line does, for programs."""
 _FOLDERS = (
     "calibration",
     "control",
@@ -37,7 +39,9 @@ _FOLDERS = (
     "transition",
 )
 
-__all__ = list(dict.fromkeys(["__version__", *(name for names in _HOME.values() for name in names), *_FOLDERS, *_HOME]))
+__all__ = list(
+    dict.fromkeys(["__version__", *(name for names in _HOME.values() for name in names), *_SERVICES, *_FOLDERS, *_HOME])
+)
 
 if TYPE_CHECKING:
     from . import (
@@ -65,6 +69,8 @@ if TYPE_CHECKING:
         train,
         transition,
     )
+    from .app.drawing import generate
+    from .app.restorer import Restored, Restorer
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends
@@ -78,6 +84,8 @@ def __getattr__(name: str) -> object:
     for home, names in _HOME.items():
         if name in names:
             return getattr(import_module(f".{home}", __name__), name)
+    if name in _SERVICES:
+        return getattr(import_module(f".{_SERVICES[name]}", __name__), name)
     if name in _FOLDERS or name in _HOME:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module 'flowhelm' has no attribute '{name}'")

@@ -15,18 +15,26 @@ class Noise:
     """One random stream per batch row.
 
     Args:
-        seed: any integer.
-        rows: how many rows, or one key per row (an index, a file name, ...). Stream i depends on (seed, key i) alone:
+        seed: any integer; or one for each row, to run together what has seeds of its own.
+        rows: how many rows, or one key per row (an index, a file name, ...). Stream i depends on (seed i, key i) alone:
             not on the batch, its order, its neighbours or the device.
+
+    Raises:
+        ValueError: seeds for another number of rows.
 
     Draws are made on the CPU in float32 (float64 for a float64 state) and then moved, so that a seed means the
     same everywhere.
     """
 
-    def __init__(self, seed: int, rows: int | Iterable[Key]):
+    def __init__(self, seed: int | Sequence[int], rows: int | Iterable[Key]):
         keys: Sequence[Key] = range(rows) if isinstance(rows, int) else list(rows)
-        self.seed, self.keys = seed, [k if isinstance(k, tuple) else (k,) for k in keys]
-        self._streams = [torch.Generator().manual_seed(digest(seed, k)) for k in self.keys]
+        self.keys = [k if isinstance(k, tuple) else (k,) for k in keys]
+        self.seeds = list(seed) if isinstance(seed, Sequence) else [seed] * len(self.keys)
+        if len(self.seeds) != len(self.keys):
+            raise ValueError(f"Noise: expected one seed or {len(self.keys)}, one for each row, got {len(self.seeds)}")
+        self._streams = [
+            torch.Generator().manual_seed(digest(s, k)) for s, k in zip(self.seeds, self.keys, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -47,17 +55,18 @@ class Noise:
 
     def spawn(self, children: int) -> Noise:
         """Streams for particles: `children` per row, row-major, each independent of its parent and of its sisters."""
-        return Noise(self.seed, [(*key, "child", c) for key in self.keys for c in range(children)])
+        seeds = [seed for seed in self.seeds for _ in range(children)]
+        return Noise(seeds, [(*key, "child", c) for key in self.keys for c in range(children)])
 
     def named(self, purpose: str) -> Noise:
         """Streams of the same rows for another purpose (measurement noise, say), independent of these."""
-        return Noise(self.seed, [(*key, "purpose", purpose) for key in self.keys])
+        return Noise(self.seeds, [(*key, "purpose", purpose) for key in self.keys])
 
     def rows(self, index: Iterable[int] | Tensor) -> Noise:
         """The streams of some rows: shared, not copied, so that what is drawn here is not drawn there again."""
-        chosen = [int(i) for i in index]
-        some = Noise(self.seed, [])
-        some.keys, some._streams = [self.keys[i] for i in chosen], [self._streams[i] for i in chosen]
+        chosen, some = [int(i) for i in index], Noise([], [])
+        some.seeds, some.keys = [self.seeds[i] for i in chosen], [self.keys[i] for i in chosen]
+        some._streams = [self._streams[i] for i in chosen]
         return some
 
     def state(self) -> Tensor:

@@ -16,11 +16,12 @@ from PIL import Image
 
 from flowhelm import operators
 from flowhelm.app import batch as batches
-from flowhelm.app import description, images, job
-from flowhelm.app.batch import batch, found
+from flowhelm.app import description, images, job, making
+from flowhelm.app.batch import batch
 from flowhelm.app.cli import main
 from flowhelm.app.files import sha256
 from flowhelm.app.images import BadInput
+from flowhelm.app.items import found
 from flowhelm.app.job import METHODS
 from flowhelm.app.options import options, plain
 
@@ -120,7 +121,7 @@ def test_a_line_comes_after_its_picture(folder, prior, monkeypatch):
         raise job.Stopped(143)
 
     with monkeypatch.context() as patched:
-        patched.setattr(batches, "_move", dies)
+        patched.setattr(making, "_move", dies)
         with pytest.raises(job.Stopped):
             batch(given, say=quiet)
     assert count(out) == 0
@@ -133,8 +134,8 @@ def test_nothing_is_done_twice(folder, prior, monkeypatch):
     given, out = described(folder, prior), folder.with_name("in.restored")
     assert batch(given, say=quiet)
     times = {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")}
-    monkeypatch.setattr(job, "item", lambda *_, **__: pytest.fail("done before"))
-    monkeypatch.setattr(job, "opened", lambda *_: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr(making, "loop", lambda *_, **__: pytest.fail("done before"))
+    monkeypatch.setattr(making, "opened", lambda *_: pytest.fail("nothing is left to do"))
     assert batch(given, say=quiet)
     assert batch(given | {"threads": 2}, say=quiet)  # which changes no more than the last bits
     assert {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")} == times
@@ -156,8 +157,8 @@ def test_what_has_changed_is_done_again(folder, prior):
 
 
 def test_the_prior_is_opened_once(folder, prior, monkeypatch):
-    calls, opened = [], job.opened
-    monkeypatch.setattr(job, "opened", lambda settings: calls.append(1) or opened(settings))
+    calls, opened = [], making.opened
+    monkeypatch.setattr(making, "opened", lambda *given: calls.append(1) or opened(*given))
     assert batch(described(folder, prior), say=quiet)
     assert calls == [1]
 
@@ -182,13 +183,13 @@ def test_bad_items_cost_no_others(tmp_path, prior, monkeypatch, capsys):
         Image.fromarray(mask if k != 2 else mask[:-1]).save(tmp_path / "masks" / f"p{k:02}.png")
     (tmp_path / "masks" / "p05.png").unlink()
     (folder / "p01.png").write_bytes((folder / "p01.png").read_bytes()[:-300])
-    write = job.write
+    write = making.write
 
     def vanishes(path, *given):
         (folder / "p03.png").unlink(missing_ok=True)
         write(path, *given)
 
-    monkeypatch.setattr(job, "write", vanishes)
+    monkeypatch.setattr(making, "write", vanishes)
     words = ["restore", str(folder), "--operator", "inpaint", "--mask", str(tmp_path / "masks" / "{stem}.png")]
     words += ["--steps", "2", "--prior", prior]
     assert main(words) == 1
@@ -215,7 +216,7 @@ def test_bad_items_cost_no_others(tmp_path, prior, monkeypatch, capsys):
 
 
 def test_a_failed_item_leaves_nothing_to_the_next(folder, prior, monkeypatch):
-    write, calls = job.write, []
+    write, calls = making.write, []
 
     def breaks(path, *given):
         write(path, *given)
@@ -223,7 +224,7 @@ def test_a_failed_item_leaves_nothing_to_the_next(folder, prior, monkeypatch):
         if len(calls) == 1:
             raise RuntimeError("after the degraded picture, before the restored one")
 
-    monkeypatch.setattr(job, "write", breaks)
+    monkeypatch.setattr(making, "write", breaks)
     out = folder.with_name("in.restored")
     assert not batch(described(folder, prior, simulate=True), say=quiet)
     kinds = ("degraded", "restored")
@@ -494,4 +495,4 @@ def test_the_schema_is_that_of_the_signatures(capsys):
 @pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
-    description._check(plain(function, given), description._object(function), "defaults")
+    description.check(plain(function, given), description.object_of(function), "defaults")

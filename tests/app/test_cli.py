@@ -5,7 +5,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from functools import partial
 from pathlib import Path
@@ -199,27 +198,14 @@ def test_torchvision_that_does_not_fit(tmp_path, command):
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, flowhelm, flowhelm.app.cli as cli; cli.main(['--help']); cli.main(['restore', '--help'])\n"
-        "bad = {'torch', 'torchvision', 'deepinv', 'diffusers', 'transformers', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "bad = {'torch', 'torchvision', 'deepinv', 'diffusers', 'transformers', 'numpy', 'PIL', 'ray', 'gradio', 'fastapi'}\n"
+        "bad &= set(sys.modules)\n"
         "sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_help_is_quick():
-    def best(*words: str) -> float:
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            subprocess.run(
-                [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, check=True
-            )
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert best("-m", "flowhelm", "--help") < best("-c", "import typer") + 0.5
 
 
 # --- bad input ---

@@ -338,7 +338,12 @@ def test_the_command_prints_json_and_refuses_with_status_2(capsys):
     assert "peak" in capsys.readouterr().out
     assert main(["plan", "photos", "dps", "--vram", "1.001", "--size", "256"]) == 2
     assert "does not fit" in capsys.readouterr().err
-    for bad in (["photos", "dps"], ["photos", "nosuch", "--vram", "4"], ["photos", "dps", "--vram", "0.5"]):
+    for bad in (
+        ["photos", "dps"],
+        ["photos", "nosuch", "--vram", "4"],
+        ["photos", "dps", "--vram", "0.5"],
+        ["photos", "dps", "--vram", "nan"],
+    ):
         assert main(["plan", *bad]) == 2
 
 

@@ -682,3 +682,29 @@ def test_help_imports_nothing_heavy(here):
     )
     assert not done.stderr.strip()
     assert "flowhelm steer fashion --class bag" in done.stdout
+
+
+def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():
+    """In whatever chunks the network works, and whatever the batches are that it is asked for."""
+    rows = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x, t):
+            rows.append(len(x))
+            return -x
+
+    tally = app.Tally(limit=11)
+    flow = app.Held(NetFlow(Net(), (1, 2, 2), linear), 3, tally)
+    t = torch.tensor(0.5, dtype=torch.float64)
+    for batch in (4, 5, 2):
+        x = torch.randn(batch, 1, 2, 2)
+        assert torch.equal(flow.velocity(x, t), flow.flow.velocity(x, t))
+    assert tally.spent == 11
+    before = len(rows)
+    with pytest.raises(app.Over):
+        flow.velocity(torch.randn(1, 1, 2, 2), t)
+    assert (tally.spent, len(rows)) == (11, before)
+    tally.limit = 12
+    with pytest.raises(app.Over):  # a batch is whole or not at all
+        flow.velocity(torch.randn(2, 1, 2, 2), t)
+    assert flow.velocity(torch.randn(1, 1, 2, 2), t).shape == (1, 1, 2, 2)

@@ -186,7 +186,9 @@ def test_nonlinear_operators_do_not_pretend(builder):
         (lambda: operators.jpeg((3, 8, 8), quality=0), "from 1 to 100"),
         (lambda: operators.jpeg((3, 8, 8), subsampling="4:1:1"), "4:4:4 or 4:2:0"),
         (lambda: operators.saturate((3, 8, 8), gain=1.0), "above 1"),
-        (lambda: operators.phase((3, 8, 8), oversampling=0.5), "at least 1"),
+        (lambda: operators.phase((3, 8, 8), oversampling=0.5), "between 1 and 16"),
+        (lambda: operators.phase((3, 8, 8), oversampling=17.0), "between 1 and 16"),
+        (lambda: operators.deblur((3, 8, 8), sigma=201.0), "at most 200 pixels"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(build, message):

@@ -11,8 +11,8 @@ from flowhelm import guide
 from flowhelm.bench import tiny
 from flowhelm.priors.pipelines.longcat import no_longer
 from flowhelm.priors.pipelines.lumina2 import levelled
-from flowhelm.priors.pipelines.pipeline import packed, unpacked
 from flowhelm.priors.pipelines.qwen import rescaled
+from flowhelm.priors.pipelines.tokens import packed, unpacked
 from flowhelm.priors.pipelines.z_image import beyond
 
 

@@ -11,101 +11,90 @@ between the two makes the item again, to the same picture.
 """
 
 import errno
-import glob
-import hashlib
 import json
 import os
+import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .. import operators
-from ..rng import digest
-from . import files, job, provenance
+from . import files, job, provenance, sources
+from .cluster import Where, spread
 from .description import settled
-from .images import FORMATS, BadInput, check_writable, write_json
-from .options import options, pick
+from .images import BadInput, check_writable, write_json
+from .items import Item, found, inputs, key, settings_of
+from .making import Full, Maker, is_full
 from .posterior import Sets
-from .problem import opened
 from .progress import Say as Told
 from .progress import Tell, bar
 
 Add = Callable[[Mapping[str, Any]], None]
+ROWS = 8
+"""Items that `rows: auto` runs together on a GPU, to begin with."""
 
 
-class Item(NamedTuple):
-    """name: of the picture, below the folder or the fixed part of the glob that it was found by; output: below the folder OUT."""
-
-    name: str
-    photo: Path
-    seed: int
-    sample: int
-    output: str
-
-    @property
-    def own_seed(self) -> int:
-        """Of this item: nothing but the batch's seed, the picture's name and the sample's number is in it."""
-        return digest(self.seed, (self.name, self.sample))
-
-
-def batch(described: Mapping[str, Any], *, retry: bool = False, say: job.Say = print) -> bool:
+def batch(described: Mapping[str, Any], *, retry: bool = False, ray: Where | None = None, say: job.Say = print) -> bool:
     """Does what is left of a batch; True if no item has failed, now or before.
 
     Args:
         described: by `description.filled`; retry: what has failed before, too, though nothing has changed.
+        ray: spread over workers of Ray instead of in this process.
     """
     out, items, base = Path(described["out"]), found(described), settled(described)
     with suppress(OSError):
         out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
-    files.to_device(base["device"])
-    stage, weights = out / ".batch", provenance.fingerprints(base)
+    if ray is None:
+        files.to_device(base["device"])
+    # of this process: workers of one that was killed may still write to theirs for a moment
+    stage, weights, rows = out / ".batch" / secrets.token_hex(4), provenance.fingerprints(base), _rows(described)
     with job.signals(), _manifest(out / "manifest.jsonl") as (lines, add):
-        _clear(stage)
+        _clear(out)
         write_json(out / "job.json", described)
-        left, done, failed = _sorted(items, base, weights, lines, out, retry)
+        left, done, failed = _sorted(items, described, base, weights, lines, retry)
         sets = Sets(items, [*(i.output for i in left), *(i.output for i in failed)], lines, out)
         steps, full, made = len(base["times"] or range(base["steps"] + 1)) - 1, None, 0
         try:
-            flow: Any = opened(base) if left else None
-            with bar(len(items) * steps, (len(items) - len(left)) * steps) as told:
-                for number, item in enumerate(left, len(items) - len(left)):
-                    _clear(stage)  # of what the one before has left, if it has failed
-                    stage.mkdir()
-                    show = _shown(told, number, len(items), steps, item)
-                    head = {**item._asdict(), "photo": str(item.photo), "began": _now()}
-                    settings = _settings(item, base, out)
-                    try:
-                        line = head | {"key": _key(item, settings, weights), "status": "done"}
-                        target = stage / Path(item.output).name
-                        line |= job.item(settings, target, flow=flow, weights=weights, show=show)
-                        line["files"] = _move(stage, (out / item.output).parent)
-                        add(line | {"ended": _now()})
-                        made += 1
-                        sets.add(line)
-                    except Exception as error:  # one picture's fault must not cost the others
-                        if _is_full(error):
-                            full = str(error)
-                            break
-                        failed[item] = _reason(error)
-                        # it may be gone meanwhile, or be readable again: what counts is what it is now
-                        key = _key(item, settings, weights)
-                        add(head | {"key": key, "status": "failed", "reason": failed[item], "ended": _now()})
+            if left:
+                stage.mkdir(parents=True)
+                before = len(items) - len(left)
+                with bar(len(items) * steps, before * steps) as told:
+                    at = lambda: before + made + new  # noqa: E731
+                    new, chunks = 0, _chunks(left, rows, described, base)
+                    if ray is not None:
+                        told(before * steps, "Ray is started")
+                        coming = spread(ray, chunks, described, base, weights, stage, rows, left[0], say)
+                    else:
+                        coming = _here(
+                            Maker(described, base, weights, stage / "0", rows, left[0]), chunks, told, at, steps
+                        )
+                    with closing(coming):
+                        for line in coming:
+                            item = Item(*(line[name] for name in Item._fields))
+                            add(line)
+                            if line["status"] == "done":
+                                made += 1
+                                sets.add(line)
+                            else:
+                                failed[item] = line["reason"]
+                                new += 1
+                            if ray is not None:
+                                told(at() * steps, f"{item.name} ({at()} of {len(items)})")
         except job.Stopped:
             say(f"stopped: {done + made} of {len(items)} are done; the same command goes on")
             raise
+        except Full as error:
+            full = str(error)
         except OSError as error:  # of the manifest itself
-            if not _is_full(error):
+            if not is_full(error):
                 raise BadInput(
                     f"{str(out)!r} cannot be written to ({error}); mend that, and the same command goes on"
                 ) from error
             full = str(error)
         finally:
-            _clear(stage)
+            _clear(out)
     _say_all(items, done, made, failed, full, out, say)
     return sets.tell(say) and not failed and full is None
 
@@ -115,7 +104,7 @@ def outlook(described: Mapping[str, Any]) -> str:
     out, items, base = Path(described["out"]), found(described), settled(described)
     manifest = out / "manifest.jsonl"
     lines = _read(manifest.read_bytes()) if manifest.exists() else {}
-    left, done, failed = _sorted(items, base, provenance.fingerprints(base), lines, out, False)
+    left, done, failed = _sorted(items, described, base, provenance.fingerprints(base), lines, False)
     return f"{len(items)} items: {done} done, {len(failed)} failed before, {len(left)} to do"
 
 
@@ -139,93 +128,67 @@ def rerun(manifest: Path, name: str, *, say: job.Say = print) -> bool:
     return job.again(fitting[0], again, say)
 
 
-def found(described: Mapping[str, Any]) -> list[Item]:
-    """The items of a batch, in the order of the inputs and, in a folder, of their names.
+def _here(
+    maker: Maker, chunks: Iterator[Sequence[Item]], told: Told, at: Callable[[], int], steps: int
+) -> Iterator[dict[str, Any]]:
+    """The lines of all items, made in this process."""
 
-    Raises:
-        BadInput: no picture at all, or two with one output, or an output that is also an input.
-    """
-    out = Path(described["out"])
-    pictures: dict[str, str] = {}
-    for text in described["inputs"]:
-        for name, path in _pictures(text, out):
-            pictures.setdefault(os.path.normpath(path), name)
-    if not pictures:
-        raise BadInput(
-            f"there is no picture in {', '.join(map(repr, described['inputs']))}; expected {' '.join(FORMATS)}"
-        )
-    taken: dict[str, str] = {}
-    items = []
-    seeds, samples = described["seeds"], described["samples"]
-    for photo, name in pictures.items():
-        stem = Path(name).with_suffix("").as_posix()
-        for seed in seeds:
-            for sample in range(samples):
-                marks = f".seed-{seed}" * (len(seeds) > 1) + f".sample-{sample}" * (samples > 1)
-                output = f"{stem}{marks}.restored.png"
-                other = taken.setdefault(os.path.normcase(output), photo)
-                if other != photo:
-                    raise BadInput(f"{other!r} and {photo!r} would both become {output!r}; restore them in two batches")
-                if os.path.normpath(out / output) in pictures:
-                    raise BadInput(f"{str(out / output)!r} would be overwritten, but is read; choose another out")
-                items.append(Item(name, Path(photo), seed, sample, output))
-    return items
+    @contextmanager
+    def show(some: Sequence[Item], total: int, done: int) -> Iterator[Tell]:
+        def tell(step: int, misfit: float) -> None:
+            more = f" and {len(some) - 1} more" * (len(some) > 1)
+            told(at() * steps + len(some) * step * steps // total, f"{some[0].name}{more}, misfit {misfit:4.2f}")
+
+        yield tell
+
+    for chunk in chunks:
+        yield from maker.make(chunk, show)
 
 
-def _pictures(text: str, out: Path) -> Iterator[tuple[str, Path]]:
-    path = Path(text)
-    if path.is_dir() or (glob.has_magic(text) and not path.exists()):
-        fixed = path
-        while glob.has_magic(str(fixed)):
-            fixed = fixed.parent
-        # sorted, for the order in a folder is not the same everywhere
-        listed = path.iterdir() if path.is_dir() else map(Path, glob.glob(text, recursive=True))
-        for each in sorted(listed):
-            usual = each.suffix.lower() in FORMATS and not each.name.startswith(".")
-            if usual and out not in each.parents and each.is_file():
-                yield each.relative_to(fixed).as_posix(), each
-    else:  # there or not: what is named is wanted
-        yield path.name, path
+def _rows(described: Mapping[str, Any]) -> int:
+    """Items that may run together. On the CPU there is little to win, and an item stays what it is alone, to the bit."""
+    rows = described.get("rows", 1)
+    return rows if rows != "auto" else ROWS if described["device"].startswith("cuda") else 1
 
 
-def _settings(item: Item, base: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    stem = Path(item.name).stem
-    own = {k: v.replace("{stem}", stem) if isinstance(v, str) else v for k, v in base["operator_options"].items()}
-    # samples are of one posterior if they are of one measurement
-    one = {"measurement_seed": item._replace(sample=0).own_seed} if base.get("drawn") and base["simulate"] else {}
-    return {
-        **base, "photo": str(item.photo), "out": str(out / item.output), "seed": item.own_seed, "operator_options": own, **one,
-    }  # fmt: skip
-
-
-def _key(item: Item, settings: Mapping[str, Any], weights: Mapping[str, str]) -> str:
-    """Of what is read and what is done with it; not of where it lies, nor of how many threads do it."""
-    builder = pick("operator", settings["operator"], operators.ALL)
-    paths = {o.name for o in options(builder).values() if Path in o.kinds}
-    told = {k: v for k, v in settings.items() if k not in ("photo", "out", "threads", "prior", "operator_options")}
-    told["operator_options"] = {k: v for k, v in settings["operator_options"].items() if k not in paths}
-    try:
-        inputs = provenance.inputs(settings, weights)
-    except BadInput as error:
-        inputs = {"unreadable": str(error)}
-    text = json.dumps([item.output, told, inputs], sort_keys=True)
-    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+def _chunks(
+    left: Sequence[Item], rows: int, described: Mapping[str, Any], base: Mapping[str, Any]
+) -> Iterator[Sequence[Item]]:
+    """Items that may run together, as far as that can be told without decoding; `Maker.make` looks closer."""
+    if rows == 1:
+        yield from ([item] for item in left)
+        return
+    waiting: dict[str, list[Item]] = {}
+    for item in left:
+        size = sources.size(item.photo)
+        own = settings_of(item, described, base)["operator_options"]
+        some = waiting.setdefault(json.dumps([size, own], default=str, sort_keys=True), [])
+        some.append(item)
+        if len(some) == rows:
+            some[:], full = [], some[:]
+            yield full
+        elif sum(map(len, waiting.values())) >= 16 * rows:  # the first that came has waited long enough
+            yield waiting.pop(next(name for name, each in waiting.items() if each))
+    yield from filter(None, waiting.values())
 
 
 def _sorted(
     items: Sequence[Item],
+    described: Mapping[str, Any],
     base: Mapping[str, Any],
     weights: Mapping[str, str],
     lines: Mapping[str, Mapping[str, Any]],
-    out: Path,
     retry: bool,
 ) -> tuple[list[Item], int, dict[Item, str]]:
     """Items that are left to do, how many are done, and those that have failed before, with the reason."""
-    left, done, failed = [], 0, {}
+    left, done, failed, out = [], 0, {}, Path(described["out"])
     for item in items:
-        line = lines.get(item.output, {})
-        target = out / item.output
-        if line.get("key") != _key(item, _settings(item, base, out), weights):
+        line = lines.get(item.output)
+        if line is None:
+            left.append(item)
+            continue
+        settings, target = settings_of(item, described, base), out / item.output
+        if line.get("key") != key(item, settings, inputs(settings, weights)):
             left.append(item)
         elif line["status"] == "done" and target.exists() and target.stat().st_size:
             done += 1
@@ -287,43 +250,8 @@ def _hold(handle: int, path: Path) -> None:
         return
 
 
-def _move(stage: Path, folder: Path) -> dict[str, str]:
-    """Everything in the stage into its place; names and hashes of the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    hashes = {}
-    for path in sorted(stage.iterdir()):
-        hashes[path.name] = files.sha256(path)
-        os.replace(path, folder / path.name)
-    return hashes
-
-
-def _clear(stage: Path) -> None:
-    shutil.rmtree(stage, ignore_errors=True)
-
-
-def _shown(told: Told, number: int, count: int, steps: int, item: Item) -> Callable[..., Any]:
-    @contextmanager
-    def show(total: int, index: int) -> Iterator[Tell]:
-        def tell(step: int, misfit: float) -> None:
-            told(number * steps + step * steps // total, f"{item.name} ({number + 1} of {count}), misfit {misfit:4.2f}")
-
-        yield tell
-
-    return show
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether it comes of a disk that is full: no fault of the picture, and the next one would fail alike."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+def _clear(out: Path) -> None:
+    shutil.rmtree(out / ".batch", ignore_errors=True)
 
 
 def _say_all(
@@ -337,7 +265,3 @@ def _say_all(
         say("what has changed since is tried again by the same command, everything with --retry")
     if full is not None:
         say(f"stopped, since the disk is full ({full}); make room, and the same command goes on")
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")

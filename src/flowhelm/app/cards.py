@@ -14,17 +14,15 @@ def listing(functions: Iterable[Callable[..., Any]]) -> Iterator[str]:
     functions = list(functions)
     width = max(len(f.__name__) for f in functions) + 2
     for function in functions:
-        yield f"{function.__name__:{width}}{_title(function)}"
+        yield f"{function.__name__:{width}}{title(function)}"
         for name in ("Needs", "Cost"):
-            if text := _field(function, name):
-                yield f"{'':{width}}  {name.lower()} {text}"
+            if said := _field(function, name):
+                yield f"{'':{width}}  {name.lower()} {said}"
 
 
 def card(part: str, function: Callable[..., Any], own: Iterable[str]) -> Iterator[str]:
     """The whole card, then the options as they are typed, with their defaults."""
-    text = _module(function) if part == "method" else inspect.getdoc(function) or ""
-    text = re.split(r"\n+Options:", text)[0] if part == "operator" else text
-    yield f"{function.__name__}: {text}" if part == "operator" else text
+    yield f"{function.__name__}: {text(part, function)}" if part == "operator" else text(part, function)
     yield ""
     found = options(function)
     if not found:
@@ -33,6 +31,13 @@ def card(part: str, function: Callable[..., Any], own: Iterable[str]) -> Iterato
     for option in found.values():
         plain = option.name.replace("_", "-")
         yield _line(plain if plain in table else f"{part}-{plain}", option)
+
+
+def text(part: str, function: Callable[..., Any]) -> str:
+    """The card without the options."""
+    if part == "method":
+        return _module(function)
+    return re.split(r"\n+Options:", inspect.getdoc(function) or "")[0]
 
 
 def _line(flag: str, option: Option) -> str:
@@ -44,7 +49,7 @@ def _module(function: Callable[..., Any]) -> str:
     return inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
 
 
-def _title(function: Callable[..., Any]) -> str:
+def title(function: Callable[..., Any]) -> str:
     """First line of the operator's docstring, or of the method's card."""
     own = (inspect.getdoc(function) or "").partition("\n")[0]
     return _module(function).partition("\n")[0].partition(". ")[0] if own.startswith("Args") or not own else own

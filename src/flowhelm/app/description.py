@@ -6,6 +6,7 @@ here: what an editor accepts with `flowhelm batch --schema` is what a batch acce
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +21,22 @@ from .job import METHODS, settle
 from .options import Option, Plain, bind, members, named, nearest, options, pick, shown
 from .presets import preset
 
-_NOT_OF_A_JOB = {"context", "words", "seed", "out", "resume", "preview", "dry_run", "retry"}
+_NOT_OF_A_JOB = {
+    "context",
+    "words",
+    "seed",
+    "out",
+    "resume",
+    "preview",
+    "dry_run",
+    "retry",
+    "ray",
+    "workers",
+    "cores_per_worker",
+}
 _TILE = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}
+_ROWS = {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}
+_RANGE = {"anyOf": [{"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}, {"type": "null"}]}
 _TYPES: dict[str, Any] = {
     "boolean": (bool,), "integer": (int,), "number": (int, float), "string": (str,), "null": (NoneType,), "object": (dict,),
     "array": (list,),
@@ -39,11 +54,21 @@ _WORDS = {
 
 def schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a description."""
-    conditions = [
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "a batch of flowhelm",
+        **_top(),
+        "allOf": conditions(),
+    }
+
+
+def conditions() -> list[dict[str, Any]]:
+    """Of a schema with `operator` and `method`: which options go with each."""
+    return [
         {
             "if": {"properties": {part: {"const": f.__name__}}, "required": [part]},
             "then": {
-                "properties": {f"{part}_options": (found := _object(f))},
+                "properties": {f"{part}_options": (found := object_of(f))},
                 # an object that is left out has no options, and some are needed
                 "required": [f"{part}_options"] if found["required"] else [],
             },
@@ -51,23 +76,28 @@ def schema() -> dict[str, Any]:
         for part, functions in (("operator", operators.ALL), ("method", METHODS))
         for f in functions
     ]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "a batch of flowhelm",
-        **_top(),
-        "allOf": conditions,
-    }
 
 
 def read(path: Path) -> dict[str, Any]:
     """The description in a file, with every default filled in; paths in it are relative to its folder."""
+    kind = "YAML" if path.suffix.lower() in (".yaml", ".yml") else "JSON"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse, object_pairs_hook=_once)
+        text = path.read_text(encoding="utf-8")
+        raw = parsed(_of_yaml(text) if kind == "YAML" else text)
+    except BadInput:
+        raise
     except FileNotFoundError as error:
         raise BadInput(f"{str(path)!r} does not exist; flowhelm restore FOLDER --dry-run prints one") from error
+    except RecursionError:
+        raise BadInput(f"{str(path)!r} is not a description of a batch in {kind} (it is nested too deep)") from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)!r} is not a description of a batch in JSON ({error})") from error
+        raise BadInput(f"{str(path)!r} is not a description of a batch in {kind} ({error})") from error
     return filled(raw, path.absolute().parent, path.name)
+
+
+def parsed(text: str) -> Any:
+    """JSON without NaN, infinities and names that are given twice. Raises ValueError."""
+    return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
 
 
 def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
@@ -77,14 +107,14 @@ def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
         BadInput: what does not fit the schema, or what `flowhelm restore` would refuse; `who` begins its sentence.
     """
     top = _top()
-    _check(raw, top, who)
+    check(raw, top, who)
     job = {name: part["default"] for name, part in top["properties"].items() if "default" in part} | raw
     builder = pick("operator", job["operator"], operators.ALL)
     usual = models.METHOD if models.is_pipeline(job["prior"]) else preset(builder.__name__, 1.0)[0]
     method = pick("method", job["method"] or usual, METHODS)
     for part, function in (("operator", builder), ("method", method)):
         given = job[f"{part}_options"]
-        _check(given, _object(function), f"{who}: {part}_options")
+        check(given, object_of(function), f"{who}: {part}_options")
         paths = {o.name for o in options(function).values() if Path in o.kinds}
         job[f"{part}_options"] = {n: _from(base, v) if n in paths and v is not None else v for n, v in given.items()}
     inputs = [job["inputs"]] if isinstance(job["inputs"], str) else job["inputs"]
@@ -93,6 +123,8 @@ def filled(raw: Any, base: Path, who: str = "job") -> dict[str, Any]:
     for name in ("inputs", "seeds"):
         if not job[name] or len(set(job[name])) < len(job[name]):
             raise BadInput(f"{who}: {name}: expected at least one, each of them once, got {job[name]}")
+    if job["range"] is not None and not -math.inf < job["range"][0] < job["range"][1] < math.inf:
+        raise BadInput(f"{who}: range: expected the value of black below that of white, got {job['range']}")
     if job.get("out") is None:
         if len(inputs) > 1 or not Path(job["inputs"][0]).is_dir():
             raise BadInput(
@@ -115,7 +147,8 @@ def of_words(
 ) -> dict[str, Any]:
     """The description that the words of `flowhelm restore` make: of its parameters, and of operator and method."""
     raw = {name: value for name, value in params.items() if name in _top()["properties"]}
-    raw |= {"inputs": photos, "seeds": params["seed"], "tile": int(t) if (t := params["tile"]).isdecimal() else t}
+    raw |= {name: int(t) if (t := params[name]).isdecimal() else t for name in ("tile", "rows")}
+    raw |= {"inputs": photos, "seeds": params["seed"], "range": _range(params["span"])}
     if params["out"] is None:
         raw.pop("out")
     else:
@@ -156,6 +189,8 @@ def _top() -> dict[str, Any]:
         "description": method["description"],
     }
     own["tile"] = {**_TILE, "default": "auto", "description": own["tile"]["description"]}
+    own["rows"] = {**_ROWS, "default": 1, "description": own["rows"]["description"]}
+    own["range"] = {**_RANGE, "default": None, "description": own.pop("span")["description"]}
     text = {"type": "string"}
     return {
         "type": "object",
@@ -184,7 +219,7 @@ def _top() -> dict[str, Any]:
     }
 
 
-def _object(function: Callable[..., Any]) -> dict[str, Any]:
+def object_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Schema of the options of an operator or a method."""
     found = options(function)
     return {
@@ -223,8 +258,8 @@ def _least(found: dict[str, Any], least: float) -> None:
             each["minimum"] = least
 
 
-def _check(value: Any, expected: Mapping[str, Any], where: str) -> None:
-    """Raises BadInput unless `value` fits those keywords of JSON schema that are used here."""
+def check(value: Any, expected: Mapping[str, Any], where: str) -> None:
+    """Raises BadInput, which begins with `where`, unless `value` fits those keywords of JSON schema that are used here."""
     if isinstance(value, str) and value not in expected.get("enum", [value]):
         raise BadInput(f"{where}: there is no {value!r}; {nearest(value, [e for e in expected['enum'] if e])}")
     if not _fits(value, expected):
@@ -235,7 +270,7 @@ def _check(value: Any, expected: Mapping[str, Any], where: str) -> None:
     for name, each in value.items():
         if name not in known:
             raise BadInput(f"{where}: there is no {name!r}; {nearest(name, known)}")
-        _check(each, known[name], f"{where}: {name}")
+        check(each, known[name], f"{where}: {name}")
     for name in expected["required"]:
         if name not in value:
             raise BadInput(f"{where}: {name} is missing: {known[name].get('description') or _said(known[name])}")
@@ -253,6 +288,8 @@ def _fits(value: Any, expected: Mapping[str, Any]) -> bool:
         return False
     if "pattern" in expected and not re.search(expected["pattern"], value):
         return False
+    if kind == "array" and not expected.get("minItems", 0) <= len(value) <= expected.get("maxItems", len(value)):
+        return False
     return "items" not in expected or all(_fits(each, expected["items"]) for each in value)
 
 
@@ -265,6 +302,8 @@ def _said(expected: Mapping[str, Any]) -> str:
     if "pattern" in expected:
         return "one of " + expected["pattern"][2:].partition(")")[0].replace("|", ", ") + " (then :option=value,...)"
     words = _WORDS[expected["type"]]
+    if "maxItems" in expected:
+        return f"{expected['maxItems']} {_said(expected['items']).partition(' ')[2]}s"
     if "minimum" in expected:
         words += f" of at least {expected['minimum']:g}"
     return words + (f" of {_said(expected['items'])}s" if "items" in expected else "")
@@ -272,6 +311,43 @@ def _said(expected: Mapping[str, Any]) -> str:
 
 def _from(base: Path, text: str) -> str:
     return str((base / Path(text).expanduser()).absolute())
+
+
+def _range(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise BadInput(f"--range: expected the values of black and white, 0,1 say, got {text!r}") from None
+    return [low, high]
+
+
+def _of_yaml(text: str) -> str:
+    """YAML as JSON: what has no counterpart there (dates, anchors, keys that are no texts) is refused."""
+    try:
+        import yaml
+    except ImportError:
+        raise BadInput("a description in YAML needs PyYAML; install it: pip install 'flowhelm[data]'") from None
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a few of them may stand for more than memory holds
+                raise ValueError("anchors and aliases are not taken")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            return _once([(self.construct_object(k, True), self.construct_object(v, True)) for k, v in node.value])
+
+    # dates stay the texts that they are typed as
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    try:
+        return json.dumps(yaml.load(text, Loader), allow_nan=False)
+    except (yaml.YAMLError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _refuse(constant: str) -> None:

@@ -105,6 +105,23 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000) -> Pi
         raise BadInput(f"{name} cannot be read ({_reason(error)}); check the path and its permissions") from error
 
 
+def decode(data: bytes, name: str = "the picture", *, channels: int = 3, limit: int = 300_000_000) -> Picture:
+    """`read` of the bytes of a file; `name` begins the sentence of a BadInput."""
+    return _decode(BytesIO(data), name, channels, limit)
+
+
+def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -> Picture:
+    """`read` of a Pillow picture of any mode. Raises BadInput."""
+    if image.width * image.height > limit:
+        raise BadInput(f"the picture is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
+    try:
+        return _picture(image, channels)
+    except BadInput as error:
+        raise BadInput(f"the picture {error}") from error.__cause__
+    except Exception as error:  # a picture that Pillow has only opened may be damaged further on
+        raise BadInput(f"the picture is truncated or damaged ({_reason(error)}); get a whole copy of it") from error
+
+
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
     """Writes `image`, (1, c, h, w) or (c, h, w) with c 1 or 3, clamped to [-1, 1], in the format of the suffix.
 
@@ -116,8 +133,27 @@ def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise BadInput(f"{str(path)!r} has no known picture suffix; name it one of {' '.join(FORMATS)}")
+    _put(path, encoded(image, like, kind, name=repr(str(path))))
+
+
+def encoded(image: Tensor, like: Picture | None = None, kind: str = "PNG", *, name: str = "the picture") -> bytes:
+    """What `write` writes, for one of the kinds PNG, JPEG, WEBP, TIFF."""
     like = like or Picture(image)
-    pixels = _luma(_single(image)) if like.grey else _single(image)
+    picture = shown(image, like, kind)
+    tags = {"icc_profile": _fitting(like.icc, 1 if picture.mode[0] in "LI" else 3), "exif": like.exif}
+    tags = {tag: value for tag, value in tags.items() if value}
+    data = BytesIO()
+    try:
+        picture.save(data, kind, **_SAVE[kind], **tags)
+    except (OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
+        size = f"{picture.width}x{picture.height}"
+        raise BadInput(f"{name}: {size} does not fit {kind} ({_reason(error)}); write a .png") from error
+    return data.getvalue()
+
+
+def shown(image: Tensor, like: Picture, kind: str = "PNG") -> Image.Image:
+    """The Pillow picture that `write` saves: with the alpha of `like`, grey if it was, 16 bits if it had them."""
+    pixels = luma(_single(image)) if like.grey else _single(image)
     deep = like.depth == 16 and len(pixels) == 1 and like.alpha is None and kind in ("PNG", "TIFF")
     picture = Image.fromarray(_levels(pixels[0], 65535).astype(np.uint16)) if deep else to_pil(pixels)
     if like.alpha is not None and kind != "JPEG":
@@ -125,15 +161,7 @@ def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
         if alpha.shape[-2:] != pixels.shape[-2:]:
             alpha = interpolate(alpha, pixels.shape[-2:], mode="bilinear", antialias=True)
         picture.putalpha(to_pil(alpha[0] * 2 - 1))
-    tags = {"icc_profile": _fitting(like.icc, len(pixels)), "exif": like.exif}
-    tags = {name: value for name, value in tags.items() if value}
-    data = BytesIO()
-    try:
-        picture.save(data, kind, **_SAVE[kind], **tags)
-    except (OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
-        size = f"{picture.width}x{picture.height}"
-        raise BadInput(f"{str(path)!r}: {size} does not fit {kind} ({_reason(error)}); write a .png") from error
-    _put(path, data.getvalue())
+    return picture
 
 
 def write_json(path: str | Path, mapping: Mapping[str, Any]) -> None:
@@ -220,7 +248,7 @@ def _picture(image: Image.Image, channels: int) -> Picture:
     if channels > len(pixels):
         pixels = pixels.repeat(channels, 1, 1)
     elif channels < len(pixels):
-        pixels = _luma(pixels)
+        pixels = luma(pixels)
     return Picture(
         pixels[None],
         None if alpha is None else torch.from_numpy(np.ascontiguousarray(alpha, np.float32)),
@@ -301,7 +329,7 @@ def _single(image: Tensor) -> Tensor:
     return one
 
 
-def _luma(image: Tensor) -> Tensor:
+def luma(image: Tensor) -> Tensor:
     """(c, h, w) to (1, h, w), by the weights of Rec. 601."""
     return image if len(image) == 1 else torch.einsum("chw,c->hw", image, image.new_tensor([0.299, 0.587, 0.114]))[None]
 

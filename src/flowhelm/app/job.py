@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import guide, latent, operators
+from .. import guide, operators
 from ..priors import bundled
 from ..priors.bundled import NAMES, Prior
 from ..priors.pipelines import Pipeline
@@ -29,11 +29,11 @@ from .images import BadInput, write, write_json
 from .options import Plain, pick, plain
 from .presets import preset
 from .presets import settings as settings_of
-from .problem import METHODS, Problem, prepare, timed
+from .problem import METHODS, Problem, begun, joined, prepare, timed
 from .progress import Tell, progress
-from .restore import guess, misfit
+from .restore import misfit
 from .restore import restore as steps_of
-from .result import answer, decoded, like, measured, picture_of, result_of, short, strip_of, summary
+from .result import answer, decoded, finished, like, measured, picture_of, short, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -75,6 +75,7 @@ def settle(
     keep: bool = False,
     warm: float | None = None,
     codec_error: bool = False,
+    flow: Prior | Pipeline | None = None,
 ) -> dict[str, Any]:
     """Settings with every default filled in, checked as far as possible without the picture.
 
@@ -82,6 +83,7 @@ def settle(
         keep: what was measured comes back exactly as it was measured; warm: time to begin at, from the photograph instead of from
             noise; codec_error: of the prior's decoder, added to the noise level. See `flowhelm.latent`.
         model: what a pipeline of diffusers is told and how it is opened, by the names of `models.settled`.
+        flow: the prior, if it is open already.
     """
     check_deepinv()
     if not (0 < std < math.inf):
@@ -114,7 +116,7 @@ def settle(
         "method": chosen.__name__,
         "method_options": plain(chosen, base | dict(given.get("method", {}))),
         # of a pipeline they depend on the size of the picture, too
-        "times": None if pipeline else bundled.load(prior).times(steps or usual_steps).tolist(),
+        "times": None if pipeline else (flow or bundled.load(prior)).times(steps or usual_steps).tolist(),
         "std": std,
         "seed": seed,
         "prior": str(Path(prior).absolute())
@@ -154,41 +156,6 @@ def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, 
     return made
 
 
-def item(
-    settings: Mapping[str, Any],
-    out: Path,
-    *,
-    flow: Prior | Pipeline,
-    weights: Mapping[str, str],
-    show: Callable[[int, int], AbstractContextManager[Tell]],
-) -> dict[str, Any]:
-    """One item of a batch: writes `out` and, of a simulation, what it was restored from; returns what a .run.json holds.
-
-    Args:
-        flow, weights: `opened(settings)` and `provenance.fingerprints(settings)`, which all items share; show: its progress.
-    """
-    read_from = provenance.inputs(settings, weights)
-    problem = prepare(settings, out, print, flow)
-    settings = timed(problem, settings)
-    place = _loop(problem, settings, None, {}, False, {}, show=show)
-    whole = answer(problem, settings, place.x, place.carried)
-    picture = picture_of(problem, whole, settings.get("keep"))
-    result = result_of(problem, settings, whole, picture) | {
-        "seconds": place.seconds,
-        "evaluations": place.evaluations,
-    }
-    shown = measured(problem, settings)
-    if settings["simulate"] and shown is not None:
-        write(files.outputs(out)["degraded"], shown, problem.picture)
-    write(out, picture, like(problem, settings))
-    return {
-        "settings": settings,
-        "inputs": read_from,
-        "environment": provenance.environment(settings),
-        "result": result,
-    }
-
-
 def rerun(path: Path, *, say: Say = print) -> bool:
     """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
     return again(files.get_run(path), path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png"), say)
@@ -198,8 +165,12 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     """Runs again what a .run.json holds; writes `out` only if the numbers are not the same to the bit."""
     settings = old["settings"]
     problem = prepare(settings, out, say)
-    place = _loop(problem, settings, None, files.outputs(out), False, {})
-    picture = picture_of(problem, answer(problem, settings, place.x, place.carried), settings.get("keep"))
+    # as many copies as ran together: with another number of rows the network's kernels round otherwise
+    rows, row = settings.get("rows", 1), settings.get("row", 0)
+    together = joined([problem] * rows)
+    place = loop(together, settings, None, files.outputs(out), False, {})
+    whole = answer(together, [settings] * rows, place.x, place.carried)[row : row + 1]
+    picture = picture_of(problem, whole, settings.get("keep"))
     if files.hash_of(picture) == old["result"]["sha256"]:
         say("identical to the bit")
         return True
@@ -218,10 +189,9 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
         models.hint(settings, say)
     settings = timed(problem, settings)
     story = provenance.story(settings)
-    place = _loop(problem, settings, place, paths, preview, story, say)
-    whole = decoded(problem, place.x, place.carried)
-    picture = picture_of(problem, whole, settings.get("keep"))
-    result = result_of(problem, settings, whole, picture) | {"seconds": place.seconds, "evaluations": place.evaluations}
+    place = loop(problem, settings, place, paths, preview, story, say)
+    picture, result = finished(problem, settings, place.x, place.carried)
+    result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like(problem, settings))
     files.put_picture(paths["strip"], strip_of(problem, settings, picture, result))
     write_json(paths["run"], made := {**story, "result": result})
@@ -236,7 +206,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
     return made
 
 
-def _loop(
+def loop(
     problem: Problem,
     settings: Mapping[str, Any],
     place: Place | None,
@@ -255,9 +225,8 @@ def _loop(
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
         if place.carried:
             method = partial(method, **_going_on(method, place.carried))
-    if place is None and settings.get("warm"):
-        begin = guess(problem.observed).repeat_interleave(len(noise), 0)
-        x = latent.warm(problem.flow, begin, times, float(times[0]), noise)[0]
+    if place is None:
+        x = begun(problem, settings, times)
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
@@ -274,13 +243,13 @@ def _loop(
             step.index,
             step.x,
             noise.state(),
-            _carried(problem.method, step.info),
+            carried(problem.method, step.info),
             picture := decoded(problem, step.clean, step.info),
             spent + now - began,
             evaluations + counted.count.rows,
         )
         # of a whole trajectory's passes, in steps of the grid
-        tell(step.index * total // step.total, float(misfit(problem.observed, picture)))
+        tell(step.index * total // step.total, float(misfit(problem.observed, picture).mean()))
         if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()
@@ -332,7 +301,7 @@ def signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be kept of a step's info, so that `_going_on` can make the next one of it."""
     hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
     if "carried" in hints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ METHOD, STEPS = "mpc_flow", 28
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
 """What a plan calls that which `--quantize` asks for."""
 _WHOLE = 2**21
+MOST = 16384
+"""Pixels of a side that is asked for: more is a mistake in typing, and masks of it alone would fill the memory."""
 _PARTS = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 
 
@@ -77,6 +80,8 @@ def settled(
     if quantize is not None and quantize.endswith(".gguf"):
         given["quantize"] = str(Path(quantize).absolute())
     named(dtype or usual)
+    if scale is not None and not math.isfinite(scale):
+        raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
     return given | {"prompt": prompt or "", "dtype": dtype or usual}
 
 
@@ -160,8 +165,10 @@ def size_of(text: str) -> tuple[int, int]:
     """`"512x768"` -> height 512, width 768; `"512"` is a square."""
     found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
     height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not height or not width:
-        raise BadInput(f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, got {text!r}")
+    if not (0 < height <= MOST and 0 < width <= MOST):
+        raise BadInput(
+            f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, at most {MOST} each, got {text!r}"
+        )
     return height, width
 
 

@@ -10,6 +10,7 @@ packed weights, from gentle to coarse, unless one was asked for; last of all a d
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -213,7 +214,7 @@ def plan(
     Raises:
         ValueError: a name that there is none of, or options that do not fit.
     """
-    if vram <= reserve or rows < 1 or steps < 1:
+    if not reserve < vram < math.inf or rows < 1 or steps < 1:
         raise BadInput(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )

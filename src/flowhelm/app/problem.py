@@ -1,11 +1,14 @@
 """A run's problem: what its settings name, read, opened and checked before the long work."""
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import latent, operators, restore, steer
 from ..flow import Flow
@@ -14,9 +17,9 @@ from ..priors.bundled import Prior
 from ..priors.pipelines import Pipeline
 from ..rng import Noise
 from ..step import Step
-from . import files, models, provenance
+from . import files, models, provenance, sources
 from .doctor import check_deepinv
-from .images import BadInput, Picture, check_writable, read
+from .images import BadInput, Picture, check_writable
 from .options import bind, pick
 from .restore import Observed, framed, guess, observe, sized
 
@@ -32,11 +35,30 @@ class Problem(NamedTuple):
     noise: Noise
 
 
-def opened(settings: Mapping[str, Any]) -> Prior | Pipeline:
-    """The prior of a run, told its prompt."""
+def opened(settings: Mapping[str, Any], work: models.Work | None = None, say: Say = print) -> Prior | Pipeline:
+    """The prior of a run, told its prompt; BadInput for a pipeline that would not fit into the GPU for `work`."""
     if not models.is_pipeline(settings["prior"]):
         return bundled.load(settings["prior"], settings["device"])
-    return models.told(models.opened(settings["prior"], settings), settings)
+    return models.told(models.opened(settings["prior"], settings, work=work, say=say), settings)
+
+
+def work_of(settings: Mapping[str, Any], shape: Sequence[int] | None = None) -> models.Work | None:
+    """What a pipeline is opened for, given the clean picture's shape or else by reading the picture; None of a bundled prior, or of
+    a picture that cannot be read."""
+    if not models.is_pipeline(settings["prior"]):
+        return None
+    if shape is None:
+        builder = pick("operator", settings["operator"], operators.ALL)
+        try:
+            shape = tuple(sources.read(settings["photo"], span=settings.get("range")).pixels.shape[1:])
+            if not settings["simulate"]:
+                shape = operators.clean_shape(builder, shape, bind(builder, settings["operator_options"]))  # type: ignore[arg-type]
+        except ValueError:  # said when it is its turn
+            return None
+    return models.Work(
+        settings["method"], (shape[1], shape[2]), settings["steps"], settings["method_options"], settings["operator"],
+        settings["operator_options"],
+    )  # fmt: skip
 
 
 def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipeline | None = None) -> Problem:
@@ -44,13 +66,27 @@ def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipe
     check_deepinv()
     torch.set_num_threads(settings["threads"])
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    device = files.to_device(settings["device"])
+    files.to_device(settings["device"])
     files.check_outputs(out, [Path(p) for p in provenance.paths(settings).values()])
     check_writable(out.parent)
+    return prepared(
+        settings, sources.read(settings["photo"], channels=channels(settings), span=settings.get("range")), say, flow
+    )
+
+
+def channels(settings: Mapping[str, Any]) -> int:
+    """That the picture of a run is read with."""
+    return 1 if settings["operator"] == "colorize" and not settings["simulate"] else 3
+
+
+def prepared(
+    settings: Mapping[str, Any], picture: Picture, say: Say = print, flow: Prior | Pipeline | None = None
+) -> Problem:
+    """Everything but the long work, for a picture in memory; `flow` is opened if it is not given."""
+    device = files.to_device(settings["device"])
     builder = pick("operator", settings["operator"], operators.ALL)
     chosen = pick("method", settings["method"], METHODS)
     colour = settings["operator"] == "colorize"
-    picture = read(settings["photo"], channels=1 if colour and not settings["simulate"] else 3)
     pipeline = models.is_pipeline(settings["prior"])
     if pipeline and settings["tile"]:
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
@@ -65,14 +101,8 @@ def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipe
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     method = partial(chosen, **bind(chosen, settings["method_options"]))
-    if flow is None and pipeline:
-        work = models.Work(
-            settings["method"], observed.shape[1:], settings["steps"], settings["method_options"], settings["operator"],
-            settings["operator_options"],
-        )  # fmt: skip
-        flow = models.told(models.opened(settings["prior"], settings, work=work, say=say), settings)
-    elif flow is None:
-        flow = bundled.load(settings["prior"], settings["device"])
+    if flow is None:
+        flow = opened(settings, work_of(settings, observed.shape), say)
     try:
         whole = sized(flow, observed.shape, settings["tile"])
     except ValueError as error:
@@ -89,6 +119,26 @@ def prepare(settings: Mapping[str, Any], out: Path, say: Say, flow: Prior | Pipe
         observed = observed._replace(measurement=honest, std=observed.std * honest.std / observed.measurement.std)
     k = int(settings["method_options"].get("particles", 1))
     return Problem(picture, observed, whole, method, streams(settings).spawn(k) if k > 1 else streams(settings))
+
+
+def joined(problems: Sequence[Problem]) -> Problem:
+    """Several as one batch, a row for each, in the same order; what `alike` tells apart must be equal. The streams begin anew."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    y = torch.cat([each.observed.measurement.y for each in problems])
+    observed = first.observed._replace(measurement=replace(first.observed.measurement, y=y))
+    seeds, keys = ([value for p in problems for value in getattr(p.noise, what)] for what in ("seeds", "keys"))
+    return first._replace(observed=observed, noise=Noise(seeds, keys))
+
+
+def alike(problem: Problem, settings: Mapping[str, Any]) -> Hashable:
+    """Equal for problems that may run together: of one size, operator, noise level and grid."""
+    observed = problem.observed
+    told = {name: settings[name] for name in ("operator", "operator_options", "method", "method_options", "times")}
+    # the decoder's error is of the picture
+    own = settings["seed"] if settings.get("codec_error") else None
+    return observed.shape, observed.measurement.y.shape, observed.measurement.std, json.dumps(told, sort_keys=True), own
 
 
 def timed(problem: Problem, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -110,3 +160,12 @@ def _cropped(picture: Picture, factor: int) -> Picture:
         raise BadInput(f"superres: the picture is smaller than the factor {factor}; choose a smaller --factor")
     alpha = None if picture.alpha is None else picture.alpha[..., :height, :width]
     return picture._replace(pixels=picture.pixels[..., :height, :width], alpha=alpha)
+
+
+def begun(problem: Problem, settings: Mapping[str, Any], times: Tensor) -> Tensor | None:
+    """The state to begin from, if it is not the source."""
+    if not settings.get("warm"):
+        return None
+    begin = guess(problem.observed)
+    begin = begin.repeat_interleave(len(problem.noise) // len(begin), 0)
+    return latent.warm(problem.flow, begin, times, float(times[0]), problem.noise)[0]

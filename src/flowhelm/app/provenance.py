@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .. import __version__, operators
-from . import files, models
+from . import files, models, sources
 from .doctor import installed
 from .options import options, pick
 
@@ -27,7 +27,7 @@ def paths(settings: Mapping[str, Any]) -> dict[str, str]:
 def inputs(settings: Mapping[str, Any], weights: Mapping[str, str] | None = None) -> dict[str, str]:
     """Hashes of what a run reads."""
     read = {name: path for name, path in paths(settings).items() if name != "prior"}
-    found = {f"{name} sha256": files.sha256(Path(path)) for name, path in read.items()}
+    found = {f"{name} sha256": sources.sha256(path) for name, path in read.items()}
     return found | dict(fingerprints(settings) if weights is None else weights)
 
 

@@ -1,7 +1,7 @@
 """What comes of a run: the picture, its figures, and what is shown and said of them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,31 @@ from ..metrics import psnr, ssim
 from ..rng import Noise
 from . import files
 from .images import Picture
-from .problem import Problem, streams
+from .problem import Problem
 from .restore import framed, misfit, viewable
 from .strip import strip
 
 Say = Callable[[str], None]
 
 
+def finished(
+    problem: Problem, settings: Mapping[str, Any], x: Tensor, carried: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Any]]:
+    """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
+    whole = answer(problem, [settings], x, carried)
+    picture = picture_of(problem, whole, settings.get("keep"))
+    return picture, result_of(problem, settings, whole, picture)
+
+
 def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tensor:
-    """The picture `(1, c, h, w)` of an estimate: the mean of weighted particles, which errs least; else the first row, the best one."""
-    pictures = problem.flow.decode(clean)
-    if len(pictures) == 1 or "log_w" not in info:
-        return pictures[:1]
-    weights = info["log_w"].softmax(1).nan_to_num(1 / len(pictures)).to(pictures)
-    return torch.einsum("bk,kchw->bchw", weights, pictures)
+    """The pictures `(b, c, h, w)` of an estimate, one for each that was measured: the mean of weighted particles, which errs least;
+    else the first row, the best one."""
+    rows = len(problem.observed.measurement.y)
+    pictures = problem.flow.decode(clean).unflatten(0, (rows, -1))
+    if pictures.shape[1] == 1 or "log_w" not in info:
+        return pictures[:, 0]
+    weights = info["log_w"].softmax(1).nan_to_num(1 / pictures.shape[1]).to(pictures)
+    return torch.cat([torch.einsum("k,kchw->chw", w, each)[None] for w, each in zip(weights, pictures, strict=True)])
 
 
 def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
@@ -44,11 +55,13 @@ def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
     return groups[torch.arange(len(groups)), index.to(x.device)]
 
 
-def answer(problem: Problem, settings: Mapping[str, Any], x: Tensor, info: Mapping[str, Tensor]) -> Tensor:
-    """The picture `(1, c, h, w)` of a run's end; of one of several samples that which was drawn of its particles."""
-    if not settings.get("drawn"):
+def answer(problem: Problem, settings: Sequence[Mapping[str, Any]], x: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+    """The pictures `(b, c, h, w)` of the end of runs that ran together, each with its settings; of several samples those which were
+    drawn of their particles."""
+    if not settings[0].get("drawn"):
         return decoded(problem, x, info)
-    return problem.flow.decode(chosen(x, info, streams(settings).named("chosen")))
+    noise = Noise([each["seed"] for each in settings], rows=[0] * len(settings))
+    return problem.flow.decode(chosen(x, info, noise.named("chosen")))
 
 
 def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:

@@ -215,6 +215,8 @@ def guidance_of(name: str | None, scale: float | None) -> Guidance | None:
         return None
     from functools import partial
 
+    if scale is not None and not math.isfinite(scale):
+        raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
     chosen = named("guidance", name or "cfg", guide.GUIDANCES)
     return chosen if scale is None else partial(chosen, scale=scale)
 

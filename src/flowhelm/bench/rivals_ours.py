@@ -123,7 +123,7 @@ class Problem(NamedTuple):
     def seed(self) -> int:
         """For what draws from torch's one stream."""
         noise = self.noise()
-        return digest(noise.seed, noise.keys[0])
+        return digest(noise.seeds[0], noise.keys[0])
 
 
 Prepare = Callable[..., Callable[[], Tensor]]

@@ -70,7 +70,7 @@ class Minority(Wrapped):
             )
         each = self.noise if rows == len(self.noise) else self.noise.spawn(rows // len(self.noise))
         times = t.double().cpu().expand(rows).tolist()
-        return Noise(each.seed, [(*key, "minority", repr(s)) for key, s in zip(each.keys, times, strict=True)])
+        return Noise(each.seeds, [(*key, "minority", repr(s)) for key, s in zip(each.keys, times, strict=True)])
 
 
 def _squared(clean: Tensor, again: Tensor) -> Tensor:

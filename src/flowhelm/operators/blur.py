@@ -18,6 +18,8 @@ from flowhelm.measure import LinearOperator
 
 from .reading import grey, reading
 
+_WIDEST = 200
+
 
 def deblur(
     shape: tuple[int, int, int], *, sigma: float = 1.6, border: Literal["open", "circular"] = "open"
@@ -48,8 +50,10 @@ def motion(
 
 def gaussian(sigma: float) -> Tensor:
     """The kernel of `deblur`, (h, w), sum 1."""
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"deblur: expected sigma > 0 in pixels, got {sigma}; for no blur use denoise")
+    if not 0 < sigma <= _WIDEST:  # the kernel has a hundred times as many entries as sigma^2
+        raise ValueError(
+            f"deblur: expected sigma > 0 and at most {_WIDEST} pixels, got {sigma}; for no blur use denoise"
+        )
     from deepinv.physics.functional import gaussian_blur
 
     side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak

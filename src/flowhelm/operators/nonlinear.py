@@ -39,8 +39,8 @@ def phase(shape: tuple[int, int, int], *, oversampling: float = 2.0) -> Operator
     Options:
         oversampling: padded side over the picture's side; at least 1, and 2 determines almost every picture
     """
-    if not 1 <= oversampling < math.inf:
-        raise ValueError(f"phase: expected an oversampling of at least 1, got {oversampling}")
+    if not 1 <= oversampling <= 16:  # the memory grows with its square
+        raise ValueError(f"phase: expected an oversampling between 1 and 16, got {oversampling}")
     from deepinv.physics import Physics
 
     return Physics(A=partial(_magnitude, oversampling=oversampling))

@@ -8,15 +8,18 @@ import typer
 from ..presets import STD
 from .shell import (
     Checkpointing,
+    Cores,
     DryRun,
     Dtype,
     Negative,
     NoPlan,
     Prompt,
     Quantize,
+    Ray,
     Retry,
     Scale,
     Tiling,
+    Workers,
     app,
     bad,
     own,
@@ -92,6 +95,16 @@ def restore(
         Path | None, typer.Option(help="Go on with the .resume.safetensors of a stopped run; all else is in it.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of each picture, each by a seed of its own; in a batch.")] = 1,
+    rows: Annotated[
+        str, typer.Option(help="Pictures of a batch that go through the network together: a number, or auto.")
+    ] = "1",
+    span: Annotated[
+        str | None,
+        typer.Option("--range", metavar="BLACK,WHITE", help="What values of a stack (.npy, .npz, .h5) mean, 0,1 say."),
+    ] = None,
+    ray: Ray = None,
+    workers: Workers = None,
+    cores_per_worker: Cores = 1,
     retry: Retry = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -107,7 +120,7 @@ def restore(
 
     check_deepinv()
     from ... import operators
-    from .. import models
+    from .. import models, sources
     from ..job import METHODS, settle, start
     from ..options import flags, pick, sort_words
     from ..presets import preset
@@ -124,12 +137,16 @@ def restore(
         bad("expected one photograph, or a folder of them, got none")
     if tile != "auto" and not tile.isdecimal():
         bad(f"--tile: expected auto, 0 or a number of pixels, got {tile!r}")
-    if len(photos) > 1 or Path(photos[0]).is_dir() or samples > 1 or retry or dry_run:
+    if rows != "auto" and (not rows.isdecimal() or not int(rows)):
+        bad(f"--rows: expected auto or a number of at least 1, got {rows!r}")
+    many = len(photos) > 1 or Path(photos[0]).is_dir() or sources.is_many(photos[0])
+    if many or samples > 1 or retry or dry_run or ray is not None:
         if preview:
             bad("--preview is for one photograph; a batch writes each result as soon as it is there")
         from ..description import of_words
 
-        _batch(of_words(context.params, photos, given, builder, chosen), retry, dry_run)
+        described = of_words(context.params, photos, given, builder, chosen)
+        _batch(described, retry, dry_run, ray, workers, cores_per_worker)
         return
     settings = settle(
         Path(photos[0]),
@@ -159,13 +176,22 @@ def restore(
 @app.command("batch")
 def batch_(
     job: Annotated[
-        Path | None, typer.Argument(metavar="JOB.json", help="The description; paths in it are relative to its folder.")
+        Path | None,
+        typer.Argument(
+            metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder."
+        ),
     ] = None,
     retry: Retry = False,
     dry_run: DryRun = False,
+    ray: Ray = None,
+    workers: Workers = None,
+    cores_per_worker: Cores = 1,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of descriptions, and stop.")] = False,
 ) -> None:
-    """Restore many pictures as a JSON file describes; killed at any moment, the same command goes on (status 1: some have failed)."""
+    """Restore many pictures as a JSON or YAML file describes; killed at any moment, the same command goes on (status 1: some have failed).
+
+    flowhelm batch job.json --ray auto
+    """
     from .. import description
 
     if schema:
@@ -175,18 +201,24 @@ def batch_(
         return
     if job is None:
         bad("name a description: flowhelm batch JOB.json; flowhelm restore FOLDER --operator ... --dry-run prints one")
-    _batch(description.read(cast("Path", job)), retry, dry_run)
+    _batch(description.read(cast("Path", job)), retry, dry_run, ray, workers, cores_per_worker)
 
 
-def _batch(described: dict[str, Any], retry: bool, dry_run: bool) -> None:
+def _batch(
+    described: dict[str, Any], retry: bool, dry_run: bool, ray: str | None, workers: int | None, cores: int
+) -> None:
     from ..batch import batch, outlook
+    from ..cluster import Where
+
+    if ray is None and workers is not None:
+        bad("--workers is for --ray; give --ray auto beside it")
 
     if dry_run:
         import json
 
         typer.echo(json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False))
         typer.echo(outlook(described), err=True)
-    elif not batch(described, retry=retry, say=typer.echo):
+    elif not batch(described, retry=retry, ray=ray and Where(ray, workers, cores), say=typer.echo):
         raise typer.Exit(1)
 
 

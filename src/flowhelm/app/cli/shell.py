@@ -49,6 +49,20 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the description of the batch, and what is left of it; write nothing.")
 ]
 
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Of a batch: spread it over workers of Ray: local (started for it alone), auto (one that runs, else local) or an address.",
+    ),
+]
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Of Ray; default: one for each GPU, or for each --cores-per-worker.")
+]
+
+Cores = Annotated[int, typer.Option("--cores-per-worker", min=1, help="Of Ray; as many threads each of them uses.")]
+
 NoPlan = Annotated[
     bool, typer.Option("--no-plan", help="Do not refuse what will not fit into the GPU (see `flowhelm plan`); try it.")
 ]

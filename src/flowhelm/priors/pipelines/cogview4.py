@@ -9,7 +9,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from .pipeline import Pipeline, Told, aligned, by_length
+from .pipeline import Pipeline, Told
+from .tokens import aligned, by_length
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...flow import Guidance
-from .pipeline import Packed, Told, packed, places, unpacked
+from .pipeline import Told
+from .tokens import Packed, packed, places, unpacked
 
 
 @dataclass(frozen=True, eq=False)

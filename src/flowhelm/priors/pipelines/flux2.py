@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...codec import Standardized
 from ...flow import Guidance
-from .pipeline import Packed, Pipeline, Told
+from .pipeline import Pipeline, Told
+from .tokens import Packed
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...codec import Codec, Standardized
 from ..codecs import Autoencoder
 from .cogview4 import CogView4
-from .pipeline import Told, aligned
+from .pipeline import Told
+from .tokens import aligned
 
 
 @dataclass(frozen=True, eq=False)

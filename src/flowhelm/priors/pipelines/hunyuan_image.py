@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ...flow import Guidance
 from ...guide import cfg
-from .pipeline import Pipeline, Told, even_levels
+from .pipeline import Pipeline, Told
+from .tokens import even_levels
 
 
 @dataclass(frozen=True, eq=False)

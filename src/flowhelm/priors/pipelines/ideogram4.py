@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...codec import Standardized
 from .flux2 import patchified
-from .pipeline import Pipeline, Told, places
+from .pipeline import Pipeline, Told
+from .tokens import places
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from torch import Tensor
 from ...codec import Codec
 from ...flow import Guidance
 from ...guide import cfg
-from .pipeline import Packed, Told, packed, places, unpacked
+from .pipeline import Told
 from .qwen import framed
+from .tokens import Packed, packed, places, unpacked
 
 
 @dataclass(frozen=True, eq=False)

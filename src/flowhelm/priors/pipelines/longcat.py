@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...flow import Guidance
 from ...guide import cfg
-from .pipeline import Packed, Told, packed, places, unpacked
+from .pipeline import Told
+from .tokens import Packed, packed, places, unpacked
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .pipeline import Packed, Told, packed, places, unpacked
+from .pipeline import Told
+from .tokens import Packed, packed, places, unpacked
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ...codec import Codec, Standardized
 from ...flow import Guidance
 from ...guide import cfg
-from .pipeline import Packed, Pipeline, Told, aligned, by_length, even_levels, packed, unpacked
+from .pipeline import Pipeline, Told
+from .tokens import Packed, aligned, by_length, even_levels, packed, unpacked
 
 
 @dataclass(frozen=True, eq=False)

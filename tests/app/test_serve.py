@@ -1,0 +1,408 @@
+"""The HTTP endpoint: the command line's numbers, and everything that a stranger may send."""
+
+import base64
+import inspect
+import io
+import json
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+pytest.importorskip("httpx")
+from fastapi.testclient import TestClient
+
+from flowhelm import operators
+from flowhelm.app import serve as served
+from flowhelm.app.cli import main
+from flowhelm.app.images import BadInput
+from flowhelm.app.job import METHODS
+from flowhelm.app.restorer import Restorer
+from flowhelm.app.serve import Limits, application, serve
+from flowhelm.step import Diverged
+
+HERE = "http://127.0.0.1:8000"
+FAST = {"operator": "denoise", "steps": "2"}
+
+
+def png(array: np.ndarray) -> bytes:
+    Image.fromarray(array).save(data := io.BytesIO(), "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    y, x = np.mgrid[0:24, 0:32]
+    return png(np.stack([x * 7, y * 9, (x + y) * 4], -1).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def mask() -> bytes:
+    known = np.full((24, 32), 255, np.uint8)
+    known[5:9, 10:20] = 0
+    return png(known)
+
+
+@pytest.fixture(scope="module")
+def restorer(prior) -> Restorer:
+    return Restorer(prior, threads=1, limit=100_000)
+
+
+@pytest.fixture
+def client(restorer):
+    with TestClient(application(restorer, limits=Limits(megabytes=1.0)), base_url=HERE) as found:
+        yield found
+
+
+def asks(client, picture, fields=FAST, files=(), **given):
+    return client.post("/restore", data=fields, files={"picture": ("p.png", picture), **dict(files)}, **given)
+
+
+def refused(answer, status, said):
+    assert answer.status_code == status, answer.text
+    detail = answer.json()["detail"]
+    assert said in detail
+    assert "\n" not in detail
+    assert "--" not in detail
+
+
+# --- results ---
+
+
+def test_the_numbers_are_those_of_the_command_line(client, picture, prior, tmp_path):
+    (path := tmp_path / "photo.png").write_bytes(picture)
+    words = "--operator deblur --sigma 1.2 --std 0.05 --steps 3 --seed 7 --threads 1"
+    assert main(["restore", str(path), "--prior", prior, *words.split()]) == 0
+    run = json.loads((tmp_path / "photo.run.json").read_text())
+    fields = {"operator": "deblur", "sigma": "1.2", "std": "0.05", "steps": "3", "seed": "7"}
+    nested = {"operator": "deblur", "operator_options": {"sigma": 1.2}, "std": 0.05, "steps": 3, "seed": 7}
+    for form in (
+        fields,
+        {"settings": json.dumps(nested)},
+        {"settings": json.dumps({**nested, "operator_options": {}}), "sigma": "1.2"},
+    ):
+        answer = asks(client, picture, form)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.content == (tmp_path / "photo.restored.png").read_bytes()
+        facts = json.loads(answer.headers["x-flowhelm-run"])
+        assert facts["sha256"] == run["result"]["sha256"]
+        assert (facts["method"], facts["steps"], facts["seed"], facts["prior"]) == ("mpc_flow", 3, 7, "tiny")
+    whole = asks(client, picture, fields, headers={"Accept": "application/json"}).json()
+    assert base64.b64decode(whole["picture"]) == answer.content
+    assert whole["result"]["sha256"] == run["result"]["sha256"]
+    assert whole["settings"]["operator_options"] == {"sigma": 1.2, "border": "open"}
+    assert str(tmp_path.parent) not in json.dumps(whole)  # no path of this machine
+
+
+def test_masks_and_kernels_are_uploaded(client, restorer, picture, mask):
+    answer = asks(client, picture, {**FAST, "operator": "inpaint"}, {"mask": ("m.png", mask)})
+    expected = restorer(
+        Image.open(io.BytesIO(picture)), "inpaint", steps=2, operator_options={"mask": Image.open(io.BytesIO(mask))}
+    )
+    assert json.loads(answer.headers["x-flowhelm-run"])["sha256"] == expected.sha256
+    np.save(data := io.BytesIO(), kernel := np.random.default_rng(0).random((3, 5)))
+    answer = asks(client, picture, {**FAST, "operator": "motion"}, {"kernel": ("k.npy", data.getvalue())})
+    expected = restorer(Image.open(io.BytesIO(picture)), "motion", steps=2, operator_options={"kernel": kernel})
+    assert json.loads(answer.headers["x-flowhelm-run"])["sha256"] == expected.sha256
+
+
+def test_a_simulation_is_scored_and_a_method_is_chosen(client, picture):
+    fields = {"operator": "box", "size": "6", "simulate": "true", "steps": "2", "method": "pnp_flow", "rate": "0.5"}
+    answer = asks(client, picture, fields, headers={"Accept": "application/json"})
+    assert answer.status_code == 200, answer.text
+    whole = answer.json()
+    assert whole["settings"]["method_options"]["rate"] == 0.5
+    assert whole["result"]["psnr"] > 0
+
+
+def test_what_there_is(client, restorer):
+    for place, functions in (("/operators", operators.ALL), ("/methods", METHODS)):
+        found = client.get(place).json()
+        assert list(found) == [f.__name__ for f in functions]
+        assert all(part["title"] and part["options"]["type"] == "object" for part in found.values())
+    assert client.get("/operators").json()["inpaint"]["files"] == ["mask"]
+    assert client.get("/operators").json()["inpaint"]["options"]["properties"] == {}
+    assert client.get("/operators").json()["deblur"]["options"]["properties"]["sigma"]["default"] == 1.6
+    health = client.get("/health").json()
+    assert (health["status"], health["prior"], health["running"], health["waiting"]) == ("ok", "tiny", 0, 0)
+
+
+def test_openapi_says_what_is_true(client):
+    whole = client.get("/openapi.json").json()
+    post = whole["paths"]["/restore"]["post"]
+    assert set(post["responses"]) == {"200", *map(str, served.REFUSALS)}
+    assert set(post["responses"]["200"]["content"]) == {"image/png", "application/json"}
+    for status in map(str, served.REFUSALS):
+        assert post["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["picture"]
+    own = {name for name, p in inspect.signature(Restorer.prepare).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    assert set(form["properties"]["settings"]["properties"]) == own | {"operator"}
+    assert {"mask", "kernel", "picture", "std", "steps"} <= set(form["properties"])
+    assert set(whole["paths"]) == {"/restore", "/methods", "/operators", "/health"}
+    assert "422" not in whole["paths"]["/health"]["get"]["responses"]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"operator": "debllur"}, "did you mean deblur"),
+        ({"method": "dpss"}, "did you mean dps"),
+        ({"sigmaa": "2"}, "there is no field 'sigmaa'; did you mean sigma"),
+        ({"std": "much"}, "std expected a number, got 'much'"),
+        ({"std": "-1"}, "std: expected a number above 0"),
+        ({"std": "nan"}, "std expected a number"),
+        ({"steps": "0"}, "steps: expected at least 1"),
+        ({"steps": "100000"}, "steps: expected at most 1000"),
+        ({"sigma": "1e9"}, "at most 200 pixels"),
+        ({"settings": "{"}, "settings: expected JSON"),
+        ({"settings": "[]"}, "settings: expected an object"),
+        ({"settings": '{"std": NaN}'}, "settings: expected JSON"),
+        ({"settings": '{"std": 1, "std": 2}'}, "given twice"),
+        ({"settings": '{"stdd": 1}'}, "did you mean std"),
+        ({"settings": '{"operator": "debllur"}'}, "did you mean deblur"),
+        ({"settings": '{"method": "dpss"}'}, "did you mean dps"),
+        ({"settings": '{"operator_options": {"sigmaa": 1}}'}, "did you mean sigma"),
+        ({"settings": '{"std": 0.1}', "std": "0.1"}, "'std' stands in the settings and as a field"),
+        ({"settings": '{"operator_options": {"sigma": 1}}', "sigma": "1"}, "'sigma' is given twice"),
+        ({"operator": "inpaint", "mask": "/etc/hostname"}, "a file of the server is not read; upload it"),
+        ({"operator": "motion", "operator-kernel": "/etc/hostname"}, "a file of the server is not read"),
+        ({"settings": '{"operator": "inpaint", "operator_options": {"mask": "/etc/hostname"}}'}, "there is no 'mask'"),
+        ({"operator": "inpaint"}, "inpaint needs mask"),
+        ({"prior": "fashion"}, "there is no field 'prior'"),
+        ({"settings": '{"prior": "/etc/hostname"}'}, "there is no 'prior'"),
+        ({"settings": '{"watch": "x"}'}, "there is no 'watch'"),
+        ({"operator": "phase"}, "add simulate"),
+    ],
+)
+def test_a_wrong_setting_is_a_sentence(client, picture, fields, said):
+    refused(asks(client, picture, fields), 422, said)
+
+
+def bomb(side: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+
+
+def test_wrong_pictures(client, picture, mask):
+    refused(asks(client, b""), 400, "is empty")
+    refused(asks(client, b"hello"), 400, "is not a picture")
+    refused(asks(client, picture[:-40]), 400, "truncated or damaged")
+    refused(asks(client, bomb(60_000)), 413, "larger than the limit of 0.1 megapixels")
+    refused(asks(client, png(np.zeros((400, 300), np.uint8))), 413, "larger than the limit")
+    refused(asks(client, picture, {"operator": "superres", "factor": "90"}), 413, "more than 0.1 megapixels")
+    refused(
+        asks(client, picture, {"operator": "denoise", "method": "fk", "particles": "1000"}), 413, "for 1000 particles"
+    )
+    answer = client.post("/restore", data=FAST, files={"photo": ("p.png", picture)})
+    refused(answer, 422, "there is no file 'photo'; expected picture")
+    refused(client.post("/restore", data=FAST), 422, "expected the picture as the form file 'picture'")
+    for kind, body in (("multipart/form-data", b"x"), ("multipart/form-data; boundary=b", b"nonsense")):
+        refused(client.post("/restore", content=body, headers={"Content-Type": kind}), 400, "")
+    inpaint = {**FAST, "operator": "inpaint"}
+    refused(asks(client, picture, inpaint, {"mask": ("m.png", b"hello")}), 400, "mask is not a picture")
+    refused(asks(client, picture, inpaint, {"mask": ("m.png", bomb(60_000))}), 413, "larger than the limit")
+    refused(asks(client, picture, {**FAST, "operator": "denoise"}, {"mask": ("m.png", mask)}), 422, "denoise")
+    small = asks(client, picture, inpaint, {"mask": ("m.png", png(np.eye(8, dtype=np.uint8) * 255))})
+    refused(small, 422, "got 8 x 8 in 'mask.tiff'")  # and not where it lay
+    np.save(data := io.BytesIO(), np.array([{}], dtype=object), allow_pickle=True)
+    refused(
+        asks(client, picture, {**FAST, "operator": "motion"}, {"kernel": ("k.npy", data.getvalue())}),
+        400,
+        "Object arrays",
+    )
+    assert asks(client, picture).status_code == 200  # it is still there
+
+
+def test_large_uploads_are_refused_before_and_while_they_are_read(client, picture):
+    refused(asks(client, picture + b"\0" * 1_100_000), 413, "larger than 1 MB")  # told by Content-Length
+    sent = []
+
+    def endless():
+        yield b'--b\r\nContent-Disposition: form-data; name="picture"; filename="p.png"\r\n\r\n'
+        for _ in range(200):
+            sent.append(1)
+            yield b"\0" * 100_000
+
+    answer = client.post("/restore", content=endless(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    refused(answer, 413, "larger than 1 MB")
+    refused(client.post("/restore", content=b"", headers={"Content-Length": "many"}), 413, "larger than 1 MB")
+
+
+def test_no_page_of_another_site_gets_in(client, picture):
+    refused(asks(client, picture, headers={"Origin": "https://evil.example"}), 403, "may not use this server")
+    refused(asks(client, picture, headers={"Origin": "null"}), 403, "may not use this server")
+    assert asks(client, picture, headers={"Origin": HERE}).status_code == 200
+    for place in ("/health", "/methods"):
+        refused(client.get(place, headers={"Host": "evil.example"}), 403, "for this machine only")
+    assert client.get("/health", headers={"Host": "[::1]:8000"}).status_code == 200
+
+
+def test_a_token_is_asked_for(restorer, picture, monkeypatch):
+    compared = []
+    honest = served.secrets.compare_digest
+    monkeypatch.setattr(served.secrets, "compare_digest", lambda *given: compared.append(given) or honest(*given))
+    with TestClient(application(restorer, token="geheim€", loopback=False), base_url="http://box.example") as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic geheim"}):
+            answer = asks(client, picture, headers=headers)
+            refused(answer, 401, "Authorization: Bearer TOKEN")
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.get("/methods").status_code == client.get("/operators").status_code == 401
+        assert client.get("/health").status_code == 200
+        right = {"Authorization": "Bearer geheim€".encode()}
+        assert asks(client, picture, headers=right).status_code in (200, 401)  # of letters beyond ASCII, clients differ
+    assert compared
+    with TestClient(application(restorer, token="secret", loopback=False), base_url="http://box.example") as client:
+        assert asks(client, picture, headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_beyond_this_machine_only_with_a_token(prior, capsys, monkeypatch):
+    monkeypatch.delenv("FLOWHELM_TOKEN", raising=False)
+    for host in ("0.0.0.0", "::", "192.0.2.1", "box.example"):
+        with pytest.raises(BadInput, match="FLOWHELM_TOKEN"):
+            serve(host, prior=prior)
+    assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    asked = {}
+    monkeypatch.setattr(served.uvicorn, "run", lambda app, **given: asked.update(given))
+    monkeypatch.setenv("FLOWHELM_TOKEN", "secret")
+    assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 0
+    assert asked["host"] == "0.0.0.0"
+    monkeypatch.delenv("FLOWHELM_TOKEN")
+    assert main(["serve", "--prior", prior]) == 0
+    assert asked["host"] == "127.0.0.1"
+    assert main(["serve", "--prior", "photoss"]) == 2
+
+
+def test_without_the_extra_it_says_what_to_install(prior):
+    code = "import sys; sys.modules['fastapi'] = None\nfrom flowhelm.app.cli import main; sys.exit(main(['serve']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'flowhelm[ui]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- many at once ---
+
+
+def test_many_at_once_get_what_each_would_alone(client, restorer, picture):
+    seeds = range(6)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda seed: asks(client, picture, {**FAST, "seed": str(seed)}), seeds))
+    for seed, answer in zip(seeds, answers, strict=True):
+        expected = restorer(Image.open(io.BytesIO(picture)), "denoise", steps=2, seed=seed)
+        assert json.loads(answer.headers["x-flowhelm-run"])["sha256"] == expected.sha256
+    assert len({json.loads(answer.headers["x-flowhelm-run"])["sha256"] for answer in answers}) == 6
+
+
+def test_more_than_may_wait_are_refused(restorer, picture, monkeypatch):
+    held, free = threading.Event(), threading.Event()
+    honest = Restorer.run
+
+    def slow(self, ready, watch=None):
+        held.set()
+        assert free.wait(20)
+        return honest(self, ready, watch)
+
+    monkeypatch.setattr(Restorer, "run", slow)
+    app = application(restorer, limits=Limits(waiting=1))
+    with TestClient(app, base_url=HERE) as client, ThreadPoolExecutor(2) as pool:
+        running = pool.submit(asks, client, picture)
+        assert held.wait(20)
+        waits = pool.submit(asks, client, picture)
+        while (health := client.get("/health").json())["waiting"] < 1:
+            time.sleep(0.01)
+        assert health["running"] == 1
+        answer = asks(client, picture)
+        refused(answer, 429, "1 requests wait already")
+        assert int(answer.headers["retry-after"]) > 0
+        free.set()
+        assert running.result().status_code == waits.result().status_code == 200
+        assert client.get("/health").json()["running"] == 0
+        assert asks(client, picture).status_code == 200
+
+
+def test_a_run_that_takes_too_long_ends(restorer, picture):
+    with TestClient(application(restorer, limits=Limits(seconds=0.0)), base_url=HERE) as client:
+        refused(asks(client, picture), 503, "stopped after 0 seconds")
+        assert client.get("/health").json()["running"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (Diverged("the state is not finite; lower the strength", None), 422, "lower the strength"),
+        (MemoryError(), 503, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 503, "not enough memory"),
+        (RuntimeError("a secret of the inside"), 500, "fault of the program"),
+    ],
+)
+def test_what_goes_wrong_inside(restorer, picture, monkeypatch, error, status, said):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Restorer, "run", fails)
+    with TestClient(application(restorer), base_url=HERE, raise_server_exceptions=False) as client:
+        answer = asks(client, picture)
+        refused(answer, status, said)
+        assert "secret" not in answer.text
+        assert client.get("/health").json()["running"] == 0
+
+
+def test_who_leaves_stops_the_run(restorer, picture, monkeypatch):
+    """A real server on this machine: the client closes its connection in the middle."""
+    import uvicorn
+
+    begun, ended = threading.Event(), threading.Event()
+    honest = Restorer.run
+
+    def told(self, ready, watch=None):
+        def slowly(step):
+            begun.set()
+            time.sleep(0.02)
+            watch(step)
+
+        try:
+            return honest(self, ready, slowly)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Restorer, "run", told)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(application(restorer), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            body = (
+                b'--b\r\nContent-Disposition: form-data; name="steps"\r\n\r\n1000\r\n--b\r\nContent-Disposition: form-data; '
+                b'name="operator"\r\n\r\ndenoise\r\n--b\r\nContent-Disposition: form-data; name="picture"; filename="p.png"\r\n\r\n'
+                + picture + b"\r\n--b--\r\n"
+            )  # fmt: skip
+            head = f"POST /restore HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+                assert begun.wait(20)
+            assert ended.wait(5)  # whole, it would take 20 seconds
+        finally:
+            server.should_exit = True
+            thread.join(10)
+    assert not thread.is_alive()
