@@ -211,3 +211,16 @@ def test_in_python(here):
     judged = calibrate("exact", {}, truths=20, samples=9, say=lambda _: None)
     assert judged.verdict == "calibrated"
     assert set(judged.ranks) >= {"mean", "log-likelihood", "distance (TARP)"}
+
+
+@pytest.mark.slow
+def test_a_tenth_of_a_width_is_seen():
+    exact, wrong = module._exact(8), 0
+    for seed in range(3):
+        truth = exact.flow.sample(Noise(seed, 64).named("truth")).float()
+        known = module._measured(truth, random_mask, {}, 0.1, seed)
+        draws = exact.draws(known, 19, seed)
+        mean = draws.mean(1, keepdim=True)
+        wrong += sum(module._judged(known, mean.lerp(draws, by), seed).verdict != "calibrated" for by in (0.9, 1.1))
+        assert module._judged(known, draws, seed).verdict == "calibrated"
+    assert wrong >= 5
