@@ -224,3 +224,15 @@ def test_a_tenth_of_a_width_is_seen():
         wrong += sum(module._judged(known, mean.lerp(draws, by), seed).verdict != "calibrated" for by in (0.9, 1.1))
         assert module._judged(known, draws, seed).verdict == "calibrated"
     assert wrong >= 5
+
+
+def test_a_sampler_that_does_not_look_is_found_out():
+    """Draws of the prior pass every test of pixels; the log-likelihood and TARP see that the measurement was ignored."""
+    exact = module._exact(8)
+    known = module._measured(exact.flow.sample(Noise(0, 64).named("truth")).float(), random_mask, {}, 0.1, 0)
+    draws = exact.flow.sample(Noise(1, 64 * 19)).float().unflatten(0, (64, 19))
+    judged = module._judged(known, draws, 0)
+    assert min(judged.tests[name].p for name in judged.tests if name.startswith("pixel")) > 0.01
+    assert judged.tests["log-likelihood"].p < 0.001
+    assert judged.tests["distance (TARP)"].p < 0.001
+    assert judged.verdict == "under-confident"

@@ -200,3 +200,12 @@ def test_the_band_holds_all_of_the_curve():
 def test_ecdf_test_takes_one_quantity():
     with pytest.raises(ValueError, match=r"ecdf_test: expected ranks \(n,\)"):
         ecdf_test(torch.zeros(4, 2, dtype=torch.int64), 5)
+
+
+def test_units():
+    """Four ranks of 0 among one draw: the ECDF is 1 where it should be 1/2, two deviations off."""
+    assert ecdf_test(torch.zeros(4, dtype=torch.int64), 1).statistic == pytest.approx(2)
+    # few draws make coarse places, which are less spread than uniform numbers: no fault of the sampler
+    judged = found(20000, 2, 0)
+    assert abs(judged.spread) < 0.03
+    assert judged.tests["all entries"].p > 0.01
