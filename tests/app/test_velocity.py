@@ -35,22 +35,8 @@ def here(tmp_path, monkeypatch):
 
 
 def velocity(*more, out="table.json", data="pictures", images="3"):
-    return main(
-        [
-            "presets",
-            "velocity",
-            "tiny.safetensors",
-            "--data",
-            data,
-            "--out",
-            out,
-            "--points",
-            "5",
-            "--images",
-            images,
-            *more,
-        ]
-    )
+    words = ["tiny.safetensors", "--data", data, "--out", out, "--points", "5", "--images", images]
+    return main(["presets", "velocity", *words, *more])
 
 
 def made(here, out="table.json"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowhelm.flow import MixtureFlow
-from flowhelm.metrics.calibration import coverage, rank_test, ranks, tarp, uniform_test
+from flowhelm.metrics.calibration import coverage, ecdf_band, ecdf_test, judge, rank_test, ranks, tarp, uniform_test
 from flowhelm.rng import Noise
 
 N, K = 400, 40
@@ -106,3 +106,106 @@ def test_ranks_and_statistics_by_hand():
 def test_mistakes(call):
     with pytest.raises(ValueError, match="expected"):
         call()
+
+
+# --- ranks of few draws, and the verdict ---
+
+
+def conjugate(n, k, seed, change=lambda draws, mean: draws, d=6):
+    """Truths N(0, 1) in d entries that share a part, seen with noise of the same size: draws of the posterior, `change`d."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    truth = normal(n, d)
+    mean = (truth + normal(n, d)) / 2
+    draws = change(mean[:, None] + 0.5**0.5 * normal(n, k, d), mean[:, None])
+    y = 2 * mean
+    fit = (-(draws - y[:, None]).square().sum(-1) / 2, -(truth - y).square().sum(-1) / 2)
+    quantities = {"entry 0": (draws[..., 0], truth[:, 0]), "mean": (draws.mean(-1), truth.mean(-1)), "fit": fit}
+    return draws, truth, quantities, y / 2 + 0.2 * normal(n, d)
+
+
+def found(n, k, seed, *change):
+    draws, truth, quantities, near = conjugate(n, k, seed, *change)
+    return judge(draws, truth, quantities, near, fit="fit")
+
+
+def test_p_values_of_the_exact_sampler_are_uniform():
+    """Of every test that `judge` makes, with few draws and few truths, over 300 problems."""
+    judged = [found(40, 9, seed) for seed in range(300)]
+    tests = [each.tests for each in judged]
+    assert set(tests[0]) == {"entry 0", "mean", "fit", "distance (TARP)", "all entries"}
+    for name in tests[0]:
+        p = torch.tensor([each[name].p for each in tests])
+        assert uniform_test(p).p > 0.005, name
+        assert abs(float((p < 0.1).double().mean()) - 0.1) < 0.06, name
+    assert [each.verdict for each in judged].count("calibrated") >= 294  # 1 % of all are rejected by chance
+
+
+WRONG = {
+    "over-confident": lambda draws, mean: mean + 0.6 * (draws - mean),
+    "under-confident": lambda draws, mean: mean + 1.6 * (draws - mean),
+    "biased": lambda draws, mean: draws + 0.5,
+}
+
+
+@pytest.mark.parametrize("verdict", WRONG)
+def test_what_is_wrong_is_named(verdict):
+    judged = [found(100, 19, seed, WRONG[verdict]) for seed in range(20)]
+    assert [each.verdict for each in judged] == [verdict] * 20
+    for each in judged:
+        assert each.p < 0.01
+        if verdict == "biased":
+            assert each.bias < -0.5
+            assert abs(each.bias) > abs(each.spread)
+        else:
+            assert (each.spread > 0) == (verdict == "over-confident")
+            assert each.tests["distance (TARP)"].p < 0.05  # both tests see it
+
+
+def test_what_the_marginals_do_not_show_is_told_by_the_fit():
+    """Draws whose entries are right but all move together are too wide in their mean, and right in each entry."""
+
+    def together(draws, mean):
+        return mean + (draws - mean)[..., :1]
+
+    judged = found(200, 19, 0, together)
+    assert judged.tests["entry 0"].p > 0.01
+    assert judged.tests["mean"].p < 0.001
+    assert judged.tests["distance (TARP)"].p < 0.05
+    assert judged.verdict != "calibrated"
+
+
+def test_ranks_of_few_draws_are_not_rejected_for_being_few():
+    """5 draws make 6 ranks; the law of Kolmogorov and Smirnov would find these of 2000 truths not uniform."""
+    rank = torch.randint(0, 6, (2000,), generator=torch.Generator().manual_seed(0))
+    assert uniform_test(rank / 5).p < 1e-6
+    assert ecdf_test(rank, 5).p > 0.05
+
+
+def test_the_band_holds_all_of_the_curve():
+    generator, inside = torch.Generator().manual_seed(1), 0
+    share = torch.arange(1, 20).double() / 20
+    band = ecdf_band(50, 19, 0.9)
+    assert band.shape == (19,)
+    torch.testing.assert_close(band, band.flip(0))
+    for _ in range(500):
+        rank = torch.randint(0, 20, (50,), generator=generator)
+        curve = torch.bincount(rank, minlength=20).cumsum(0)[:-1] / 50
+        within = bool(((curve - share).abs() <= band + 1e-12).all())
+        assert within == (ecdf_test(rank, 19).p >= 0.1)
+        inside += within
+    assert abs(inside / 500 - 0.9) < 0.04
+
+
+def test_ecdf_test_takes_one_quantity():
+    with pytest.raises(ValueError, match=r"ecdf_test: expected ranks \(n,\)"):
+        ecdf_test(torch.zeros(4, 2, dtype=torch.int64), 5)
+
+
+def test_units():
+    """Four ranks of 0 among one draw: the ECDF is 1 where it should be 1/2, two deviations off."""
+    assert ecdf_test(torch.zeros(4, dtype=torch.int64), 1).statistic == pytest.approx(2)
+    # few draws make coarse places, which are less spread than uniform numbers: no fault of the sampler
+    judged = found(20000, 2, 0)
+    assert abs(judged.spread) < 0.03
+    assert judged.tests["all entries"].p > 0.01

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import __version__, operators
 from ..flow import Flow, MixtureFlow
-from ..metrics.calibration import TARP, Judged, coverage, ecdf_band, judge, rank_test
+from ..metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test
 from ..priors import bundled
 from ..rng import Noise
 from ..solve import integrate
@@ -39,7 +39,7 @@ from .result import chosen
 EXACT = "exact"
 SIDE, EXACT_SIDE, DRAW_STEPS, ROWS = 32, 8, 50, 64
 LEVELS = torch.arange(1, 20, dtype=torch.float64) / 20
-FIT, ENTRIES_OF = "log-likelihood", 4
+FIT = "log-likelihood"
 RESOLUTION = 2 / 255
 """Differences below an 8-bit level are nobody's concern; noise of this std, added to truths and samples alike, hides them."""
 CONTROLS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -100,7 +100,8 @@ def calibrate(
     flow = exact.float_flow if exact else _opened(prior, size, str(place))
     if method == EXACT and exact is None:
         raise BadInput("the exact posterior is known with --prior exact only; name a method, or leave out --prior")
-    way, method_options = None, {}
+    way: Callable[..., Any] | None = None
+    method_options: dict[str, Any] = {}
     if method != EXACT:
         way = pick("method", method, METHODS)
         usual = settings_of(method, operator, operator_options, std, Path(prior).stem)
@@ -118,11 +119,9 @@ def calibrate(
         found: dict[str, Tensor] = {}
         if way is not None:
             ways = partial(way, **bind(way, method_options))
-            found[method] = torch.cat(
-                list(
-                    _restored(flow, known, ways, steps, samples, particles, rows, seed, partial(_later, told, drawing))
-                )
-            ).unflatten(0, (truths, samples))
+            later = partial(_later, told, drawing)
+            parts = _restored(flow, known, ways, steps, samples, particles, rows, seed, later)
+            found[method] = torch.cat(list(parts)).unflatten(0, (truths, samples))
         if exact:
             draws = exact.draws(known, samples, seed)
             controls = CONTROLS if way is None else {"exact": CONTROLS["exact"]}
@@ -258,7 +257,8 @@ def _judged(known: Known, draws: Tensor, seed: int) -> Judged:
 def _story(known: Known, draws: Tensor, judged: Judged) -> dict[str, Any]:
     """What the JSON holds, and all that the plot shows."""
     n, k = draws.shape[:2]
-    levels = LEVELS[(k - 1) / (k + 1) + 1e-9 >= LEVELS]
+    widest = (k - 1) / (k + 1) + 1e-9  # from the least sample to the largest
+    levels = LEVELS[widest >= LEVELS]
     deviation = (levels * (1 - levels) / n).sqrt()
     return {
         "verdict": judged.verdict,
@@ -292,13 +292,18 @@ def _tell(
     say(f"{'':{width}}  p ranks  p TARP  p intervals  {nominal:.0%} hold  verdict")
     for name, each in judged.items():
         ranks = min(1.0, min(each.tests[q].p for q in each.ranks if q != TARP) * (len(each.ranks) - 1))
-        intervals = each.tests["all entries"].p
+        intervals = each.tests[ENTRIES].p
         share = stories[name]["coverage"]["held"][wide]
         say(f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}")
     found, share = judged[method], held["held"][wide]
     worst = min(found.tests, key=lambda name: found.tests[name].p)
-    why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"p = {found.p:.2g} by {worst}"
-    say(f"{method}: {found.verdict}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}")
+    why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"{_p(found.p)} by {worst}"
+    how = f" ({found.off} too {'low' if found.bias > 0 else 'high'})" if found.verdict == "biased" else ""
+    say(f"{method}: {found.verdict}{how}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}")
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.2g}" if p > 1e-99 else "p < 1e-99"
 
 
 def known_method(name: str) -> str:

@@ -8,9 +8,9 @@
     maps.safetensors                   mean, std, q05, q50, q95: float32 (c, h, w) in [-1, 1]
     posterior.json                     hashes of the samples, misfits, and figures of the maps
 
-All is computed from the samples' own pictures, as they were written: what a viewer shows is what is meant, a stopped batch can go on, and
-samples may be looked at again years later. Rounding to 8 bits adds 0.0023 (a level / sqrt(12)) to a std in the mean square; one well below a level
-(0.008) is not resolved. Memory: the samples in as many bits as their files, and the maps; the rest goes by bands of rows.
+All is computed from the samples' own pictures, as they were written: what a viewer shows is what is meant, and a stopped batch
+can go on. Rounding to 8 bits adds 0.0023 (a level / sqrt(12)) to a std in the mean square; one well below a level (0.008) is not
+resolved. Memory: the samples in as many bits as their files, and the maps; the rest goes by bands of rows.
 """
 
 import shutil
@@ -45,7 +45,7 @@ class Samples(NamedTuple):
     def rows(self, first: int) -> Tensor:
         return self.stored[..., first : first + BAND, :].float() / self.scale - 1
 
-    def __getitem__(self, i: int) -> Tensor:
+    def picture(self, i: int) -> Tensor:
         return self.stored[i].float() / self.scale - 1
 
 
@@ -231,7 +231,7 @@ def _write(stage: Path, samples: Samples, maps: Maps, apart: Tensor, residuals: 
     first = chosen[0]
     tiles = [
         Tile(
-            _legible(samples[i]),
+            _legible(samples.picture(i)),
             f"sample {i}" + (", central" if i == first else f", {_apart(samples, apart[i, first])} away"),
         )
         for i in chosen
@@ -260,7 +260,7 @@ def _flip(samples: Samples, path: Path) -> None:
         height, width = samples.stored.shape[-2:]
         tall = min(height, max(1, round(FLIP * height / max(height, width))))
         tall = tall * max(1, 192 // tall)  # small pictures by repetition
-        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples[i])], height=tall))
+        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples.picture(i))], height=tall))
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=350, loop=0, quality=90)
 
 

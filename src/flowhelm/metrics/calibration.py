@@ -155,6 +155,7 @@ class Judged(NamedTuple):
     spread   of the truth's place among the draws, all entries pooled: 0 is right, above, the draws are too near together;
              between -1.1 and 2.2
     bias     the largest of a quantity's mean place, off the middle: 0 is right; between -1.7 (the draws too high) and 1.7
+    off      of which quantity that is
     """
 
     verdict: str
@@ -163,6 +164,7 @@ class Judged(NamedTuple):
     p: float
     spread: float
     bias: float
+    off: str
 
 
 TARP, ENTRIES = "distance (TARP)", "all entries"
@@ -198,10 +200,11 @@ def judge(
     tests[ENTRIES] = _spread_test(place, k)
     p = min(1.0, min(test.p for test in tests.values()) * len(tests))
     off = {name: math.sqrt(12) * float(((rank.double() + 0.5) / (k + 1)).mean() - 0.5) for name, rank in found.items()}
-    bias = max((off[name] for name in quantities if name != fit), key=abs, default=0.0)
+    most = max((name for name in quantities if name != fit), key=lambda name: abs(off[name]), default="")
+    bias = off.get(most, 0.0)
     # about each entry's own mean: else a shift counts as a spread
     spread = (float((place.var(0) if n > 1 else place).mean()) - _variance(k)) * math.sqrt(180)
-    return Judged(_named(p < level, bias, spread, tests, off, fit, n), tests, found, p, spread, bias)
+    return Judged(_named(p < level, bias, spread, tests, off, fit, n), tests, found, p, spread, bias, most)
 
 
 def _named(
