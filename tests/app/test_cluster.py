@@ -290,7 +290,7 @@ def test_a_ray_that_starts_late_or_never(tmp_path, prior, monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert not list(Path("/tmp").glob(f"flowhelm-ray-{os.getpid()}-*"))
     monkeypatch.setitem(sys.modules, "ray", Shy(10))
-    with pytest.raises(BadInput, match="Ray could not be started .*timed out"):
+    with pytest.raises(BadInput, match=r"Ray could not be started .*timed out"):
         batch(described(folder, prior, "ray", std=0.2), ray=Where("local"), say=quiet)
     monkeypatch.setitem(sys.modules, "ray", Shy(1))
     with pytest.raises(BadInput, match="expected at most 1, for Ray has 2 cores"):

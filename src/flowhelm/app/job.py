@@ -20,7 +20,8 @@ from torch import Tensor
 
 from .. import guide, operators
 from ..priors import bundled
-from ..priors.bundled import NAMES
+from ..priors.bundled import NAMES, Prior
+from ..priors.pipelines import Pipeline
 from ..step import Diverged, Step, run
 from . import files, models, provenance
 from .doctor import check_deepinv
