@@ -43,6 +43,8 @@ METHODS = (*steer.ALL, *restore.ALL)
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
 Say = Callable[[str], None]
+Watch = Callable[[int, int, Tensor, float], None]
+"""Told after each step: its number, how many there are, the estimate `(1, c, h, w)` on the CPU, the misfit. May raise `Stopped`."""
 
 
 class Stopped(SystemExit):
@@ -145,9 +147,11 @@ def settle(
     }
 
 
-def start(settings: Mapping[str, Any], *, preview: bool = False, say: Say = print) -> dict[str, Any]:
+def start(
+    settings: Mapping[str, Any], *, preview: bool = False, say: Say = print, watch: Watch | None = None
+) -> dict[str, Any]:
     """Runs from the beginning; returns what it wrote to the JSON file."""
-    return _carry_out(settings, None, preview, say)
+    return _carry_out(settings, None, preview, say, watch)
 
 
 def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, Any]:
@@ -218,7 +222,9 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     return False
 
 
-def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say) -> dict[str, Any]:
+def _carry_out(
+    settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say, watch: Watch | None = None
+) -> dict[str, Any]:
     out = Path(settings["out"])
     paths = files.outputs(out)
     problem = _prepare(settings, out, say)
@@ -226,7 +232,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
         models.hint(settings, say)
     settings = _timed(problem, settings)
     story = {"settings": settings, "inputs": inputs(settings), "environment": _environment(settings)}
-    place = _loop(problem, settings, place, paths, preview, story, say)
+    place = _loop(problem, settings, place, paths, preview, story, say, watch=watch)
     whole = _decoded(problem, place.x, place.carried)
     picture = _picture(problem, whole, settings.get("keep"))
     like = _like(problem, settings)
@@ -320,6 +326,7 @@ def _loop(
     story: Mapping[str, Any],
     say: Say = print,
     show: Callable[[int, int], AbstractContextManager[Tell]] = progress,
+    watch: Watch | None = None,
 ) -> Place:
     """Steps to the end; a signal or a divergence leaves the last estimate and, if `story` is not empty, a resume file."""
     times = torch.tensor(settings["times"], dtype=torch.float64)
@@ -355,13 +362,16 @@ def _loop(
             evaluations + counted.count.rows,
         )
         # of a whole trajectory's passes, in steps of the grid
-        tell(step.index * total // step.total, float(misfit(problem.observed, picture)))
+        fit = float(misfit(problem.observed, picture))
+        tell(step.index * total // step.total, fit)
         if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
             write(paths["preview"], _picture(problem, picture), _like(problem, settings))
             seen = time.monotonic()
+        if watch is not None:
+            watch(step.index, step.total, _picture(problem, picture, settings.get("keep")), fit)
 
     if place is not None and index == total:
         return place

@@ -1,0 +1,644 @@
+"""The tabs, of gradio's components. What they say is read by `wanted`, and what runs is `job.start` and `steer.start`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import gradio as gr
+import pandas as pd
+
+from ... import __version__, operators, steer
+from .. import files, job
+from .. import steer as steered
+from ..images import BadInput, to_pil
+from ..options import Option, named, options, pick
+from ..options import shown as typed
+from . import Wanted, folder, wanted
+from .work import Desk, Seen, Work, sentence
+
+CSS = """
+.gradio-container {max-width: 1320px !important; margin: 0 auto !important}
+#title h1 {margin: 0; font-size: 1.35rem} #title p {margin: .1rem 0 0; opacity: .75}
+.status {min-height: 2.6rem} .status progress {width: 100%; height: .55rem; accent-color: #6366f1}
+.status p {margin: .2rem 0 0; font-variant-numeric: tabular-nums}
+.card p {margin: 0; line-height: 1.35; font-size: .86rem; opacity: .85}
+footer {display: none !important}
+"""
+QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+EVERY = 1.0
+"""Seconds between estimates that are shown."""
+
+from gradio.events import Dependency
+
+class Photo(gr.Image):
+    """An image that is handed on as it was uploaded: gradio would decode it, whatever its size."""
+
+    is_template = True  # to the browser it is an image
+
+    def preprocess(self, payload: Any) -> str | None:
+        return None if payload is None else payload.path
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def page(given: Wanted, desk: Desk) -> gr.Blocks:
+    """The page for one folder of runs; its runs are those of `desk`."""
+    with gr.Blocks(title="flowhelm", analytics_enabled=False, fill_width=True) as demo:
+        gr.Markdown(
+            f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.", elem_id="title"
+        )
+        with gr.Tabs() as tabs:
+            with gr.Tab("Restore", id="restore"):
+                fill_restore = _restore(demo, given, desk)
+            with gr.Tab("Steer", id="steer"):
+                fill_steer = _steer(demo, given, desk)
+            with gr.Tab("Compare", id="compare") as compare:
+                _compare(given, compare)
+            with gr.Tab("History", id="history") as history:
+                _history(given, history, tabs, fill_restore, fill_steer)
+    return demo
+
+
+# --- restore ---
+
+
+def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
+    """The tab; its components, and what fills them in from a run of the history."""
+    upload, told = gr.State(None), gr.State({})
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=400):
+            photo = Photo(
+                label="Photograph", type="filepath", sources=["upload", "clipboard"], height=300, format="png",
+                placeholder="Drop a picture here\n- or -\nClick to choose one", buttons=["fullscreen"], elem_id="photo",
+            )  # fmt: skip
+            editor = gr.ImageEditor(
+                label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
+                brush=gr.Brush(default_size=10, colors=["#ff2d55"], color_mode="fixed"), height=420, format="png", visible=False,
+                buttons=[], elem_id="editor",
+            )  # fmt: skip
+            with gr.Row():
+                task = gr.Dropdown(
+                    [f.__name__ for f in operators.ALL], value="inpaint", label="Task", info="What was done to the picture",
+                    elem_id="task", min_width=150,
+                )  # fmt: skip
+                std = gr.Number(
+                    0.02, label="Noise", info="Std, black -1, white 1", minimum=1e-6, step=0.005, elem_id="std", min_width=130
+                )
+            about_task = gr.Markdown(elem_classes="card")
+            with gr.Row():
+                prior = gr.Dropdown(list(given.priors), value=given.priors[0], label="Prior", elem_id="prior", min_width=150)
+                method = gr.Dropdown(_methods(job.METHODS), value="", label="Method", elem_id="method", min_width=150)
+            with gr.Row():
+                steps = gr.Number(
+                    None, label="Steps", precision=0, minimum=1, maximum=wanted.STEPS, placeholder="", elem_id="steps", min_width=90
+                )
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="seed", min_width=90)
+                samples = gr.Number(
+                    1, label="Samples", precision=0, minimum=1, maximum=wanted.SAMPLES, elem_id="samples", min_width=90
+                )
+            simulate = gr.Checkbox(
+                label="Simulate: the picture is clean; degrade it first, and report PSNR and SSIM", elem_id="simulate"
+            )
+            own = gr.Column()
+        with gr.Column(scale=5, min_width=440):
+            with gr.Row():
+                run = gr.Button("Restore", variant="primary", elem_id="run")
+                cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False)
+            status = gr.HTML(_status("Drop a picture, say what was done to it, and press Restore."), elem_id="status")
+            estimate = gr.Image(
+                label="Estimate", height=520, format="png", interactive=False, buttons=["fullscreen"], elem_id="estimate"
+            )
+            slider = gr.ImageSlider(
+                label="Before and after", format="png", max_height=620, visible=False, interactive=False, buttons=["fullscreen"],
+                elem_id="slider",
+            )  # fmt: skip
+            gallery = gr.Gallery(
+                label="Samples", columns=4, visible=False, format="png", interactive=False, object_fit="contain", height="auto",
+                buttons=["fullscreen"], elem_id="gallery",
+            )  # fmt: skip
+            with gr.Row():
+                take = gr.DownloadButton("Picture", interactive=False, elem_id="take")
+                story = gr.DownloadButton("Settings and costs (.run.json)", interactive=False, elem_id="story")
+
+    photo.upload(_taken(given), [photo], [photo, upload, editor], **QUIET)
+    photo.clear(lambda: (None, None), None, [upload, editor], **QUIET)
+    gr.on([task.change, demo.load], lambda name: _masked(name), [task], [editor, about_task], **QUIET)
+    cancel.click(_cancel(desk), None, [status], **QUIET)
+    outputs = [status, estimate, slider, gallery, take, story, run, cancel]
+
+    with own:
+
+        @gr.render(
+            [task, method, prior, std, told], [demo.load, task.change, method.change, prior.change, std.blur, told.change],
+            queue=False, show_progress="hidden",
+        )  # fmt: skip
+        def _options(task_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any]) -> None:
+            try:
+                default = wanted.usual(task_, method_, prior_, std_, given.device)
+            except ValueError as error:
+                gr.Markdown(html.escape(sentence(error)))
+                run.click(_refuse(sentence(error)), None, None, **QUIET)
+                return
+            builder, chosen = pick("operator", task_, operators.ALL), pick("method", default.name, job.METHODS)
+            mark = str(told_.get("mark", ""))
+            with gr.Group():
+                of_task = _fields(builder, default.task, told_.get("operator", {}), f"{mark} {task_}")
+            with gr.Accordion(f"Options of {default.name}", open=False, elem_id="options"):
+                gr.Markdown(wanted.about(chosen), elem_classes="card")
+                of_method = _fields(chosen, default.method, told_.get("method", {}), f"{mark} {task_} {default.name}")
+            said = {
+                "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps,
+                "seed": seed, "samples": samples, "simulate": simulate,
+            }  # fmt: skip
+
+            def go(values: dict[Any, Any], request: gr.Request) -> Iterator[Any]:
+                asked = wanted.Restoration(
+                    **{name: values[part] for name, part in said.items()},
+                    task_options={name: values[part] for name, part in of_task.items()},
+                    method_options={name: values[part] for name, part in of_method.items()},
+                )
+                for update in restoring(asked, given, desk, str(request.session_hash)):
+                    yield [update.get(part, gr.skip()) for part in _NAMES]
+
+            # here, since the fields above live as long as this rendering
+            run.click(
+                go, {*said.values(), *of_task.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
+                trigger_mode="once", show_progress="hidden", api_visibility="private",
+            )  # fmt: skip
+
+    gr.on(
+        [task.change, method.change, prior.change, std.blur, demo.load],
+        lambda *now: gr.update(placeholder=_steps(*now, given.device)), [task, method, prior, std], [steps], **QUIET,
+    )  # fmt: skip
+    parts = [photo, upload, editor, task, std, prior, method, steps, seed, samples, simulate, told]
+
+    def fill(old: folder.Run) -> list[Any]:
+        settings = old.settings
+        path = folder.inside(given.runs, old.photo.relative_to(given.runs).as_posix())
+        picture = folder.shown(path)
+        return [
+            picture, str(path), gr.update(value=_canvas(picture)), settings["operator"], settings["std"], _offered(settings["prior"], given),
+            settings["method"], len(settings["times"]) - 1, settings["seed"], 1, settings["simulate"],
+            {**wanted.reopened(old), "mark": old.name},
+        ]  # fmt: skip
+
+    return parts, fill
+
+
+_NAMES = ("status", "estimate", "slider", "gallery", "take", "story", "run", "cancel")
+
+
+def restoring(
+    asked: wanted.Restoration, given: Wanted, desk: Desk, who: str, every: float = EVERY
+) -> Iterator[dict[str, Any]]:
+    """Runs it; what the page is to show, by the names of its parts, again and again."""
+    where = None
+    try:
+        where, runs = wanted.restoration(asked, given)
+        yield {
+            "status": _status("Opening the prior ..."), "estimate": gr.update(value=None, visible=True), "slider": gr.update(visible=False),
+            "gallery": gr.update(visible=False), "take": gr.update(value=None, interactive=False),
+            "story": gr.update(value=None, interactive=False), "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
+        }  # fmt: skip
+        made, lines = [], list[str]()
+        for i, settings in enumerate(runs):
+            which = f"Sample {i + 1} of {len(runs)}, " if len(runs) > 1 else ""
+            lines.clear()
+            work = desk.begin(who, lambda watch, s=settings: job.start(s, say=lines.append, watch=watch))  # type: ignore[misc]
+            for seen in work.follow(every):
+                yield {
+                    "status": _progress(which, seen, f"misfit {seen.said:.2f} of the noise"),
+                    "estimate": to_pil(seen.picture),
+                }
+            if work.error is not None:
+                yield from _ended(work, Path(settings["out"]), where)
+                return
+            made.append(work.made)
+        yield _restored(made, lines)
+    except Exception as error:
+        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        raise _error(error) from None
+
+
+def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
+    """A run that was stopped, or that diverged: the last estimate stays; anything else raises."""
+    partial = files.outputs(out)["partial"]
+    buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
+    if not partial.is_file():
+        if not any(where.glob("*.run.json")):
+            folder.give_up(where)
+        if not work.stopped:
+            assert work.error is not None
+            raise work.error
+        yield {**buttons, "status": _status("Stopped before the first step.")}
+        return
+    seen = work.seen
+    assert seen is not None
+    said = f"Stopped after step {seen.step} of {seen.total}; this is the last estimate" if work.stopped else sentence(work.error)  # type: ignore[arg-type]
+    yield {**buttons, "status": _status(said + "."), "estimate": str(partial), "take": gr.update(value=str(partial), interactive=True)}
+
+
+def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
+    first = made[0]
+    out = Path(first["settings"]["out"])
+    found = {
+        "run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "estimate": gr.update(visible=False),
+        "slider": gr.update(value=wanted.pair(first), visible=True), "take": gr.update(value=str(out), interactive=True),
+        "story": gr.update(value=str(files.outputs(out)["run"]), interactive=True), "status": _status("\n".join(wanted.words(lines))),
+    }  # fmt: skip
+    if len(made) == 1:
+        return found
+    outs = [Path(each["settings"]["out"]) for each in made]
+    mean, deviation, top = wanted.spread(outs)
+    stem = Path(first["settings"]["photo"]).stem
+    for name, picture in (("mean", mean), ("spread", deviation)):
+        files.put_picture(out.with_name(f"{stem}.{name}.png"), picture)
+    shown = [
+        (str(out.with_name(f"{stem}.mean.png")), "mean"),
+        (str(out.with_name(f"{stem}.spread.png")), f"std: brightest is {top:.1f} of 255 levels"),
+        *((str(path), f"sample {i}") for i, path in enumerate(outs)),
+    ]
+    evaluations, seconds = (sum(each["result"][kind] for each in made) for kind in ("evaluations", "seconds"))
+    said = f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s"
+    return {**found, "gallery": gr.update(value=shown, visible=True), "status": _status(said + "\n" + "\n".join(wanted.words(lines)))}
+
+
+def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
+    def take(path: str | None) -> tuple[Any, Any, Any]:
+        if path is None:
+            return None, None, None
+        try:
+            folder.checked(path, given.megapixels)
+            picture = folder.shown(path)
+        except Exception as error:
+            raise _error(error) from None
+        return picture, path, _canvas(picture)
+
+    return take
+
+
+def _canvas(picture: Any) -> dict[str, Any]:
+    return {"background": picture, "layers": [], "composite": None}
+
+
+def _masked(name: str) -> tuple[Any, Any]:
+    builder = pick("operator", name, operators.ALL)
+    return gr.update(visible="mask" in options(builder)), wanted.about(builder)
+
+
+def _steps(task: str, method: str, prior: str, std: float | None, device: str) -> str:
+    try:
+        return str(wanted.usual(task, method, prior, std, device).steps)
+    except ValueError:
+        return ""
+
+
+# --- steer ---
+
+
+def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
+    told = gr.State({})
+    first = next((name for name in given.priors if name == "fashion"), given.priors[0])
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=400):
+            with gr.Row():
+                prior = gr.Dropdown(list(given.priors), value=first, label="Prior", elem_id="steer-prior", min_width=150)
+                label = gr.Dropdown(["", *wanted.classes(first)], value="", label="Class", elem_id="steer-class", min_width=150)
+            prompt = gr.Textbox(label="Prompt", placeholder="for priors that take words", elem_id="steer-prompt")
+            reward = gr.Textbox(
+                "brightness", label="Reward", elem_id="steer-reward",
+                info="[WEIGHT*]NAME[:option=value,...], several joined by ' + ': brightness, colourfulness, palette:colours=1d3557+e63946, "
+                "clip:model=ORG/NAME, ...",
+            )  # fmt: skip
+            with gr.Row():
+                method = gr.Dropdown(
+                    [(f.__name__, f.__name__) for f in steer.ALL], value="fk", label="Method", elem_id="steer-method", min_width=150
+                )
+                budget = gr.Number(
+                    None, label="Budget", info="Evaluations of the network", precision=0, minimum=1, placeholder="200",
+                    elem_id="steer-budget", min_width=130,
+                )  # fmt: skip
+            with gr.Row():
+                steps = gr.Number(
+                    None, label="Steps", precision=0, minimum=1, maximum=wanted.STEPS, placeholder="by the budget", min_width=90,
+                    elem_id="steer-steps",
+                )  # fmt: skip
+                scale = gr.Number(None, label="Guidance", placeholder="none", elem_id="steer-scale", min_width=90)
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="steer-seed", min_width=90)
+            own = gr.Column()
+        with gr.Column(scale=5, min_width=440):
+            with gr.Row():
+                run = gr.Button("Steer", variant="primary", elem_id="steer-run")
+                cancel = gr.Button("Cancel", variant="stop", elem_id="steer-cancel", interactive=False)
+            status = gr.HTML(_status("Say what the pictures should be like, and press Steer."), elem_id="steer-status")
+            with gr.Row():
+                best = gr.Image(
+                    label="Best so far", height=320, format="png", interactive=False, buttons=["fullscreen"], elem_id="best", min_width=200
+                )
+                curve = gr.LinePlot(
+                    _curve([]), x="evaluations", y="reward", color="of", height=320, min_width=260, buttons=[], elem_id="curve",
+                    color_map={"best": "#6366f1", "mean": "#94a3b8"}, tooltip="all",
+                )  # fmt: skip
+            sheet = gr.Image(
+                label="All particles", format="png", interactive=False, visible=False, buttons=["fullscreen"], elem_id="sheet"
+            )
+            with gr.Row():
+                take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
+                story = gr.DownloadButton("Settings and costs (.run.json)", interactive=False, elem_id="steer-story")
+    prior.input(lambda name: gr.update(choices=["", *wanted.classes(name)], value=""), [prior], [label], **QUIET)
+    cancel.click(_cancel(desk), None, [status], **QUIET)
+    outputs = [status, best, curve, sheet, take, story, run, cancel]
+    names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
+    with own:
+
+        @gr.render([method, told], [demo.load, method.change, told.change], queue=False, show_progress="hidden")
+        def _options(method_: str, told_: Mapping[str, Any]) -> None:
+            chosen = pick("method", method_, steer.ALL)
+            with gr.Accordion(f"Options of {method_}", open=False, elem_id="steer-options"):
+                gr.Markdown(wanted.about(chosen), elem_classes="card")
+                defaults = {o.name: typed(o.default) for o in options(chosen).values() if not o.needed}
+                of_method = _fields(chosen, defaults, told_.get("method", {}), f"{told_.get('mark', '')} {method_}")
+            said = {
+                "prior": prior, "reward": reward, "method": method, "label": label, "prompt": prompt, "budget": budget, "steps": steps,
+                "scale": scale, "seed": seed,
+            }  # fmt: skip
+
+            def go(values: dict[Any, Any], request: gr.Request) -> Iterator[Any]:
+                asked = wanted.Steering(
+                    **{name: values[part] for name, part in said.items()},
+                    method_options={name: values[part] for name, part in of_method.items()},
+                )
+                for update in steering(asked, given, desk, str(request.session_hash)):
+                    yield [update.get(part, gr.skip()) for part in names]
+
+            run.click(
+                go, {*said.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
+                show_progress="hidden", api_visibility="private",
+            )  # fmt: skip
+
+    parts = [prior, label, prompt, reward, method, budget, steps, scale, seed, told]
+
+    def fill(old: folder.Run) -> list[Any]:
+        settings = old.settings
+        name = _offered(settings["prior"], given)
+        return [
+            name, gr.update(choices=["", *wanted.classes(name)], value=next(iter(settings["classes"]), "")), settings["prompt"] or "",
+            " + ".join(settings["reward"]), settings["method"], settings["budget"], settings["steps"], settings["scale"], settings["seed"],
+            {"method": wanted.steered_again(old), "mark": old.name},
+        ]  # fmt: skip
+
+    return parts, fill
+
+
+def steering(
+    asked: wanted.Steering, given: Wanted, desk: Desk, who: str, every: float = EVERY
+) -> Iterator[dict[str, Any]]:
+    """Runs it; what the page is to show, by the names of its parts, again and again."""
+    try:
+        where, settings = wanted.steering(asked, given)
+        yield {
+            "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": _curve([]), "sheet": gr.update(visible=False),
+            "take": gr.update(value=None, interactive=False), "story": gr.update(value=None, interactive=False),
+            "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
+        }  # fmt: skip
+        lines, trace = list[str](), list[Mapping[str, Any]]()
+
+        def do(watch: Callable[..., None]) -> dict[str, Any]:
+            def each(step: int, total: int, picture: Any, line: Mapping[str, Any]) -> None:
+                trace.append(line)
+                watch(step, total, picture, line)
+
+            return steered.start(settings, say=lines.append, watch=each)
+
+        work = desk.begin(who, do)
+        for seen in work.follow(every):
+            line = seen.said
+            said = f"best {line['shown']:.4g}, {line['evaluations']} evaluations" if line["shown"] is not None else ""
+            yield {"status": _progress("", seen, said), "best": _large(seen.picture), "curve": _curve(list(trace))}
+        paths = steered.outputs(Path(settings["out"]))
+        buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
+        if work.error is not None and not (work.stopped and paths["best"].is_file()):
+            if not paths["run"].is_file():
+                folder.give_up(where)
+            if not work.stopped:
+                raise work.error
+            yield {**buttons, "status": _status("Stopped before the first step.")}
+            return
+        yield {
+            **buttons, "status": _status("\n".join(wanted.words(lines))), "best": _large(work.seen.picture) if work.seen else None,
+            "curve": _curve(trace), "sheet": gr.update(value=str(paths["sheet"]), visible=True),
+            "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
+        }  # fmt: skip
+    except Exception as error:
+        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        raise _error(error) from None
+
+
+def _curve(trace: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """Reward against evaluations: of the best so far, and the mean of the particles."""
+    lines = [
+        (line["evaluations"], line[kind], name)
+        for line in trace
+        for kind, name in (("shown", "best"), ("mean", "mean"))
+        if line[kind] is not None
+    ]
+    return pd.DataFrame(lines, columns=["evaluations", "reward", "of"])
+
+
+def _large(picture: Any) -> Any:
+    """Small pictures by repetition, so that their pixels show."""
+    found = to_pil(picture)
+    times = max(1, 256 // max(found.size))
+    return found.resize((found.width * times, found.height * times), 0)
+
+
+# --- compare and history ---
+
+
+def _compare(given: Wanted, tab: gr.Tab) -> None:
+    chosen = gr.Dropdown(
+        [], multiselect=True, label="Runs of one picture", info="Two or more restorations of the history", elem_id="chosen"
+    )
+    pictures = gr.Gallery(
+        label="Side by side", columns=3, object_fit="contain", height="auto", format="png", interactive=False, buttons=["fullscreen"],
+        elem_id="pictures",
+    )  # fmt: skip
+    table = gr.Markdown(elem_id="costs")
+
+    def listed() -> Any:
+        return gr.update(choices=[(wanted.line(r), r.name) for r in folder.history(given.runs) if not r.steered])
+
+    def show(names: list[str] | None) -> tuple[Any, str]:
+        try:
+            runs = [folder.run(given.runs, name) for name in names or ()]
+            folder.same_picture(runs)
+        except Exception as error:
+            raise _error(error) from None
+        if len(runs) < 2:
+            return None, "Choose two or more." if runs else ""
+        head, lines = wanted.costs(runs)
+        shown = []
+        for letter, each in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", runs, strict=False):
+            path = folder.inside(given.runs, each.picture.relative_to(given.runs).as_posix())
+            shown.append((str(path), f"{letter}: {each.settings['operator']}, {each.settings['method']}"))
+        return gr.update(value=shown, columns=min(len(shown), 3)), _table(head, lines)
+
+    tab.select(listed, None, [chosen], **QUIET)
+    chosen.change(show, [chosen], [pictures, table], **QUIET)
+
+
+def _history(
+    given: Wanted,
+    tab: gr.Tab,
+    tabs: gr.Tabs,
+    restore: tuple[list[Any], Callable[[folder.Run], list[Any]]],
+    steer_: tuple[list[Any], Callable[[folder.Run], list[Any]]],
+) -> None:
+    names, which = gr.State([]), gr.State(None)
+    gr.Markdown(f"Runs in `{given.runs}`, of the page and of the command line. Choose one by a click.")
+    table = gr.Dataframe(
+        headers=wanted.ROW, interactive=False, wrap=False, max_height=330, elem_id="runs", show_label=False, buttons=[],
+        static_columns=list(range(len(wanted.ROW))),
+    )  # fmt: skip
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            picture = gr.Image(label="Result", format="png", interactive=False, height=360, buttons=["fullscreen"], elem_id="old")
+            again = gr.Button("Open these settings", interactive=False, elem_id="again")
+            with gr.Row():
+                take = gr.DownloadButton("Picture", interactive=False, elem_id="old-take")
+                story = gr.DownloadButton(".run.json", interactive=False, elem_id="old-story")
+        settings = gr.JSON(label="Settings and result", elem_id="settings", height=470, min_width=400)
+
+    def listed() -> tuple[Any, Any]:
+        runs = folder.history(given.runs)
+        return [wanted.row(run) for run in runs], [run.name for run in runs]
+
+    def show(known: list[str], event: gr.SelectData) -> tuple[Any, ...]:
+        try:
+            old = folder.run(given.runs, known[event.index[0]])
+            result = folder.inside(given.runs, old.picture.relative_to(given.runs).as_posix())
+        except Exception as error:
+            raise _error(error) from None
+        told = {"settings": old.settings, "result": {k: v for k, v in old.result.items() if k != "pictures"} | _brief(old)}
+        ready = gr.update(interactive=True)
+        return (
+            str(result), told, old.name, ready, gr.update(value=str(result), interactive=True),
+            gr.update(value=str(old.path), interactive=True),
+        )  # fmt: skip
+
+    def reopen(name: str) -> list[Any]:
+        try:
+            old = folder.run(given.runs, name)
+            if old.steered:
+                return [gr.update(selected="steer"), *(gr.skip() for _ in restore[0]), *steer_[1](old)]
+            return [gr.update(selected="restore"), *restore[1](old), *(gr.skip() for _ in steer_[0])]
+        except Exception as error:
+            raise _error(error) from None
+
+    tab.select(listed, None, [table, names], **QUIET)
+    table.select(show, [names], [picture, settings, which, again, take, story], **QUIET)
+    again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUIET)
+
+
+def _brief(old: folder.Run) -> dict[str, Any]:
+    if not old.steered:
+        return {}
+    return {name: value for name, value in old.told.items() if name not in ("trace", "particles")}
+
+
+# --- parts of all ---
+
+
+def _fields(
+    function: Callable[..., Any], defaults: Mapping[str, Any], told: Mapping[str, Any], key: str
+) -> dict[str, Any]:
+    """A field for each option of `function`, by its name: empty means the default, which shows through."""
+    found: dict[str, Any] = {}
+    known = list(options(function).values())
+    for i in range(0, len(known), 2):
+        with gr.Row():
+            for option in known[i : i + 2]:
+                found[option.name] = _field(function, option, defaults, told.get(option.name, ""), key)
+    return found
+
+
+def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, Any], told: str, key: str) -> Any:
+    default = str(typed(defaults.get(option.name)))
+    common: dict[str, Any] = {
+        "label": option.name, "info": option.help, "key": f"{key} {function.__name__} {option.name}", "min_width": 170,
+        "elem_id": f"option-{function.__name__}-{option.name}",
+    }  # fmt: skip
+    if Path in option.kinds:
+        said = "instead of paint: white is kept, black is missing" if option.name == "mask" else option.help
+        return gr.File(label=f"{option.name}: {said}", height=110, key=common["key"], elem_id=common["elem_id"])
+    choices = _choices(option)
+    if choices:
+        return gr.Dropdown(
+            [(f"default ({default})", ""), *((c, c) for c in choices)], value=told, allow_custom_value=True, **common
+        )
+    return gr.Textbox(told, placeholder=default, max_lines=1, **common)
+
+
+def _choices(option: Option) -> list[str]:
+    """What may be chosen; a function of the library may be given options of its own, as text."""
+    found: list[str] = []
+    for kind in option.kinds:
+        if kind is bool:
+            found += ["true", "false"]
+        elif get_origin(kind) is Literal:
+            found += [str(each) for each in get_args(kind)]
+        else:
+            found += [f.__name__ for f in named(kind)]
+    return found
+
+
+def _methods(functions: Any) -> list[tuple[str, str]]:
+    return [("default of the task", ""), *((f.__name__, f.__name__) for f in functions)]
+
+
+def _offered(prior: str, given: Wanted) -> str:
+    found = next((name for name in given.priors if prior in (name, str(Path(name).absolute()))), None)
+    if found is None:
+        raise BadInput(f"that run was made with the prior {Path(prior).name!r}; start the page with --prior to have it here")
+    return found
+
+
+def _cancel(desk: Desk) -> Callable[..., Any]:
+    def cancel(request: gr.Request) -> Any:
+        return _status("Stopping after this step ...") if desk.cancel(str(request.session_hash)) else gr.skip()
+
+    return cancel
+
+
+def _refuse(said: str) -> Callable[[], None]:
+    def refuse() -> None:
+        raise _error(BadInput(said))
+
+    return refuse
+
+
+def _error(error: BaseException) -> gr.Error:
+    """For the page: one sentence, and no markup that a name might bring."""
+    return gr.Error(html.escape(sentence(error), quote=False), print_exception=False)
+
+
+def _status(text: str, kind: str = "") -> str:
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line)
+    return f'<div class="status {kind}">{lines}</div>'
+
+
+def _progress(which: str, seen: Seen, said: str) -> str:
+    text = f"{which}step {seen.step} of {seen.total}, {said}, {seen.left} left"
+    text = text[0].upper() + text[1:]
+    return f'<div class="status"><progress value="{seen.step}" max="{seen.total}"></progress><p>{html.escape(text)}</p></div>'
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    cells = [head, ["---"] * len(head), *([each.replace("|", "/") for each in line] for line in lines)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
