@@ -98,7 +98,16 @@ def checked(
     check_writable(where)
     named = list(dict.fromkeys([*priors, *USUAL]))
     return Wanted(
-        host, port, password or None, where, device, threads or torch.get_num_threads(), named, megapixels, upload, waiting
+        host,
+        port,
+        password or None,
+        where,
+        device,
+        threads or torch.get_num_threads(),
+        named,
+        megapixels,
+        upload,
+        waiting,
     )
 
 
@@ -130,6 +139,11 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
         demo.queue(max_size=wanted.waiting, default_concurrency_limit=1)
         system = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: nothing is fetched
         theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=system[0], font_mono=system[1])
+        theme.set(
+            block_title_background_fill="none", block_title_padding="0", block_title_text_color="*neutral_700",
+            block_label_text_color="*neutral_600", block_label_background_fill="*neutral_100", checkbox_border_color="*neutral_400",
+            block_border_width="1px", block_shadow="none",
+        )  # fmt: skip
         try:
             _, address, _ = demo.launch(
                 server_name=f"[{wanted.host}]" if ":" in wanted.host.strip("[]") else wanted.host,

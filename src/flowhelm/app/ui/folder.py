@@ -90,7 +90,9 @@ def checked(path: str | Path, megapixels: float) -> tuple[int, int]:
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BadInput(f"{name!r} is not a picture that can be read; expected JPEG, PNG, WebP or TIFF") from error
     except Image.DecompressionBombError as error:
-        raise BadInput(f"{name!r} has far more than {megapixels:g} megapixels, the limit here; scale it down first") from error
+        raise BadInput(
+            f"{name!r} has far more than {megapixels:g} megapixels, the limit here; scale it down first"
+        ) from error
     if width * height > megapixels * 1e6:
         raise BadInput(
             f"{name!r} has {width * height / 1e6:.1f} megapixels, and the limit here is {megapixels:g}; scale it down first"
@@ -201,7 +203,9 @@ def history(runs: Path) -> list[Run]:
 def same_picture(found: Sequence[Run]) -> None:
     """Raises BadInput unless all are restorations of the same bytes."""
     if any(each.steered for each in found):
-        raise BadInput("expected restorations to compare; a steered picture has no photograph in common with another run")
+        raise BadInput(
+            "expected restorations to compare; a steered picture has no photograph in common with another run"
+        )
     if len({each.inputs.get("photo sha256") for each in found}) > 1:
         raise BadInput(
             f"expected runs of the same picture, got {', '.join(dict.fromkeys(each.what for each in found))} (by their bytes)"

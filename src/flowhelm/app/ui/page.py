@@ -20,7 +20,8 @@ from . import Wanted, folder, wanted
 from .work import Desk, Seen, Work, sentence
 
 CSS = """
-.gradio-container {max-width: 1320px !important; margin: 0 auto !important}
+.gradio-container, .gradio-container main {max-width: 1360px !important; margin: 0 auto !important}
+.gradio-container main {padding: 12px 20px !important}
 #title h1 {margin: 0; font-size: 1.35rem} #title p {margin: .1rem 0 0; opacity: .75}
 .status {min-height: 2.6rem} .status progress {width: 100%; height: .55rem; accent-color: #6366f1}
 .status p {margin: .2rem 0 0; font-variant-numeric: tabular-nums}
@@ -45,7 +46,8 @@ def page(given: Wanted, desk: Desk) -> gr.Blocks:
     """The page for one folder of runs; its runs are those of `desk`."""
     with gr.Blocks(title="flowhelm", analytics_enabled=False, fill_width=True) as demo:
         gr.Markdown(
-            f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.", elem_id="title"
+            f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.",
+            elem_id="title",
         )
         with gr.Tabs() as tabs:
             with gr.Tab("Restore", id="restore"):
@@ -68,36 +70,59 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             photo = Photo(
-                label="Photograph", type="filepath", sources=["upload", "clipboard"], height=300, format="png",
+                label="Photograph", type="filepath", sources=["upload", "clipboard"], height=270, format="png",
                 placeholder="Drop a picture here\n- or -\nClick to choose one", buttons=["fullscreen"], elem_id="photo",
             )  # fmt: skip
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
-                brush=gr.Brush(default_size=10, colors=["#ff2d55"], color_mode="fixed"), height=420, format="png", visible=False,
+                brush=gr.Brush(default_size=10, colors=["#ff2d55"], color_mode="fixed"), height=430, format="png", visible=False, interactive=True,
                 buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
                 task = gr.Dropdown(
                     [f.__name__ for f in operators.ALL], value="inpaint", label="Task", info="What was done to the picture",
-                    elem_id="task", min_width=150,
+                    interactive=True, elem_id="task", min_width=150,
                 )  # fmt: skip
                 std = gr.Number(
-                    0.02, label="Noise", info="Std, black -1, white 1", minimum=1e-6, step=0.005, elem_id="std", min_width=130
+                    0.02,
+                    label="Noise",
+                    info="Std, black -1, white 1",
+                    minimum=1e-6,
+                    step=0.005,
+                    interactive=True,
+                    elem_id="std",
+                    min_width=130,
                 )
             about_task = gr.Markdown(elem_classes="card")
             with gr.Row():
-                prior = gr.Dropdown(list(given.priors), value=given.priors[0], label="Prior", elem_id="prior", min_width=150)
-                method = gr.Dropdown(_methods(job.METHODS), value="", label="Method", elem_id="method", min_width=150)
-            with gr.Row():
-                steps = gr.Number(
-                    None, label="Steps", precision=0, minimum=1, maximum=wanted.STEPS, placeholder="", elem_id="steps", min_width=90
+                prior = gr.Dropdown(
+                    list(given.priors),
+                    value=given.priors[0],
+                    label="Prior",
+                    interactive=True,
+                    elem_id="prior",
+                    min_width=150,
                 )
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="seed", min_width=90)
+                method = gr.Dropdown(
+                    _methods(job.METHODS), value="", label="Method", interactive=True, elem_id="method", min_width=150
+                )
+            with gr.Row():
+                steps = gr.Textbox(label="Steps", max_lines=1, interactive=True, elem_id="steps", min_width=90)
+                seed = gr.Number(0, label="Seed", precision=0, interactive=True, elem_id="seed", min_width=90)
                 samples = gr.Number(
-                    1, label="Samples", precision=0, minimum=1, maximum=wanted.SAMPLES, elem_id="samples", min_width=90
+                    1,
+                    label="Samples",
+                    precision=0,
+                    minimum=1,
+                    maximum=wanted.SAMPLES,
+                    interactive=True,
+                    elem_id="samples",
+                    min_width=90,
                 )
             simulate = gr.Checkbox(
-                label="Simulate: the picture is clean; degrade it first, and report PSNR and SSIM", elem_id="simulate"
+                label="Simulate: the picture is clean; degrade it first, and report PSNR and SSIM",
+                interactive=True,
+                elem_id="simulate",
             )
             own = gr.Column()
         with gr.Column(scale=5, min_width=440):
@@ -106,7 +131,12 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False)
             status = gr.HTML(_status("Drop a picture, say what was done to it, and press Restore."), elem_id="status")
             estimate = gr.Image(
-                label="Estimate", height=520, format="png", interactive=False, buttons=["fullscreen"], elem_id="estimate"
+                label="Estimate",
+                height=520,
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="estimate",
             )
             slider = gr.ImageSlider(
                 label="Before and after", format="png", max_height=620, visible=False, interactive=False, buttons=["fullscreen"],
@@ -118,11 +148,12 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
             )  # fmt: skip
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="take")
-                story = gr.DownloadButton("Settings and costs (.run.json)", interactive=False, elem_id="story")
+                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="story")
 
-    photo.upload(_taken(given), [photo], [photo, upload, editor], **QUIET)
-    photo.clear(lambda: (None, None), None, [upload, editor], **QUIET)
-    gr.on([task.change, demo.load], lambda name: _masked(name), [task], [editor, about_task], **QUIET)
+    taken = photo.upload(_taken(given), [photo], [photo, upload, editor], **QUIET)
+    cleared = photo.clear(lambda: (None, None), None, [upload, editor], **QUIET)
+    for listen in (taken.then, cleared.then, task.change, demo.load):
+        listen(_masked, [task, upload], [photo, editor, about_task], **QUIET)
     cancel.click(_cancel(desk), None, [status], **QUIET)
     outputs = [status, estimate, slider, gallery, take, story, run, cancel]
 
@@ -178,7 +209,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
         picture = folder.shown(path)
         return [
             picture, str(path), gr.update(value=_canvas(picture)), settings["operator"], settings["std"], _offered(settings["prior"], given),
-            settings["method"], len(settings["times"]) - 1, settings["seed"], 1, settings["simulate"],
+            settings["method"], str(len(settings["times"]) - 1), settings["seed"], 1, settings["simulate"],
             {**wanted.reopened(old), "mark": old.name},
         ]  # fmt: skip
 
@@ -216,7 +247,11 @@ def restoring(
             made.append(work.made)
         yield _restored(made, lines)
     except Exception as error:
-        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        yield {
+            "run": gr.update(interactive=True),
+            "cancel": gr.update(interactive=False),
+            "status": _status(sentence(error), "wrong"),
+        }
         raise _error(error) from None
 
 
@@ -234,8 +269,17 @@ def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
         return
     seen = work.seen
     assert seen is not None
-    said = f"Stopped after step {seen.step} of {seen.total}; this is the last estimate" if work.stopped else sentence(work.error)  # type: ignore[arg-type]
-    yield {**buttons, "status": _status(said + "."), "estimate": str(partial), "take": gr.update(value=str(partial), interactive=True)}
+    said = (
+        f"Stopped after step {seen.step} of {seen.total}; this is the last estimate"
+        if work.stopped
+        else sentence(work.error)
+    )  # type: ignore[arg-type]
+    yield {
+        **buttons,
+        "status": _status(said + "."),
+        "estimate": str(partial),
+        "take": gr.update(value=str(partial), interactive=True),
+    }
 
 
 def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
@@ -260,7 +304,11 @@ def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
     ]
     evaluations, seconds = (sum(each["result"][kind] for each in made) for kind in ("evaluations", "seconds"))
     said = f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s"
-    return {**found, "gallery": gr.update(value=shown, visible=True), "status": _status(said + "\n" + "\n".join(wanted.words(lines)))}
+    return {
+        **found,
+        "gallery": gr.update(value=shown, visible=True),
+        "status": _status(said + "\n" + "\n".join(wanted.words(lines))),
+    }
 
 
 def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
@@ -281,9 +329,11 @@ def _canvas(picture: Any) -> dict[str, Any]:
     return {"background": picture, "layers": [], "composite": None}
 
 
-def _masked(name: str) -> tuple[Any, Any]:
+def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
+    """The editor is there where it is of use, and the photograph makes room for it."""
     builder = pick("operator", name, operators.ALL)
-    return gr.update(visible="mask" in options(builder)), wanted.about(builder)
+    painted = photo is not None and "mask" in options(builder)
+    return gr.update(height=190 if painted else 270), gr.update(visible=painted), wanted.about(builder)
 
 
 def _steps(task: str, method: str, prior: str, std: float | None, device: str) -> str:
@@ -302,29 +352,66 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             with gr.Row():
-                prior = gr.Dropdown(list(given.priors), value=first, label="Prior", elem_id="steer-prior", min_width=150)
-                label = gr.Dropdown(["", *wanted.classes(first)], value="", label="Class", elem_id="steer-class", min_width=150)
-            prompt = gr.Textbox(label="Prompt", placeholder="for priors that take words", elem_id="steer-prompt")
+                prior = gr.Dropdown(
+                    list(given.priors),
+                    value=first,
+                    label="Prior",
+                    interactive=True,
+                    elem_id="steer-prior",
+                    min_width=150,
+                )
+                label = gr.Dropdown(
+                    ["", *wanted.classes(first)],
+                    value="",
+                    label="Class",
+                    interactive=True,
+                    elem_id="steer-class",
+                    min_width=150,
+                )
+            prompt = gr.Textbox(
+                label="Prompt", placeholder="for priors that take words", interactive=True, elem_id="steer-prompt"
+            )
             reward = gr.Textbox(
-                "brightness", label="Reward", elem_id="steer-reward",
+                "brightness", label="Reward", interactive=True, elem_id="steer-reward",
                 info="[WEIGHT*]NAME[:option=value,...], several joined by ' + ': brightness, colourfulness, palette:colours=1d3557+e63946, "
                 "clip:model=ORG/NAME, ...",
             )  # fmt: skip
             with gr.Row():
                 method = gr.Dropdown(
-                    [(f.__name__, f.__name__) for f in steer.ALL], value="fk", label="Method", elem_id="steer-method", min_width=150
+                    [(f.__name__, f.__name__) for f in steer.ALL],
+                    value="fk",
+                    label="Method",
+                    interactive=True,
+                    elem_id="steer-method",
+                    min_width=150,
                 )
-                budget = gr.Number(
-                    None, label="Budget", info="Evaluations of the network", precision=0, minimum=1, placeholder="200",
-                    elem_id="steer-budget", min_width=130,
-                )  # fmt: skip
+                budget = gr.Textbox(
+                    label="Budget",
+                    info="Evaluations",
+                    max_lines=1,
+                    placeholder="200",
+                    interactive=True,
+                    elem_id="steer-budget",
+                    min_width=130,
+                )
             with gr.Row():
-                steps = gr.Number(
-                    None, label="Steps", precision=0, minimum=1, maximum=wanted.STEPS, placeholder="by the budget", min_width=90,
+                steps = gr.Textbox(
+                    label="Steps",
+                    max_lines=1,
+                    placeholder="by the budget",
+                    interactive=True,
                     elem_id="steer-steps",
-                )  # fmt: skip
-                scale = gr.Number(None, label="Guidance", placeholder="none", elem_id="steer-scale", min_width=90)
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="steer-seed", min_width=90)
+                    min_width=90,
+                )
+                scale = gr.Textbox(
+                    label="Guidance",
+                    max_lines=1,
+                    placeholder="none",
+                    interactive=True,
+                    elem_id="steer-scale",
+                    min_width=90,
+                )
+                seed = gr.Number(0, label="Seed", precision=0, interactive=True, elem_id="steer-seed", min_width=90)
             own = gr.Column()
         with gr.Column(scale=5, min_width=440):
             with gr.Row():
@@ -333,18 +420,29 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
             status = gr.HTML(_status("Say what the pictures should be like, and press Steer."), elem_id="steer-status")
             with gr.Row():
                 best = gr.Image(
-                    label="Best so far", height=320, format="png", interactive=False, buttons=["fullscreen"], elem_id="best", min_width=200
+                    label="Best so far",
+                    height=320,
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="best",
+                    min_width=200,
                 )
                 curve = gr.LinePlot(
                     _curve([]), x="evaluations", y="reward", color="of", height=320, min_width=260, buttons=[], elem_id="curve",
                     color_map={"best": "#6366f1", "mean": "#94a3b8"}, tooltip="all",
                 )  # fmt: skip
             sheet = gr.Image(
-                label="All particles", format="png", interactive=False, visible=False, buttons=["fullscreen"], elem_id="sheet"
+                label="All particles",
+                format="png",
+                interactive=False,
+                visible=False,
+                buttons=["fullscreen"],
+                elem_id="sheet",
             )
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
-                story = gr.DownloadButton("Settings and costs (.run.json)", interactive=False, elem_id="steer-story")
+                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="steer-story")
     prior.input(lambda name: gr.update(choices=["", *wanted.classes(name)], value=""), [prior], [label], **QUIET)
     cancel.click(_cancel(desk), None, [status], **QUIET)
     outputs = [status, best, curve, sheet, take, story, run, cancel]
@@ -383,7 +481,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
         name = _offered(settings["prior"], given)
         return [
             name, gr.update(choices=["", *wanted.classes(name)], value=next(iter(settings["classes"]), "")), settings["prompt"] or "",
-            " + ".join(settings["reward"]), settings["method"], settings["budget"], settings["steps"], settings["scale"], settings["seed"],
+            " + ".join(settings["reward"]), settings["method"], *(_text(settings[part]) for part in ("budget", "steps", "scale")), settings["seed"],
             {"method": wanted.steered_again(old), "mark": old.name},
         ]  # fmt: skip
 
@@ -430,7 +528,11 @@ def steering(
             "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
         }  # fmt: skip
     except Exception as error:
-        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        yield {
+            "run": gr.update(interactive=True),
+            "cancel": gr.update(interactive=False),
+            "status": _status(sentence(error), "wrong"),
+        }
         raise _error(error) from None
 
 
@@ -457,7 +559,11 @@ def _large(picture: Any) -> Any:
 
 def _compare(given: Wanted, tab: gr.Tab) -> None:
     chosen = gr.Dropdown(
-        [], multiselect=True, label="Runs of one picture", info="Two or more restorations of the history", elem_id="chosen"
+        [],
+        multiselect=True,
+        label="Runs of one picture",
+        info="Two or more restorations of the history",
+        elem_id="chosen",
     )
     pictures = gr.Gallery(
         label="Side by side", columns=3, object_fit="contain", height="auto", format="png", interactive=False, buttons=["fullscreen"],
@@ -502,7 +608,9 @@ def _history(
     )  # fmt: skip
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            picture = gr.Image(label="Result", format="png", interactive=False, height=360, buttons=["fullscreen"], elem_id="old")
+            picture = gr.Image(
+                label="Result", format="png", interactive=False, height=360, buttons=["fullscreen"], elem_id="old"
+            )
             again = gr.Button("Open these settings", interactive=False, elem_id="again")
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="old-take")
@@ -519,7 +627,10 @@ def _history(
             result = folder.inside(given.runs, old.picture.relative_to(given.runs).as_posix())
         except Exception as error:
             raise _error(error) from None
-        told = {"settings": old.settings, "result": {k: v for k, v in old.result.items() if k != "pictures"} | _brief(old)}
+        told = {
+            "settings": old.settings,
+            "result": {k: v for k, v in old.result.items() if k != "pictures"} | _brief(old),
+        }
         ready = gr.update(interactive=True)
         return (
             str(result), told, old.name, ready, gr.update(value=str(result), interactive=True),
@@ -569,8 +680,8 @@ def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, 
         "elem_id": f"option-{function.__name__}-{option.name}",
     }  # fmt: skip
     if Path in option.kinds:
-        said = "instead of paint: white is kept, black is missing" if option.name == "mask" else option.help
-        return gr.File(label=f"{option.name}: {said}", height=110, key=common["key"], elem_id=common["elem_id"])
+        said = "mask, instead of paint" if option.name == "mask" else option.name
+        return gr.File(label=said, height=140, key=common["key"], elem_id=common["elem_id"])
     choices = _choices(option)
     if choices:
         return gr.Dropdown(
@@ -596,10 +707,16 @@ def _methods(functions: Any) -> list[tuple[str, str]]:
     return [("default of the task", ""), *((f.__name__, f.__name__) for f in functions)]
 
 
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
 def _offered(prior: str, given: Wanted) -> str:
     found = next((name for name in given.priors if prior in (name, str(Path(name).absolute()))), None)
     if found is None:
-        raise BadInput(f"that run was made with the prior {Path(prior).name!r}; start the page with --prior to have it here")
+        raise BadInput(
+            f"that run was made with the prior {Path(prior).name!r}; start the page with --prior to have it here"
+        )
     return found
 
 

@@ -46,12 +46,12 @@ class Photo(gr.Image):
         from gradio.components import Timer
         from gradio.components.base import Component
 
-
 def page(given: Wanted, desk: Desk) -> gr.Blocks:
     """The page for one folder of runs; its runs are those of `desk`."""
     with gr.Blocks(title="flowhelm", analytics_enabled=False, fill_width=True) as demo:
         gr.Markdown(
-            f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.", elem_id="title"
+            f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.",
+            elem_id="title",
         )
         with gr.Tabs() as tabs:
             with gr.Tab("Restore", id="restore"):
@@ -64,9 +64,7 @@ def page(given: Wanted, desk: Desk) -> gr.Blocks:
                 _history(given, history, tabs, fill_restore, fill_steer)
     return demo
 
-
 # --- restore ---
-
 
 def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
     """The tab; its components, and what fills them in from a run of the history."""
@@ -88,15 +86,30 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                     elem_id="task", min_width=150,
                 )  # fmt: skip
                 std = gr.Number(
-                    0.02, label="Noise", info="Std, black -1, white 1", minimum=1e-6, step=0.005, elem_id="std", min_width=130
+                    0.02,
+                    label="Noise",
+                    info="Std, black -1, white 1",
+                    minimum=1e-6,
+                    step=0.005,
+                    elem_id="std",
+                    min_width=130,
                 )
             about_task = gr.Markdown(elem_classes="card")
             with gr.Row():
-                prior = gr.Dropdown(list(given.priors), value=given.priors[0], label="Prior", elem_id="prior", min_width=150)
+                prior = gr.Dropdown(
+                    list(given.priors), value=given.priors[0], label="Prior", elem_id="prior", min_width=150
+                )
                 method = gr.Dropdown(_methods(job.METHODS), value="", label="Method", elem_id="method", min_width=150)
             with gr.Row():
                 steps = gr.Number(
-                    None, label="Steps", precision=0, minimum=1, maximum=wanted.STEPS, placeholder="", elem_id="steps", min_width=90
+                    None,
+                    label="Steps",
+                    precision=0,
+                    minimum=1,
+                    maximum=wanted.STEPS,
+                    placeholder="",
+                    elem_id="steps",
+                    min_width=90,
                 )
                 seed = gr.Number(0, label="Seed", precision=0, elem_id="seed", min_width=90)
                 samples = gr.Number(
@@ -112,7 +125,12 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False)
             status = gr.HTML(_status("Drop a picture, say what was done to it, and press Restore."), elem_id="status")
             estimate = gr.Image(
-                label="Estimate", height=520, format="png", interactive=False, buttons=["fullscreen"], elem_id="estimate"
+                label="Estimate",
+                height=520,
+                format="png",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="estimate",
             )
             slider = gr.ImageSlider(
                 label="Before and after", format="png", max_height=620, visible=False, interactive=False, buttons=["fullscreen"],
@@ -133,7 +151,6 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     outputs = [status, estimate, slider, gallery, take, story, run, cancel]
 
     with own:
-
         @gr.render(
             [task, method, prior, std, told], [demo.load, task.change, method.change, prior.change, std.blur, told.change],
             queue=False, show_progress="hidden",
@@ -190,9 +207,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
 
     return parts, fill
 
-
 _NAMES = ("status", "estimate", "slider", "gallery", "take", "story", "run", "cancel")
-
 
 def restoring(
     asked: wanted.Restoration, given: Wanted, desk: Desk, who: str, every: float = EVERY
@@ -222,9 +237,12 @@ def restoring(
             made.append(work.made)
         yield _restored(made, lines)
     except Exception as error:
-        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        yield {
+            "run": gr.update(interactive=True),
+            "cancel": gr.update(interactive=False),
+            "status": _status(sentence(error), "wrong"),
+        }
         raise _error(error) from None
-
 
 def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
     """A run that was stopped, or that diverged: the last estimate stays; anything else raises."""
@@ -240,9 +258,17 @@ def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
         return
     seen = work.seen
     assert seen is not None
-    said = f"Stopped after step {seen.step} of {seen.total}; this is the last estimate" if work.stopped else sentence(work.error)  # type: ignore[arg-type]
-    yield {**buttons, "status": _status(said + "."), "estimate": str(partial), "take": gr.update(value=str(partial), interactive=True)}
-
+    said = (
+        f"Stopped after step {seen.step} of {seen.total}; this is the last estimate"
+        if work.stopped
+        else sentence(work.error)
+    )  # type: ignore[arg-type]
+    yield {
+        **buttons,
+        "status": _status(said + "."),
+        "estimate": str(partial),
+        "take": gr.update(value=str(partial), interactive=True),
+    }
 
 def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
     first = made[0]
@@ -266,8 +292,11 @@ def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
     ]
     evaluations, seconds = (sum(each["result"][kind] for each in made) for kind in ("evaluations", "seconds"))
     said = f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s"
-    return {**found, "gallery": gr.update(value=shown, visible=True), "status": _status(said + "\n" + "\n".join(wanted.words(lines)))}
-
+    return {
+        **found,
+        "gallery": gr.update(value=shown, visible=True),
+        "status": _status(said + "\n" + "\n".join(wanted.words(lines))),
+    }
 
 def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
     def take(path: str | None) -> tuple[Any, Any, Any]:
@@ -282,15 +311,12 @@ def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
 
     return take
 
-
 def _canvas(picture: Any) -> dict[str, Any]:
     return {"background": picture, "layers": [], "composite": None}
-
 
 def _masked(name: str) -> tuple[Any, Any]:
     builder = pick("operator", name, operators.ALL)
     return gr.update(visible="mask" in options(builder)), wanted.about(builder)
-
 
 def _steps(task: str, method: str, prior: str, std: float | None, device: str) -> str:
     try:
@@ -298,9 +324,7 @@ def _steps(task: str, method: str, prior: str, std: float | None, device: str) -
     except ValueError:
         return ""
 
-
 # --- steer ---
-
 
 def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
     told = gr.State({})
@@ -308,8 +332,12 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             with gr.Row():
-                prior = gr.Dropdown(list(given.priors), value=first, label="Prior", elem_id="steer-prior", min_width=150)
-                label = gr.Dropdown(["", *wanted.classes(first)], value="", label="Class", elem_id="steer-class", min_width=150)
+                prior = gr.Dropdown(
+                    list(given.priors), value=first, label="Prior", elem_id="steer-prior", min_width=150
+                )
+                label = gr.Dropdown(
+                    ["", *wanted.classes(first)], value="", label="Class", elem_id="steer-class", min_width=150
+                )
             prompt = gr.Textbox(label="Prompt", placeholder="for priors that take words", elem_id="steer-prompt")
             reward = gr.Textbox(
                 "brightness", label="Reward", elem_id="steer-reward",
@@ -318,7 +346,11 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
             )  # fmt: skip
             with gr.Row():
                 method = gr.Dropdown(
-                    [(f.__name__, f.__name__) for f in steer.ALL], value="fk", label="Method", elem_id="steer-method", min_width=150
+                    [(f.__name__, f.__name__) for f in steer.ALL],
+                    value="fk",
+                    label="Method",
+                    elem_id="steer-method",
+                    min_width=150,
                 )
                 budget = gr.Number(
                     None, label="Budget", info="Evaluations of the network", precision=0, minimum=1, placeholder="200",
@@ -339,14 +371,25 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
             status = gr.HTML(_status("Say what the pictures should be like, and press Steer."), elem_id="steer-status")
             with gr.Row():
                 best = gr.Image(
-                    label="Best so far", height=320, format="png", interactive=False, buttons=["fullscreen"], elem_id="best", min_width=200
+                    label="Best so far",
+                    height=320,
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="best",
+                    min_width=200,
                 )
                 curve = gr.LinePlot(
                     _curve([]), x="evaluations", y="reward", color="of", height=320, min_width=260, buttons=[], elem_id="curve",
                     color_map={"best": "#6366f1", "mean": "#94a3b8"}, tooltip="all",
                 )  # fmt: skip
             sheet = gr.Image(
-                label="All particles", format="png", interactive=False, visible=False, buttons=["fullscreen"], elem_id="sheet"
+                label="All particles",
+                format="png",
+                interactive=False,
+                visible=False,
+                buttons=["fullscreen"],
+                elem_id="sheet",
             )
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
@@ -356,7 +399,6 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
     outputs = [status, best, curve, sheet, take, story, run, cancel]
     names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
     with own:
-
         @gr.render([method, told], [demo.load, method.change, told.change], queue=False, show_progress="hidden")
         def _options(method_: str, told_: Mapping[str, Any]) -> None:
             chosen = pick("method", method_, steer.ALL)
@@ -394,7 +436,6 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
         ]  # fmt: skip
 
     return parts, fill
-
 
 def steering(
     asked: wanted.Steering, given: Wanted, desk: Desk, who: str, every: float = EVERY
@@ -436,9 +477,12 @@ def steering(
             "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
         }  # fmt: skip
     except Exception as error:
-        yield {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": _status(sentence(error), "wrong")}
+        yield {
+            "run": gr.update(interactive=True),
+            "cancel": gr.update(interactive=False),
+            "status": _status(sentence(error), "wrong"),
+        }
         raise _error(error) from None
-
 
 def _curve(trace: list[Mapping[str, Any]]) -> pd.DataFrame:
     """Reward against evaluations: of the best so far, and the mean of the particles."""
@@ -450,20 +494,21 @@ def _curve(trace: list[Mapping[str, Any]]) -> pd.DataFrame:
     ]
     return pd.DataFrame(lines, columns=["evaluations", "reward", "of"])
 
-
 def _large(picture: Any) -> Any:
     """Small pictures by repetition, so that their pixels show."""
     found = to_pil(picture)
     times = max(1, 256 // max(found.size))
     return found.resize((found.width * times, found.height * times), 0)
 
-
 # --- compare and history ---
-
 
 def _compare(given: Wanted, tab: gr.Tab) -> None:
     chosen = gr.Dropdown(
-        [], multiselect=True, label="Runs of one picture", info="Two or more restorations of the history", elem_id="chosen"
+        [],
+        multiselect=True,
+        label="Runs of one picture",
+        info="Two or more restorations of the history",
+        elem_id="chosen",
     )
     pictures = gr.Gallery(
         label="Side by side", columns=3, object_fit="contain", height="auto", format="png", interactive=False, buttons=["fullscreen"],
@@ -492,7 +537,6 @@ def _compare(given: Wanted, tab: gr.Tab) -> None:
     tab.select(listed, None, [chosen], **QUIET)
     chosen.change(show, [chosen], [pictures, table], **QUIET)
 
-
 def _history(
     given: Wanted,
     tab: gr.Tab,
@@ -508,7 +552,9 @@ def _history(
     )  # fmt: skip
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            picture = gr.Image(label="Result", format="png", interactive=False, height=360, buttons=["fullscreen"], elem_id="old")
+            picture = gr.Image(
+                label="Result", format="png", interactive=False, height=360, buttons=["fullscreen"], elem_id="old"
+            )
             again = gr.Button("Open these settings", interactive=False, elem_id="again")
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="old-take")
@@ -525,7 +571,10 @@ def _history(
             result = folder.inside(given.runs, old.picture.relative_to(given.runs).as_posix())
         except Exception as error:
             raise _error(error) from None
-        told = {"settings": old.settings, "result": {k: v for k, v in old.result.items() if k != "pictures"} | _brief(old)}
+        told = {
+            "settings": old.settings,
+            "result": {k: v for k, v in old.result.items() if k != "pictures"} | _brief(old),
+        }
         ready = gr.update(interactive=True)
         return (
             str(result), told, old.name, ready, gr.update(value=str(result), interactive=True),
@@ -545,15 +594,12 @@ def _history(
     table.select(show, [names], [picture, settings, which, again, take, story], **QUIET)
     again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUIET)
 
-
 def _brief(old: folder.Run) -> dict[str, Any]:
     if not old.steered:
         return {}
     return {name: value for name, value in old.told.items() if name not in ("trace", "particles")}
 
-
 # --- parts of all ---
-
 
 def _fields(
     function: Callable[..., Any], defaults: Mapping[str, Any], told: Mapping[str, Any], key: str
@@ -566,7 +612,6 @@ def _fields(
             for option in known[i : i + 2]:
                 found[option.name] = _field(function, option, defaults, told.get(option.name, ""), key)
     return found
-
 
 def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, Any], told: str, key: str) -> Any:
     default = str(typed(defaults.get(option.name)))
@@ -584,7 +629,6 @@ def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, 
         )
     return gr.Textbox(told, placeholder=default, max_lines=1, **common)
 
-
 def _choices(option: Option) -> list[str]:
     """What may be chosen; a function of the library may be given options of its own, as text."""
     found: list[str] = []
@@ -597,17 +641,16 @@ def _choices(option: Option) -> list[str]:
             found += [f.__name__ for f in named(kind)]
     return found
 
-
 def _methods(functions: Any) -> list[tuple[str, str]]:
     return [("default of the task", ""), *((f.__name__, f.__name__) for f in functions)]
-
 
 def _offered(prior: str, given: Wanted) -> str:
     found = next((name for name in given.priors if prior in (name, str(Path(name).absolute()))), None)
     if found is None:
-        raise BadInput(f"that run was made with the prior {Path(prior).name!r}; start the page with --prior to have it here")
+        raise BadInput(
+            f"that run was made with the prior {Path(prior).name!r}; start the page with --prior to have it here"
+        )
     return found
-
 
 def _cancel(desk: Desk) -> Callable[..., Any]:
     def cancel(request: gr.Request) -> Any:
@@ -615,29 +658,24 @@ def _cancel(desk: Desk) -> Callable[..., Any]:
 
     return cancel
 
-
 def _refuse(said: str) -> Callable[[], None]:
     def refuse() -> None:
         raise _error(BadInput(said))
 
     return refuse
 
-
 def _error(error: BaseException) -> gr.Error:
     """For the page: one sentence, and no markup that a name might bring."""
     return gr.Error(html.escape(sentence(error), quote=False), print_exception=False)
-
 
 def _status(text: str, kind: str = "") -> str:
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line)
     return f'<div class="status {kind}">{lines}</div>'
 
-
 def _progress(which: str, seen: Seen, said: str) -> str:
     text = f"{which}step {seen.step} of {seen.total}, {said}, {seen.left} left"
     text = text[0].upper() + text[1:]
     return f'<div class="status"><progress value="{seen.step}" max="{seen.total}"></progress><p>{html.escape(text)}</p></div>'
-
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
     cells = [head, ["---"] * len(head), *([each.replace("|", "/") for each in line] for line in lines)]

@@ -35,7 +35,7 @@ class Restoration(NamedTuple):
     method: str | None = None
     method_options: Mapping[str, Any] = {}
     std: float | None = 0.02
-    steps: int | None = None
+    steps: str = ""
     seed: int | None = 0
     samples: int | None = 1
     simulate: bool = False
@@ -50,9 +50,9 @@ class Steering(NamedTuple):
     method_options: Mapping[str, Any] = {}
     label: str | None = None
     prompt: str | None = None
-    budget: int | None = None
-    steps: int | None = None
-    scale: float | None = None
+    budget: str = ""
+    steps: str = ""
+    scale: str = ""
     seed: int | None = 0
 
 
@@ -97,9 +97,15 @@ def restoration(asked: Restoration, wanted: Wanted) -> tuple[Path, list[dict[str
     if asked.photo is None:
         raise BadInput("drop a picture first")
     _known(asked.prior, wanted)
-    steps, seed, samples = _number("steps", asked.steps, STEPS), _seed(asked.seed), _number("samples", asked.samples, SAMPLES)
+    steps, seed, samples = (
+        _number("steps", asked.steps, STEPS),
+        _seed(asked.seed),
+        _number("samples", asked.samples, SAMPLES),
+    )
     if asked.std is None:
-        raise BadInput("the noise is missing: its standard deviation, with pixel values in [-1, 1]; 0.005 if there is none")
+        raise BadInput(
+            "the noise is missing: its standard deviation, with pixel values in [-1, 1]; 0.005 if there is none"
+        )
     size = folder.checked(asked.photo, wanted.megapixels)
     builder = pick("operator", asked.task, operators.ALL)
     where = folder.new(wanted.runs, {**asked._asdict(), "painted": None})
@@ -117,9 +123,19 @@ def restoration(asked: Restoration, wanted: Wanted) -> tuple[Path, list[dict[str
             item = Item(photo.name, photo, seed, i, f"{photo.stem}{mark}.restored.png")
             made.append(
                 job.settle(
-                    photo, asked.task, given=given, method=asked.method or None, steps=steps, std=float(asked.std),
-                    seed=item.own_seed if many > 1 else seed, prior=asked.prior, simulate=asked.simulate,
-                    out=where / item.output, threads=wanted.threads, device=wanted.device, tile=None,
+                    photo,
+                    asked.task,
+                    given=given,
+                    method=asked.method or None,
+                    steps=steps,
+                    std=float(asked.std),
+                    seed=item.own_seed if many > 1 else seed,
+                    prior=asked.prior,
+                    simulate=asked.simulate,
+                    out=where / item.output,
+                    threads=wanted.threads,
+                    device=wanted.device,
+                    tile=None,
                 )  # fmt: skip
             )
     except BaseException:
@@ -139,7 +155,7 @@ def steering(asked: Steering, wanted: Wanted) -> tuple[Path, dict[str, Any]]:
         return where, steered.settle(
             asked.prior, method=asked.method, given=_given(asked.method_options), reward=rewards,
             budget=_number("budget", asked.budget, 1_000_000), steps=_number("steps", asked.steps, STEPS),
-            classes=[asked.label] if asked.label else (), prompt=asked.prompt or None, scale=asked.scale, seed=_seed(asked.seed),
+            classes=[asked.label] if asked.label else (), prompt=asked.prompt or None, scale=_scale(asked.scale), seed=_seed(asked.seed),
             out=where / f"{steered.prior_name(asked.prior)}.steered", device=wanted.device, threads=wanted.threads,
         )  # fmt: skip
     except BaseException:
@@ -166,7 +182,12 @@ def harmless(reward: str) -> None:
 
 
 def _with_files(
-    builder: Callable[..., Any], given: dict[str, Any], asked: Restoration, photo: Path, size: tuple[int, int], wanted: Wanted
+    builder: Callable[..., Any],
+    given: dict[str, Any],
+    asked: Restoration,
+    photo: Path,
+    size: tuple[int, int],
+    wanted: Wanted,
 ) -> dict[str, Any]:
     """Options that are files: copies of uploads, or the mask that was painted, in the run's folder."""
     for option in options(builder).values():
@@ -205,12 +226,21 @@ def _known(prior: str, wanted: Wanted) -> None:
         raise BadInput(f"the page was not started with the prior {prior!r}; give it --prior {prior}")
 
 
-def _number(what: str, value: float | None, most: int) -> int | None:
-    if value is None:
+def _number(what: str, value: str | float | None, most: int) -> int | None:
+    """A whole number; None where nothing was typed."""
+    text = "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).strip()
+    if not text:
         return None
-    if not 1 <= value <= most or int(value) != value:
-        raise BadInput(f"{what}: expected a whole number from 1 to {most}, got {value:g}")
-    return int(value)
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise BadInput(f"{what}: expected a whole number from 1 to {most}, got {text}")
+    return int(text)
+
+
+def _scale(text: str) -> float | None:
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        raise BadInput(f"guidance: expected a number, got {text!r}") from None
 
 
 def _seed(value: float | None) -> int:
@@ -254,7 +284,10 @@ def words(lines: Sequence[str]) -> Iterator[str]:
 def costs(runs: Sequence[folder.Run]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table: what each run was, what it cost, and how well it did, if that is known."""
     scored = any(each.told.get("psnr") is not None for each in runs)
-    head = ["run", "task", "method", "prior", "std", "seed", "evaluations", "seconds", "misfit"] + ["PSNR", "SSIM"] * scored
+    head = ["run", "task", "method", "prior", "std", "seed", "evaluations", "seconds", "misfit"] + [
+        "PSNR",
+        "SSIM",
+    ] * scored
     lines = []
     for i, each in enumerate(runs):
         settings, told = each.settings, each.told
