@@ -881,7 +881,9 @@ def priors(
 )
 def ui(
     port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
-    host: Annotated[str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")
+    ] = "127.0.0.1",
     password: Annotated[
         str | None, typer.Option(envvar="FLOWHELM_PASSWORD", help="Asked for by the page.", show_envvar=True)
     ] = None,

@@ -26,6 +26,7 @@ from ..images import read as read_picture
 
 SHOWN = 1024  # pixels of the longer side, of pictures that are only looked at
 LISTED = 300
+END = ".run.json"
 
 
 class Run(NamedTuple):

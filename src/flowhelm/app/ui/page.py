@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,33 +14,27 @@ import pandas as pd
 from ... import __version__, operators, steer
 from .. import files, job
 from .. import steer as steered
-from ..images import BadInput, to_pil
+from ..images import FORMATS, BadInput, to_pil
 from ..options import Option, named, options, pick
 from ..options import shown as typed
 from . import Wanted, folder, wanted
 from .work import Desk, Seen, Work, sentence
 
 CSS = """
-.gradio-container, .gradio-container main {max-width: 1360px !important; margin: 0 auto !important}
+.gradio-container, .gradio-container main {max-width: 1360px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container main {padding: 12px 20px !important}
 #title h1 {margin: 0; font-size: 1.35rem} #title p {margin: .1rem 0 0; opacity: .75}
 .status {min-height: 2.6rem} .status progress {width: 100%; height: .55rem; accent-color: #6366f1}
 .status p {margin: .2rem 0 0; font-variant-numeric: tabular-nums}
 .card p {margin: 0; line-height: 1.35; font-size: .86rem; opacity: .85}
+.grid-wrap {min-height: 0 !important; height: auto !important; max-height: none !important}
+#costs table {width: 100%}
+#runs {font-size: .8rem} #runs .selection-button {display: none}
 footer {display: none !important}
 """
 QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 EVERY = 1.0
 """Seconds between estimates that are shown."""
-
-
-class Photo(gr.Image):
-    """An image that is handed on as it was uploaded: gradio would decode it, whatever its size."""
-
-    is_template = True  # to the browser it is an image
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
 
 
 def page(given: Wanted, desk: Desk) -> gr.Blocks:
@@ -69,14 +64,21 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     upload, told = gr.State(None), gr.State({})
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
-            photo = Photo(
-                label="Photograph", type="filepath", sources=["upload", "clipboard"], height=270, format="png",
-                placeholder="Drop a picture here\n- or -\nClick to choose one", buttons=["fullscreen"], elem_id="photo",
-            )  # fmt: skip
+            # a file, which is handed on as it is: gr.Image would open it before its size is looked at
+            photo = gr.File(label="Photograph: drop it here", file_types=sorted(FORMATS), elem_id="photo")
+            view = gr.Image(
+                label="Photograph",
+                height=360,
+                format="png",
+                interactive=False,
+                visible=False,
+                buttons=["fullscreen"],
+                elem_id="view",
+            )
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
-                brush=gr.Brush(default_size=10, colors=["#ff2d55"], color_mode="fixed"), height=430, format="png", visible=False, interactive=True,
-                buttons=[], elem_id="editor",
+                brush=gr.Brush(default_size=8, colors=["#ff2d55"], color_mode="fixed"), height=470, format="png", visible=False,
+                interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
                 task = gr.Dropdown(
@@ -108,7 +110,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 )
             with gr.Row():
                 steps = gr.Textbox(label="Steps", max_lines=1, interactive=True, elem_id="steps", min_width=90)
-                seed = gr.Number(0, label="Seed", precision=0, interactive=True, elem_id="seed", min_width=90)
+                seed = gr.Textbox("0", label="Seed", max_lines=1, interactive=True, elem_id="seed", min_width=90)
                 samples = gr.Number(
                     1,
                     label="Samples",
@@ -120,7 +122,8 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                     min_width=90,
                 )
             simulate = gr.Checkbox(
-                label="Simulate: the picture is clean; degrade it first, and report PSNR and SSIM",
+                label="Simulate",
+                info="The picture is clean: degrade it first, and report PSNR and SSIM",
                 interactive=True,
                 elem_id="simulate",
             )
@@ -150,10 +153,10 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="take")
                 story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="story")
 
-    taken = photo.upload(_taken(given), [photo], [photo, upload, editor], **QUIET)
-    cleared = photo.clear(lambda: (None, None), None, [upload, editor], **QUIET)
+    taken = photo.upload(_taken(given), [photo], [upload, view, editor], **QUIET)
+    cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUIET)
     for listen in (taken.then, cleared.then, task.change, demo.load):
-        listen(_masked, [task, upload], [photo, editor, about_task], **QUIET)
+        listen(_masked, [task, upload], [view, editor, about_task], **QUIET)
     cancel.click(_cancel(desk), None, [status], **QUIET)
     outputs = [status, estimate, slider, gallery, take, story, run, cancel]
 
@@ -201,19 +204,24 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
         [task.change, method.change, prior.change, std.blur, demo.load],
         lambda *now: gr.update(placeholder=_steps(*now, given.device)), [task, method, prior, std], [steps], **QUIET,
     )  # fmt: skip
-    parts = [photo, upload, editor, task, std, prior, method, steps, seed, samples, simulate, told]
+    parts = [photo, upload, view, editor, task, std, prior, method, steps, seed, samples, simulate, told]
 
     def fill(old: folder.Run) -> list[Any]:
         settings = old.settings
         path = folder.inside(given.runs, old.photo.relative_to(given.runs).as_posix())
         picture = folder.shown(path)
+        fields = {**wanted.reopened(old, given.runs), "mark": old.name}
+        painted = "mask" in fields["operator"]
+        before = {**settings, "out": str(old.picture), "photo": str(path)}
         return [
-            picture, str(path), gr.update(value=_canvas(picture)), settings["operator"], settings["std"], _offered(settings["prior"], given),
-            settings["method"], str(len(settings["times"]) - 1), settings["seed"], 1, settings["simulate"],
-            {**wanted.reopened(old), "mark": old.name},
+            str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
+            settings["operator"], settings["std"], _offered(settings["prior"], given), settings["method"],
+            str(len(settings["times"]) - 1), str(settings["seed"]), 1, settings["simulate"], fields, _status(f"From {old.when}."),
+            gr.update(visible=False), gr.update(value=wanted.pair(before), visible=True), gr.update(visible=False),
+            gr.update(value=str(old.picture), interactive=True), gr.update(value=str(old.path), interactive=True),
         ]  # fmt: skip
 
-    return parts, fill
+    return [*parts, *outputs[:6]], fill
 
 
 _NAMES = ("status", "estimate", "slider", "gallery", "take", "story", "run", "cancel")
@@ -287,7 +295,7 @@ def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
     out = Path(first["settings"]["out"])
     found = {
         "run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "estimate": gr.update(visible=False),
-        "slider": gr.update(value=wanted.pair(first), visible=True), "take": gr.update(value=str(out), interactive=True),
+        "slider": gr.update(value=wanted.pair(first["settings"]), visible=True), "take": gr.update(value=str(out), interactive=True),
         "story": gr.update(value=str(files.outputs(out)["run"]), interactive=True), "status": _status("\n".join(wanted.words(lines))),
     }  # fmt: skip
     if len(made) == 1:
@@ -299,11 +307,13 @@ def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
         files.put_picture(out.with_name(f"{stem}.{name}.png"), picture)
     shown = [
         (str(out.with_name(f"{stem}.mean.png")), "mean"),
-        (str(out.with_name(f"{stem}.spread.png")), f"std: brightest is {top:.1f} of 255 levels"),
+        (str(out.with_name(f"{stem}.spread.png")), "std"),
         *((str(path), f"sample {i}") for i, path in enumerate(outs)),
     ]
     evaluations, seconds = (sum(each["result"][kind] for each in made) for kind in ("evaluations", "seconds"))
-    said = f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s"
+    said = (
+        f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s; std: brightest is {top:.1f} of 255 levels"
+    )
     return {
         **found,
         "gallery": gr.update(value=shown, visible=True),
@@ -313,14 +323,14 @@ def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
 
 def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
     def take(path: str | None) -> tuple[Any, Any, Any]:
-        if path is None:
-            return None, None, None
         try:
+            if path is None:
+                return None, None, None
             folder.checked(path, given.megapixels)
             picture = folder.shown(path)
         except Exception as error:
             raise _error(error) from None
-        return picture, path, _canvas(picture)
+        return path, picture, _canvas(picture)
 
     return take
 
@@ -330,10 +340,10 @@ def _canvas(picture: Any) -> dict[str, Any]:
 
 
 def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
-    """The editor is there where it is of use, and the photograph makes room for it."""
+    """The photograph is shown in the editor where that is of use."""
     builder = pick("operator", name, operators.ALL)
     painted = photo is not None and "mask" in options(builder)
-    return gr.update(height=190 if painted else 270), gr.update(visible=painted), wanted.about(builder)
+    return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), wanted.about(builder)
 
 
 def _steps(task: str, method: str, prior: str, std: float | None, device: str) -> str:
@@ -411,7 +421,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                     elem_id="steer-scale",
                     min_width=90,
                 )
-                seed = gr.Number(0, label="Seed", precision=0, interactive=True, elem_id="steer-seed", min_width=90)
+                seed = gr.Textbox("0", label="Seed", max_lines=1, interactive=True, elem_id="steer-seed", min_width=90)
             own = gr.Column()
         with gr.Column(scale=5, min_width=440):
             with gr.Row():
@@ -480,8 +490,10 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
         settings = old.settings
         name = _offered(settings["prior"], given)
         return [
-            name, gr.update(choices=["", *wanted.classes(name)], value=next(iter(settings["classes"]), "")), settings["prompt"] or "",
-            " + ".join(settings["reward"]), settings["method"], *(_text(settings[part]) for part in ("budget", "steps", "scale")), settings["seed"],
+            name, gr.update(choices=["", *wanted.classes(name)], value=next(iter(settings["classes"]), "")),
+            settings["prompt"] or "", " + ".join(settings["reward"]), settings["method"],
+            *(_text(settings[part]) for part in ("budget", "steps", "scale")),
+            str(settings["seed"]),
             {"method": wanted.steered_again(old), "mark": old.name},
         ]  # fmt: skip
 
@@ -495,7 +507,8 @@ def steering(
     try:
         where, settings = wanted.steering(asked, given)
         yield {
-            "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": _curve([]), "sheet": gr.update(visible=False),
+            "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": _curve([]),
+            "sheet": gr.update(visible=False),
             "take": gr.update(value=None, interactive=False), "story": gr.update(value=None, interactive=False),
             "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
         }  # fmt: skip
@@ -539,12 +552,15 @@ def steering(
 def _curve(trace: list[Mapping[str, Any]]) -> pd.DataFrame:
     """Reward against evaluations: of the best so far, and the mean of the particles."""
     lines = [
-        (line["evaluations"], line[kind], name)
+        (float(line["evaluations"]), float(line[kind]), name)
         for line in trace
         for kind, name in (("shown", "best"), ("mean", "mean"))
         if line[kind] is not None
     ]
-    return pd.DataFrame(lines, columns=["evaluations", "reward", "of"])
+    found = pd.DataFrame(lines, columns=["evaluations", "reward", "of"])
+    return found.astype(
+        {"evaluations": float, "reward": float, "of": str}
+    )  # of none, too, or the axes would be of names
 
 
 def _large(picture: Any) -> Any:
@@ -600,11 +616,10 @@ def _history(
     restore: tuple[list[Any], Callable[[folder.Run], list[Any]]],
     steer_: tuple[list[Any], Callable[[folder.Run], list[Any]]],
 ) -> None:
-    names, which = gr.State([]), gr.State(None)
+    which = gr.State(None)
     gr.Markdown(f"Runs in `{given.runs}`, of the page and of the command line. Choose one by a click.")
     table = gr.Dataframe(
         headers=wanted.ROW, interactive=False, wrap=False, max_height=330, elem_id="runs", show_label=False, buttons=[],
-        static_columns=list(range(len(wanted.ROW))),
     )  # fmt: skip
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
@@ -615,15 +630,19 @@ def _history(
             with gr.Row():
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="old-take")
                 story = gr.DownloadButton(".run.json", interactive=False, elem_id="old-story")
-        settings = gr.JSON(label="Settings and result", elem_id="settings", height=470, min_width=400)
+        with gr.Column(scale=3, min_width=400):
+            settings = gr.Code(
+                label="Settings and result", language="json", interactive=False, elem_id="settings", max_lines=24
+            )
 
-    def listed() -> tuple[Any, Any]:
-        runs = folder.history(given.runs)
-        return [wanted.row(run) for run in runs], [run.name for run in runs]
+    def listed() -> list[list[str]]:
+        return [wanted.row(run) for run in folder.history(given.runs)]
 
-    def show(known: list[str], event: gr.SelectData) -> tuple[Any, ...]:
+    def show(event: gr.SelectData) -> tuple[Any, ...]:
         try:
-            old = folder.run(given.runs, known[event.index[0]])
+            old = folder.run(
+                given.runs, f"{event.row_value[-1]}{folder.END}"
+            )  # not by its place: a table can be sorted
             result = folder.inside(given.runs, old.picture.relative_to(given.runs).as_posix())
         except Exception as error:
             raise _error(error) from None
@@ -633,7 +652,7 @@ def _history(
         }
         ready = gr.update(interactive=True)
         return (
-            str(result), told, old.name, ready, gr.update(value=str(result), interactive=True),
+            str(result), json.dumps(told, indent=1, ensure_ascii=False), old.name, ready, gr.update(value=str(result), interactive=True),
             gr.update(value=str(old.path), interactive=True),
         )  # fmt: skip
 
@@ -646,8 +665,8 @@ def _history(
         except Exception as error:
             raise _error(error) from None
 
-    tab.select(listed, None, [table, names], **QUIET)
-    table.select(show, [names], [picture, settings, which, again, take, story], **QUIET)
+    tab.select(listed, None, [table], **QUIET)
+    table.select(show, None, [picture, settings, which, again, take, story], **QUIET)
     again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUIET)
 
 
@@ -681,7 +700,7 @@ def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, 
     }  # fmt: skip
     if Path in option.kinds:
         said = "mask, instead of paint" if option.name == "mask" else option.name
-        return gr.File(label=said, height=140, key=common["key"], elem_id=common["elem_id"])
+        return gr.File(told or None, label=said, height=140, key=common["key"], elem_id=common["elem_id"])
     choices = _choices(option)
     if choices:
         return gr.Dropdown(

@@ -36,7 +36,7 @@ class Restoration(NamedTuple):
     method_options: Mapping[str, Any] = {}
     std: float | None = 0.02
     steps: str = ""
-    seed: int | None = 0
+    seed: str = "0"
     samples: int | None = 1
     simulate: bool = False
 
@@ -53,7 +53,7 @@ class Steering(NamedTuple):
     budget: str = ""
     steps: str = ""
     scale: str = ""
-    seed: int | None = 0
+    seed: str = "0"
 
 
 class Usual(NamedTuple):
@@ -136,7 +136,7 @@ def restoration(asked: Restoration, wanted: Wanted) -> tuple[Path, list[dict[str
                     threads=wanted.threads,
                     device=wanted.device,
                     tile=None,
-                )  # fmt: skip
+                )
             )
     except BaseException:
         folder.give_up(where)
@@ -243,18 +243,18 @@ def _scale(text: str) -> float | None:
         raise BadInput(f"guidance: expected a number, got {text!r}") from None
 
 
-def _seed(value: float | None) -> int:
-    if value is None or int(value) != value:
-        raise BadInput(f"seed: expected a whole number, got {value}")
+def _seed(value: str) -> int:
+    """As text: a browser's numbers have 53 bits."""
+    if not re.fullmatch(r"\s*-?\d{1,19}\s*", value):
+        raise BadInput(f"seed: expected a whole number, got {value!r}")
     return int(value)
 
 
 # --- what came of it ---
 
 
-def pair(run: Mapping[str, Any]) -> tuple[Image.Image, Image.Image]:
+def pair(settings: Mapping[str, Any]) -> tuple[Image.Image, Image.Image]:
     """Before and after, of one size: what was measured, and what was restored."""
-    settings = run["settings"]
     out = Path(settings["out"])
     degraded = files.outputs(out)["degraded"]
     before = _opened(degraded if settings["simulate"] and degraded.is_file() else Path(settings["photo"]))
@@ -284,7 +284,7 @@ def words(lines: Sequence[str]) -> Iterator[str]:
 def costs(runs: Sequence[folder.Run]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table: what each run was, what it cost, and how well it did, if that is known."""
     scored = any(each.told.get("psnr") is not None for each in runs)
-    head = ["run", "task", "method", "prior", "std", "seed", "evaluations", "seconds", "misfit"] + [
+    head = ["run", "task", "method", "prior", "std", "steps", "evaluations", "seconds", "misfit"] + [
         "PSNR",
         "SSIM",
     ] * scored
@@ -293,7 +293,7 @@ def costs(runs: Sequence[folder.Run]) -> tuple[list[str], list[list[str]]]:
         settings, told = each.settings, each.told
         line = [
             f"{chr(ord('A') + i)}, {each.when}", settings["operator"], settings["method"], Path(settings["prior"]).stem,
-            f"{settings['std']:g}", str(settings["seed"]), str(told["evaluations"]), f"{told['seconds']:.1f}",
+            f"{settings['std']:g}", str(len(settings["times"]) - 1), str(told["evaluations"]), f"{told['seconds']:.1f}",
             _short(told["residual"]),
         ]  # fmt: skip
         lines.append(line + ([_short(told.get("psnr")), _short(told.get("ssim"), 3)] if scored else []))
@@ -308,26 +308,33 @@ def row(run: folder.Run) -> list[str]:
         score = f"reward {told['reward']:.4g}" if told.get("reward") is not None else ""
     task = " + ".join(settings["reward"]) if run.steered else settings["operator"]
     return [
-        run.when, run.what, task, settings["method"], str(len(settings["times"]) - 1), str(told["evaluations"]),
+        run.when, run.what, task, settings["method"], str(told["evaluations"]),
         f"{told['seconds']:.1f} s", score,
+        run.name.removesuffix(folder.END),
     ]  # fmt: skip
 
 
-ROW = ["when", "picture or prior", "task or reward", "method", "steps", "evaluations", "time", "score"]
+ROW = ["when", "picture or prior", "task or reward", "method", "evaluations", "time", "score", "run"]
 
 
 def line(run: folder.Run) -> str:
     """A run in a list to choose from."""
     settings, told = run.settings, run.told
     score = f", {told['psnr']:.2f} dB" if told.get("psnr") is not None else ""
-    return f"{run.when}  {run.what}  {settings['operator']}, {settings['method']}, seed {settings['seed']}{score}"
+    steps = len(settings["times"]) - 1
+    return f"{run.when}  {Path(run.name).name.removesuffix(folder.END)}: {settings['operator']}, {settings['method']}, {steps} steps{score}"
 
 
-def reopened(run: folder.Run) -> dict[str, Any]:
-    """Options of a restoration's task and method as they would be typed, those that are files left out."""
+def reopened(run: folder.Run, runs: Path) -> dict[str, Any]:
+    """Options of a restoration's task and method as they would be typed; files are those in the run's folder."""
     builder = pick("operator", run.settings["operator"], operators.ALL)
     paths = {o.name for o in options(builder).values() if Path in o.kinds}
-    told = {name: value for name, value in run.settings["operator_options"].items() if name not in paths}
+    told = dict(run.settings["operator_options"])
+    for name in paths & told.keys():
+        value = told.pop(name)
+        if value is not None:
+            beside = run.path.with_name(Path(value).name).relative_to(runs)
+            told[name] = str(folder.inside(runs, beside.as_posix()))
     return {"operator": _typed(told), "method": _typed(run.settings["method_options"])}
 
 
