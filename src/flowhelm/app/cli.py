@@ -895,7 +895,7 @@ def ui(
     ] = None,
     max_megapixels: Annotated[float, typer.Option(help="Of an uploaded picture; held before it is decoded.")] = 16.0,
     max_upload: Annotated[int, typer.Option(metavar="MB", help="Of an uploaded file.")] = 64,
-    waiting: Annotated[int, typer.Option(min=0, help="Runs that may wait for the device; one more is refused.")] = 2,
+    waiting: Annotated[int, typer.Option(min=1, help="Runs that may wait for the device; one more is refused.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:

@@ -90,7 +90,7 @@ def checked(
     for prior in priors:
         models.settled(prior, device=device)
         if not models.is_pipeline(prior):
-            bundled.weights(prior)
+            bundled.load(prior)
     try:
         where.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
-import pandas as pd
+from PIL import Image
 
 from ... import __version__, operators, steer
 from .. import files, job
 from .. import steer as steered
+from ..contact import Line, plot
 from ..images import FORMATS, BadInput, to_pil
 from ..options import Option, named, options, pick
 from ..options import shown as typed
@@ -24,11 +26,13 @@ CSS = """
 .gradio-container, .gradio-container main {max-width: 1360px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container main {padding: 12px 20px !important}
 #title h1 {margin: 0; font-size: 1.35rem} #title p {margin: .1rem 0 0; opacity: .75}
-.status {min-height: 2.6rem} .status progress {width: 100%; height: .55rem; accent-color: #6366f1}
+.status {min-height: 2.6rem} .bar {height: .5rem; border-radius: .25rem; background: #e2e8f0; overflow: hidden}
+.bar i {display: block; height: 100%; background: #6366f1}
 .status p {margin: .2rem 0 0; font-variant-numeric: tabular-nums}
 .card p {margin: 0; line-height: 1.35; font-size: .86rem; opacity: .85}
 .grid-wrap {min-height: 0 !important; height: auto !important; max-height: none !important}
 #costs table {width: 100%}
+#estimate img, #view img, #best img, #old img {width: 100%; height: 100%; object-fit: contain}
 #runs {font-size: .8rem} #runs .selection-button {display: none}
 footer {display: none !important}
 """
@@ -371,7 +375,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                     min_width=150,
                 )
                 label = gr.Dropdown(
-                    ["", *wanted.classes(first)],
+                    [("any", ""), *wanted.classes(first)],
                     value="",
                     label="Class",
                     interactive=True,
@@ -438,10 +442,18 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                     elem_id="best",
                     min_width=200,
                 )
-                curve = gr.LinePlot(
-                    _curve([]), x="evaluations", y="reward", color="of", height=320, min_width=260, buttons=[], elem_id="curve",
-                    color_map={"best": "#6366f1", "mean": "#94a3b8"}, tooltip="all",
-                )  # fmt: skip
+                curve = gr.Image(
+                    label="Reward",
+                    height=320,
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="curve",
+                    min_width=300,
+                )
+            with gr.Row():
+                take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
+                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="steer-story")
             sheet = gr.Image(
                 label="All particles",
                 format="png",
@@ -450,10 +462,9 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                 buttons=["fullscreen"],
                 elem_id="sheet",
             )
-            with gr.Row():
-                take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
-                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="steer-story")
-    prior.input(lambda name: gr.update(choices=["", *wanted.classes(name)], value=""), [prior], [label], **QUIET)
+    prior.input(
+        lambda name: gr.update(choices=[("any", ""), *wanted.classes(name)], value=""), [prior], [label], **QUIET
+    )
     cancel.click(_cancel(desk), None, [status], **QUIET)
     outputs = [status, best, curve, sheet, take, story, run, cancel]
     names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
@@ -490,7 +501,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
         settings = old.settings
         name = _offered(settings["prior"], given)
         return [
-            name, gr.update(choices=["", *wanted.classes(name)], value=next(iter(settings["classes"]), "")),
+            name, gr.update(choices=[("any", ""), *wanted.classes(name)], value=next(iter(settings["classes"]), "")),
             settings["prompt"] or "", " + ".join(settings["reward"]), settings["method"],
             *(_text(settings[part]) for part in ("budget", "steps", "scale")),
             str(settings["seed"]),
@@ -507,7 +518,7 @@ def steering(
     try:
         where, settings = wanted.steering(asked, given)
         yield {
-            "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": _curve([]),
+            "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": None,
             "sheet": gr.update(visible=False),
             "take": gr.update(value=None, interactive=False), "story": gr.update(value=None, interactive=False),
             "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
@@ -525,7 +536,11 @@ def steering(
         for seen in work.follow(every):
             line = seen.said
             said = f"best {line['shown']:.4g}, {line['evaluations']} evaluations" if line["shown"] is not None else ""
-            yield {"status": _progress("", seen, said), "best": _large(seen.picture), "curve": _curve(list(trace))}
+            yield {
+                "status": _progress("", seen, said),
+                "best": _large(seen.picture),
+                "curve": _curve(list(trace), asked.reward),
+            }
         paths = steered.outputs(Path(settings["out"]))
         buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
         if work.error is not None and not (work.stopped and paths["best"].is_file()):
@@ -537,7 +552,7 @@ def steering(
             return
         yield {
             **buttons, "status": _status("\n".join(wanted.words(lines))), "best": _large(work.seen.picture) if work.seen else None,
-            "curve": _curve(trace), "sheet": gr.update(value=str(paths["sheet"]), visible=True),
+            "curve": str(paths["curve"]), "sheet": gr.update(value=str(paths["sheet"]), visible=True),
             "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
         }  # fmt: skip
     except Exception as error:
@@ -549,18 +564,17 @@ def steering(
         raise _error(error) from None
 
 
-def _curve(trace: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """Reward against evaluations: of the best so far, and the mean of the particles."""
+def _curve(trace: list[Mapping[str, Any]], reward: str) -> Any:
+    """Reward against evaluations, so far: of the best, and the mean of the particles."""
+    ways = (("best", "shown", False), ("mean of the particles", "mean", True))
     lines = [
-        (float(line["evaluations"]), float(line[kind]), name)
-        for line in trace
-        for kind, name in (("shown", "best"), ("mean", "mean"))
-        if line[kind] is not None
+        Line(name, points, part=part)
+        for name, kind, part in ways
+        if (points := [(each["evaluations"], each[kind]) for each in trace if each[kind] is not None])
     ]
-    found = pd.DataFrame(lines, columns=["evaluations", "reward", "of"])
-    return found.astype(
-        {"evaluations": float, "reward": float, "of": str}
-    )  # of none, too, or the axes would be of names
+    drawn: Any = BytesIO()
+    plot(lines, reward, drawn)
+    return Image.open(drawn)
 
 
 def _large(picture: Any) -> Any:
@@ -766,7 +780,9 @@ def _status(text: str, kind: str = "") -> str:
 def _progress(which: str, seen: Seen, said: str) -> str:
     text = f"{which}step {seen.step} of {seen.total}, {said}, {seen.left} left"
     text = text[0].upper() + text[1:]
-    return f'<div class="status"><progress value="{seen.step}" max="{seen.total}"></progress><p>{html.escape(text)}</p></div>'
+    share = 100 * seen.step / max(seen.total, 1)
+    bar = f'<div class="bar" role="progressbar" aria-valuenow="{share:.0f}"><i style="width: {share:.1f}%"></i></div>'
+    return f'<div class="status">{bar}<p>{html.escape(text)}</p></div>'
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
