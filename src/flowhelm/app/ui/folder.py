@@ -96,7 +96,7 @@ def checked(path: str | Path, megapixels: float) -> tuple[int, int]:
         ) from error
     if width * height > megapixels * 1e6:
         raise BadInput(
-            f"{name!r} has {width * height / 1e6:.1f} megapixels, and the limit here is {megapixels:g}; scale it down first"
+            f"{name!r} has {width * height / 1e6:.4g} megapixels, and the limit here is {megapixels:g}; scale it down first"
         )
     return width, height
 
