@@ -516,6 +516,27 @@ def test_one_run_at_a_time():
     assert most == [1, 1, 1]
 
 
+def test_a_few_may_wait_and_one_more_is_refused():
+    desk, go = Desk(waiting=1), threading.Event()
+    assert desk.ask("a") == 0
+    with pytest.raises(BadInput, match="waiting or running already"):
+        desk.ask("a")
+    assert desk.turn("a")
+    first = desk.begin("a", lambda watch: go.wait(30))
+    assert desk.ask("b") == 1
+    with pytest.raises(BadInput, match="1 more are waiting"):
+        desk.ask("c")
+    assert desk.cancel("b")  # still in the queue, where its turn is to nothing
+    assert not desk.turn("b")
+    assert desk.ask("c") == 1
+    desk.leave("c")
+    assert desk.ask("d") == 1
+    go.set()
+    first.wait(30)
+    assert desk.turn("d")
+    assert desk.ask("a") == 0
+
+
 def test_who_leaves_ends_the_run():
     desk, ended = Desk(), threading.Event()
 

@@ -134,9 +134,11 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
         from .page import CSS, page
         from .work import Desk
 
-        desk = Desk()
+        desk = Desk(wanted.waiting)
         demo = page(wanted, desk)
-        demo.queue(max_size=wanted.waiting, default_concurrency_limit=1)
+        demo.queue(
+            max_size=wanted.waiting + 2, default_concurrency_limit=1
+        )  # the desk refuses before, in words of its own
         system = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: nothing is fetched
         theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=system[0], font_mono=system[1])
         theme.set(

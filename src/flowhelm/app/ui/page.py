@@ -36,7 +36,8 @@ CSS = """
 #runs {font-size: .8rem} #runs .selection-button {display: none}
 footer {display: none !important}
 """
-QUIET = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+"""Events beside the runs."""
 EVERY = 1.0
 """Seconds between estimates that are shown."""
 
@@ -57,6 +58,7 @@ def page(given: Wanted, desk: Desk) -> gr.Blocks:
                 _compare(given, compare)
             with gr.Tab("History", id="history") as history:
                 _history(given, history, tabs, fill_restore, fill_steer)
+        demo.unload(_leave(desk))
     return demo
 
 
@@ -157,11 +159,11 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 take = gr.DownloadButton("Picture", interactive=False, elem_id="take")
                 story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="story")
 
-    taken = photo.upload(_taken(given), [photo], [upload, view, editor], **QUIET)
-    cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUIET)
+    taken = photo.upload(_taken(given), [photo], [upload, view, editor], **QUICK)
+    cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUICK)
     for listen in (taken.then, cleared.then, task.change, demo.load):
-        listen(_masked, [task, upload], [view, editor, about_task], **QUIET)
-    cancel.click(_cancel(desk), None, [status], **QUIET)
+        listen(_masked, [task, upload], [view, editor, about_task], **QUICK)
+    cancel.click(_cancel(desk), None, [status], **QUICK)
     outputs = [status, estimate, slider, gallery, take, story, run, cancel]
 
     with own:
@@ -175,7 +177,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                 default = wanted.usual(task_, method_, prior_, std_, given.device)
             except ValueError as error:
                 gr.Markdown(html.escape(sentence(error)))
-                run.click(_refuse(sentence(error)), None, None, **QUIET)
+                run.click(_refuse(sentence(error)), None, None, **QUICK)
                 return
             builder, chosen = pick("operator", task_, operators.ALL), pick("method", default.name, job.METHODS)
             mark = str(told_.get("mark", ""))
@@ -199,14 +201,14 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                     yield [update.get(part, gr.skip()) for part in _NAMES]
 
             # here, since the fields above live as long as this rendering
-            run.click(
+            run.click(_ask(desk), None, [status, run, cancel], **QUICK).success(
                 go, {*said.values(), *of_task.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
                 trigger_mode="once", show_progress="hidden", api_visibility="private",
             )  # fmt: skip
 
     gr.on(
         [task.change, method.change, prior.change, std.blur, demo.load],
-        lambda *now: gr.update(placeholder=_steps(*now, given.device)), [task, method, prior, std], [steps], **QUIET,
+        lambda *now: gr.update(placeholder=_steps(*now, given.device)), [task, method, prior, std], [steps], **QUICK,
     )  # fmt: skip
     parts = [photo, upload, view, editor, task, std, prior, method, steps, seed, samples, simulate, told]
 
@@ -235,8 +237,10 @@ def restoring(
     asked: wanted.Restoration, given: Wanted, desk: Desk, who: str, every: float = EVERY
 ) -> Iterator[dict[str, Any]]:
     """Runs it; what the page is to show, by the names of its parts, again and again."""
-    where = None
     try:
+        if not desk.turn(who):
+            yield _STOPPED
+            return
         where, runs = wanted.restoration(asked, given)
         yield {
             "status": _status("Opening the prior ..."), "estimate": gr.update(value=None, visible=True), "slider": gr.update(visible=False),
@@ -277,7 +281,7 @@ def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
         if not work.stopped:
             assert work.error is not None
             raise work.error
-        yield {**buttons, "status": _status("Stopped before the first step.")}
+        yield _STOPPED
         return
     seen = work.seen
     assert seen is not None
@@ -463,9 +467,9 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                 elem_id="sheet",
             )
     prior.input(
-        lambda name: gr.update(choices=[("any", ""), *wanted.classes(name)], value=""), [prior], [label], **QUIET
+        lambda name: gr.update(choices=[("any", ""), *wanted.classes(name)], value=""), [prior], [label], **QUICK
     )
-    cancel.click(_cancel(desk), None, [status], **QUIET)
+    cancel.click(_cancel(desk), None, [status], **QUICK)
     outputs = [status, best, curve, sheet, take, story, run, cancel]
     names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
     with own:
@@ -490,9 +494,9 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                 for update in steering(asked, given, desk, str(request.session_hash)):
                     yield [update.get(part, gr.skip()) for part in names]
 
-            run.click(
-                go, {*said.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
-                show_progress="hidden", api_visibility="private",
+            run.click(_ask(desk), None, [status, run, cancel], **QUICK).success(
+                go, {*said.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
+                trigger_mode="once", show_progress="hidden", api_visibility="private",
             )  # fmt: skip
 
     parts = [prior, label, prompt, reward, method, budget, steps, scale, seed, told]
@@ -516,6 +520,9 @@ def steering(
 ) -> Iterator[dict[str, Any]]:
     """Runs it; what the page is to show, by the names of its parts, again and again."""
     try:
+        if not desk.turn(who):
+            yield _STOPPED
+            return
         where, settings = wanted.steering(asked, given)
         yield {
             "status": _status("Opening the prior and the rewards ..."), "best": None, "curve": None,
@@ -548,7 +555,7 @@ def steering(
                 folder.give_up(where)
             if not work.stopped:
                 raise work.error
-            yield {**buttons, "status": _status("Stopped before the first step.")}
+            yield _STOPPED
             return
         yield {
             **buttons, "status": _status("\n".join(wanted.words(lines))), "best": _large(work.seen.picture) if work.seen else None,
@@ -619,8 +626,8 @@ def _compare(given: Wanted, tab: gr.Tab) -> None:
             shown.append((str(path), f"{letter}: {each.settings['operator']}, {each.settings['method']}"))
         return gr.update(value=shown, columns=min(len(shown), 3)), _table(head, lines)
 
-    tab.select(listed, None, [chosen], **QUIET)
-    chosen.change(show, [chosen], [pictures, table], **QUIET)
+    tab.select(listed, None, [chosen], **QUICK)
+    chosen.change(show, [chosen], [pictures, table], **QUICK)
 
 
 def _history(
@@ -679,9 +686,9 @@ def _history(
         except Exception as error:
             raise _error(error) from None
 
-    tab.select(listed, None, [table], **QUIET)
-    table.select(show, None, [picture, settings, which, again, take, story], **QUIET)
-    again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUIET)
+    tab.select(listed, None, [table], **QUICK)
+    table.select(show, None, [picture, settings, which, again, take, story], **QUICK)
+    again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUICK)
 
 
 def _brief(old: folder.Run) -> dict[str, Any]:
@@ -753,6 +760,25 @@ def _offered(prior: str, given: Wanted) -> str:
     return found
 
 
+def _ask(desk: Desk) -> Callable[..., Any]:
+    def ask(request: gr.Request) -> tuple[Any, Any, Any]:
+        try:
+            before = desk.ask(str(request.session_hash))
+        except Exception as error:
+            raise _error(error) from None
+        said = f"Waiting for the device; runs before this one: {before}." if before else "Starting ..."
+        return _status(said), gr.update(interactive=False), gr.update(interactive=True)
+
+    return ask
+
+
+def _leave(desk: Desk) -> Callable[..., None]:
+    def leave(request: gr.Request) -> None:
+        desk.leave(str(request.session_hash))
+
+    return leave
+
+
 def _cancel(desk: Desk) -> Callable[..., Any]:
     def cancel(request: gr.Request) -> Any:
         return _status("Stopping after this step ...") if desk.cancel(str(request.session_hash)) else gr.skip()
@@ -788,3 +814,10 @@ def _progress(which: str, seen: Seen, said: str) -> str:
 def _table(head: list[str], lines: list[list[str]]) -> str:
     cells = [head, ["---"] * len(head), *([each.replace("|", "/") for each in line] for line in lines)]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
+
+
+_STOPPED = {
+    "run": gr.update(interactive=True),
+    "cancel": gr.update(interactive=False),
+    "status": _status("Stopped before the first step."),
+}

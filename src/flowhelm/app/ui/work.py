@@ -14,6 +14,7 @@ from torch import OutOfMemoryError, Tensor
 
 from ...step import Diverged
 from ..doctor import Broken
+from ..images import BadInput
 from ..job import Stopped
 
 POLL = 0.1  # seconds between looks at a thread
@@ -46,6 +47,10 @@ class Work:
         self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     @property
     def stopped(self) -> bool:
@@ -95,11 +100,35 @@ class Work:
 
 
 class Desk:
-    """The runs of all who have the page open."""
+    """The runs of all who have the page open: one at a time, a few waiting."""
 
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
+    def __init__(self, waiting: int = 2) -> None:
+        self.waiting = waiting
+        self._turn, self._lock = threading.Lock(), threading.Lock()
         self._works: dict[str, Work] = {}
+        self._asked: dict[str, bool] = {}  # who waits, and whether still for something
+
+    def ask(self, who: str) -> int:
+        """A place in the queue: how many are before it.
+
+        Raises:
+            BadInput: it is full, or `who` is in it.
+        """
+        with self._lock:
+            running = sum(work.alive for work in self._works.values())
+            if who in self._asked or (who in self._works and self._works[who].alive):
+                raise BadInput("a run of this page is waiting or running already; cancel it first")
+            if len(self._asked) >= self.waiting + (not running):
+                raise BadInput(
+                    f"the device is busy, and {len(self._asked)} more are waiting for it; try again when one of them is done"
+                )
+            self._asked[who] = True
+            return len(self._asked) - 1 + running
+
+    def turn(self, who: str) -> bool:
+        """That of `who` has come: whether it is still wanted."""
+        with self._lock:
+            return self._asked.pop(who, True)
 
     def begin(self, who: str, do: Callable[[Callable[..., None]], Any]) -> Work:
         work = self._works[who] = Work(do, self._turn)
@@ -107,11 +136,22 @@ class Desk:
 
     def cancel(self, who: str) -> bool:
         """Whether there was anything to stop."""
+        with self._lock:
+            if who in self._asked:
+                self._asked[who] = False
+                return True
         work = self._works.get(who)
-        if work is None or not work._thread.is_alive():
+        if work is None or not work.alive:
             return False
         work.stop()
         return True
+
+    def leave(self, who: str) -> None:
+        """The page was closed."""
+        self.cancel(who)
+        with self._lock:
+            self._asked.pop(who, None)
+            self._works = {name: work for name, work in self._works.items() if work.alive}
 
     def stop(self, seconds: float = 20.0) -> None:
         """All of them, each given so long to keep its last estimate."""
