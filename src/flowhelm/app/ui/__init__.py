@@ -127,6 +127,7 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=uploads)
         try:
             import gradio as gr
+            from PIL import Image
             from starlette.middleware import Middleware
         except ImportError as error:
             raise BadInput(f"the page needs {error.name}: pip install 'flowhelm[ui]'") from error
@@ -135,10 +136,11 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
         from .work import Desk
 
         desk = Desk(wanted.waiting)
+        # gradio decodes what a forged request calls a painted picture; Pillow refuses twice as many pixels as this
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, int(wanted.megapixels * 1e6)
         demo = page(wanted, desk)
-        demo.queue(
-            max_size=wanted.waiting + 2, default_concurrency_limit=1
-        )  # the desk refuses before, in words of its own
+        # runs wait in it once the desk has let them; the other events are gone in no time
+        demo.queue(max_size=wanted.waiting + 30, default_concurrency_limit=1)
         system = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: nothing is fetched
         theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=system[0], font_mono=system[1])
         theme.set(
@@ -147,30 +149,31 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
             block_border_width="1px", block_shadow="none",
         )  # fmt: skip
         try:
-            _, address, _ = demo.launch(
-                server_name=f"[{wanted.host}]" if ":" in wanted.host.strip("[]") else wanted.host,
-                server_port=wanted.port,
-                auth=None if wanted.password is None else _asks(wanted.password),
-                auth_message="The password was set where the page was started; any name will do.",
-                allowed_paths=[str(wanted.runs)],
-                max_file_size=wanted.upload * 1_000_000,
-                app_kwargs={"middleware": [Middleware(Guard, local=loopback(wanted.host))]},
-                theme=theme,
-                css=CSS,
-                favicon_path=None,
-                inbrowser=browser,
-                footer_links=[],
-                # each of these has an environment variable that would win over the default
-                share=False, ssr_mode=False, mcp_server=False, run_history=False, num_workers=0, root_path="", pwa=False,
-                enable_monitoring=False, strict_cors=True, show_error=True, quiet=True, prevent_thread_lock=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise BadInput(
-                f"--port {wanted.port} of {wanted.host} cannot be listened on (in use?); choose another --port"
-            ) from error
-        try:
+            try:
+                _, address, _ = demo.launch(
+                    server_name=f"[{wanted.host}]" if ":" in wanted.host.strip("[]") else wanted.host,
+                    server_port=wanted.port,
+                    auth=None if wanted.password is None else _asks(wanted.password),
+                    auth_message="The password was set where the page was started; any name will do.",
+                    allowed_paths=[str(wanted.runs)],
+                    max_file_size=wanted.upload * 1_000_000,
+                    app_kwargs={"middleware": [Middleware(Guard, local=loopback(wanted.host))]},
+                    theme=theme,
+                    css=CSS,
+                    favicon_path=None,
+                    inbrowser=browser,
+                    footer_links=[],
+                    # each of these has an environment variable that would win over the default
+                    share=False, ssr_mode=False, mcp_server=False, run_history=False, num_workers=0, root_path="", pwa=False,
+                    enable_monitoring=False, strict_cors=True, show_error=True, quiet=True, prevent_thread_lock=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise BadInput(
+                    f"--port {wanted.port} of {wanted.host} cannot be listened on (in use?); choose another --port"
+                ) from error
             yield address
         finally:
+            Image.MAX_IMAGE_PIXELS = before
             desk.stop()
             demo.close(verbose=False)
 

@@ -92,7 +92,7 @@ def checked(path: str | Path, megapixels: float) -> tuple[int, int]:
         raise BadInput(f"{name!r} is not a picture that can be read; expected JPEG, PNG, WebP or TIFF") from error
     except Image.DecompressionBombError as error:
         raise BadInput(
-            f"{name!r} has far more than {megapixels:g} megapixels, the limit here; scale it down first"
+            f"{name!r} has far too many pixels, and the limit here is {megapixels:g} megapixels; scale it down first"
         ) from error
     if width * height > megapixels * 1e6:
         raise BadInput(
