@@ -119,6 +119,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     drop(page, photo)
     paint(page)
     fill(page, "#steps", "200")
+    fill(page, "#std", "0.03")  # and at once
     page.click("#run")
     said, estimates = set(), set()
     page.wait_for_selector("#status .bar")
@@ -141,7 +142,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     mask = where / "photo.mask.png"
     assert 0 < (np.asarray(Image.open(mask)) == 0).sum() < 600
     out = tmp_path / "by.png"
-    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "200", "--threads", "1"]
+    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "200", "--std", "0.03", "--threads", "1"]
     assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
     assert out.read_bytes() == picture
     assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == story["result"]["sha256"]

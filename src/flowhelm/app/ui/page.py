@@ -83,7 +83,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
             )
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
-                brush=gr.Brush(default_size=8, colors=["#ff2d55"], color_mode="fixed"), height=470, format="png", visible=False,
+                brush=gr.Brush(default_size=5, colors=["#ff2d55"], color_mode="fixed"), height=470, format="png", visible=False,
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
@@ -169,7 +169,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     with own:
 
         @gr.render(
-            [task, method, prior, std, told], [demo.load, task.change, method.change, prior.change, std.blur, told.change],
+            [task, method, prior, std, told], [demo.load, task.change, method.change, prior.change, told.change],
             queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(task_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any]) -> None:
@@ -186,6 +186,17 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
             with gr.Accordion(f"Options of {default.name}", open=False, elem_id="options"):
                 gr.Markdown(wanted.about(chosen), elem_classes="card")
                 of_method = _fields(chosen, default.method, told_.get("method", {}), f"{mark} {task_} {default.name}")
+            plain = [name for name, field in of_method.items() if isinstance(field, gr.Textbox)]
+
+            def hints(std__: float | None) -> list[Any]:
+                try:
+                    now = wanted.usual(task_, method_, prior_, std__, given.device).method
+                except ValueError:
+                    return [gr.skip() for _ in plain]
+                return [gr.update(placeholder=str(typed(now[name]))) for name in plain]
+
+            if plain:  # not by a new rendering, which a click on the button might overtake
+                std.blur(hints, [std], [of_method[name] for name in plain], **QUICK)
             said = {
                 "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps,
                 "seed": seed, "samples": samples, "simulate": simulate,
@@ -201,7 +212,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
                     yield [update.get(part, gr.skip()) for part in _NAMES]
 
             # here, since the fields above live as long as this rendering
-            run.click(_ask(desk), None, [status, run, cancel], **QUICK).success(
+            run.click(_ask(desk), None, [status, cancel], **QUICK).success(
                 go, {*said.values(), *of_task.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
                 trigger_mode="once", show_progress="hidden", api_visibility="private",
             )  # fmt: skip
@@ -494,7 +505,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
                 for update in steering(asked, given, desk, str(request.session_hash)):
                     yield [update.get(part, gr.skip()) for part in names]
 
-            run.click(_ask(desk), None, [status, run, cancel], **QUICK).success(
+            run.click(_ask(desk), None, [status, cancel], **QUICK).success(
                 go, {*said.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
                 trigger_mode="once", show_progress="hidden", api_visibility="private",
             )  # fmt: skip
@@ -761,13 +772,13 @@ def _offered(prior: str, given: Wanted) -> str:
 
 
 def _ask(desk: Desk) -> Callable[..., Any]:
-    def ask(request: gr.Request) -> tuple[Any, Any, Any]:
+    def ask(request: gr.Request) -> tuple[Any, Any]:
         try:
             before = desk.ask(str(request.session_hash))
         except Exception as error:
             raise _error(error) from None
         said = f"Waiting for the device; runs before this one: {before}." if before else "Starting ..."
-        return _status(said), gr.update(interactive=False), gr.update(interactive=True)
+        return _status(said), gr.update(interactive=True)
 
     return ask
 

@@ -112,18 +112,19 @@ class Desk:
         """A place in the queue: how many are before it.
 
         Raises:
-            BadInput: it is full, or `who` is in it.
+            BadInput: it is full, or `who` has a run.
         """
         with self._lock:
             running = sum(work.alive for work in self._works.values())
-            if who in self._asked or (who in self._works and self._works[who].alive):
-                raise BadInput("a run of this page is waiting or running already; cancel it first")
-            if len(self._asked) >= self.waiting + (not running):
+            if who in self._works and self._works[who].alive:
+                raise BadInput("a run of this page is running already; cancel it first")
+            others = len(self._asked.keys() - {who})  # who asks again keeps the place
+            if others >= self.waiting + (not running):
                 raise BadInput(
-                    f"the device is busy, and {len(self._asked)} more are waiting for it; try again when one of them is done"
+                    f"the device is busy, and {others} more are waiting for it; try again when one of them is done"
                 )
             self._asked[who] = True
-            return len(self._asked) - 1 + running
+            return others + running
 
     def turn(self, who: str) -> bool:
         """That of `who` has come: whether it is still wanted."""
