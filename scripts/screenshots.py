@@ -6,10 +6,12 @@ import socket
 import sys
 import tempfile
 from io import BytesIO
+from math import dist
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -24,6 +26,7 @@ LARGEST = 300_000  # bytes
 def keep(page: Page, name: str, high: int = HIGH) -> None:
     """The upper `high` pixels, in as many colours as fit into the size."""
     page.set_viewport_size({"width": WIDE, "height": high})
+    page.evaluate("() => window.scrollTo(0, 0)")
     page.wait_for_timeout(400)
     shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
     for colours in (256, 192, 128, 96, 64):
@@ -44,24 +47,39 @@ def fill(page: Page, where: str, text: str) -> None:
     page.locator(f"{where} input, {where} textarea").first.fill(text)
 
 
+def strokes(mask: Path, cell: int = 4, reach: float = 8.0) -> list[list[tuple[float, float]]]:
+    """Ways over all that is black in a mask, in shares of its side: from each place to the nearest one, if that is near."""
+    missing = np.asarray(Image.open(mask).convert("L")) < 128
+    side = len(missing)
+    cells = {(y // cell, x // cell) for y, x in np.argwhere(missing)}
+    parts = [
+        (y, x, np.argwhere(missing[y * cell : y * cell + cell, x * cell : x * cell + cell])) for y, x in sorted(cells)
+    ]
+    left = [(x * cell + float(found[:, 1].mean()), y * cell + float(found[:, 0].mean())) for y, x, found in parts]
+    ways = [[left.pop(0)]]
+    while left:
+        at = ways[-1][-1]
+        near = min(left, key=lambda place: dist(place, at))
+        left.remove(near)
+        if dist(near, at) > reach:
+            ways.append([])
+        ways[-1].append(near)
+    return [[(x / side, y / side) for x, y in way] for way in ways]
+
+
 def paint(page: Page) -> None:
     """Along the scratches of the example."""
     page.wait_for_timeout(1000)
     box = page.locator("#editor canvas").first.bounding_box()
     side = 256 * 1.59  # as large as the editor shows it
     left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
-    ways = (
-        [(0.06, 0.07), (0.98, 0.65)], [(0.86, 0.05), (0.50, 0.39), (0.24, 0.88)], [(0.44, 0.22), (0.31, 0.45), (0.30, 0.62), (0.33, 0.79)],
-        [(0.52, 0.30), (0.62, 0.41), (0.75, 0.58), (0.79, 0.79)], [(0.795, 0.245), (0.74, 0.35), (0.695, 0.47)],
-        [(0.86, 0.09), (0.78, 0.22), (0.67, 0.28), (0.55, 0.28)], [(0.83, 0.40), (0.81, 0.55), (0.88, 0.75), (0.96, 0.88)],
-        [(0.68, 0.65), (0.74, 0.65), (0.68, 0.68), (0.75, 0.68), (0.69, 0.71), (0.74, 0.71), (0.71, 0.64), (0.715, 0.73)],
-    )  # fmt: skip
-    for way in ways:
+    for way in strokes(ROOT / "examples" / "chelsea_mask.png"):
         (x, y), *rest = [(left + side * x, top + side * y) for x, y in way]
         page.mouse.move(x, y)
         page.mouse.down()
+        page.mouse.move(x + 1, y + 1)
         for x, y in rest:
-            page.mouse.move(x, y, steps=5)
+            page.mouse.move(x, y)
         page.mouse.up()
 
 
@@ -101,7 +119,7 @@ def main() -> int:
             paint(page)
             page.mouse.move(5, 5)
             keep(page, "paint", 1160)
-            fill(page, "#std", "0.005")
+            fill(page, "#std", "0.003")
             page.click("#run")
             page.wait_for_function(
                 "() => /Step [1-9][0-9]+ of/.test(document.querySelector('#status').innerText)", timeout=120_000
@@ -121,8 +139,7 @@ def main() -> int:
             fill(page, "#steps", "25")
             page.wait_for_selector("#option-superres-factor")
             run(page)
-            page.locator("#gallery").scroll_into_view_if_needed()
-            keep(page, "samples", 1330)
+            keep(page, "samples", 1350)
 
             page.reload()
             page.wait_for_selector("#options")
@@ -142,11 +159,10 @@ def main() -> int:
                     keep(page, "options", 1400)
                 run(page)
             page.get_by_role("tab", name="Compare").click()
-            page.wait_for_timeout(500)
-            for _ in range(3):
+            page.wait_for_timeout(2500)
+            for i in range(3):
                 page.click("#chosen input")
-                page.get_by_role("option").filter(has_text="deblur").first.click()
-                page.keyboard.press("Escape")
+                page.get_by_role("option").filter(has_text="deblur").nth(i).click()
                 page.wait_for_timeout(300)
             page.get_by_role("heading").first.click()
             page.wait_for_selector("#costs table")

@@ -219,7 +219,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
 
     gr.on(
         [task.change, method.change, prior.change, std.blur, demo.load],
-        lambda *now: gr.update(placeholder=_steps(*now, given.device)), [task, method, prior, std], [steps], **QUICK,
+        lambda *now: gr.update(placeholder=_steps(now, given.device)), [task, method, prior, std], [steps], **QUICK,
     )  # fmt: skip
     parts = [photo, upload, view, editor, task, std, prior, method, steps, seed, samples, simulate, told]
 
@@ -269,7 +269,7 @@ def restoring(
                     "estimate": to_pil(seen.picture),
                 }
             if work.error is not None:
-                yield from _ended(work, Path(settings["out"]), where)
+                yield from _ended(work, work.error, Path(settings["out"]), where)
                 return
             made.append(work.made)
         yield _restored(made, lines)
@@ -282,7 +282,7 @@ def restoring(
         raise _error(error) from None
 
 
-def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
+def _ended(work: Work, error: BaseException, out: Path, where: Path) -> Iterator[dict[str, Any]]:
     """A run that was stopped, or that diverged: the last estimate stays; anything else raises."""
     partial = files.outputs(out)["partial"]
     buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
@@ -290,8 +290,7 @@ def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
         if not any(where.glob("*.run.json")):
             folder.give_up(where)
         if not work.stopped:
-            assert work.error is not None
-            raise work.error
+            raise error
         yield _STOPPED
         return
     seen = work.seen
@@ -299,8 +298,8 @@ def _ended(work: Work, out: Path, where: Path) -> Iterator[dict[str, Any]]:
     said = (
         f"Stopped after step {seen.step} of {seen.total}; this is the last estimate"
         if work.stopped
-        else sentence(work.error)
-    )  # type: ignore[arg-type]
+        else sentence(error)
+    )
     yield {
         **buttons,
         "status": _status(said + "."),
@@ -365,9 +364,9 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
     return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), wanted.about(builder)
 
 
-def _steps(task: str, method: str, prior: str, std: float | None, device: str) -> str:
+def _steps(now: tuple[str, str, str, float | None], device: str) -> str:
     try:
-        return str(wanted.usual(task, method, prior, std, device).steps)
+        return str(wanted.usual(*now, device=device).steps)
     except ValueError:
         return ""
 
