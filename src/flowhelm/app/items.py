@@ -77,12 +77,17 @@ def settings_of(item: Item, described: Mapping[str, Any], base: Mapping[str, Any
     stem = Path(item.name if inner is None else inner[1]).stem
     own = {k: v.replace("{stem}", stem) if isinstance(v, str) else v for k, v in base["operator_options"].items()}
     span = {} if described.get("range") is None else {"range": described["range"]}
-    # samples are of one posterior if they are of one measurement
-    one = {"measurement_seed": item._replace(sample=0).own_seed} if base.get("drawn") and base["simulate"] else {}
-    return {
+    made = {
         **base, **span, "photo": item.photo, "out": str(Path(described["out"]) / item.output), "seed": item.own_seed,
-        "operator_options": own, **one,
+        "operator_options": own,
     }  # fmt: skip
+    return of_a_set(item, made) if base.get("drawn") else made
+
+
+def of_a_set(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one of several samples: drawn of its particles, not their mean, and of the measurement that all share."""
+    one = {"measurement_seed": item._replace(sample=0).own_seed} if settings["simulate"] else {}
+    return {**settings, "drawn": True, **one}
 
 
 def inputs(settings: Mapping[str, Any], weights: Mapping[str, str]) -> dict[str, str]:

@@ -39,6 +39,8 @@ MOST_STEPS, MOST_THREADS, STD = 100_000, 1024, (1e-6, 1e3)
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
 Say = Callable[[str], None]
+Watch = Callable[[int, int, Tensor, float], None]
+"""Told after each step: its number, how many there are, the estimate `(1, c, h, w)` on the CPU, the misfit. May raise `Stopped`."""
 
 
 class Stopped(SystemExit):
@@ -140,9 +142,11 @@ def settle(
     }
 
 
-def start(settings: Mapping[str, Any], *, preview: bool = False, say: Say = print) -> dict[str, Any]:
+def start(
+    settings: Mapping[str, Any], *, preview: bool = False, say: Say = print, watch: Watch | None = None
+) -> dict[str, Any]:
     """Runs from the beginning; returns what it wrote to the JSON file."""
-    return _carry_out(settings, None, preview, say)
+    return _carry_out(settings, None, preview, say, watch)
 
 
 def resume(path: Path, *, preview: bool = False, say: Say = print) -> dict[str, Any]:
@@ -187,7 +191,9 @@ def again(old: Mapping[str, Any], out: Path, say: Say = print) -> bool:
     return False
 
 
-def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say) -> dict[str, Any]:
+def _carry_out(
+    settings: Mapping[str, Any], place: Place | None, preview: bool, say: Say, watch: Watch | None = None
+) -> dict[str, Any]:
     out = Path(settings["out"])
     paths = files.outputs(out)
     problem = prepare(settings, out, say)
@@ -195,7 +201,7 @@ def _carry_out(settings: Mapping[str, Any], place: Place | None, preview: bool, 
         models.hint(settings, say)
     settings = timed(problem, settings)
     story = provenance.story(settings)
-    place = loop(problem, settings, place, paths, preview, story, say)
+    place = loop(problem, settings, place, paths, preview, story, say, watch=watch)
     picture, result = finished(problem, settings, place.x, place.carried)
     result |= {"seconds": place.seconds, "evaluations": place.evaluations}
     write(out, picture, like(problem, settings))
@@ -221,6 +227,7 @@ def loop(
     story: Mapping[str, Any],
     say: Say = print,
     show: Callable[[int, int], AbstractContextManager[Tell]] = progress,
+    watch: Watch | None = None,
 ) -> Place:
     """Steps to the end; a signal or a divergence leaves the last estimate and, if `story` is not empty, a resume file."""
     times = torch.tensor(settings["times"], dtype=torch.float64)
@@ -255,13 +262,16 @@ def loop(
             evaluations + counted.count.rows,
         )
         # of a whole trajectory's passes, in steps of the grid
-        tell(step.index * total // step.total, float(misfit(problem.observed, picture).mean()))
+        fit = float(misfit(problem.observed, picture).mean())
+        tell(step.index * total // step.total, fit)
         if story and not whole and now - saved > SAVE_EVERY:
             keep(place)
             saved = time.monotonic()
         if preview and now - seen > PREVIEW_EVERY:
             write(paths["preview"], picture_of(problem, picture), like(problem, settings))
             seen = time.monotonic()
+        if watch is not None:
+            watch(step.index, step.total, picture_of(problem, picture, settings.get("keep")), fit)
 
     if place is not None and index == total:
         return place

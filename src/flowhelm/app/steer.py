@@ -44,6 +44,8 @@ WHOLE = ("best_of", "noise_search")
 SHOWN = 64
 """Particles on a contact sheet, at most."""
 Say = Callable[[str], None]
+Watch = Callable[[int, int, Tensor, Mapping[str, Any]], None]
+"""Told after each step: turns made, how many there are, the best picture `(c, h, w)`, the line of its trace. May raise `Stopped`."""
 
 
 class Over(Exception):
@@ -209,7 +211,7 @@ class Problem:
     turns: int
 
 
-def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
+def start(settings: Mapping[str, Any], say: Say = print, watch: Watch | None = None) -> dict[str, Any]:
     """Steers every picture and writes what came of it; returns what stands in the JSON file.
 
     Raises:
@@ -234,7 +236,7 @@ def start(settings: Mapping[str, Any], say: Say = print) -> dict[str, Any]:
             with bar(problem.turns * len(jobs)) as tell:
                 for i, job in enumerate(jobs):
                     made.append(Made(*job))
-                    _steered(problem, settings, made, i, paths, tell)
+                    _steered(problem, settings, made, i, paths, tell, watch)
                     if i + 1 < len(jobs):  # at the end all is written
                         write_json(paths["run"], story | {"result": result_of(made, "running")})
         except (Stopped, RuntimeError, ValueError) as error:
@@ -391,6 +393,7 @@ def _steered(
     index: int,
     paths: Mapping[str, Path],
     tell: Callable[[int, str], None],
+    watch: Watch | None = None,
 ) -> None:
     """Steers picture `index`, and keeps the best so far on disk."""
     made, who = all_made[index], problem.method.__name__
@@ -435,7 +438,10 @@ def _steered(
         made.best = best
         made.trace.append(line)
         made.seconds = time.monotonic() - began
-        tell(index * problem.turns + step.index, f"{'reward' if best.finished else 'estimate'} {best.reward:.4g}")
+        done = index * problem.turns + step.index
+        tell(done, f"{'reward' if best.finished else 'estimate'} {best.reward:.4g}")
+        if watch is not None:
+            watch(done, problem.turns * len(all_made), best.picture, {**line, "name": made.name})
 
     try:
         run(problem.method(asked, reward, x, times, noise=noise, **options), each)

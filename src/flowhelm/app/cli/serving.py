@@ -1,10 +1,46 @@
-"""The commands that serve: over HTTP."""
+"""The commands that serve: a page of this machine, and programs over HTTP."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .shell import Checkpointing, Dtype, Negative, NoPlan, Prompt, Quantize, Scale, Tiling, app
+
+
+@app.command(
+    help="Open a page of this machine in the browser: restore, steer, compare, and what was done before.\n\n"
+    "flowhelm ui --runs my-runs\n\n"
+    "Every run has a folder of its own below --runs, with all that the command line writes. Only this machine reaches the page; "
+    "--host 0.0.0.0 --password ... lets others in. Needs pip install 'flowhelm[ui]'."
+)
+def ui(
+    port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a password.")
+    ] = "127.0.0.1",
+    password: Annotated[
+        str | None, typer.Option(envvar="FLOWHELM_PASSWORD", help="Asked for by the page.", show_envvar=True)
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("flowhelm-runs"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(help="Offer this one, too: a .safetensors file or a pipeline of diffusers; several may be given."),
+    ] = None,
+    max_megapixels: Annotated[float, typer.Option(help="Of an uploaded picture; held before it is decoded.")] = 16.0,
+    max_upload: Annotated[int, typer.Option(metavar="MB", help="Of an uploaded file.")] = 64,
+    waiting: Annotated[int, typer.Option(min=1, help="Runs that may wait for the device; one more is refused.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    from .. import ui as page
+
+    wanted = page.checked(
+        host=host, port=port, password=password, runs=runs, device=device, threads=threads, priors=prior or (),
+        megapixels=max_megapixels, upload=max_upload, waiting=waiting,
+    )  # fmt: skip
+    page.serve(wanted, browser=browser, say=typer.echo)
 
 
 @app.command(

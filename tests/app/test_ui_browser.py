@@ -1,0 +1,281 @@
+"""The local page in a real browser: a picture is dropped, painted on, restored, compared, taken home."""
+
+import json
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowhelm.app import ui
+from flowhelm.app.cli import main
+from flowhelm.app.ui import folder
+
+pytest.importorskip("gradio")
+api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], headless=True)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """(address, run folder): a page on which one run may wait."""
+    runs = tmp_path_factory.mktemp("browser") / "runs"
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    with ui.opened(ui.checked(port=port, runs=runs, threads=1, waiting=1)) as address:
+        yield address, runs
+
+
+@pytest.fixture
+def opened(chromium, place):
+    """Opens pages, and closes them afterwards."""
+    pages = []
+
+    def open_(wide: int = 1280):
+        page = chromium.new_page(viewport={"width": wide, "height": 900})
+        page.set_default_timeout(20_000)
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(place[0])
+        page.wait_for_selector("#options")
+        pages.append(page)
+        return page
+
+    yield open_
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    x, y = np.meshgrid(np.arange(32), np.arange(32))
+    pixels = np.stack([x * 7 % 256, y * 6 % 256, (x + y) * 4 % 256], -1).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def choose(page, where: str, text: str) -> None:
+    page.click(f"{where} input")
+    page.get_by_role("option").filter(has_text=re.compile(text)).first.click()
+
+
+def fill(page, where: str, text: str) -> None:
+    page.locator(f"{where} input, {where} textarea").first.fill(text)
+
+
+def drop(page, photo: Path) -> None:
+    page.set_input_files("#photo input[type=file]", str(photo))
+    page.wait_for_selector("#editor canvas, #view img")
+
+
+def paint(page) -> None:
+    page.wait_for_timeout(700)  # until the canvas has been laid out
+    box = page.locator("#editor canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.45
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for i in range(6):
+        page.mouse.move(x + 5 * i, y + 3 * i)
+    page.mouse.up()
+
+
+def finished(page) -> None:
+    page.wait_for_function(
+        "() => /misfit .* evaluations in/.test(document.querySelector('#status').innerText)", timeout=60_000
+    )
+
+
+def again(page) -> None:
+    """Runs, where the status may still be that of the last run."""
+    page.evaluate("() => { document.querySelector('#status p').innerText = '' }")
+    page.click("#run")
+    finished(page)
+
+
+def downloaded(page, button: str) -> bytes:
+    with page.expect_download() as got:
+        page.click(button)
+    return Path(got.value.path()).read_bytes()
+
+
+def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
+    address, runs = place
+    page = opened()
+    drop(page, photo)
+    paint(page)
+    fill(page, "#steps", "200")
+    fill(page, "#std", "0.03")  # and at once
+    page.click("#run")
+    said, estimates = set(), set()
+    page.wait_for_selector("#status .bar")
+    while page.locator("#status .bar").count():  # the estimate is looked at while it grows
+        text = page.locator("#status").inner_text()
+        if found := re.search(r"Step (\d+) of 200, misfit [\d.]+ of the noise, .* left", text):
+            said.add(int(found[1]))
+        if (image := page.locator("#estimate img")).count():
+            estimates.add(image.first.get_attribute("src"))
+        page.wait_for_timeout(100)
+    finished(page)
+    assert len(said) > 1, said
+    assert len(estimates - {None}) > 1
+    assert page.locator("#slider img").count() == 2  # before and after
+    picture, story = downloaded(page, "#take"), json.loads(downloaded(page, "#story"))
+    (where,) = runs.iterdir()
+    assert picture == (where / "photo.restored.png").read_bytes()
+    assert story == json.loads((where / "photo.run.json").read_text())
+    # the command line, of the same settings
+    mask = where / "photo.mask.png"
+    assert 0 < (np.asarray(Image.open(mask)) == 0).sum() < 600
+    out = tmp_path / "by.png"
+    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "200", "--std", "0.03", "--threads", "1"]
+    assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
+    assert out.read_bytes() == picture
+    assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == story["result"]["sha256"]
+    # nothing came from elsewhere, and nothing went there
+    assert {url for url in page.asked if not url.startswith((address, "data:", "blob:"))} == set()
+
+
+@pytest.mark.slow
+def test_the_slider_moves(opened, place, photo):
+    page = opened()
+    drop(page, photo)
+    choose(page, "#task", "superres")
+    page.wait_for_selector("#option-superres-factor")
+    fill(page, "#steps", "2")
+    page.click("#run")
+    finished(page)
+    handle = page.locator("#slider [role=slider], #slider .handle, #slider .icon-wrap").first
+    before = handle.bounding_box()
+    page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(before["x"] - 150, before["y"] + 20, steps=5)
+    page.mouse.up()
+    assert handle.bounding_box()["x"] < before["x"] - 50
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_and_settings_opened_again(opened, place, photo):
+    _, runs = place
+    page = opened()
+    drop(page, photo)
+    choose(page, "#task", "denoise")
+    page.wait_for_selector("#editor", state="hidden")
+    page.locator("#simulate input").check()
+    fill(page, "#steps", "3")
+    seeds = ("1", str(2**62 + 1))
+    for seed in seeds:
+        fill(page, "#seed", seed)
+        again(page)
+        assert "PSNR" in page.locator("#status").inner_text()
+    mine = [run for run in folder.history(runs) if run.settings["operator"] == "denoise"]
+    assert {run.settings["seed"] for run in mine} == set(map(int, seeds))
+    page.get_by_role("tab", name="Compare").click()
+    for i in range(2):
+        page.click("#chosen input")
+        page.get_by_role("option").filter(has_text="denoise").nth(i).click()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#costs table")
+    assert page.locator("#pictures img").count() == 2
+    table = page.locator("#costs").inner_text()
+    for run in mine:
+        assert f"{run.result['psnr']:.2f}" in table
+    # the newest of them again, from the history
+    page.get_by_role("tab", name="History").click()
+    page.get_by_role("gridcell").filter(has_text="denoise").first.click()
+    page.wait_for_function("() => !document.querySelector('#again').disabled")
+    page.click("#again")
+    page.wait_for_function(f"() => document.querySelector('#seed input').value === '{mine[0].settings['seed']}'")
+    page.wait_for_timeout(1500)  # fields of the options are made anew
+    again(page)
+    newest = folder.history(runs)[0]
+    assert newest.name != mine[0].name
+    assert newest.result["sha256"] == mine[0].result["sha256"]
+
+
+@pytest.mark.slow
+def test_cancel_keeps_the_last_estimate(opened, place, photo):
+    _, runs = place
+    page = opened()
+    drop(page, photo)
+    choose(page, "#task", "denoise")
+    fill(page, "#steps", "1000")
+    page.click("#run")
+    page.wait_for_selector("#status .bar")
+    page.click("#cancel")
+    page.wait_for_function("() => /Stopped after step/.test(document.querySelector('#status').innerText)")
+    assert page.locator("#estimate img").count() == 1
+    partial = max(runs.glob("*/photo.partial.png"), key=lambda path: path.stat().st_mtime)
+    assert downloaded(page, "#take") == partial.read_bytes()
+    assert not partial.with_name("photo.run.json").exists()
+    assert partial.with_name("photo.resume.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_run_beyond_the_queue_is_refused(opened, place, photo):
+    pages = [opened() for _ in range(3)]
+    for page in pages:
+        drop(page, photo)
+        choose(page, "#task", "denoise")
+        fill(page, "#steps", "1000")
+        page.wait_for_timeout(300)
+    first, second, third = pages
+    first.click("#run")
+    first.wait_for_selector("#status .bar")
+    second.click("#run")
+    second.wait_for_timeout(1000)
+    assert second.locator("#status .bar").count() == 0  # it waits
+    third.click("#run")
+    third.wait_for_function("() => /try again when/i.test(document.body.innerText)")
+    said = third.locator("[data-testid=toast-body], .toast-body").first.inner_text()
+    assert "the device is busy, and 1 more are waiting for it" in said
+    assert "runs before this one: 1" in second.locator("#status").inner_text()
+    first.click("#cancel")
+    second.wait_for_selector("#status .bar")  # its turn
+    second.click("#cancel")
+    second.wait_for_function("() => /Stopped after step/.test(document.querySelector('#status').innerText)")
+
+
+def test_what_is_refused_is_said_in_a_sentence(opened, place, photo, tmp_path):
+    page = opened()
+    page.click("#run")
+    toast = page.locator("[data-testid=toast-body], .toast-body").first
+    toast.wait_for()
+    assert "drop a picture first" in toast.inner_text()
+    damaged = tmp_path / "<b>damaged.png"
+    damaged.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    page.set_input_files("#photo input[type=file]", str(damaged))
+    page.wait_for_function("() => /is not a picture that can be read/.test(document.body.innerText)")
+    assert "Traceback" not in page.locator("body").inner_text()
+    assert page.locator(".toast-body b, [data-testid=toast-body] b").count() == 0
+
+
+def test_steering_shows_its_curve(opened, place):
+    _, runs = place
+    page = opened()
+    page.get_by_role("tab", name="Steer").click()
+    choose(page, "#steer-class", "bag")
+    fill(page, "#steer-budget", "60")
+    page.click("#steer-run")
+    page.wait_for_selector("#sheet img", timeout=60_000)
+    assert page.locator("#curve img").count() == 1
+    assert page.locator("#best img").count() == 1
+    (where,) = {path.parent for path in runs.glob("*/fashion.steered.run.json")}
+    assert downloaded(page, "#steer-take") == (where / "fashion.steered.best.png").read_bytes()
+    fill(page, "#steer-reward", "mine.py:function")
+    page.click("#steer-run")
+    page.wait_for_function("() => /runs no code of this machine/.test(document.body.innerText)")
