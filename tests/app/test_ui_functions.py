@@ -166,7 +166,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     Image.init()  # one of its plugins decodes a picture of its own
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     for width, height in ((20_000, 10_000), (5_000, 4_000), (2**31 - 1, 2**31 - 1)):
-        with pytest.raises(BadInput, match=r"megapixels[,;] .*scale it down|megapixels; scale it down"):
+        with pytest.raises(BadInput, match=r"megapixels[,;] .*scale it down"):
             folder.checked(bomb(tmp_path / "bomb.png", width, height), 16)
     assert folder.checked(bomb(tmp_path / "small.png", 4_000, 4_000), 16) == (4000, 4000)
 
