@@ -77,7 +77,7 @@ class Fake:
     """Just so much of Ray as is used: the tasks of an actor run one after the other, one step for each `wait`."""
 
     def __init__(self, poison=(), deaths=0):
-        self.poison, self.deaths, self.actors, self.most = set(poison), deaths, [], 0
+        self.poison, self.deaths, self.actors, self.most, self.died = set(poison), deaths, [], 0, 0
         self.exceptions = SimpleNamespace(RayError=Died, RayTaskError=TaskError)
 
     def remote(self, **_):
@@ -116,6 +116,7 @@ class Fake:
         if names & self.poison or (self.deaths and ref.name == "make"):
             self.deaths -= bool(self.deaths)
             actor.dead = True
+            self.died += 1
             for each in actor.queue:
                 each.done, each.value = True, Died("killed")
             return
@@ -157,6 +158,7 @@ def test_an_item_that_kills_has_failed_and_costs_no_others(tmp_path, prior, monk
     assert not batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, fake), say=print)
     found = {line["name"]: line for line in lines(tmp_path / "ray")}
     assert {name for name, line in found.items() if line["status"] == "failed"} == {"p03.png"}
+    assert fake.died == TRIES
     assert f"died {TRIES} times (killed)" in found["p03.png"]["reason"]
     assert len(found) == len(lines(tmp_path / "ray")) == 8
     assert "8 items: 7 done, 1 failed" in capsys.readouterr().out

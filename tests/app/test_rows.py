@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flowhelm.app import batch as batches
 from flowhelm.app import description, making
 from flowhelm.app.batch import batch, rerun
+from flowhelm.app.result import decoded
 from flowhelm.priors import bundled
 from flowhelm.rng import Noise
 
@@ -107,6 +110,8 @@ def test_only_what_is_alike_runs_together(tmp_path, prior, monkeypatch):
         "threads": 1,
         "out": "o",
     }
+    # all that are left in one chunk: what looks alike from outside is not always
+    monkeypatch.setattr(batches, "_chunks", lambda left, *_: iter([left]))
     assert not batch(description.filled(given, tmp_path), say=lambda text: None)
     assert sorted(ran) == [1, 1, 1, 2, 2]  # grey ones have another noise level
     statuses = {line["name"]: line["status"] for line in lines(tmp_path / "o")}
@@ -174,3 +179,15 @@ def test_the_fault_of_one_costs_no_others(tmp_path, prior, monkeypatch):
 def test_auto_is_one_on_the_cpu(tmp_path, prior):
     folder = pictures(tmp_path / "in", [(8, 8)] * 2)
     assert all("rows" not in line["settings"] for line in made(folder, prior, "auto").values())
+
+
+def test_each_has_the_mean_of_its_own_particles():
+    pictures, log_w = torch.randn(6, 3, 2, 2), torch.tensor([[0.0, 1.0, 2.0], [5.0, -torch.inf, 0.0]])
+    flow = SimpleNamespace(decode=lambda clean: clean)
+    problem = SimpleNamespace(flow=flow, observed=SimpleNamespace(measurement=SimpleNamespace(y=torch.zeros(2, 1))))
+    found = decoded(problem, pictures, {"log_w": log_w})
+    weights = log_w.softmax(1)
+    for row in range(2):
+        expected = sum(weights[row, k] * pictures[3 * row + k] for k in range(3))
+        torch.testing.assert_close(found[row], expected)
+    assert torch.equal(decoded(problem, pictures, {}), pictures[[0, 3]])

@@ -1,5 +1,6 @@
 """The command line. torch and all that needs it are imported inside the commands: `--help` must not wait for them."""
 
+import errno
 from collections.abc import Sequence
 from typing import Annotated, cast
 
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(error.code or 0)
     except RuntimeError as error:
         return failed(error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # asked of the system wherever a word may be a path
+            raise
+        return fail(f"{str(error.filename)[:60]!r}... is too long for the name of a file", 2)
 
 
 def failed(error: RuntimeError) -> int:
