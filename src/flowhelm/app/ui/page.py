@@ -685,7 +685,8 @@ def _history(
         }
         ready = gr.update(interactive=True)
         return (
-            str(result), _near(json.dumps(told, indent=1, ensure_ascii=False), given.runs), old.name, ready, gr.update(value=str(result), interactive=True),
+            str(result), _near(json.dumps(told, indent=1, ensure_ascii=False), given.runs), old.name,
+            ready, gr.update(value=str(result), interactive=True),
             gr.update(value=str(old.path), interactive=True),
         )  # fmt: skip
 
