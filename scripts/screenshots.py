@@ -1,10 +1,14 @@
-"""Makes the pictures of docs/ui.md: `python scripts/screenshots.py`, with Chromium and the extras `ui` and `test`."""
+"""Makes the pictures of docs/ui.md: `python scripts/screenshots.py`, or only some: `... restore samples compare steer history`.
+
+With Chromium and the extras `ui` and `test`.
+"""
 
 import os
 import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from io import BytesIO
 from math import dist
 from pathlib import Path
@@ -91,7 +95,97 @@ def run(page: Page) -> None:
     page.wait_for_timeout(1500)
 
 
-def main() -> int:
+def restore(page: Page) -> None:
+    """Drop, paint, a run on its way, its result."""
+    keep(page, "drop")
+
+    page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "chelsea_scratched.png"))
+    page.wait_for_selector("#editor canvas")
+    paint(page)
+    page.mouse.move(5, 5)
+    keep(page, "paint", 1160)
+    fill(page, "#std", "0.003")
+    page.click("#run")
+    page.wait_for_function(
+        "() => /Step [1-9][0-9]+ of/.test(document.querySelector('#status').innerText)", timeout=120_000
+    )
+    page.mouse.move(5, 5)
+    keep(page, "running")
+    page.wait_for_selector("#slider img", timeout=300_000)
+    page.wait_for_timeout(1500)
+    keep(page, "result", 1030)
+
+
+def samples(page: Page) -> None:
+    """Several samples of one picture."""
+    choose(page, "#task", "superres")
+    page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "coffee_small.png"))
+    page.wait_for_selector("#view img")
+    fill(page, "#samples", "4")
+    fill(page, "#steps", "25")
+    page.wait_for_selector("#option-superres-factor")
+    run(page)
+    keep(page, "samples", 1350)
+
+
+def compare(page: Page) -> None:
+    """Three methods on one picture."""
+    choose(page, "#task", "deblur")
+    page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "coffee.png"))
+    page.wait_for_selector("#view img")
+    page.locator("#simulate input").check()
+    fill(page, "#std", "0.05")
+    page.locator("#std input").blur()
+    fill(page, "#steps", "25")
+    for method in ("mpc_flow", "pnp_flow", "flower"):
+        choose(page, "#method", method)
+        page.wait_for_timeout(1500)
+        if method == "flower":
+            page.click("#options button")
+            page.wait_for_timeout(700)
+            keep(page, "options", 1800)
+        run(page)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_timeout(2500)
+    for i in range(3):
+        page.click("#chosen input")
+        page.get_by_role("option").filter(has_text="deblur").nth(i).click()
+        page.wait_for_timeout(300)
+    page.get_by_role("heading").first.click()
+    page.wait_for_selector("#costs table")
+    page.wait_for_timeout(1000)
+    keep(page, "compare", 900)
+
+
+def steer(page: Page) -> None:
+    """A picture that a reward likes."""
+    page.get_by_role("tab", name="Steer").click()
+    choose(page, "#steer-class", "bag")
+    fill(page, "#steer-reward", "10*brightness")
+    fill(page, "#steer-budget", "600")
+    page.click("#steer-run")
+    page.wait_for_selector("#sheet img", timeout=120_000)
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(1000)
+    keep(page, "steer", 1400)
+
+
+def history(page: Page) -> None:
+    """What was done before."""
+    page.get_by_role("tab", name="History").click()
+    page.wait_for_timeout(1000)
+    page.get_by_role("gridcell").filter(has_text="mpc_flow").first.click()
+    page.wait_for_timeout(1500)
+    keep(page, "history", 1080)
+    with page.expect_download() as got:
+        page.click("#old-take")
+    print("downloaded", got.value.suggested_filename)
+
+
+PARTS = (restore, samples, compare, steer, history)
+
+
+def main(wanted: Sequence[str]) -> int:
     chromium = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
@@ -108,88 +202,18 @@ def main() -> int:
             ui.checked(port=port, runs=Path("flowhelm-runs"), threads=int(os.environ["OMP_NUM_THREADS"]))
         ) as address:
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
-            page = browser.new_page(viewport={"width": WIDE, "height": HIGH})
-            page.goto(address)
-            page.wait_for_selector("#options")
-            page.wait_for_timeout(500)
-            keep(page, "drop")
-
-            page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "chelsea_scratched.png"))
-            page.wait_for_selector("#editor canvas")
-            paint(page)
-            page.mouse.move(5, 5)
-            keep(page, "paint", 1160)
-            fill(page, "#std", "0.003")
-            page.click("#run")
-            page.wait_for_function(
-                "() => /Step [1-9][0-9]+ of/.test(document.querySelector('#status').innerText)", timeout=120_000
-            )
-            page.mouse.move(5, 5)
-            keep(page, "running")
-            page.wait_for_selector("#slider img", timeout=300_000)
-            page.wait_for_timeout(1500)
-            keep(page, "result", 980)
-
-            page.reload()
-            page.wait_for_selector("#options")
-            choose(page, "#task", "superres")
-            page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "coffee_small.png"))
-            page.wait_for_selector("#view img")
-            fill(page, "#samples", "4")
-            fill(page, "#steps", "25")
-            page.wait_for_selector("#option-superres-factor")
-            run(page)
-            keep(page, "samples", 1350)
-
-            page.reload()
-            page.wait_for_selector("#options")
-            choose(page, "#task", "deblur")
-            page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "coffee.png"))
-            page.wait_for_selector("#view img")
-            page.locator("#simulate input").check()
-            fill(page, "#std", "0.05")
-            page.locator("#std input").blur()
-            fill(page, "#steps", "25")
-            for method in ("mpc_flow", "pnp_flow", "flower"):
-                choose(page, "#method", method)
-                page.wait_for_timeout(1500)
-                if method == "flower":
-                    page.click("#options button")
-                    page.wait_for_timeout(700)
-                    keep(page, "options", 1400)
-                run(page)
-            page.get_by_role("tab", name="Compare").click()
-            page.wait_for_timeout(2500)
-            for i in range(3):
-                page.click("#chosen input")
-                page.get_by_role("option").filter(has_text="deblur").nth(i).click()
-                page.wait_for_timeout(300)
-            page.get_by_role("heading").first.click()
-            page.wait_for_selector("#costs table")
-            page.wait_for_timeout(1000)
-            keep(page, "compare", 900)
-
-            page.get_by_role("tab", name="Steer").click()
-            choose(page, "#steer-class", "bag")
-            fill(page, "#steer-reward", "10*brightness")
-            fill(page, "#steer-budget", "600")
-            page.click("#steer-run")
-            page.wait_for_selector("#sheet img", timeout=120_000)
-            page.mouse.move(5, 5)
-            page.wait_for_timeout(1000)
-            keep(page, "steer", 1240)
-
-            page.get_by_role("tab", name="History").click()
-            page.wait_for_timeout(1000)
-            page.get_by_role("gridcell").filter(has_text="inpaint").first.click()
-            page.wait_for_timeout(1500)
-            keep(page, "history", 1080)
-            with page.expect_download() as got:
-                page.click("#old-take")
-            print("downloaded", got.value.suggested_filename)
+            for part in PARTS:
+                if wanted and part.__name__ not in wanted:
+                    continue
+                page = browser.new_page(viewport={"width": WIDE, "height": HIGH})
+                page.goto(address)
+                page.wait_for_selector("#options")
+                page.wait_for_timeout(500)
+                part(page)
+                page.close()
             browser.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

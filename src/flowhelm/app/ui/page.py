@@ -33,7 +33,7 @@ CSS = """
 .grid-wrap {min-height: 0 !important; height: auto !important; max-height: none !important}
 #costs table {width: 100%}
 #estimate img, #view img, #best img, #old img {width: 100%; height: 100%; object-fit: contain}
-#runs {font-size: .8rem} #runs .selection-button {display: none}
+#runs span {font-size: .76rem} #runs .selection-button {display: none}
 footer {display: none !important}
 """
 QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
@@ -648,7 +648,9 @@ def _history(
     steer_: tuple[list[Any], Callable[[folder.Run], list[Any]]],
 ) -> None:
     which = gr.State(None)
-    gr.Markdown(f"Runs in `{given.runs}`, of the page and of the command line. Choose one by a click.")
+    gr.Markdown(
+        f"Runs in `{_near(str(given.runs), Path.cwd())}`, of the page and of the command line. Choose one by a click."
+    )
     table = gr.Dataframe(
         headers=wanted.ROW, interactive=False, wrap=False, max_height=330, elem_id="runs", show_label=False, buttons=[],
     )  # fmt: skip
@@ -683,7 +685,8 @@ def _history(
         }
         ready = gr.update(interactive=True)
         return (
-            str(result), json.dumps(told, indent=1, ensure_ascii=False), old.name, ready, gr.update(value=str(result), interactive=True),
+            str(result), _near(json.dumps(told, indent=1, ensure_ascii=False), given.runs), old.name,
+            ready, gr.update(value=str(result), interactive=True),
             gr.update(value=str(old.path), interactive=True),
         )  # fmt: skip
 
@@ -699,6 +702,11 @@ def _history(
     tab.select(listed, None, [table], **QUICK)
     table.select(show, None, [picture, settings, which, again, take, story], **QUICK)
     again.click(reopen, [which], [tabs, *restore[0], *steer_[0]], **QUICK)
+
+
+def _near(text: str, base: Path) -> str:
+    """Paths below `base` without it."""
+    return text.replace(f"{base}/", "")
 
 
 def _brief(old: folder.Run) -> dict[str, Any]:
