@@ -172,7 +172,8 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
         address = "local"
     os.environ.update(_ENVIRONMENT)  # before the import, which reads them
     if address == "local":
-        os.environ.update(_ALONE, RAY_AUTH_TOKEN=secrets.token_hex(32))
+        os.environ.update(_ALONE)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # once: Ray reads it once in a process
     try:
         import ray
     except ImportError:
