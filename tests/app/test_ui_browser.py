@@ -157,8 +157,11 @@ def test_the_slider_moves(opened, place, photo):
     choose(page, "#task", "superres")
     page.wait_for_selector("#option-superres-factor")
     fill(page, "#steps", "2")
+    fill(page, "#option-superres-factor", "3")  # typed, and clicked at once
     page.click("#run")
     finished(page)
+    newest = folder.history(place[1])[0]
+    assert newest.settings["operator_options"] == {"factor": 3, "filter": "average"}
     handle = page.locator("#slider [role=slider], #slider .handle, #slider .icon-wrap").first
     before = handle.bounding_box()
     page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)

@@ -38,6 +38,8 @@ footer {display: none !important}
 """
 QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Events beside the runs."""
+Written = dict[tuple[str, ...], dict[str, Any]]
+"""What was typed as options, by (mark of the reopened run, part, task, method)."""
 EVERY = 1.0
 """Seconds between estimates that are shown."""
 
@@ -67,7 +69,7 @@ def page(given: Wanted, desk: Desk) -> gr.Blocks:
 
 def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
     """The tab; its components, and what fills them in from a run of the history."""
-    upload, told = gr.State(None), gr.State({})
+    upload, told, written = gr.State(None), gr.State({}), gr.State({})
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
@@ -169,23 +171,24 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     with own:
 
         @gr.render(
-            [task, method, prior, std, told], [demo.load, task.change, method.change, prior.change, told.change],
+            [task, method, prior, std, told, written], [demo.load, task.change, method.change, prior.change, told.change],
             queue=False, show_progress="hidden",
         )  # fmt: skip
-        def _options(task_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any]) -> None:
+        def _options(
+            task_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
+        ) -> None:
             try:
                 default = wanted.usual(task_, method_, prior_, std_, given.device)
             except ValueError as error:
                 gr.Markdown(html.escape(sentence(error)))
-                run.click(_refuse(sentence(error)), None, None, **QUICK)
                 return
             builder, chosen = pick("operator", task_, operators.ALL), pick("method", default.name, job.METHODS)
-            mark = str(told_.get("mark", ""))
             with gr.Group():
-                of_task = _fields(builder, default.task, told_.get("operator", {}), f"{mark} {task_}")
+                _fields(builder, default.task, _values(written_, told_, "operator", task_))
             with gr.Accordion(f"Options of {default.name}", open=False, elem_id="options"):
                 gr.Markdown(wanted.about(chosen), elem_classes="card")
-                of_method = _fields(chosen, default.method, told_.get("method", {}), f"{mark} {task_} {default.name}")
+                values = _values(written_, told_, "method", task_, default.name)
+                of_method = _fields(chosen, default.method, values)
             plain = [name for name, field in of_method.items() if isinstance(field, gr.Textbox)]
 
             def hints(std__: float | None) -> list[Any]:
@@ -197,26 +200,27 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
 
             if plain:  # not by a new rendering, which a click on the button might overtake
                 std.blur(hints, [std], [of_method[name] for name in plain], **QUICK)
-            said = {
-                "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps,
-                "seed": seed, "samples": samples, "simulate": simulate,
-            }  # fmt: skip
 
-            def go(values: dict[Any, Any], request: gr.Request) -> Iterator[Any]:
-                asked = wanted.Restoration(
-                    **{name: values[part] for name, part in said.items()},
-                    task_options={name: values[part] for name, part in of_task.items()},
-                    method_options={name: values[part] for name, part in of_method.items()},
-                )
-                for update in restoring(asked, given, desk, str(request.session_hash)):
-                    yield [update.get(part, gr.skip()) for part in _NAMES]
+    said = {
+        "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps, "seed": seed,
+        "samples": samples, "simulate": simulate,
+    }  # fmt: skip
 
-            # here, since the fields above live as long as this rendering
-            run.click(_ask(desk), None, [status, cancel], **QUICK).success(
-                go, {*said.values(), *of_task.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
-                trigger_mode="once", show_progress="hidden", api_visibility="private",
-            )  # fmt: skip
+    def go(request: gr.Request, *now: Any) -> Iterator[Any]:
+        *values, told_, written_ = now
+        asked = wanted.Restoration(**dict(zip(said, values, strict=True)))
+        name = wanted.chosen(asked)
+        asked = asked._replace(
+            task_options=dict(_values(written_, told_, "operator", asked.task)),
+            method_options=dict(_values(written_, told_, "method", asked.task, name)),
+        )
+        for update in restoring(asked, given, desk, str(request.session_hash)):
+            yield [update.get(part, gr.skip()) for part in _NAMES]
 
+    run.click(_ask(desk), None, [status, cancel], **QUICK).success(
+        go, [*said.values(), told, written], outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
     gr.on(
         [task.change, method.change, prior.change, std.blur, demo.load],
         lambda *now: gr.update(placeholder=_steps(now, given.device)), [task, method, prior, std], [steps], **QUICK,
@@ -375,7 +379,7 @@ def _steps(now: tuple[str, str, str, float | None], device: str) -> str:
 
 
 def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
-    told = gr.State({})
+    told, written = gr.State({}), gr.State({})
     first = next((name for name in given.priors if name == "fashion"), given.priors[0])
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
@@ -484,30 +488,32 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
     names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
     with own:
 
-        @gr.render([method, told], [demo.load, method.change, told.change], queue=False, show_progress="hidden")
-        def _options(method_: str, told_: Mapping[str, Any]) -> None:
+        @gr.render(
+            [method, told, written], [demo.load, method.change, told.change], queue=False, show_progress="hidden"
+        )
+        def _options(method_: str, told_: Mapping[str, Any], written_: Written) -> None:
             chosen = pick("method", method_, steer.ALL)
             with gr.Accordion(f"Options of {method_}", open=False, elem_id="steer-options"):
                 gr.Markdown(wanted.about(chosen), elem_classes="card")
                 defaults = {o.name: typed(o.default) for o in options(chosen).values() if not o.needed}
-                of_method = _fields(chosen, defaults, told_.get("method", {}), f"{told_.get('mark', '')} {method_}")
-            said = {
-                "prior": prior, "reward": reward, "method": method, "label": label, "prompt": prompt, "budget": budget, "steps": steps,
-                "scale": scale, "seed": seed,
-            }  # fmt: skip
+                _fields(chosen, defaults, _values(written_, told_, "method", method_))
 
-            def go(values: dict[Any, Any], request: gr.Request) -> Iterator[Any]:
-                asked = wanted.Steering(
-                    **{name: values[part] for name, part in said.items()},
-                    method_options={name: values[part] for name, part in of_method.items()},
-                )
-                for update in steering(asked, given, desk, str(request.session_hash)):
-                    yield [update.get(part, gr.skip()) for part in names]
+    said = {
+        "prior": prior, "reward": reward, "method": method, "label": label, "prompt": prompt, "budget": budget, "steps": steps,
+        "scale": scale, "seed": seed,
+    }  # fmt: skip
 
-            run.click(_ask(desk), None, [status, cancel], **QUICK).success(
-                go, {*said.values(), *of_method.values()}, outputs, concurrency_id="device", concurrency_limit=1,
-                trigger_mode="once", show_progress="hidden", api_visibility="private",
-            )  # fmt: skip
+    def go(request: gr.Request, *now: Any) -> Iterator[Any]:
+        *values, told_, written_ = now
+        asked = wanted.Steering(**dict(zip(said, values, strict=True)))
+        asked = asked._replace(method_options=dict(_values(written_, told_, "method", asked.method)))
+        for update in steering(asked, given, desk, str(request.session_hash)):
+            yield [update.get(part, gr.skip()) for part in names]
+
+    run.click(_ask(desk), None, [status, cancel], **QUICK).success(
+        go, [*said.values(), told, written], outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
+        show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
 
     parts = [prior, label, prompt, reward, method, budget, steps, scale, seed, told]
 
@@ -718,34 +724,52 @@ def _brief(old: folder.Run) -> dict[str, Any]:
 # --- parts of all ---
 
 
-def _fields(
-    function: Callable[..., Any], defaults: Mapping[str, Any], told: Mapping[str, Any], key: str
-) -> dict[str, Any]:
-    """A field for each option of `function`, by its name: empty means the default, which shows through."""
+def _values(written: Written, told: Mapping[str, Any], part: str, *names: str) -> dict[str, Any]:
+    """What stands in the fields of an operator or a method: as reopened from the history, until something is typed.
+
+    It is kept beside the fields, for these are made anew with every choice, and a click may come before they are.
+    """
+    return written.setdefault((str(told.get("mark", "")), part, *names), dict(told.get(part, {})))
+
+
+def _fields(function: Callable[..., Any], defaults: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A field for each option of `function`, by its name: empty means the default, which shows through.
+
+    Args:
+        values: of the fields; what is typed goes there.
+    """
     found: dict[str, Any] = {}
     known = list(options(function).values())
     for i in range(0, len(known), 2):
         with gr.Row():
             for option in known[i : i + 2]:
-                found[option.name] = _field(function, option, defaults, told.get(option.name, ""), key)
+                field = _field(function, option, defaults, values.get(option.name) or "")
+                field.change(_keeps(values, option.name), [field], None, **QUICK)
+                found[option.name] = field
     return found
 
 
-def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, Any], told: str, key: str) -> Any:
+def _keeps(values: dict[str, Any], name: str) -> Callable[[Any], None]:
+    def keep(value: Any) -> None:
+        values[name] = value
+
+    return keep
+
+
+def _field(function: Callable[..., Any], option: Option, defaults: Mapping[str, Any], value: str) -> Any:
     default = str(typed(defaults.get(option.name)))
     common: dict[str, Any] = {
-        "label": option.name, "info": option.help, "key": f"{key} {function.__name__} {option.name}", "min_width": 170,
-        "elem_id": f"option-{function.__name__}-{option.name}",
+        "label": option.name, "info": option.help, "min_width": 170, "elem_id": f"option-{function.__name__}-{option.name}",
     }  # fmt: skip
     if Path in option.kinds:
         said = "mask, instead of paint" if option.name == "mask" else option.name
-        return gr.File(told or None, label=said, height=140, key=common["key"], elem_id=common["elem_id"])
+        return gr.File(value or None, label=said, height=140, elem_id=common["elem_id"])
     choices = _choices(option)
     if choices:
         return gr.Dropdown(
-            [(f"default ({default})", ""), *((c, c) for c in choices)], value=told, allow_custom_value=True, **common
+            [(f"default ({default})", ""), *((c, c) for c in choices)], value=value, allow_custom_value=True, **common
         )
-    return gr.Textbox(told, placeholder=default, max_lines=1, **common)
+    return gr.Textbox(value, placeholder=default, max_lines=1, **common)
 
 
 def _choices(option: Option) -> list[str]:
@@ -802,13 +826,6 @@ def _cancel(desk: Desk) -> Callable[..., Any]:
         return _status("Stopping after this step ...") if desk.cancel(str(request.session_hash)) else gr.skip()
 
     return cancel
-
-
-def _refuse(said: str) -> Callable[[], None]:
-    def refuse() -> None:
-        raise _error(BadInput(said))
-
-    return refuse
 
 
 def _error(error: BaseException) -> gr.Error:

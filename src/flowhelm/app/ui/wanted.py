@@ -17,6 +17,7 @@ from ..cards import listing
 from ..images import BadInput
 from ..items import Item
 from ..options import Plain, options, pick
+from ..presets import preset
 from . import Wanted, folder
 
 SAMPLES = 16
@@ -76,6 +77,13 @@ def usual(task: str, method: str | None, prior: str, std: float | None, device: 
     told = {name: value for name, value in found["operator_options"].items() if name not in needed}
     steps = len(found["times"]) - 1 if found["times"] else found["steps"]
     return Usual(told, found["method_options"], steps, found["method"])
+
+
+def chosen(asked: Restoration) -> str:
+    """The method: the one that is named, or the task's."""
+    if asked.method:
+        return asked.method
+    return models.METHOD if models.is_pipeline(asked.prior) else preset(asked.task, asked.std or 0.02)[0]
 
 
 def about(function: Callable[..., Any]) -> str:
