@@ -12,7 +12,7 @@ from .shell import Checkpointing, Dtype, Negative, NoPlan, Prompt, Quantize, Sca
     help="Open a page of this machine in the browser: restore, steer, compare, and what was done before.\n\n"
     "flowhelm ui --runs my-runs\n\n"
     "Every run has a folder of its own below --runs, with all that the command line writes. Only this machine reaches the page; "
-    "--host 0.0.0.0 --password ... lets others in. Needs pip install 'flowhelm[ui]'."
+    "--host 0.0.0.0 --password ... lets others in. Needs the extra ui of flowhelm."
 )
 def ui(
     port: Annotated[int, typer.Option(help="Of the page.")] = 7860,
