@@ -133,7 +133,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     finished(page)
     assert len(said) > 1, said
     assert len(estimates - {None}) > 1
-    assert page.locator("#slider img").count() == 2  # before and after
+    api.expect(page.locator("#slider img")).to_have_count(2)  # before and after
     picture, story = downloaded(page, "#take"), json.loads(downloaded(page, "#story"))
     (where,) = runs.iterdir()
     assert picture == (where / "photo.restored.png").read_bytes()
@@ -193,7 +193,7 @@ def test_two_runs_are_compared_and_settings_opened_again(opened, place, photo):
         page.get_by_role("option").filter(has_text="denoise").nth(i).click()
     page.keyboard.press("Escape")
     page.wait_for_selector("#costs table")
-    assert page.locator("#pictures img").count() == 2
+    api.expect(page.locator("#pictures img")).to_have_count(2)
     table = page.locator("#costs").inner_text()
     for run in mine:
         assert f"{run.result['psnr']:.2f}" in table
@@ -221,7 +221,7 @@ def test_cancel_keeps_the_last_estimate(opened, place, photo):
     page.wait_for_selector("#status .bar")
     page.click("#cancel")
     page.wait_for_function("() => /Stopped after step/.test(document.querySelector('#status').innerText)")
-    assert page.locator("#estimate img").count() == 1
+    api.expect(page.locator("#estimate img")).to_have_count(1)
     partial = max(runs.glob("*/photo.partial.png"), key=lambda path: path.stat().st_mtime)
     assert downloaded(page, "#take") == partial.read_bytes()
     assert not partial.with_name("photo.run.json").exists()
@@ -275,8 +275,8 @@ def test_steering_shows_its_curve(opened, place):
     fill(page, "#steer-budget", "60")
     page.click("#steer-run")
     page.wait_for_selector("#sheet img", timeout=60_000)
-    assert page.locator("#curve img").count() == 1
-    assert page.locator("#best img").count() == 1
+    api.expect(page.locator("#curve img")).to_have_count(1)
+    api.expect(page.locator("#best img")).to_have_count(1)
     (where,) = {path.parent for path in runs.glob("*/fashion.steered.run.json")}
     assert downloaded(page, "#steer-take") == (where / "fashion.steered.best.png").read_bytes()
     fill(page, "#steer-reward", "mine.py:function")

@@ -165,13 +165,13 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
     cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUICK)
     for listen in (taken.then, cleared.then, task.change, demo.load):
         listen(_masked, [task, upload], [view, editor, about_task], **QUICK)
-    cancel.click(_cancel(desk), None, [status], **QUICK)
+    cancel.click(_cancel(desk), None, [cancel], **QUICK)
     outputs = [status, estimate, slider, gallery, take, story, run, cancel]
 
     with own:
 
         @gr.render(
-            [task, method, prior, std, told, written], [demo.load, task.change, method.change, prior.change, told.change],
+            [task, method, prior, std, told, written], [demo.load, task.change, method.change, prior.change, std.blur, told.change],
             queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(
@@ -188,18 +188,7 @@ def _restore(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Cal
             with gr.Accordion(f"Options of {default.name}", open=False, elem_id="options"):
                 gr.Markdown(wanted.about(chosen), elem_classes="card")
                 values = _values(written_, told_, "method", task_, default.name)
-                of_method = _fields(chosen, default.method, values)
-            plain = [name for name, field in of_method.items() if isinstance(field, gr.Textbox)]
-
-            def hints(std__: float | None) -> list[Any]:
-                try:
-                    now = wanted.usual(task_, method_, prior_, std__, given.device).method
-                except ValueError:
-                    return [gr.skip() for _ in plain]
-                return [gr.update(placeholder=str(typed(now[name]))) for name in plain]
-
-            if plain:  # not by a new rendering, which a click on the button might overtake
-                std.blur(hints, [std], [of_method[name] for name in plain], **QUICK)
+                _fields(chosen, default.method, values)
 
     said = {
         "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps, "seed": seed,
@@ -483,7 +472,7 @@ def _steer(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Calla
     prior.input(
         lambda name: gr.update(choices=[("any", ""), *wanted.classes(name)], value=""), [prior], [label], **QUICK
     )
-    cancel.click(_cancel(desk), None, [status], **QUICK)
+    cancel.click(_cancel(desk), None, [cancel], **QUICK)
     outputs = [status, best, curve, sheet, take, story, run, cancel]
     names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
     with own:
@@ -823,7 +812,8 @@ def _leave(desk: Desk) -> Callable[..., None]:
 
 def _cancel(desk: Desk) -> Callable[..., Any]:
     def cancel(request: gr.Request) -> Any:
-        return _status("Stopping after this step ...") if desk.cancel(str(request.session_hash)) else gr.skip()
+        desk.cancel(str(request.session_hash))
+        return gr.update(interactive=False)  # not the status: that may come after the run's own last word
 
     return cancel
 
