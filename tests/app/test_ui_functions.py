@@ -600,11 +600,11 @@ def test_defaults_are_those_that_a_run_takes(page, photo, prior):
 
 def test_every_option_has_a_field():
     gr = pytest.importorskip("gradio")
-    from flowhelm.app.ui import page as made
+    from flowhelm.app.ui import parts as made
 
     for function in (*operators.ALL, *job.METHODS):
         with gr.Blocks(analytics_enabled=False):
-            fields = made._fields(function, {}, {})
+            fields = made.fields_of(function, {}, {})
         assert list(fields) == list(options(function))
         for name, option in options(function).items():
             if Path in option.kinds:
