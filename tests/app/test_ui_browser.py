@@ -163,7 +163,10 @@ def test_the_slider_moves(opened, place, photo):
     newest = folder.history(place[1])[0]
     assert newest.settings["operator_options"] == {"factor": 3, "filter": "average"}
     handle = page.locator("#slider [role=slider], #slider .handle, #slider .icon-wrap").first
-    before = handle.bounding_box()
+    api.expect(page.locator("#slider img")).to_have_count(2)
+    before = None
+    while before != (before := handle.bounding_box()):  # until it lies where it stays
+        page.wait_for_timeout(300)
     page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
     page.mouse.down()
     page.mouse.move(before["x"] - 150, before["y"] + 20, steps=5)
