@@ -500,3 +500,13 @@ def _settled(held: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int
             if part in settled:
                 settled[part] -= taken
     return {name: size for name, size in settled.items() if size}
+
+
+def is_short(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or by the CPU's allocator."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SHORT)
+    )
+
+
+_SHORT = ("out of memory", "can't allocate memory", "not enough memory")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import OutOfMemoryError
 
+from ..memory import is_short
 from . import files, items, provenance
 from .images import write
 from .items import Item
@@ -27,7 +27,6 @@ from .result import answer, like, measured, picture_of, result_of
 
 Show = Callable[[Sequence[Item], int, int], AbstractContextManager[Tell]]
 """Of the items that run together, the steps in all and those done: tells how far they are."""
-SHORT = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Full(Exception):
@@ -193,13 +192,6 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def is_short(error: BaseException) -> bool:
-    """Of memory, on the GPU or by the CPU's allocator."""
-    return isinstance(error, OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SHORT)
-    )
 
 
 def reason(error: Exception) -> str:

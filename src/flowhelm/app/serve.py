@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 import anyio
 import numpy as np
-import torch
 from PIL import Image
 
 from .. import __version__, operators
+from ..memory import is_short
 from ..step import Diverged, Step
 from . import cards, images, models
 from .description import check, object_of, parsed
@@ -376,8 +376,7 @@ async def _carried_out(
 
 def _tell_memory(error: Exception) -> None:
     """Raises a refusal if memory is what was missing; any other error is a fault of the program."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error).lower() for sign in signs):
+    if is_short(error):
         raise HTTPException(
             503, "there is not enough memory for this picture; send a smaller one, or give tile=512"
         ) from error

@@ -56,12 +56,14 @@ def failed(error: RuntimeError) -> int:
         return fail(str(error), 1)
     from torch import OutOfMemoryError
 
+    from ...memory import is_short
+
     if isinstance(error, OutOfMemoryError):
         return fail(
             "the GPU ran out of memory; `flowhelm plan PRIOR METHOD --vram GIB` says what would fit, and of a bundled prior --tile 512 "
             "cuts the network",
             1,
         )
-    if any(sign in str(error).lower() for sign in ("out of memory", "can't allocate memory", "not enough memory")):
+    if is_short(error):
         return fail("there is not enough memory for this picture; use --tile 512, or scale it down", 1)
     raise error

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from torch import OutOfMemoryError, Tensor
+from torch import Tensor
 
+from ...memory import is_short
 from ...step import Diverged
 from ..doctor import Broken
 from ..images import BadInput
@@ -167,8 +168,7 @@ def sentence(error: BaseException) -> str:
     """What is said of a failure: one sentence; what none was written for goes to the terminal, whole."""
     if isinstance(error, ValueError | Diverged | Broken):
         return " ".join(str(error).split())
-    text = str(error).lower()
-    if isinstance(error, OutOfMemoryError | MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_short(error):
         return "there is not enough memory for this; take a smaller picture, or see `flowhelm plan`"
     traceback.print_exception(error, file=sys.stderr)
     return f"something went wrong in the program ({type(error).__name__}); the terminal says what"
