@@ -136,7 +136,7 @@ def killed(args: argparse.Namespace, base: Path) -> bool:
     at_once = len(alive(helpers))
     psutil.wait_procs(alive(helpers), timeout=90)  # Ray's own helpers look for a minute for a batch that was killed
     running = alive(helpers)
-    folders = list(Path(tempfile.gettempdir()).glob("flowhelm-ray-*")) if args.ray else []
+    folders = [p for at in {tempfile.gettempdir(), "/tmp"} for p in Path(at).glob("flowhelm-ray-*")] if args.ray else []
     same = one == other and numbers[0] == numbers[1]
     good = same and not twice and not orphans and not running and not folders and last.exitcode == 0
     print(f"last run: status {last.exitcode}")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -218,6 +219,14 @@ def below(process: "psutil.Process") -> list["psutil.Process"]:  # noqa: F821
         return []
 
 
+@pytest.mark.parametrize("name", ["/tmp", "/tmp/tmp.AcrHbX9klX", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T"])
+def test_a_socket_of_ray_has_a_path_that_the_system_takes(monkeypatch, name):
+    monkeypatch.setattr(tempfile, "tempdir", name)
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
+    own = "flowhelm-ray-1234567-abcdefgh/session_2026-11-21_13-20-16_448244_1234567/sockets/plasma_store"
+    assert len(str(cluster._short_temporary() / own)) <= 107
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
 def test_two_workers_one_of_them_killed(tmp_path, prior):
     """In a process of its own, which is looked at from here: who listens where, and what it leaves behind."""
@@ -234,6 +243,7 @@ def test_two_workers_one_of_them_killed(tmp_path, prior):
     manifest = tmp_path / "ray" / "manifest.jsonl"
     while process.poll() is None and not (manifest.exists() and manifest.read_bytes().count(b"\n") >= 2):
         time.sleep(0.02)
+    assert process.poll() is None, (tmp_path / "log").read_text()
     helpers = below(psutil.Process(process.pid))
     workers = [each for each in helpers if each.name().startswith("ray::Worker")]
     if workers:  # killed before it is looked at closer, which takes long

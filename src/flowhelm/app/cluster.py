@@ -192,7 +192,7 @@ def _ray(where: Where, gpus: bool) -> Iterator[tuple[Any, int]]:
                     ) from None
             else:
                 count = where.workers or (None if gpus else max(1, (os.cpu_count() or 1) // where.cores))
-                folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-")
+                folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=_short_temporary())
                 _started(
                     ray, num_cpus=None if count is None else count * where.cores, include_dashboard=False,
                     object_store_memory=100 * 2**20, log_to_driver=False, logging_level=logging.ERROR,
@@ -240,9 +240,15 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def _short_temporary() -> Path:
+    """The temporary folder, or /tmp where its name is long: a socket's path has 107 characters at most, and Ray adds 80 of its own."""
+    usual, short = Path(tempfile.gettempdir()), Path("/tmp")
+    return short if len(str(usual)) > 12 and os.access(short, os.W_OK) else usual
+
+
 def _sweep() -> None:
     """Folders of batches that were killed, so that they could not."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+    for path in _short_temporary().glob(f"{_FOLDER}*"):
         pid = re.match(rf"{_FOLDER}(\d+)-", path.name)
         if pid and path.stat().st_uid == os.getuid() and not Path(f"/proc/{pid[1]}").exists():
             shutil.rmtree(path, ignore_errors=True)
