@@ -155,8 +155,8 @@ def table_html(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
-STOPPED = {
-    "run": gr.update(interactive=True),
-    "cancel": gr.update(interactive=False),
-    "status": status_html("Stopped before the first step."),
-}
+def ended(text: str, kind: str = "") -> dict[str, Any]:
+    """No run any more, and why."""
+    return {
+        "run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "status": status_html(text, kind),
+    }  # fmt: skip

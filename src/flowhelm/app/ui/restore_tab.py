@@ -17,10 +17,10 @@ from . import Wanted, folder, wanted
 from .parts import (
     EVERY,
     QUICK,
-    STOPPED,
     Written,
     asking,
     cancelling,
+    ended,
     error_of,
     fields_of,
     methods_of,
@@ -210,7 +210,7 @@ def restoring(
     """Runs it; what the page is to show, by the names of its parts, again and again."""
     try:
         if not desk.turn(who):
-            yield STOPPED
+            yield ended("Stopped before the first step.")
             return
         where, runs = wanted.restoration(asked, given)
         yield {
@@ -235,11 +235,7 @@ def restoring(
             made.append(work.made)
         yield _restored(made, lines)
     except Exception as error:
-        yield {
-            "run": gr.update(interactive=True),
-            "cancel": gr.update(interactive=False),
-            "status": status_html(sentence(error), "wrong"),
-        }
+        yield ended(sentence(error), "wrong")
         raise error_of(error) from None
 
 
@@ -252,7 +248,7 @@ def _ended(work: Work, error: BaseException, out: Path, where: Path) -> Iterator
             folder.give_up(where)
         if not work.stopped:
             raise error
-        yield STOPPED
+        yield ended("Stopped before the first step.")
         return
     seen = work.seen
     assert seen is not None

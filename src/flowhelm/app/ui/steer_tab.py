@@ -20,10 +20,10 @@ from . import Wanted, folder, wanted
 from .parts import (
     EVERY,
     QUICK,
-    STOPPED,
     Written,
     asking,
     cancelling,
+    ended,
     error_of,
     fields_of,
     offered,
@@ -196,7 +196,7 @@ def steering(
     """Runs it; what the page is to show, by the names of its parts, again and again."""
     try:
         if not desk.turn(who):
-            yield STOPPED
+            yield ended("Stopped before the first step.")
             return
         where, settings = wanted.steering(asked, given)
         yield {
@@ -230,7 +230,7 @@ def steering(
                 folder.give_up(where)
             if not work.stopped:
                 raise work.error
-            yield STOPPED
+            yield ended("Stopped before the first step.")
             return
         yield {
             **buttons, "status": status_html("\n".join(wanted.words(lines))), "best": _large(work.seen.picture) if work.seen else None,
@@ -238,11 +238,7 @@ def steering(
             "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
         }  # fmt: skip
     except Exception as error:
-        yield {
-            "run": gr.update(interactive=True),
-            "cancel": gr.update(interactive=False),
-            "status": status_html(sentence(error), "wrong"),
-        }
+        yield ended(sentence(error), "wrong")
         raise error_of(error) from None
 
 

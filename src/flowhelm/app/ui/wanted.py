@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ... import operators, steer
+from ...metrics import posterior_maps
 from .. import files, items, job, models, scores
 from .. import steer as steered
 from ..cards import listing
@@ -261,8 +263,9 @@ def pair(settings: Mapping[str, Any]) -> tuple[Image.Image, Image.Image]:
 
 def spread(pictures: Sequence[Path]) -> tuple[Image.Image, Image.Image, float]:
     """Mean of samples, their standard deviation laid over it in colour, and what the hottest colour stands for, in 8-bit levels."""
-    stack = np.stack([np.asarray(_opened(path), np.float64) for path in pictures])
-    mean, deviation = stack.mean(0), stack.std(0, ddof=1).mean(-1)
+    levels = torch.stack([torch.from_numpy(np.array(_opened(path))) for path in pictures]).movedim(-1, 1).float()
+    maps = posterior_maps(levels)
+    mean, deviation = maps.mean.movedim(0, -1).numpy(), maps.std.mean(0).numpy()
     top = max(float(np.quantile(deviation, 0.995)), 1e-6)
     share = np.clip(deviation / top, 0, 1)
     colours = np.stack([np.interp(share, np.linspace(0, 1, len(HOT)), [c[i] for c in HOT]) for i in range(3)], -1)
