@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from flowhelm.app.batch import batch
 from flowhelm.app.cli import main
 from flowhelm.app.files import sha256
 from flowhelm.app.images import BadInput
-from flowhelm.app.result import chosen
+from flowhelm.app.result import answer, chosen
 from flowhelm.rng import Noise
 
 FILES = {
@@ -246,3 +247,17 @@ def test_particles_are_chosen_by_their_weights():
     assert torch.equal(chosen(x, sure, Noise(1, rows)), torch.ones(rows, 1))
     assert torch.equal(chosen(x[:rows], {}, Noise(0, rows)), x[:rows])
     assert torch.equal(chosen(x, {}, Noise(0, rows)), torch.zeros(rows, 1))  # without weights the first one is the best
+
+
+def test_particles_are_drawn_by_their_weights():
+    """Not their mean, which a single restoration gives and which has too little spread; as often as its weight says."""
+    x = torch.arange(4.0).view(4, 1, 1, 1)
+    problem = SimpleNamespace(
+        flow=SimpleNamespace(decode=lambda clean: clean), observed=SimpleNamespace(measurement=SimpleNamespace(y=x[:1]))
+    )
+    info = {"log_w": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()}
+    found = [float(answer(problem, [{"drawn": True, "seed": seed}], x, info)) for seed in range(400)]
+    shares = torch.bincount(torch.tensor(found).long(), minlength=4) / 400
+    assert {value % 1 for value in found} == {0.0}
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.08, rtol=0)
+    assert float(answer(problem, [{"seed": 0}], x, info)) == pytest.approx(2.0)
