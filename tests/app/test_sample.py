@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import flowhelm
 from flowhelm import guide, priors, transition
 from flowhelm.app import priors as shelf
 from flowhelm.app import sample as app
@@ -221,6 +222,37 @@ def test_prompts_numbers_and_guidance(known, here):
         made.append((here / "known.samples.png").read_bytes())
     assert len(set(made)) == 5
     assert sizes(here / "known.samples.png") == (2 * 68 - 4, 64)
+
+
+def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
+    """Its file says the scale; nothing told, nothing guided; --scale 1 is what the velocity itself draws."""
+    path = str(written(here / "known.safetensors", ABOUT | {"scale": 3.0}))
+    flow = priors.load(path)
+    assert flow.scale == 3.0
+    words = ["sample", path, "--class", "light", "-n", "1", "--steps", "2"]
+    made = {}
+    for name, more in {
+        "own": [],
+        "same": ["--scale", "3"],
+        "none": ["--scale", "1"],
+        "raag": ["--guidance", "raag"],
+    }.items():
+        assert main([*words, *more]) == 0
+        made[name] = (here / "known.samples.png").read_bytes()
+    assert made["own"] == made["same"]
+    assert len(set(made.values())) == 3
+    plain = flowhelm.generate(path, classes=["light"], count=1, steps=2, scale=1.0)
+    torch.testing.assert_close(plain, app.draw(flow, [("light", 0)], steps=2), atol=1e-5, rtol=1e-5)
+    own = flowhelm.generate(path, classes=["light"], count=1, steps=2)
+    torch.testing.assert_close(own, app.draw(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0)))
+    assert torch.equal(flowhelm.generate(path, count=1, steps=2), app.draw(flow, [(None, 0)], steps=2))
+    assert not torch.allclose(own, plain, atol=1e-2)
+
+
+def test_the_bundled_priors_have_a_scale():
+    assert {name: priors.load(name).scale for name in ("photos", "fashion", "aerial")} == {
+        "photos": 1.0, "fashion": 2.0, "aerial": 2.0,
+    }  # fmt: skip
 
 
 def test_a_prior_without_conditions(here, capsys):

@@ -45,7 +45,7 @@ def generate(
 ) -> Tensor:
     """Pictures `(count, c, h, w)` float32 on the CPU, nominally in [-1, 1], not clamped: those of `flowhelm sample`, to the bit.
 
-        flowhelm.generate("fashion", classes=["coat", "bag"], count=8, scale=2.0)
+        flowhelm.generate("fashion", classes=["coat", "bag"], count=8)
         flowhelm.generate("stabilityai/stable-diffusion-3.5-medium", prompt="a lighthouse", device="cuda")
         flowhelm.generate(flow, steps=50, solver="heun")
 
@@ -57,7 +57,8 @@ def generate(
         count: pictures; of each class if there are classes: `(classes * count, c, h, w)`, class by class.
         steps: of the solver. solver: euler, midpoint or heun by name, or any transition.
         classes, numbers: what a bundled prior is told. prompt: words that it knows, or any text for a pipeline.
-        negative: for pipelines that are guided. scale, guidance: as for `flowhelm sample`.
+        negative: for pipelines that are guided. scale, guidance: as for `flowhelm sample`: by default the
+            prior's own, if it is told anything.
         size: (height, width) of a pipeline's pictures; default its own. device: for a prior by name.
         dtype, quantize, tiling, no_plan: of a pipeline by name, as for `flowhelm sample`.
         watch: called with the steps done, of all batches together; what it raises ends the run.
@@ -116,10 +117,10 @@ def generate(
         assert isinstance(flow, Prior)
         each_of: Sequence[str | None] = classes or [None]
         jobs = [(name, index) for name in each_of for index in range(count)]
+        edit = sample.guidance_for(flow, guidance, scale, told=bool(classes or prompt is not None or numbers))
         return sample.draw(
-            flow, jobs, prompt=prompt, numbers=numbers, guidance=sample.guidance_of(guidance, scale), steps=steps, solver=move, seed=seed,
-            each=each,
-        )  # fmt: skip
+            flow, jobs, prompt=prompt, numbers=numbers, guidance=edit, steps=steps, solver=move, seed=seed, each=each
+        )
 
 
 def _bound(

@@ -147,10 +147,10 @@ def sample(
     torch.set_num_threads(threads or torch.get_num_threads())
     flow = bundled.load(prior, str(files.to_device(device)))
     move = named("solver", solver, SOLVERS)
-    edit = guidance_of(guidance, scale)
     classes = list(dict.fromkeys(classes))
     if not classes and prompt is None and not numbers:
         classes = list(flow.about.get("classes", ()))
+    edit = guidance_for(flow, guidance, scale, told=bool(classes or prompt is not None or numbers))
     count = count or (8 if len(classes) > 1 else 16)
     each_of: Sequence[str | None] = classes or [None]
     jobs = [(name, index) for name in each_of for index in range(count)]
@@ -219,6 +219,13 @@ def guidance_of(name: str | None, scale: float | None) -> Guidance | None:
         raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
     chosen = named("guidance", name or "cfg", guide.GUIDANCES)
     return chosen if scale is None else partial(chosen, scale=scale)
+
+
+def guidance_for(flow: Prior, name: str | None, scale: float | None, *, told: bool) -> Guidance | None:
+    """`guidance_of`, and without either of them the prior's own, if it is told anything at all."""
+    if name is None and scale is None and told and flow.scale != 1:
+        return guidance_of("cfg", flow.scale)
+    return guidance_of(name, scale)
 
 
 def named(what: str, name: str, functions: Iterable[Callable[..., Tensor]]) -> Callable[..., Tensor]:

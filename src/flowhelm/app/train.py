@@ -36,7 +36,7 @@ from .curve import curve
 from .images import BadInput, check_writable, write_json
 from .options import Plain, bind, options, pick
 from .progress import bar
-from .sample import class_rows, draw, sheet
+from .sample import class_rows, draw, guidance_for, sheet
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
 SHEETS = 10  # of samples, over a run
@@ -221,12 +221,13 @@ class _Keeper:
         files.put_picture(self.out / "curve.png", curve(points))
 
     def samples(self, done: int) -> None:
-        """A sheet of the average: four of each class, or sixteen; 20 Euler steps, always from the same noise."""
+        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
         classes = self.prior.about.get("classes", ())
         jobs = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
+        edit = guidance_for(self.prior, None, None, told=bool(classes))
         was = self.prior.net.training
         self.prior.net.eval()
-        picture = sheet(class_rows(self.prior, draw(self.prior, jobs, steps=20), jobs))
+        picture = sheet(class_rows(self.prior, draw(self.prior, jobs, guidance=edit, steps=20), jobs))
         self.prior.net.train(was)
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:

@@ -39,7 +39,7 @@ def fashion(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
         apart=shuffled(*sets["test"], batch=batch, seed=seed),
         steps=20_000,
         rate=1e-3,
-        about={"classes": CLASSES, "size": 32},
+        about={"classes": CLASSES, "size": 32, "scale": 2.0},
     )
 
 

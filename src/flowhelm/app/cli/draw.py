@@ -10,7 +10,7 @@ from .shell import Checkpointing, Dtype, Negative, NoPlan, Prompt, Quantize, Sca
 _DRAW = (
     "Draw pictures from a prior.\n\n"
     "flowhelm sample fashion --class coat --class bag -n 8\n\n"
-    "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06 --scale 2\n\n"
+    "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06\n\n"
     "flowhelm sample stabilityai/stable-diffusion-3.5-medium --prompt 'a lighthouse' --size 768x1024 --device cuda\n\n"
     "A sheet by default; without --class, --prompt or --number a row for each class. Picture number i of a seed is the "
     "same whatever else is drawn."
@@ -33,11 +33,11 @@ def sample(
     ] = None,
     negative: Negative = None,
     scale: Annotated[
-        float | None, typer.Option(help="Of guidance: 1 is none; for cfg, 1.5 to 4; default of pipelines: their own.")
+        float | None, typer.Option(help="Of guidance: 1 is none; for cfg, 1.5 to 4; default: the prior's own.")
     ] = None,
     guidance: Annotated[
         str | None,
-        typer.Option(help="cfg, raag or cfg_zero; default: cfg if --scale is given, or the pipeline's own rule."),
+        typer.Option(help="cfg, raag or cfg_zero; default: cfg, or the pipeline's own rule."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 25,
     size: Annotated[
@@ -153,7 +153,8 @@ def steer_(
     negative: Negative = None,
     scale: Scale = None,
     guidance: Annotated[
-        str | None, typer.Option(help="cfg, raag or cfg_zero; default: as for `flowhelm sample`.")
+        str | None,
+        typer.Option(help="cfg, raag or cfg_zero; default: none, or cfg with --scale; of a pipeline, its own rule."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of a pipeline's pictures; default: its own.")
