@@ -250,8 +250,8 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
 
 
 def test_the_bundled_priors_have_a_scale():
-    assert {name: priors.load(name).scale for name in ("photos", "fashion", "aerial")} == {
-        "photos": 1.0, "fashion": 2.0, "aerial": 2.0,
+    assert {name: priors.load(name).scale for name in NAMES} == {
+        "photos": 1.0, "fashion": 2.0, "aerial": 2.0, "animals": 4.0,
     }  # fmt: skip
 
 

@@ -31,12 +31,12 @@ def animals(data: Path, *, batch: int = 16, seed: int = 0) -> Recipe:
     net = from_photos(classes=len(CLASSES))
     return Recipe(
         flow=conditional(net, 64),
-        loss=partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(net), drop=0.1),
+        loss=partial(flow_matching, density=logit_normal(0.0, 1.2), weight=preconditioned(net), drop=0.1),
         data=shuffled(*sets["train"], batch=batch, seed=seed, flip=True),
         apart=shuffled(*sets["test"], batch=batch, seed=seed),
         steps=200_000,
         rate=1e-3,
-        about={"classes": CLASSES, "size": 64},
+        about={"classes": CLASSES, "size": 64, "scale": 4.0},
     )
 
 
