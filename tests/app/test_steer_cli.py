@@ -120,10 +120,12 @@ def test_the_cost_is_foretold(here, method, capsys):
     assert f"at most {made['result']['pictures'][0]['evaluations']} of 50 evaluations per picture" in said
 
 
-def test_one_draw_is_the_picture_of_sample(here):
+@pytest.mark.parametrize(("drawn", "steered"), [("1", []), ("2", ["--scale", "2"])])
+def test_one_draw_is_the_picture_of_sample(here, drawn, steered):
+    """At the same guidance: none here unless it is asked for, the prior's own there."""
     words = ["fashion", "--class", "coat", "--seed", "3", "--steps", "5"]
-    assert main(["sample", *words, "-n", "2", "--each", "plain"]) == 0
-    ran(*words, "-n", "2", "--reward", "brightness", "--method", "best_of", "--draws", "1")
+    assert main(["sample", *words, "-n", "2", "--each", "plain", "--scale", drawn]) == 0
+    ran(*words, *steered, "-n", "2", "--reward", "brightness", "--method", "best_of", "--draws", "1")
     for i in range(2):
         one, other = Image.open(f"plain/coat-00{i}.png"), Image.open(f"a.coat-00{i}.best.png")
         assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
