@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
-from flowhelm.bench.conditions import agreement, described, drawn, kept_words
+from flowhelm.bench.conditions import agreement, described, drawn, kept_words, main
 from flowhelm.priors import load
 from flowhelm.recipes.aerial import NUMBERS, WORDS
 
@@ -60,3 +62,17 @@ def test_a_picture_is_drawn_for_each_description():
     assert three.shape == (3, 3, 64, 64)
     alone = drawn(prior, "class", labels[:2], asked[:2], scale=2.0, steps=1, seed=0, batch=2)
     assert torch.equal(alone, three[:2])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--prior", "fashion"], "such as aerial; 'fashion' does not"), (["--told", "colour"], "got 'colour'")],
+)
+def test_what_cannot_be_asked_is_refused(words, said, tmp_path):
+    app = typer.Typer()
+    app.command()(main)
+    given = ["--data", str(tmp_path / "a.zip"), "--split", str(tmp_path / "b.json"), "--work", str(tmp_path)]
+    made = CliRunner().invoke(app, [*given, *words], env={"COLUMNS": "300"})
+    assert made.exit_code == 2
+    assert said in made.output
+    assert not list(tmp_path.iterdir())

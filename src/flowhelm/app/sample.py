@@ -150,11 +150,12 @@ def sample(
     classes = list(dict.fromkeys(classes))
     if not classes and prompt is None and not numbers:
         classes = list(flow.about.get("classes", ()))
-    edit = guidance_for(flow, guidance, scale, told=bool(classes or prompt is not None or numbers))
+    told = bool(classes or prompt is not None or numbers)
+    edit = guidance_for(flow, guidance, scale, told=told)
     count = count or (8 if len(classes) > 1 else 16)
     each_of: Sequence[str | None] = classes or [None]
     jobs = [(name, index) for name in each_of for index in range(count)]
-    if classes or prompt is not None or numbers:  # what is wrong with a condition is said before the long work
+    if told:  # what is wrong with a condition is said before the long work
         rows = len(each_of)
         flow.told(
             classes or None,

@@ -29,10 +29,8 @@ from torch import Tensor
 from .. import guide
 from ..priors.bundled import Prior, load
 from ..recipes.aerial import NUMBERS, WORDS, measured, prompt, whole
-from ..rng import Noise
-from ..solve import integrate
-from ..step import run
 from .classifier import classifier
+from .generation import pictures_of
 
 KINDS = ("class", "class and numbers", "prompt")
 _LAND = 8  # of the words
@@ -56,9 +54,8 @@ def described(prior: Prior, kind: str, labels: Tensor, asked: Tensor, scale: flo
 
 def agreement(asked: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Of each column: the correlation, and the mean absolute difference; `(n, c)`, `(n, c)` -> `(c,)`, `(c,)`."""
-    a, b = asked - asked.mean(0), found - found.mean(0)
-    correlation = (a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt()
-    return correlation, (asked - found).abs().mean(0)
+    pairs = torch.stack([asked.T, found.T], dim=1)
+    return torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]), (asked - found).abs().mean(0)
 
 
 def kept_words(labels: Tensor, asked: Tensor, found: Tensor) -> float:
@@ -79,13 +76,11 @@ def drawn(
     """One picture per description, uint8 `(n, 3, h, w)`."""
     parts, began = [], time.monotonic()
     for first in range(0, len(labels), batch):
-        rows = range(first, min(first + batch, len(labels)))
-        flow = described(prior, kind, labels[rows.start : rows.stop], asked[rows.start : rows.stop], scale)
-        noise = Noise(seed, list(rows))
-        last = run(integrate(flow, flow.source(noise), flow.times(steps), noise=noise))
-        parts.append(((flow.decode(last.x).clamp(-1, 1) + 1) * 127.5).round().byte())
-        left = (time.monotonic() - began) * (len(labels) / rows.stop - 1)
-        print(f"\r{kind}: {rows.stop} of {len(labels)}, {left:.0f} s left  ", end="", file=sys.stderr)
+        last = min(first + batch, len(labels))
+        flow = described(prior, kind, labels[first:last], asked[first:last], scale)
+        parts.append(pictures_of(flow, list(range(first, last)), steps, seed))
+        left = (time.monotonic() - began) * (len(labels) / last - 1)
+        print(f"\r{kind}: {last} of {len(labels)}, {left:.0f} s left  ", end="", file=sys.stderr)
     print("\r", end="", file=sys.stderr)
     return torch.cat(parts)
 
@@ -105,6 +100,10 @@ def main(
     if strange := set(told or ()) - set(KINDS):
         raise typer.BadParameter(f"told: expected one of {', '.join(KINDS)}, got '{strange.pop()}'")
     flow = load(prior)
+    if not set(NUMBERS) <= set(flow.about.get("numbers", ())):
+        raise typer.BadParameter(
+            f"prior: expected one that takes {', '.join(NUMBERS)}, such as aerial; '{prior}' does not"
+        )
     parts = whole(data, split)
     net = classifier("aerial", parts, work)
     scenes, labels = parts["test"]

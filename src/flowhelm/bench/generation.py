@@ -33,7 +33,7 @@ import typer
 from torch import Tensor
 
 from .. import guide
-from ..flow import Guidance
+from ..flow import Flow, Guidance
 from ..metrics import frechet_features
 from ..priors.bundled import Prior, load
 from ..rng import Noise
@@ -89,10 +89,14 @@ def drawn(prior: Prior, way: Way, rows: Iterable[int], seed: int) -> tuple[Tenso
     rows = list(rows)
     classes = len(prior.about["classes"])
     flow = guide.counted(prior.told([i % classes for i in rows], guidance=way.bound()))
+    return pictures_of(flow, rows, way.steps, seed, SOLVERS[way.solver][0]), flow.count.calls
+
+
+def pictures_of(flow: Flow, rows: list[int], steps: int, seed: int, transition: Transition = euler) -> Tensor:
+    """Samples of these numbers as uint8 `(b, c, h, w)`, as they would be saved."""
     noise = Noise(seed, rows)
-    transition = SOLVERS[way.solver][0]
-    last = run(integrate(flow, flow.source(noise), flow.times(way.steps), transition=transition, noise=noise))
-    return ((flow.decode(last.x).clamp(-1, 1) + 1) * 127.5).round().byte(), flow.count.calls
+    last = run(integrate(flow, flow.source(noise), flow.times(steps), transition=transition, noise=noise))
+    return ((flow.decode(last.x).clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def nearest(

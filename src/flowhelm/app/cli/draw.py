@@ -10,7 +10,7 @@ from .shell import Checkpointing, Dtype, Negative, NoPlan, Prompt, Quantize, Sca
 _DRAW = (
     "Draw pictures from a prior.\n\n"
     "flowhelm sample fashion --class coat --class bag -n 8\n\n"
-    "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06\n\n"
+    "flowhelm sample aerial --prompt 'bright forest, river' --number detail=0.06 --scale 5\n\n"
     "flowhelm sample stabilityai/stable-diffusion-3.5-medium --prompt 'a lighthouse' --size 768x1024 --device cuda\n\n"
     "A sheet by default; without --class, --prompt or --number a row for each class. Picture number i of a seed is the "
     "same whatever else is drawn."
