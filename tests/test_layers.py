@@ -11,7 +11,7 @@ import flowhelm
 
 ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
-    {"path", "rng", "grad", "interpolant"},
+    {"path", "rng", "grad", "entry", "interpolant"},
     {"flow", "codec", "measure", "particles"},
     {"step", "grids", "inner", "control", "latent", "solve", "transition", "guide", "calibration", "budget", "memory"},
     {"restore", "steer", "train"},
@@ -86,7 +86,7 @@ MORE = {"train/checkpoint.py": {"safetensors"}, "train/fit.py": {"accelerate"}, 
 def test_methods_and_what_is_below_them_need_torch_only(file):
     if layer(unit(file)) <= 3:
         allowed = MORE.get(file.relative_to(ROOT).as_posix(), set())
-        assert imports(file)[1] - sys.stdlib_module_names <= {"torch"} | allowed
+        assert imports(file)[1] - sys.stdlib_module_names <= {"torch", "annotated_types"} | allowed
 
 
 def names(node):

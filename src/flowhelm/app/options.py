@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from .. import entry
 from .images import BadInput
 
 Plain = bool | int | float | str | None
@@ -179,8 +180,8 @@ def _read(kind: Any, text: str) -> Any:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """Of a union; of any other type itself."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    """Of a union; of any other type itself. Without ranges."""
+    return tuple(kind for kind, _ in entry.members(hint))
 
 
 def _known(kind: Any) -> bool:

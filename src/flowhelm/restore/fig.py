@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..control import solvable
+from ..entry import Count, Fraction, NonNegative, Positive, checked
 from ..flow import Flow
 from ..grad import dot, per_row
 from ..measure import LinearOperator, Measurement
@@ -37,6 +38,7 @@ from ..step import Step
 from ..transition import euler, renoise
 
 
+@checked
 @torch.no_grad()
 def fig(
     flow: Flow,
@@ -44,10 +46,10 @@ def fig(
     x: Tensor,
     times: Tensor,
     *,
-    rate: float = 0.03,
-    inner: int = 10,
-    w: float = 0.0,
-    mix: float = 0.95,
+    rate: Positive = 0.03,
+    inner: Count = 10,
+    w: NonNegative = 0.0,
+    mix: Fraction = 0.95,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """Args:
