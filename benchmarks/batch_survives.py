@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from flowhelm.app.cli import main as flowhelm
+from flowhelm.interfaces.cli import main as flowhelm
 
 
 def run(job: str, log: str, more: tuple[str, ...] = ()) -> None:
@@ -80,7 +80,7 @@ def killed(args: argparse.Namespace, base: Path) -> bool:
     chance = random.Random(args.seed)
     # a fork server, so that a kill does not cost the imports again
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["flowhelm.app.batch", "deepinv.physics"])
+    processes.set_forkserver_preload(["flowhelm.app.batch.run", "deepinv.physics"])
     more = ("--ray", "local", "--workers", str(args.ray)) if args.ray else ()
 
     def start(job: Path, *more: str) -> multiprocessing.process.BaseProcess:

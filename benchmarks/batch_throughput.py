@@ -36,11 +36,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from flowhelm.app import description, items
-from flowhelm.app.batch import batch, rerun
-from flowhelm.app.cluster import Where
-from flowhelm.app.problem import METHODS, opened, prepare, timed
-from flowhelm.app.restore import restore
+from flowhelm.app.batch import items
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch.ray import Where
+from flowhelm.app.batch.run import batch, rerun
+from flowhelm.app.restore.observed import restore
+from flowhelm.app.restore.problem import METHODS, opened, prepare, timed
 from flowhelm.step import run
 
 

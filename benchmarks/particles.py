@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     k = args.particles
     if args.prior == "flux2":
-        from flowhelm.bench import tiny
+        from flowhelm.bench.pipelines import tiny
         from flowhelm.priors.pipelines import wrap
 
         flow = wrap(tiny.flux2(width=256, layers=4), size=(64, 64)).bind(tiny.embeddings(48))

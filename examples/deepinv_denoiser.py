@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flowhelm import Measurement, Noise, metrics, priors, run, steer
-from flowhelm.app.images import read
+from flowhelm.app.files.pictures import read
 from flowhelm.control import flower
 from flowhelm.operators import bridge
 

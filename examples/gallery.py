@@ -17,9 +17,9 @@ from torch import Tensor
 
 import flowhelm
 from flowhelm import metrics
-from flowhelm.app.cli import main
-from flowhelm.app.images import read
-from flowhelm.app.strip import strip
+from flowhelm.app.files.pictures import read
+from flowhelm.app.show.strip import strip
+from flowhelm.interfaces.cli import main
 
 HERE = Path(__file__).parent
 HEIGHT = 256

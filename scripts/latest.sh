@@ -10,5 +10,5 @@ trap 'rm -rf "$work"' EXIT
 "$work/venv/bin/pip" install --quiet -e '.[test]'
 "$work/venv/bin/pip" install --quiet --upgrade --upgrade-strategy eager diffusers transformers accelerate
 "$work/venv/bin/pip" list 2>/dev/null | grep -E '^(torch|diffusers|transformers|accelerate) '
-"$work/venv/bin/python" -m flowhelm.bench.parity
+"$work/venv/bin/python" -m flowhelm.bench.pipelines.parity
 "$work/venv/bin/python" -m pytest tests/pipelines tests/contract/test_pipelines.py

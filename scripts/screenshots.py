@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from flowhelm.app import ui
+from flowhelm.interfaces import ui
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "img" / "ui"

@@ -16,7 +16,7 @@ LAYERS = (
     {"step", "grids", "inner", "control", "latent", "solve", "transition", "guide", "calibration", "budget", "memory"},
     {"restore", "steer", "train"},
     {"priors", "operators", "metrics", "rewards"},
-    {"app", "bench", "recipes", "__main__"},
+    {"app", "bench", "recipes", "interfaces", "__main__"},
 )
 FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # the top is a table of lazy imports
 EACH = pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(ROOT)) for f in FILES])

@@ -3,7 +3,7 @@
 import sys
 
 from flowhelm import Noise, metrics, operators, priors, run, simulate, steer
-from flowhelm.app.images import read, write
+from flowhelm.app.files.pictures import read, write
 from flowhelm.control import flower
 
 

@@ -20,12 +20,13 @@ from torch import Tensor
 try:
     import flowhelm
     from flowhelm import operators
-    from flowhelm.app import cards
-    from flowhelm.app.job import METHODS
-    from flowhelm.app.models import is_pipeline
-    from flowhelm.app.options import Option, bind, members, options, shown
-    from flowhelm.app.presets import STD
-    from flowhelm.app.sample import SOLVERS, batches
+    from flowhelm.app.draw.sample import SOLVERS, batches
+    from flowhelm.app.models.opening import is_pipeline
+    from flowhelm.app.options import cards
+    from flowhelm.app.options.request import Option
+    from flowhelm.app.options.signature import bind, members, options, shown
+    from flowhelm.app.restore.presets import STD
+    from flowhelm.app.restore.run import METHODS
     from flowhelm.priors import NAMES
 except ImportError as error:
     raise ImportError(f"flowhelm's nodes need flowhelm ({error}): {sys.executable} -m pip install flowhelm") from error
@@ -238,7 +239,7 @@ def _node(part: str, function: Callable[..., Any]) -> type:
 
 def _widget(option: Option, mask: bool) -> tuple[Any, dict[str, Any]]:
     """The input for an option. None, and what is one of several types, is typed as a text."""
-    kinds = tuple(k for k in option.kinds if k is not int or float not in option.kinds)
+    kinds = tuple(k for k in option.types if k is not int or float not in option.types)
     about: dict[str, Any] = {"tooltip": " ".join(option.help.split())}
     if Path in kinds and mask:
         return "MASK", about

@@ -17,7 +17,7 @@ _HOME = {
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
-_SERVICES = {"Restored": "app.restorer", "Restorer": "app.restorer", "generate": "app.drawing"}
+_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
 """What the command line does, for programs."""
 _FOLDERS = (
     "calibration",
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
         train,
         transition,
     )
-    from .app.drawing import generate
-    from .app.restorer import Restored, Restorer
+    from .app.draw.drawing import generate
+    from .app.restore.restorer import Restored, Restorer
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends

@@ -15,15 +15,18 @@ import pytest
 from PIL import Image
 
 from flowhelm import operators
-from flowhelm.app import batch as batches
-from flowhelm.app import description, images, job, making
-from flowhelm.app.batch import batch
-from flowhelm.app.cli import main
-from flowhelm.app.files import sha256
-from flowhelm.app.images import BadInput
-from flowhelm.app.items import found
-from flowhelm.app.job import METHODS
-from flowhelm.app.options import options, plain
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch import run as batches
+from flowhelm.app.batch import worker as making
+from flowhelm.app.batch.items import found
+from flowhelm.app.batch.run import batch
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files import pictures as images
+from flowhelm.app.files.atomic import sha256
+from flowhelm.app.options.signature import options, plain
+from flowhelm.app.restore import run as job
+from flowhelm.app.restore.run import METHODS
+from flowhelm.interfaces.cli import main
 
 
 def pictures(folder: Path, count: int, side: int = 16) -> Path:
@@ -78,7 +81,7 @@ def test_killed_at_random_moments(tmp_path):
     whole, out = described(folder, "photos", out="whole"), tmp_path / "out"
     assert batch(whole, say=quiet)
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["flowhelm.app.batch", "deepinv.physics"])
+    processes.set_forkserver_preload(["flowhelm.app.batch.run", "deepinv.physics"])
     given = whole | {"out": str(out)}
     kills = 0
     for after in (1, 4, 6, 9):

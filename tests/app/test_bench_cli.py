@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from flowhelm import inner, operators
-from flowhelm.app import bench
-from flowhelm.app.bench import entry, own_task, tasks_of
-from flowhelm.app.cli import main
-from flowhelm.app.entries import worded
-from flowhelm.app.images import BadInput
-from flowhelm.app.job import METHODS
-from flowhelm.app.options import options
-from flowhelm.app.presets import Preset, add
-from flowhelm.bench import rows, runner
+from flowhelm.app.errors import BadInput
+from flowhelm.app.options.signature import options
+from flowhelm.app.options.words import worded
+from flowhelm.app.restore.presets import Preset, add
+from flowhelm.app.restore.run import METHODS
+from flowhelm.bench.compare import command as bench
+from flowhelm.bench.compare import rows, runner
+from flowhelm.bench.compare.command import entry, own_task, tasks_of
 from flowhelm.control import flower
+from flowhelm.interfaces.cli import main
 from flowhelm.restore import pnp_flow
 from flowhelm.steer import mpc_flow
 
@@ -263,7 +263,7 @@ def test_presets_are_searched_for_and_then_used(given, ran, tmp_path, monkeypatc
     ("words", "message"),
     [
         ("--protocol exact", "there is no protocol 'exact'"),
-        ("--protocol posterior", "python -m flowhelm.bench.posterior"),
+        ("--protocol posterior", "python -m flowhelm.bench.exact.posterior"),
         ("--method pnpflow", "did you mean pnp_flow"),
         ("--method dps --method dps", "one label"),
         ("--steps 3 --evaluations 9", "exclude one another"),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import calibrate as module
-from flowhelm.app import job
-from flowhelm.app.calibrate import calibrate
-from flowhelm.app.cli import main
+from flowhelm.app.restore import run as job
+from flowhelm.bench.exact import calibrate as module
+from flowhelm.bench.exact.calibrate import calibrate
+from flowhelm.interfaces.cli import main
 from flowhelm.measure import Measurement, simulate
 from flowhelm.operators import random_mask
 from flowhelm.rng import Noise

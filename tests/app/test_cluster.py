@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowhelm.app import cluster, description
-from flowhelm.app.batch import batch
-from flowhelm.app.cli import main
-from flowhelm.app.cluster import AHEAD, TRIES, Where
-from flowhelm.app.files import sha256
-from flowhelm.app.images import BadInput
+from flowhelm.app.batch import ray as cluster
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch.ray import AHEAD, TRIES, Where
+from flowhelm.app.batch.run import batch
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files.atomic import sha256
+from flowhelm.interfaces.cli import main
 
 
 def pictures(folder: Path, count: int) -> Path:
@@ -190,7 +191,7 @@ def test_a_full_disk_in_a_worker(tmp_path, prior, monkeypatch, capsys):
             raise OSError(28, "No space left on device")
         put(source, target)
 
-    monkeypatch.setattr("flowhelm.app.images.os.replace", full)
+    monkeypatch.setattr("flowhelm.app.files.pictures.os.replace", full)
     assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(), 1), say=print)
     assert "stopped, since the disk is full" in capsys.readouterr().out
     assert [line["name"] for line in lines(tmp_path / "ray")] == ["p00.png", "p01.png"]
@@ -236,7 +237,7 @@ def test_two_workers_one_of_them_killed(tmp_path, prior):
     given = described(folder, prior, "ray", steps=4)
     (tmp_path / "job.json").write_text(json.dumps(given))
     assert batch(given | {"out": str(tmp_path / "one")}, say=quiet)
-    program = "import sys; from flowhelm.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from flowhelm.interfaces.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["batch", str(tmp_path / "job.json"), "--ray", "local", "--workers", "2"]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen([sys.executable, "-c", program, *words], stdout=log, stderr=subprocess.STDOUT)

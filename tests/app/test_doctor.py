@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app.cli import main
-from flowhelm.app.doctor import COUNT, _drawn, _read, examine_model, load_model
-from flowhelm.app.images import BadInput
+from flowhelm.app.errors import BadInput
+from flowhelm.app.models.doctor import COUNT, _drawn, _read, examine_model, load_model
+from flowhelm.interfaces.cli import main
 from flowhelm.priors.unet import UNet
 
 CODE = """

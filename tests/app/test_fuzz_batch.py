@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from flowhelm.app import sources
-from flowhelm.app.cli import main
-from flowhelm.app.description import schema
-from flowhelm.app.images import BadInput
+from flowhelm.app.batch.request import schema
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files import stacks as sources
+from flowhelm.interfaces.cli import main
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 LIMIT = 1_000_000

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
-from flowhelm.app import images
-from flowhelm.app.images import BadInput, Picture, check_writable, read, to_pil, write, write_json
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files import pictures as images
+from flowhelm.app.files.pictures import Picture, check_writable, read, to_pil, write, write_json
 
 LIGHT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIDES = st.integers(1, 9)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import job
-from flowhelm.app.cli import main
-from flowhelm.app.images import read
+from flowhelm.app.files.pictures import read
+from flowhelm.app.restore import run as job
+from flowhelm.interfaces.cli import main
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_codec_of_a_prior_over_pixels_makes_no_error(photo):
 def test_the_codec_s_error_makes_a_misfit_smaller(photo, tmp_path):
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
-    from flowhelm.bench import tiny
+    from flowhelm.bench.pipelines import tiny
 
     torch.manual_seed(0)
     tiny.sd3().save_pretrained(tmp_path / "sd3")

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm.app import mpc_flux2
+from flowhelm.bench.pipelines import mpc_flux2
 
 
 @pytest.mark.parametrize("task", ["colour", "superres"])

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 
 from flowhelm import particles, transition
-from flowhelm.app.images import BadInput
-from flowhelm.app.options import bind, options, plain
+from flowhelm.app.errors import BadInput
+from flowhelm.app.options.signature import bind, options, plain
 from flowhelm.restore import tds
 from flowhelm.steer import fk
 

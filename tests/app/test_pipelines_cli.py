@@ -9,10 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import files, generate, job, models
-from flowhelm.app.cli import main
-from flowhelm.app.plan import Settings, plan
-from flowhelm.bench import tiny
+from flowhelm.app.draw import pipelines as generate
+from flowhelm.app.files import atomic as files
+from flowhelm.app.models import opening as models
+from flowhelm.app.models.plan import Settings, plan
+from flowhelm.app.restore import run as job
+from flowhelm.bench.pipelines import tiny
+from flowhelm.interfaces.cli import main
 from flowhelm.priors import pipelines
 from flowhelm.priors.pipelines.sd import StableDiffusion
 from flowhelm.rng import Noise

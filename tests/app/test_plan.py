@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flowhelm import priors
-from flowhelm.app.cli import main
-from flowhelm.app.plan import METHODS, Settings, plan
-from flowhelm.bench import memory as bench
+from flowhelm.app.models.plan import METHODS, Settings, plan
+from flowhelm.bench.pipelines import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
+from flowhelm.interfaces.cli import main
 from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow, without_data
 from flowhelm.priors.quantised import quantised, sizes
 from flowhelm.steer import d_flow
@@ -305,7 +305,7 @@ class Needs:
     ],
 )
 def test_what_leaves_the_result_as_it_is_comes_first(monkeypatch, budget, expected):
-    from flowhelm.app import plan as module
+    from flowhelm.app.models import plan as module
 
     monkeypatch.setattr(module, "_packed", lambda flow, scheme: 0)
     monkeypatch.setattr(module, "_checkpointable", lambda flow, part: True)

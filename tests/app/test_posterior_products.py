@@ -12,13 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from flowhelm.app import batch as batches
-from flowhelm.app import description, job, posterior
-from flowhelm.app.batch import batch
-from flowhelm.app.cli import main
-from flowhelm.app.files import sha256
-from flowhelm.app.images import BadInput
-from flowhelm.app.result import answer, chosen
+from flowhelm.app.batch import posterior
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch import run as batches
+from flowhelm.app.batch.run import batch
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files.atomic import sha256
+from flowhelm.app.restore import run as job
+from flowhelm.app.restore.result import answer, chosen
+from flowhelm.interfaces.cli import main
 from flowhelm.rng import Noise
 
 FILES = {

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from flowhelm import operators
-from flowhelm.app import presets, search
-from flowhelm.app.entries import worded
-from flowhelm.app.images import BadInput
-from flowhelm.app.job import METHODS, settle
-from flowhelm.app.options import bind, options, pick, plain
-from flowhelm.app.presets import Preset, add, preset, read, settings, shipped
-from flowhelm.app.search import Range, ranges_of
-from flowhelm.bench.pictures import Pictures
-from flowhelm.bench.protocols import Task
+from flowhelm.app.errors import BadInput
+from flowhelm.app.options.signature import bind, options, pick, plain
+from flowhelm.app.options.words import worded
+from flowhelm.app.restore import presets
+from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
+from flowhelm.app.restore.run import METHODS, settle
+from flowhelm.bench.compare import search
+from flowhelm.bench.compare.pictures import Pictures
+from flowhelm.bench.compare.protocols import Task
+from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.flow import GaussianFlow
 
 

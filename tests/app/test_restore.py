@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from flowhelm import operators, priors
-from flowhelm.app import job
-from flowhelm.app.cli import main
-from flowhelm.app.restore import framed, misfit, observe, restore, sized, viewable
+from flowhelm.app.restore import run as job
+from flowhelm.app.restore.observed import framed, misfit, observe, restore, sized, viewable
 from flowhelm.control import flower
+from flowhelm.interfaces.cli import main
 from flowhelm.restore import dps, flow_dps, pnp_flow
 from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
@@ -357,7 +357,7 @@ def test_a_large_photograph(tmp_path):
     Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
     given = [str(tmp_path / "photo.png"), "--operator", "deblur", "--steps", "4"]
     code = (
-        "import resource, sys; from flowhelm.app.cli import main; status = main(sys.argv[1:])\n"
+        "import resource, sys; from flowhelm.interfaces.cli import main; status = main(sys.argv[1:])\n"
         "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20); sys.exit(status)"
     )
     whole = ["restore", *given, "--out", str(tmp_path / "whole.png")]

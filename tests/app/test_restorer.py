@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import flowhelm
-from flowhelm.app import models
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput, read, write
-from flowhelm.app.restorer import Restorer
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files.pictures import read, write
+from flowhelm.app.models import opening as models
+from flowhelm.app.restore.restorer import Restorer
+from flowhelm.interfaces.cli import main
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"operator": "debllur"}, "did you mean deblur"),
         ({"method": "mpc_flo"}, "did you mean mpc_flow"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
-        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma expected a number, got 'wide'"),
+        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number, got 'wide'"),
         ({"operator_options": {"sigma": 1e6}}, "at most 200 pixels"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
         ({"method_options": {"horizons": 2}}, "did you mean horizon"),

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import flowhelm
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput, write
-from flowhelm.bench import tiny
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files.pictures import write
+from flowhelm.bench.pipelines import tiny
+from flowhelm.interfaces.cli import main
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run

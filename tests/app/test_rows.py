@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import batch as batches
-from flowhelm.app import description, making
-from flowhelm.app.batch import batch, rerun
-from flowhelm.app.result import decoded
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch import run as batches
+from flowhelm.app.batch import worker as making
+from flowhelm.app.batch.run import batch, rerun
+from flowhelm.app.restore.result import decoded
 from flowhelm.priors import bundled
 from flowhelm.rng import Noise
 

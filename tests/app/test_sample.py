@@ -16,9 +16,9 @@ from PIL import Image
 
 import flowhelm
 from flowhelm import guide, priors, transition
-from flowhelm.app import priors as shelf
-from flowhelm.app import sample as app
-from flowhelm.app.cli import main
+from flowhelm.app.draw import sample as app
+from flowhelm.app.models import cards as shelf
+from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import NAMES, save
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
@@ -371,7 +371,7 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
 
 def test_help_and_the_list_import_nothing_heavy(here):
     code = (
-        "import sys, flowhelm.app.cli as cli\n"
+        "import sys, flowhelm.interfaces.cli as cli\n"
         "for words in (['train', '--help'], ['sample', '--help'], ['priors', '--help'], ['priors'], ['priors', 'photos']):\n"
         "    assert cli.main(words) == 0\n"
         "bad = {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)\n"

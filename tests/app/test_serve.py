@@ -22,12 +22,12 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 
 from flowhelm import operators
-from flowhelm.app import serve as served
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput
-from flowhelm.app.job import METHODS
-from flowhelm.app.restorer import Restorer
-from flowhelm.app.serve import Limits, application, serve
+from flowhelm.app.errors import BadInput
+from flowhelm.app.restore.restorer import Restorer
+from flowhelm.app.restore.run import METHODS
+from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.http import serve as served
+from flowhelm.interfaces.http.serve import Limits, application, serve
 from flowhelm.step import Diverged
 
 HERE = "http://127.0.0.1:8000"
@@ -162,9 +162,9 @@ def test_openapi_says_what_is_true(client):
         ({"operator": "debllur"}, "did you mean deblur"),
         ({"method": "dpss"}, "did you mean dps"),
         ({"sigmaa": "2"}, "there is no field 'sigmaa'; did you mean sigma"),
-        ({"std": "much"}, "std expected a number, got 'much'"),
+        ({"std": "much"}, "std: expected a number, got 'much'"),
         ({"std": "-1"}, "std: expected a number above 0"),
-        ({"std": "nan"}, "std expected a number"),
+        ({"std": "nan"}, "std: expected a number"),
         ({"steps": "0"}, "steps: expected at least 1"),
         ({"steps": "100000"}, "steps: expected at most 1000"),
         ({"sigma": "1e9"}, "at most 200 pixels"),
@@ -293,7 +293,9 @@ def test_beyond_this_machine_only_with_a_token(prior, capsys, monkeypatch):
 
 
 def test_without_the_extra_it_says_what_to_install(prior):
-    code = "import sys; sys.modules['fastapi'] = None\nfrom flowhelm.app.cli import main; sys.exit(main(['serve']))"
+    code = (
+        "import sys; sys.modules['fastapi'] = None\nfrom flowhelm.interfaces.cli import main; sys.exit(main(['serve']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'flowhelm[ui]'" in done.stderr

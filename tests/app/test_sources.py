@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app import description, images, sources
-from flowhelm.app.batch import rerun
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput
-from flowhelm.app.items import found
+from flowhelm.app.batch import request as description
+from flowhelm.app.batch.items import found
+from flowhelm.app.batch.run import rerun
+from flowhelm.app.errors import BadInput
+from flowhelm.app.files import pictures as images
+from flowhelm.app.files import stacks as sources
+from flowhelm.interfaces.cli import main
 
 CHANCE = np.random.default_rng(0)
 GREY = CHANCE.integers(0, 256, (3, 8, 12), np.uint8)

@@ -16,13 +16,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flowhelm import particles, priors, rewards, steer, transition
-from flowhelm.app import contact, course, sample, scores
-from flowhelm.app import steer as app
-from flowhelm.app.cli import main
-from flowhelm.app.options import bind
-from flowhelm.bench import tiny
-from flowhelm.bench.classifier import Classifier
+from flowhelm.app.draw import sample
+from flowhelm.app.options.signature import bind
+from flowhelm.app.show import contact_sheet as contact
+from flowhelm.app.steer import allotment as course
+from flowhelm.app.steer import rewards as scores
+from flowhelm.app.steer import run as app
+from flowhelm.bench.pipelines import tiny
+from flowhelm.bench.quality.classifier import Classifier
 from flowhelm.flow import NetFlow
+from flowhelm.interfaces.cli import main
 from flowhelm.path import linear
 
 SRC = Path(__file__).parents[2] / "src"
@@ -608,7 +611,7 @@ def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
         ("fashion --reward colourfulness", "colourfulness: expected pictures of 3 channels, got 1"),
         ("fashion --reward classifier", "classifier: expected weights=FILE.safetensors"),
         ("fashion --reward none.safetensors", "classifier: 'none.safetensors' does not exist"),
-        ("fashion --reward bad.safetensors --class bag", "is not what python -m flowhelm.bench.classifier writes"),
+        ("fashion --reward bad.safetensors --class bag", "is not what python -m flowhelm.bench.quality.classifier writes"),
         ("fashion --reward none.py:f", "--reward: 'none.py' does not exist"),
         ("fashion --reward mine.py", "expected FILE.py:FUNCTION, got 'mine.py'"),
         ("fashion --reward mine.py:nothing", "mine.py:nothing cannot be had (AttributeError"),
@@ -675,7 +678,7 @@ def test_named_values_of_a_method():
 
 def test_help_imports_nothing_heavy(here):
     code = (
-        "import sys, flowhelm.app.cli as cli\n"
+        "import sys, flowhelm.interfaces.cli as cli\n"
         "assert cli.main(['steer', '--help']) == 0\n"
         "sys.exit(str({'torch', 'numpy', 'PIL'} & set(sys.modules) or ''))"
     )

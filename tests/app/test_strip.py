@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowhelm.app.strip import strip
+from flowhelm.app.show.strip import strip
 
 
 def test_one_panel_is_itself_over_a_caption():

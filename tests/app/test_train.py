@@ -20,10 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowhelm import priors, recipes
-from flowhelm.app import train as app
-from flowhelm.app.cli import main
-from flowhelm.app.curve import curve, ticks
-from flowhelm.app.options import options
+from flowhelm.app.options.signature import options
+from flowhelm.app.show.loss_curve import curve, ticks
+from flowhelm.app.train import run as app
+from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
 from flowhelm.recipes import Recipe
@@ -277,7 +277,7 @@ def test_a_start_from_weights(folder, capsys):
         ("small --data text.npz", "the files are not those that recipe small reads"),
         ("small --data other.npz", "the files are not those that recipe small reads (KeyError"),
         ("small --data small.npz --bach 3", "there is no option --bach here; did you mean --batch?"),
-        ("small --data small.npz --batch many", "--batch expected a whole number, got 'many'"),
+        ("small --data small.npz --batch many", "--batch: expected a whole number, got 'many'"),
         ("small --data small.npz --batch 17", "expected a batch of 1 to 16 rows, got 17"),
         ("small --data small.npz --rate -1", "--rate: expected a number above 0"),
         ("small --data small.npz --steps 0", "--steps"),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowhelm.app import ui
-from flowhelm.app.cli import main
-from flowhelm.app.ui import folder
+from flowhelm.interfaces import ui
+from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.ui import folder
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")

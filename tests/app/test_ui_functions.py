@@ -12,14 +12,15 @@ import torch
 from PIL import Image
 
 from flowhelm import operators
-from flowhelm.app import job, ui
-from flowhelm.app import steer as steered
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput
-from flowhelm.app.options import options
-from flowhelm.app.ui import folder, wanted
-from flowhelm.app.ui.guard import refusal
-from flowhelm.app.ui.work import Desk, Seen, Work, sentence
+from flowhelm.app.errors import BadInput
+from flowhelm.app.options.signature import options
+from flowhelm.app.restore import run as job
+from flowhelm.app.steer import run as steered
+from flowhelm.interfaces import ui
+from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.ui import folder, wanted
+from flowhelm.interfaces.ui.guard import refusal
+from flowhelm.interfaces.ui.work import Desk, Seen, Work, sentence
 
 
 def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
@@ -600,14 +601,14 @@ def test_defaults_are_those_that_a_run_takes(page, photo, prior):
 
 def test_every_option_has_a_field():
     gr = pytest.importorskip("gradio")
-    from flowhelm.app.ui import parts as made
+    from flowhelm.interfaces.ui import parts as made
 
     for function in (*operators.ALL, *job.METHODS):
         with gr.Blocks(analytics_enabled=False):
             fields = made.fields_of(function, {}, {})
         assert list(fields) == list(options(function))
         for name, option in options(function).items():
-            if Path in option.kinds:
+            if Path in option.types:
                 assert isinstance(fields[name], gr.File)
             else:
                 assert fields[name].info == option.help

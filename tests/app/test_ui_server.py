@@ -15,9 +15,9 @@ httpx = pytest.importorskip("httpx")
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("gradio")
 
-from flowhelm.app import ui  # noqa: E402
-from flowhelm.app.cli import main  # noqa: E402
-from flowhelm.app.images import BadInput  # noqa: E402
+from flowhelm.app.errors import BadInput  # noqa: E402
+from flowhelm.interfaces import ui  # noqa: E402
+from flowhelm.interfaces.cli import main  # noqa: E402
 
 API = "/gradio_api"
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from flowhelm import priors
-from flowhelm.app import sample
-from flowhelm.app.cli import main
-from flowhelm.app.images import BadInput
-from flowhelm.app.velocity import weights
+from flowhelm.app.draw import sample
+from flowhelm.app.errors import BadInput
+from flowhelm.app.models.velocity_error import weights
 from flowhelm.calibration import reciprocal
+from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise

@@ -8,8 +8,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from flowhelm.bench import control
-from flowhelm.bench.control import (
+from flowhelm.bench.exact import control
+from flowhelm.bench.exact.control import (
     Memory,
     best,
     growth,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flowhelm.bench import denoising
+from flowhelm.bench.quality import denoising
 from flowhelm.flow import NetFlow
 from flowhelm.metrics import psnr
 from flowhelm.priors.bundled import load, save

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flowhelm.bench import classifier as clothes
-from flowhelm.bench import generation
-from flowhelm.bench.generation import Judge, Table, Way, chosen, drawn, evaluate, markdown, nearest, read
+from flowhelm.bench.quality import classifier as clothes
+from flowhelm.bench.quality import generation
+from flowhelm.bench.quality.generation import Judge, Table, Way, chosen, drawn, evaluate, markdown, nearest, read
 from flowhelm.metrics import frechet_features
 from flowhelm.priors.bundled import Prior
 from flowhelm.priors.unet import UNet

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm.bench import posterior
-from flowhelm.bench.posterior import Variant, lattice, plane, sampled
+from flowhelm.bench.exact import posterior
+from flowhelm.bench.exact.posterior import Variant, lattice, plane, sampled
 from flowhelm.metrics import mean_error, sliced_w2, trace_ratio
 from flowhelm.restore import dps
 from flowhelm.restore.afdps import afdps

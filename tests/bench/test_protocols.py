@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from flowhelm import operators
-from flowhelm.bench import protocols
-from flowhelm.bench.baselines import NAMES, baselines
-from flowhelm.bench.pictures import pictures
-from flowhelm.bench.protocols import Task, measured
+from flowhelm.bench.compare import protocols
+from flowhelm.bench.compare.baselines import NAMES, baselines
+from flowhelm.bench.compare.pictures import pictures
+from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.metrics import psnr
 
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from flowhelm import operators
-from flowhelm.bench import runner, table
-from flowhelm.bench.gallery import Gallery, viewable
-from flowhelm.bench.pictures import Pictures
-from flowhelm.bench.protocols import Task
-from flowhelm.bench.report import plot, report
-from flowhelm.bench.rows import FIELDS
-from flowhelm.bench.runner import Entry
+from flowhelm.bench.compare import runner, table
+from flowhelm.bench.compare.gallery import Gallery, viewable
+from flowhelm.bench.compare.pictures import Pictures
+from flowhelm.bench.compare.protocols import Task
+from flowhelm.bench.compare.report import plot, report
+from flowhelm.bench.compare.rows import FIELDS
+from flowhelm.bench.compare.runner import Entry
 from flowhelm.flow import GaussianFlow
 from flowhelm.step import Step
 

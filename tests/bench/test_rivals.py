@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.bench import rivals
-from flowhelm.bench.rivals_ours import OURS, PARTICLES, Metered, Problem, estimate, trials
+from flowhelm.bench.rivals import compare as rivals
+from flowhelm.bench.rivals.ours import OURS, PARTICLES, Metered, Problem, estimate, trials
 from flowhelm.flow import Flow, GaussianFlow, Wrapped
 from flowhelm.path import trig
 from flowhelm.priors.bundled import save
@@ -22,7 +22,8 @@ from flowhelm.rng import Noise
 pytest.importorskip("deepinv")
 pytest.importorskip("azula")
 
-from flowhelm.bench import rivals_azula, rivals_deepinv
+from flowhelm.bench.rivals import azula as rivals_azula
+from flowhelm.bench.rivals import deepinv as rivals_deepinv
 
 SHAPE = (3, 8, 8)
 MEAN, VARIANCE = 0.2, 0.09

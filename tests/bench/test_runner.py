@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from flowhelm import inner, operators
-from flowhelm.bench import rows, runner, table
-from flowhelm.bench.cost import Free, Tally, steps_for, watched
-from flowhelm.bench.pictures import Pictures
-from flowhelm.bench.protocols import Task, measured
-from flowhelm.bench.runner import Cell, Entry, restored
+from flowhelm.bench.compare import rows, runner, table
+from flowhelm.bench.compare.cost import Free, Tally, steps_for, watched
+from flowhelm.bench.compare.pictures import Pictures
+from flowhelm.bench.compare.protocols import Task, measured
+from flowhelm.bench.compare.runner import Cell, Entry, restored
 from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.metrics import psnr
 from flowhelm.path import VP, linear
@@ -356,7 +356,7 @@ def test_lpips_is_that_of_torchmetrics(tmp_path):
     functional = pytest.importorskip("torchmetrics.functional.image.lpips")
     from safetensors.torch import save_file
 
-    from flowhelm.bench.perceptual import perceptual
+    from flowhelm.bench.compare.perceptual import perceptual
 
     theirs = functional._LPIPS(pretrained=False, net="alex", pnet_rand=True, use_dropout=True, eval_mode=True).eval()
     for head in (theirs.lin0, theirs.lin1, theirs.lin2, theirs.lin3, theirs.lin4):

@@ -7,7 +7,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from flowhelm.bench.conditions import agreement, described, drawn, kept_words, main
+from flowhelm.bench.quality.conditions import agreement, described, drawn, kept_words, main
 from flowhelm.priors import load
 from flowhelm.recipes.aerial import NUMBERS, WORDS
 

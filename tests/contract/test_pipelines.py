@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from flowhelm import steer
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.priors.pipelines import wrap

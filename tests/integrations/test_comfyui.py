@@ -13,8 +13,8 @@ import torch
 
 import flowhelm
 from flowhelm import operators
-from flowhelm.app.job import METHODS
-from flowhelm.app.options import bind, options
+from flowhelm.app.options.signature import bind, options
+from flowhelm.app.restore.run import METHODS
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowhelm import metrics
-from flowhelm.app.images import read
+from flowhelm.app.files.pictures import read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

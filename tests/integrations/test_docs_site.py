@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flowhelm import operators
-from flowhelm.app.cli import app
-from flowhelm.app.options import options
+from flowhelm.app.options.signature import options
+from flowhelm.interfaces.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

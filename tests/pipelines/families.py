@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
 from flowhelm.rng import Noise
 

@@ -3,8 +3,8 @@
 import torch
 from families import EACH, flow, pipe
 
-from flowhelm.bench import tiny
-from flowhelm.bench.parity import compare
+from flowhelm.bench.pipelines import tiny
+from flowhelm.bench.pipelines.parity import compare
 from flowhelm.priors import pipelines
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from flowhelm import inner, steer
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.control import flux2
 from flowhelm.priors.pipelines import wrap
 from flowhelm.rng import Noise

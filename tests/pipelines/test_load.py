@@ -10,7 +10,7 @@ import torch
 
 import flowhelm
 from flowhelm import priors
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
 from flowhelm.rng import Noise
 

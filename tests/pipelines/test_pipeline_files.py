@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import READING, T, bound, flow, fresh, state
 
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
 
 

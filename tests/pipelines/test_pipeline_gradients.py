@@ -3,7 +3,7 @@
 import torch
 from families import EACH, T, fresh, state
 
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
 
 

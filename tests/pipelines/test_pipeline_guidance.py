@@ -8,7 +8,7 @@ import torch
 from families import EACH, T, bound, flow, state
 
 from flowhelm import guide
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors.pipelines.longcat import no_longer
 from flowhelm.priors.pipelines.lumina2 import levelled
 from flowhelm.priors.pipelines.qwen import rescaled

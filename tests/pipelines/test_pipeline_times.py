@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import EACH, bound, flow, pipe, state
 
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.priors.pipelines.diffusion import Diffusion
 
 

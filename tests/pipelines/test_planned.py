@@ -3,8 +3,8 @@
 import pytest
 from families import EACH, flow
 
-from flowhelm.app.plan import plan
-from flowhelm.bench import tiny
+from flowhelm.app.models.plan import plan
+from flowhelm.bench.pipelines import tiny
 from flowhelm.memory import ROUND
 
 ONCE = {"inner": "adam:iterations=1"}

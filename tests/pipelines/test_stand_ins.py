@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import EACH, READ, READING, T, bound, flow
 
-from flowhelm.bench import tiny
+from flowhelm.bench.pipelines import tiny
 from flowhelm.memory import Ledger, attention, hollow, without_data
 from flowhelm.priors.pipelines.skeleton import skeleton, wordless
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from flowhelm import priors
-from flowhelm.bench import tiny
-from flowhelm.bench.parity import compare
+from flowhelm.bench.pipelines import tiny
+from flowhelm.bench.pipelines.parity import compare
 from flowhelm.priors.pipelines import wrap
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate

@@ -1,0 +1,352 @@
+"""What the samples of one picture say together: OUT/NAME.posterior/, made as soon as a batch has all of them.
+
+    mean.png q05.png q50.png q95.png   pictures, pixel by pixel
+    std.png interval.png               how sure it is: maps with a bar that says the unit
+    few.png                            a few samples that differ most, labelled
+    flip.webp                          all samples, one after the other
+    residual.png                       misfit of each sample in units of the noise
+    maps.safetensors                   mean, std, q05, q50, q95: float32 (c, h, w) in [-1, 1]
+    posterior.json                     hashes of the samples, misfits, and figures of the maps
+
+All is computed from the samples' own pictures, as they were written: what a viewer shows is what is meant, and a stopped batch
+can go on. Rounding to 8 bits adds 0.0023 (a level / sqrt(12)) to a std in the mean square; one well below a level (0.008) is not
+resolved. Memory: the samples in as many bits as their files, and the maps; the rest goes by bands of rows.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import save as serialised
+from torch import Tensor
+
+from ... import __version__
+from ...metrics.posterior import LEVELS, Maps, distances, held, posterior_maps, spread_out
+from ..errors import BadInput
+from ..files import atomic as files
+from ..files.pictures import read, to_pil, write_json
+from ..show.contact_sheet import Tile, contact, small
+from ..show.strip import strip
+
+Say = Callable[[str], None]
+NAMES = tuple(f"q{round(100 * level):02}" for level in LEVELS)
+FEW, LEGIBLE, FLIP, BAND = 4, 150, 512, 64
+"""Samples on the sheet, and their least width; longer side of the flip-through; rows at a time."""
+
+
+class Samples(NamedTuple):
+    """`(k, c, h, w)` as stored, and how: value = stored / scale - 1."""
+
+    stored: Tensor
+    scale: float
+
+    def rows(self, first: int) -> Tensor:
+        return self.stored[..., first : first + BAND, :].float() / self.scale - 1
+
+    def picture(self, i: int) -> Tensor:
+        return self.stored[i].float() / self.scale - 1
+
+
+class Sets:
+    """The sets of samples of a batch: which are whole, and what they say is written then.
+
+    Args:
+        items: of the batch, with `output`, `name`, `seed` and `sample`; left: outputs that are not done; lines: of the manifest.
+    """
+
+    def __init__(self, items: Iterable[Any], left: Iterable[str], lines: Mapping[str, Mapping[str, Any]], out: Path):
+        groups: dict[tuple[str, int], list[str]] = {}
+        for item in items:
+            groups.setdefault((item.name, item.seed), []).append(item.output)
+        self.groups = {key: outputs for key, outputs in groups.items() if len(outputs) > 1}
+        self.owner = {output: key for key, outputs in self.groups.items() for output in outputs}
+        self.waiting = {key: set(outputs) & set(left) for key, outputs in self.groups.items()}
+        self.lines, self.out, self.made = dict(lines), out, 0
+        self.notes: list[str] = []
+        self.failed: list[str] = []
+        for key, waiting in self.waiting.items():
+            if not waiting:
+                self._make(key)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """After each item's line."""
+        key = self.owner.get(line["output"])
+        if key is None or line["status"] != "done":
+            return
+        self.lines[line["output"]] = line
+        self.waiting[key].discard(line["output"])
+        if not self.waiting[key]:
+            self._make(key)
+
+    def tell(self, say: Say) -> bool:
+        """At the end; whether all that could be made was."""
+        if self.made:
+            say(
+                f"what the samples of {self.made} {'picture says' if self.made == 1 else 'pictures say'} together: {self.out}/*.posterior"
+            )
+        for note in [*self.notes, *self.failed]:
+            say(note)
+        return not self.failed
+
+    def _make(self, key: tuple[str, int]) -> None:
+        outputs = self.groups[key]
+        folder = folder_of(self.out, outputs[0])
+        try:
+            told = posterior([self.out / output for output in outputs], folder, [self.lines[o] for o in outputs])
+        except Exception as error:  # the samples are done all the same, and a full disk stops the next one
+            self.failed.append(
+                f"{folder} could not be made ({error or type(error).__name__}); the same command tries again"
+            )
+            return
+        self.made += 1
+        self.notes += [f"warning: {key[0]}: {told['warning']}"] if "warning" in told else []
+
+
+def folder_of(out: Path, output: str) -> Path:
+    """Of a set, by the output of one of its samples."""
+    stem = Path(output).name.removesuffix(".restored.png").rpartition(".sample-")[0]
+    return out / Path(output).with_name(f"{stem}.posterior")
+
+
+def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Writes the folder, whole or not at all, unless it is there for the same pictures; returns what its JSON holds.
+
+    Args:
+        pictures: two samples or more, of one size; lines: of the manifest, one for each, whose residuals are shown.
+
+    Raises:
+        BadInput: pictures of different sizes, or that cannot be read, or a folder that cannot be written to.
+    """
+    hashes = {path.name: files.sha256(path) for path in pictures}
+    if (old := _of_before(folder, hashes)) is not None:
+        return old
+    samples = _read(pictures)
+    maps, apart = _computed(samples)
+    residuals = [line["result"]["residual"] for line in lines]
+    told = _story(hashes, maps, residuals, lines, pictures)
+    stage = folder.with_name(f".{folder.name}")  # one name, so that what a kill has left is cleared by the next run
+    shutil.rmtree(stage, ignore_errors=True)
+    try:
+        stage.mkdir(parents=True)
+        _write(stage, samples, maps, apart, residuals)
+        write_json(stage / "posterior.json", told)
+        shutil.rmtree(folder, ignore_errors=True)
+        stage.rename(folder)
+    except OSError as error:
+        raise BadInput(
+            f"{str(folder)!r} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return told
+
+
+def _of_before(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+    import json
+
+    try:
+        old = json.loads((folder / "posterior.json").read_text(encoding="utf-8"))
+        return old if old["samples"] == dict(hashes) and old["flowhelm"] == __version__ else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(pictures: Sequence[Path]) -> Samples:
+    stored: Tensor | None = None
+    scale = 127.5
+    for i, path in enumerate(pictures):
+        picture = read(path)
+        pixels = picture.pixels[0, :1] if picture.grey else picture.pixels[0]
+        deep = picture.depth > 8
+        if stored is None:
+            scale = 32767.5 if deep else 127.5
+            stored = torch.empty(len(pictures), *pixels.shape, dtype=torch.int32 if deep else torch.uint8)
+        elif pixels.shape != stored.shape[1:]:
+            sizes = ["{} x {} x {}".format(*shape) for shape in (stored.shape[1:], pixels.shape)]
+            raise BadInput(f"{str(path)!r}: expected the size of the other samples, {sizes[0]}, got {sizes[1]}")
+        stored[i] = ((pixels + 1) * scale).round().to(stored.dtype)
+    if stored is None or len(stored) < 2:
+        raise BadInput(f"expected two samples of a picture or more, got {len(pictures)}")
+    return Samples(stored, scale)
+
+
+def _computed(samples: Samples) -> tuple[Maps, Tensor]:
+    """The maps, and the distances of the samples `(k, k)`."""
+    parts, squares = [], torch.zeros(())
+    for first in range(0, samples.stored.shape[-2], BAND):
+        rows = samples.rows(first)
+        parts.append(posterior_maps(rows))
+        squares = squares + distances(rows).square()
+    return Maps(*(torch.cat(part, dim=-2) for part in zip(*parts, strict=True))), squares.sqrt()
+
+
+def _story(
+    hashes: Mapping[str, str],
+    maps: Maps,
+    residuals: Sequence[float | None],
+    lines: Sequence[Mapping[str, Any]],
+    pictures: Sequence[Path],
+) -> dict[str, Any]:
+    low, high = LEVELS[0], LEVELS[-1]
+    told: dict[str, Any] = {
+        "flowhelm": __version__,
+        "samples": dict(hashes),
+        "std": _figures(maps.std),
+        "interval": {
+            "levels": [low, high],
+            "holds": round(held(len(hashes), low, high), 4),
+            "width": _figures(maps.quantiles[-1] - maps.quantiles[0]),
+        },
+        "residual": {path.name: residual for path, residual in zip(pictures, residuals, strict=False)},
+    }
+    if float(maps.std.max()) == 0:
+        method = lines[0]["settings"]["method"] if lines else "the method"
+        told["warning"] = (
+            f"all {len(hashes)} samples are the same picture: {method} gives one answer whatever the seed, and these samples are not of "
+            "a posterior"
+        )
+    return told
+
+
+def _figures(x: Tensor) -> dict[str, float]:
+    return {"mean": float(x.mean()), "median": float(x.median()), "largest": float(x.max())}
+
+
+def _write(stage: Path, samples: Samples, maps: Maps, apart: Tensor, residuals: Sequence[float | None]) -> None:
+    count = len(samples.stored)
+    low, high = maps.quantiles[0], maps.quantiles[-1]
+    for name, picture in {"mean": maps.mean, **dict(zip(NAMES, maps.quantiles, strict=True))}.items():
+        to_pil(picture).save(stage / f"{name}.png")
+    share = held(count, LEVELS[0], LEVELS[-1])
+    shown_map(maps.std, f"standard deviation of {count} samples").save(stage / "std.png")
+    shown_map(high - low, f"width of {NAMES[0]} to {NAMES[-1]}, {share:.0%} of {count} samples").save(
+        stage / "interval.png"
+    )
+    tensors = {"mean": maps.mean, "std": maps.std, **dict(zip(NAMES, maps.quantiles, strict=True))}
+    # as bytes: save_file makes a file that nobody else can read
+    (stage / "maps.safetensors").write_bytes(serialised({name: each.contiguous() for name, each in tensors.items()}))
+    chosen = spread_out(apart, FEW).tolist()
+    first = chosen[0]
+    tiles = [
+        Tile(
+            _legible(samples.picture(i)),
+            f"sample {i}" + (", central" if i == first else f", {_apart(samples, apart[i, first])} away"),
+        )
+        for i in chosen
+    ]
+    contact({f"{len(chosen)} of {count} samples, the most different ones": tiles}).save(stage / "few.png")
+    _flip(samples, stage / "flip.webp")
+    if any(residual is not None for residual in residuals):
+        dots(residuals).save(stage / "residual.png")
+
+
+def _legible(picture: Tensor) -> Image.Image:
+    """Wide enough for its caption."""
+    shown = small(picture)
+    times = -(-LEGIBLE // shown.width)
+    return shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST) if times > 1 else shown
+
+
+def _apart(samples: Samples, distance: Tensor) -> str:
+    """Root mean square over the entries, in the pictures' unit."""
+    return f"{float(distance) / samples.stored[0].numel() ** 0.5:.3f}"
+
+
+def _flip(samples: Samples, path: Path) -> None:
+    frames = []
+    for i in range(len(samples.stored)):
+        height, width = samples.stored.shape[-2:]
+        tall = min(height, max(1, round(FLIP * height / max(height, width))))
+        tall = tall * max(1, 192 // tall)  # small pictures by repetition
+        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples.picture(i))], height=tall))
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=350, loop=0, quality=90)
+
+
+def shown_map(values: Tensor, caption: str) -> Image.Image:
+    """A map `(c, h, w)`, root mean square over the channels, with a bar from 0 to its largest value and the unit.
+
+    In the colours of matplotlib's viridis (perceptually uniform), or grey where matplotlib is not installed.
+    """
+    level = values.square().mean(0).sqrt()
+    top = float(level.max()) or 1e-6
+    height, width = level.shape
+    times = max(1, 256 // max(height, width))  # by repetition, so that pixels show
+    table = _colours()
+    index = (level / top * 255).round().clamp(0, 255).long()
+    picture = Image.fromarray(table[index].numpy()).resize((width * times, height * times), Image.Resampling.NEAREST)
+    size = max(12, picture.height // 28)
+    font = ImageFont.load_default(size)
+    unit = "in pixel values, white - black = 2"
+    lines = _wrapped(f"{caption}; {unit}", font, max(picture.width, 20 * size))
+    bar, gap = max(12, picture.width // 24), size // 2
+    marks = [f"{top * share:.3g}" for share in (0, 0.5, 1)]
+    label = max(round(font.getlength(text)) for text in marks)
+    across = max(picture.width + 3 * gap + bar + label, *(round(font.getlength(line)) + 2 * gap for line in lines))
+    foot = len(lines) * (size + size // 3) + 2 * gap
+    sheet = Image.new("RGB", (across, picture.height + foot + size), "white")
+    draw, left = ImageDraw.Draw(sheet), picture.width + gap
+    sheet.paste(picture, (0, size // 2))
+    ramp = table.flip(0)[:, None].expand(-1, bar, -1).contiguous().numpy()
+    sheet.paste(Image.fromarray(ramp).resize((bar, picture.height)), (left, size // 2))
+    for share, text in zip((0, 0.5, 1), marks, strict=True):
+        draw.text(
+            (left + bar + gap // 2, size // 2 + (1 - share) * (picture.height - 1)), text, "black", font, anchor="lm"
+        )
+    for i, line in enumerate(lines):
+        draw.text((gap, picture.height + size + gap + i * (size + size // 3)), line, "black", font)
+    return sheet
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _colours() -> Tensor:
+    """256 colours `(256, 3)` uint8, from low to high."""
+    try:
+        from matplotlib import colormaps
+    except ImportError:
+        return torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
+    return torch.tensor([colormaps["viridis"](i, bytes=True)[:3] for i in range(256)], dtype=torch.uint8)
+
+
+def dots(residuals: Sequence[float | None]) -> Image.Image:
+    """Misfits of the samples in units of the noise, one dot each, and a line at 1, which fits the noise."""
+    values = [(i, value) for i, value in enumerate(residuals) if value is not None]
+    top = max(1.5, 1.08 * max(value for _, value in values))
+    left, head, width, height = 64, 34, max(360, 22 * len(residuals)), 220
+    image = Image.new("RGB", (left + width + 20, head + height + 56), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+
+    def across(i: float) -> float:
+        return left + width * (i + 0.5) / len(residuals)
+
+    def down(value: float) -> float:
+        return head + height * (1 - value / top)
+
+    for value in sorted({0.0, 0.5, 1.0, float(f"{top / 1.08:.2g}")}):
+        draw.line(
+            [(left, down(value)), (left + width, down(value))],
+            "#1a7f37" if value == 1 else "#dddddd",
+            2 if value == 1 else 1,
+        )
+        draw.text((left - 6, down(value)), f"{value:g}", "black", font, anchor="rm")
+    for i, value in values:
+        draw.line([(across(i), down(0)), (across(i), down(value))], "#c8d8e8", 2)
+        draw.ellipse([across(i) - 4, down(value) - 4, across(i) + 4, down(value) + 4], "#1f77b4")
+    every = max(1, len(residuals) // 12)
+    for i in range(0, len(residuals), every):
+        draw.text((across(i), head + height + 8), str(i), "black", font, anchor="ma")
+    draw.text((left + width / 2, head + height + 30), "sample", "black", font, anchor="ma")
+    draw.text((left, 10), "misfit of each sample in units of the noise; 1 (green) fits", "black", font)
+    return image

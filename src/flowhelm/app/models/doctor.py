@@ -1,0 +1,270 @@
+"""Is everything in place, and is a model what it is taken for? Also the one place that finds out whether torchvision fits torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Broken
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...flow import Flow
+    from ...priors.examine import Finding
+
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+COUNT = 4
+"""Pictures that a model is examined on."""
+SIDE = 64
+"""Their size for priors of any size; a quarter of a megapixel would take minutes."""
+
+
+@cache
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def check_torchvision() -> None:
+    """Raises Broken if torchvision cannot be imported, which deepinv does: it is built for exactly one torch."""
+    try:
+        import torchvision  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise Broken(
+            f"torchvision {installed('torchvision')} does not fit torch {installed('torch')} "
+            f"({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
+        ) from error
+
+
+def check_deepinv() -> None:
+    check_torchvision()
+    try:
+        import deepinv  # noqa: F401
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise Broken(
+            f"deepinv {installed('deepinv')} cannot be imported ({_first_line(error)}); "
+            "mend it with: pip install --force-reinstall deepinv"
+        ) from error
+
+
+def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
+    """(what, how it is), one after another; raises at the first thing that does not work."""
+    yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    try:
+        import torch
+    except (ImportError, RuntimeError, OSError) as error:
+        raise Broken(
+            f"torch cannot be imported ({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
+        ) from error
+    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
+    check_torchvision()
+    yield "torchvision", f"{installed('torchvision')}, fits torch"
+    check_deepinv()
+    yield "deepinv", installed("deepinv")
+    yield "device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    from ...priors import bundled
+    from ..files.atomic import sha256, weights
+
+    flow = bundled.load(prior)
+    yield "prior", f"{prior}, sha256 {sha256(weights(prior))[:16]}"
+    small = flow.sized(64, 64)
+    start = time.monotonic()
+    with torch.no_grad():
+        finite = bool(
+            small.velocity(torch.zeros(1, *small.shape), torch.tensor(0.5, dtype=torch.float64)).isfinite().all()
+        )
+    if not finite:
+        raise Broken(f"prior {prior} gives infinite values; install flowhelm again")
+    yield "evaluation", f"64 x 64 in {time.monotonic() - start:.2f} s"
+
+
+def load_model(model: str) -> Flow:
+    """A flow by name.
+
+    Args:
+        model: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name, told the empty text), or
+            `module:function` or `file.py:function`: that code is run, with the working directory on the path, and the function
+            is called without arguments and returns a Flow.
+
+    Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
+    """
+    from ... import priors
+    from ...flow import Flow
+    from ..errors import BadInput
+    from . import opening as models
+
+    if model.lower().endswith(PICKLES):
+        raise BadInput(
+            f"{model!r} looks like a pickle, which can run any code when it is read, and holds no convention either; write a "
+            "function that loads its weights (torch.load(..., weights_only=True)) and returns a Flow, and give file.py:function"
+        )
+    if model in priors.NAMES or model.endswith(".safetensors"):
+        return priors.load(model)
+    if models.is_pipeline(model):
+        settings = models.settled(model, device="cpu") | {"device": "cpu"}
+        return models.told(models.opened(model, settings), settings)
+    place, colon, name = model.rpartition(":")
+    if not (colon and place and name):
+        raise BadInput(
+            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, a pipeline (folder or org/name), "
+            "module:function or file.py:function"
+        )
+    try:
+        flow = getattr(module_of(place), name)()
+    except BadInput:
+        raise
+    except Exception as error:  # a stranger's code raises anything
+        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {_first_line(error)})") from error
+    if not isinstance(flow, Flow):
+        raise BadInput(
+            f"model {model!r} returns {type(flow).__name__}; return a Flow, made by priors.from_velocity for instance"
+        )
+    return flow
+
+
+def examine_model(
+    model: str, pictures: Path | None = None, seed: int = 0, *, flow: Flow | None = None
+) -> list[Finding]:
+    """What `priors.examine` finds out about a model.
+
+    Args:
+        model: see `load_model`. A bundled prior of any size is examined at 64 x 64.
+        pictures: a picture, or a folder of which the first 4 are taken; scaled and cut to the model's size. Without, a bundled
+            prior is examined on the pictures that come with it, or on drawn ones, and of others less is checked.
+        flow: the model, if it is open already.
+    """
+    import torch
+
+    from ... import priors
+    from ...priors.bundled import Prior
+    from ...priors.examine import examine
+    from ...rng import Noise
+
+    flow = load_model(model) if flow is None else flow
+    with torch.no_grad():
+        shape = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])
+    if pictures is None and model in priors.NAMES:
+        packed = Path(str(files("flowhelm.priors"))) / "samples" / model
+        image: Tensor | None = _read(packed, shape) if packed.is_dir() else _drawn(shape)
+    else:
+        image = None if pictures is None else _read(pictures, shape)
+    if isinstance(flow, Prior) and min(flow.shape[1:]) > SIDE:
+        flow = flow.sized(SIDE, SIDE)
+        top, left = ((side - SIDE) // 2 for side in shape[1:])
+        image = None if image is None else image[..., top : top + SIDE, left : left + SIDE]
+    bound = max((len(c) for c in getattr(flow, "condition", ())), default=1)
+    if image is None:
+        return examine(flow, None, Noise(seed, bound * -(-COUNT // bound)))
+    if len(image) % bound:
+        image = image.repeat_interleave(bound, 0)
+    with torch.no_grad():
+        clean = flow.encode(image)
+    return examine(flow, clean, Noise(seed, len(clean)))
+
+
+def parity(model: str, settings: Mapping[str, Any], size: tuple[int, int] | None, steps: int) -> tuple[list[str], bool]:
+    """Lines that say how far a pipeline and its flow are from one another, and whether that is what the dtype explains.
+
+    Args:
+        settings: see `models.settled`, with the device.
+    """
+    from ...bench.pipelines.parity import compare
+    from ..errors import BadInput
+    from . import opening as models
+
+    flow = models.opened(model, {**settings, "text_device": settings["device"]}, size=size)
+    if not steps or getattr(flow.pipe, "text_encoder", None) is None:
+        raise BadInput(f"--parity: {flow.name} has no text encoder here; load it with one")
+    found = compare(flow.pipe, size=flow.size, prompt=settings["prompt"], scale=settings["scale"], steps=steps)
+    lines = [
+        f"{found.name}, {flow.size[0]} x {flow.size[1]}, {steps} steps, {settings['dtype']}",
+        f"latents      {found.latents:.1e} apart (of the largest, if that is above 1); {found.tolerance:.0e} is allowed for the dtype",
+        f"pixels       {found.pixels:.1e} apart, in [0, 1]",
+        f"calls        {found.calls} of the pipeline, {found.ours} of the flow; {found.seconds:.2f} and {found.own:.2f} s",
+        f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}",
+    ]
+    verdict = "the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline"
+    return [*lines, verdict], found.good
+
+
+def module_of(place: str) -> object:
+    """The module of a name or of a .py file."""
+    from ..errors import BadInput
+
+    if not place.endswith(".py"):
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(place)
+    if not Path(place).is_file():
+        raise BadInput(f"{place!r} does not exist; check the path")
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for themselves there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
+    """The pictures of a file or folder: `(n, c, h, w)` of `shape`, scaled to cover it and cut in the middle."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    from ..errors import BadInput
+    from ..files.pictures import FORMATS, read
+
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise BadInput(
+            f"the model's pictures have the shape {shape}; --pictures is for models of (1 or 3, height, width)"
+        )
+    found = sorted(p for p in where.iterdir() if p.suffix.lower() in FORMATS) if where.is_dir() else [where]
+    if not found:
+        raise BadInput(f"{str(where)!r} holds no pictures; expected {' '.join(FORMATS)}")
+    cut = []
+    for path in found[:COUNT]:
+        pixels = read(path, channels=shape[0]).pixels
+        scale = max(shape[1] / pixels.shape[-2], shape[2] / pixels.shape[-1])
+        size = [max(round(scale * side), least) for side, least in zip(pixels.shape[-2:], shape[1:], strict=True)]
+        pixels = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        top, left = (size[0] - shape[1]) // 2, (size[1] - shape[2]) // 2
+        cut.append(pixels[..., top : top + shape[1], left : left + shape[2]])
+    return torch.cat(cut)
+
+
+def _drawn(shape: tuple[int, ...]) -> Tensor:
+    """Dead leaves: discs of all sizes and colours, one over the other, which have the statistics of photographs (Lee, Mumford &
+    Huang 2001, IJCV 41). `(4, c, h, w)` in [-1, 1], always the same.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    channels, height, width = shape
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pictures = torch.zeros(COUNT, *shape)
+    for picture in pictures:
+        for _ in range(500):
+            place = torch.rand(3 + channels, generator=generator)
+            radius = (
+                max(height, width) / 30 / (1 - place[2] * (1 - (2 / 30) ** 2)).sqrt()
+            )  # density 1 / r^3, up to half the side
+            disc = (rows - height * place[0]) ** 2 + (columns - width * place[1]) ** 2 < radius**2
+            shade = 0.7 * (2 * place[3] - 1) + 0.3 * (2 * place[3:] - 1)  # mostly grey
+            picture[:, disc] = shade[:, None]
+    return pictures
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,203 @@
+"""Pipelines of diffusers at the command line: which words name one, how it is opened and told a prompt, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...flow import Guidance
+from ...priors import pipelines
+from ...priors.bundled import NAMES
+from ...priors.pipelines import Pipeline
+from ...priors.pipelines.hub import cached
+from ..errors import BadInput, nearest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+METHOD, STEPS = "mpc_flow", 28
+"""What `restore` does with a pipeline when nothing else is said."""
+PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
+"""What a plan calls that which `--quantize` asks for."""
+_WHOLE = 2**21
+MOST = 16384
+"""Pixels of a side that is asked for: more is a mistake in typing, and masks of it alone would fill the memory."""
+_PARTS = {".safetensors", ".json", ".txt", ".model", ".jinja"}
+
+
+class Work(NamedTuple):
+    """What a pipeline is opened for, by the names of `plan`."""
+
+    method: str
+    size: tuple[int, int] | None
+    steps: int
+    options: Mapping[str, Any] = {}
+    operator: str = "denoise"
+    operator_options: Mapping[str, Any] = {}
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether a prior of the command line is a pipeline: a folder or a name of the hub, not a bundled one or a file."""
+    return name not in NAMES and pipelines.named(name)
+
+
+def settled(
+    name: str,
+    *,
+    device: str,
+    prompt: str | None = None,
+    negative: str | None = None,
+    scale: float | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    checkpointing: bool = False,
+    tiling: bool = False,
+    no_plan: bool = False,
+) -> dict[str, Any]:
+    """What a run's settings say of its prior, every default filled in; nothing for a bundled prior.
+
+    Raises:
+        BadInput: an option that a bundled prior does not take, or a wrong one.
+    """
+    given: dict[str, Any] = {
+        "prompt": prompt, "negative": negative, "scale": scale, "quantize": quantize, "checkpointing": checkpointing, "tiling": tiling,
+        "no_plan": no_plan,
+    }  # fmt: skip
+    if not is_pipeline(name):
+        typed = [word for word, value in [*given.items(), ("dtype", dtype)] if value not in (None, False)]
+        if typed:
+            raise BadInput(
+                f"--{typed[0].replace('_', '-')} is for pipelines of diffusers (a folder, or a name of the hub); "
+                f"the prior {name!r} takes none"
+            )
+        return {"dtype": "float32"}
+    usual = "bfloat16" if device.startswith("cuda") else "float32"
+    if quantize is not None and quantize.endswith(".gguf"):
+        given["quantize"] = str(Path(quantize).absolute())
+    named(dtype or usual)
+    if scale is not None and not math.isfinite(scale):
+        raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
+    return given | {"prompt": prompt or "", "dtype": dtype or usual}
+
+
+def named(dtype: str) -> torch.dtype:
+    if dtype not in DTYPES:
+        raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
+    return DTYPES[dtype]
+
+
+def opened(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    size: tuple[int, int] | None = None,
+    work: Work | None = None,
+    say: Callable[[str], None] = print,
+) -> Pipeline:
+    """The pipeline of a run's settings, not told anything yet.
+
+    Raises:
+        BadInput: there is a plan for `work`, and by it the run would not fit into the memory that is free on the GPU.
+    """
+    if work is not None and settings["device"].startswith("cuda") and not settings.get("no_plan"):
+        _check(name, settings, work, say)
+    return pipelines.load(
+        name,
+        size=size,
+        dtype=named(settings["dtype"]),
+        device=settings["device"],
+        quantize=settings.get("quantize"),
+        text_device=settings.get("text_device"),
+        checkpointing=settings.get("checkpointing", False),
+        tiling=settings.get("tiling", False),
+    )
+
+
+def free(device: str) -> int:
+    """Bytes that nobody uses on a GPU."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _check(name: str, settings: Mapping[str, Any], work: Work, say: Callable[[str], None]) -> None:
+    """Refuses what is sure to run out of memory, before the weights are read. No reserve is asked for: that may be enough."""
+    from .plan import GIB, Settings, plan
+
+    scheme = PACKED.get(settings.get("quantize"))
+    if scheme is None:  # of a .gguf file only its reader knows the types
+        return
+    parts = ("network", "decoder") if settings.get("checkpointing") else ()
+    try:
+        found = plan(
+            name, work.method, vram=free(settings["device"]) / GIB, size=work.size, operator=work.operator,
+            operator_options=work.operator_options, options=work.options, steps=work.steps, scale=settings.get("scale"),
+            settings=Settings(scheme, parts, tiling=settings.get("tiling", False)), dtype=named(settings["dtype"]), reserve=0.0,
+        )  # fmt: skip
+    except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
+        say(f"note: whether it fits could not be found out ({(str(error).splitlines() or [type(error).__name__])[0]})")
+        return
+    if not found.fits:
+        raise BadInput(f"{found.sentence}; --no-plan tries it all the same")
+
+
+def told(flow: Pipeline, settings: Mapping[str, Any], *, guidance: Guidance | None = None) -> Pipeline:
+    """The prompt of a run's settings, for every row."""
+    bound = flow.bind(
+        [settings["prompt"]], negative=settings.get("negative"), scale=settings.get("scale"), guidance=guidance
+    )
+    if settings.get("negative") and bound.null is None:
+        raise BadInput(
+            f"--negative: {flow.name} compares with nothing at this --scale, or is not guided by a second prompt"
+        )
+    return bound
+
+
+def hint(settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    if not settings["prompt"]:
+        say("note: no --prompt is given; the empty text is used")
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """`"512x768"` -> height 512, width 768; `"512"` is a square."""
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not (0 < height <= MOST and 0 < width <= MOST):
+        raise BadInput(
+            f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, at most {MOST} each, got {text!r}"
+        )
+    return height, width
+
+
+def fingerprint(name: str) -> str:
+    """sha256 over the names and sizes of a pipeline's files, and what is in them: of files over 2 MiB, the first and last MiB.
+
+    Weights of tens of GiB are told apart at once by it; it is no proof against one who means to deceive.
+    """
+    folder, found = cached(name), hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in _PARTS and p.is_file()):
+        inner = path.relative_to(folder)
+        if not any(part.startswith(".") for part in inner.parts):
+            _add(found, inner.as_posix(), path)
+    return found.hexdigest()
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """The same of one large file."""
+    found = hashlib.sha256()
+    _add(found, path.name, path)
+    return found.hexdigest()
+
+
+def _add(found: Any, name: str, path: Path) -> None:
+    size = path.stat().st_size
+    found.update(f"{name}\0{size}\0".encode())
+    with open(path, "rb") as file:
+        if size <= _WHOLE:
+            found.update(file.read())
+            return
+        found.update(file.read(_WHOLE // 2))
+        file.seek(-(_WHOLE // 2), 2)
+        found.update(file.read())

@@ -1,0 +1,97 @@
+"""Words that people type: options behind `--`, and functions with their options in one word.
+
+    --sigma 1.6 --border circular
+    deblur:sigma=1.6,border=circular      mpc_flow:inner=adam:rate=0.05,strength=9
+
+In one word, an option that is itself a function with options is followed by these; what it does not have belongs to the whole again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import BadInput, nearest
+from .request import SWITCH, Option, Plain
+from .signature import bind, options, pick
+
+
+def flags(parts: Mapping[str, Callable[..., Any]], own: Iterable[str]) -> dict[str, tuple[str, Option]]:
+    """What may be typed behind `--`: name -> (part, option).
+
+    A name that several have belongs to the first: the command (`own`), then `parts` in their order. The long form,
+    `PART-NAME`, always works.
+    """
+    table: dict[str, tuple[str, Option]] = {}
+    for part, function in parts.items():
+        for name, option in options(function).items():
+            if name not in own:
+                table.setdefault(name.replace("_", "-"), (part, option))
+            table[f"{part}-{name}".replace("_", "-")] = (part, option)
+    return table
+
+
+def sort_words(
+    words: Sequence[str], table: Mapping[str, tuple[str, Option]], own: Iterable[str]
+) -> tuple[list[str], dict[str, dict[str, Plain]]]:
+    """Words of a command line -> those that are no options, and what was given to each part of `flags`."""
+    rest: list[str] = []
+    given: dict[str, dict[str, Plain]] = {part: {} for part, _ in table.values()}
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            rest.append(word)
+            continue
+        name, equals, text = word[2:].partition("=")
+        name = name.replace("_", "-")
+        if name not in table:
+            raise BadInput(
+                f"there is no option --{name} here; {nearest(f'--{name}', [f'--{n}' for n in [*table, *own]])}"
+            )
+        part, option = table[name]
+        if option.name in given[part]:
+            raise BadInput(f"--{name} is given twice; give it once")
+        if not equals and bool in option.types and not (queue and queue[0].lower() in SWITCH):
+            text = "true"
+        elif not equals:
+            if not queue or queue[0].startswith("--"):
+                raise BadInput(f"--{name} needs a value: {option.help or 'see its help'}")
+            text = queue.pop(0)
+        given[part][option.name] = text
+    return rest, given
+
+
+class Worded(NamedTuple):
+    """What was typed: a function, what its options were given, and what was given beside them (`label`, `steps`, ...)."""
+
+    function: Callable[..., Any]
+    given: Mapping[str, Plain]
+    beside: Mapping[str, str]
+
+
+def worded(what: str, text: str, functions: Iterable[Callable[..., Any]], beside: Sequence[str] = ()) -> Worded:
+    """Reads `NAME` or `NAME:option=value,...`; `beside` are further names that may be given. Raises BadInput."""
+    name, _, rest = text.partition(":")
+    function = pick(what, name, functions)
+    known = options(function)
+    pairs: list[tuple[str, str]] = []
+    for word in filter(None, (w.strip() for w in rest.split(","))):
+        key, equals, value = word.partition("=")
+        if pairs and ":" in pairs[-1][1] and equals and _belongs(function, pairs[-1], key):
+            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{word}")
+            continue
+        if not equals or (key not in known and key not in beside):
+            raise BadInput(f"{text!r}: {name} has no option {key!r}; {nearest(key, [*known, *beside])}")
+        pairs.append((key, value))
+    twice = {key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1}
+    if twice:
+        raise BadInput(f"{text!r}: {', '.join(sorted(twice))} is given twice; give it once")
+    given = {key: value for key, value in pairs if key in known}
+    bind(function, given)  # says at once what does not fit
+    return Worded(function, given, {key: value for key, value in pairs if key not in known})
+
+
+def _belongs(function: Callable[..., Any], before: tuple[str, str], key: str) -> bool:
+    """Whether the option before is a function that has an option `key`."""
+    value = bind(function, {before[0]: before[1]}).get(before[0]) if before[0] in options(function) else None
+    chosen = getattr(value, "func", value)
+    return callable(chosen) and key in options(chosen)

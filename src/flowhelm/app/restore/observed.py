@@ -1,0 +1,164 @@
+"""Restoring pictures in memory: what the command line does between reading a file and writing one.
+
+    flow   = priors.load("photos")
+    y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
+    noise  = Noise(seed, rows=[0] * len(photo))
+    for step in restore(sized(flow, y.shape), y, mpc_flow, flow.times(100), noise): ...
+    picture = framed(y, flow.decode(step.x))
+
+The rows of a batch do not depend on one another: with the same key of `noise` each is what it would be alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import guide, operators
+from ...flow import Flow, NetFlow
+from ...measure import Measurement, seen
+from ...metrics import residual_ratio
+from ...operators.baseline import bicubic
+from ...priors.pipelines import Pipeline
+from ...rng import Noise
+from ...step import Step
+
+ROOMY = 6_000_000
+"""Pixels up to which the network sees a picture whole: about 0.35 GiB a megapixel for the bundled prior."""
+TILE = 2048
+
+
+class Observed(NamedTuple):
+    """A measurement of pictures, with what is needed to judge and to show it.
+
+    measurement  what a method is given
+    std          of the noise in one entry of y (the measurement's own is larger for grey pictures)
+    seen         1 where y was measured and 0 where not, broadcast to y
+    shape        (c, h, w) of the clean picture, with its margin if a blur has one: see `framed`
+    """
+
+    measurement: Measurement
+    std: float
+    seen: Tensor
+    shape: tuple[int, int, int]
+
+
+def observe(
+    builder: Callable[..., Any],
+    options: Mapping[str, Any],
+    pictures: Tensor,
+    std: float,
+    *,
+    grey: bool = False,
+    simulate: Noise | None = None,
+) -> Observed:
+    """What `builder(shape, **options)` measures: `pictures` (b, c, h, w) as they are, or degraded if `simulate`.
+
+    `grey`: the three channels are copies of one. They count as one then: the noise is the same in all of them, and
+    the measurement's std is sqrt(3) times as large.
+    """
+    shape: tuple[int, int, int] = tuple(pictures.shape[1:])  # type: ignore[assignment]
+    if simulate is None:
+        shape = operators.clean_shape(builder, shape, options)
+    operator = builder(shape, **options).to(pictures.device)
+    y = pictures
+    with torch.no_grad():
+        if simulate is not None:
+            y = operator.A(pictures)
+            y = y + std * simulate(y[:, :1] if grey else y)
+    # the noise of what is not looked at would count as misfit
+    counts = seen(Measurement(y, operator, std), pictures.new_empty(1, *shape))
+    copies = y.shape[1] if grey else 1
+    return Observed(Measurement(counts * y, operator, std * math.sqrt(copies)), std, counts, shape)
+
+
+def framed(observed: Observed, picture: Tensor) -> Tensor:
+    """What the measurement shows of a clean picture `(b, c, h, w)`: an open blur restores a margin beyond it too."""
+    crop = getattr(observed.measurement.operator, "crop", None)
+    return picture if crop is None else crop(picture)
+
+
+def misfit(observed: Observed, picture: Tensor) -> Tensor:
+    """Root mean square residual of what was seen, in units of std, `(b,)`: 1 fits the noise."""
+    with torch.no_grad():
+        residual = observed.measurement.residual(picture)
+    share = observed.seen.expand(residual[:1].shape).mean().sqrt()
+    return residual_ratio(residual, observed.std) / share.cpu().to(residual)
+
+
+def sized(flow: NetFlow | Pipeline, shape: tuple[int, int, int], tile: int | None = None) -> Flow:
+    """The prior for a picture (c, h, w), its network call cut into tiles of `tile` pixels: 0 never, None as memory asks.
+
+    A pipeline's network, which looks everywhere, is never cut. ValueError for a size that it does not take.
+    """
+    channels, height, width = shape
+    if isinstance(flow, Pipeline):
+        if channels != 3 or tile:
+            raise ValueError(
+                f"expected a picture of 3 channels and no tiles for {flow.name}, got {channels} and {tile}"
+            )
+        return flow.sized(height, width)
+    if channels != flow.shape[0]:
+        raise ValueError(f"expected a picture of {flow.shape[0]} channels for this prior, got {channels}")
+    if tile is None:
+        tile = TILE if height * width > ROOMY else 0
+    whole = flow.sized(height, width)
+    return guide.tiled(whole, tile, reach=_int(flow.net.reach), stride=_int(flow.net.stride)) if tile else whole
+
+
+def restore(
+    flow: Flow,
+    observed: Observed,
+    method: Callable[..., Iterator[Step]],
+    times: Tensor,
+    noise: Noise,
+    *,
+    x: Tensor | None = None,
+    index: int = 0,
+) -> Iterator[Step]:
+    """The steps of `method(flow, y, x, times, noise=noise)`, from the source or, to go on, from the state `x` of step `index`.
+
+    To go on exactly, `noise` must stand where it stood: `noise.restore(state)` with the `noise.state()` of that step. A method
+    that improves a whole trajectory again and again steps by its own count and cannot go on from a state.
+    """
+    y = observed.measurement
+    x = flow.source(noise) if x is None else x
+    for step in method(flow, y, x.to(y.y.device), times[index:], noise=noise):
+        yield step._replace(index=index + step.index, total=index + step.total)
+
+
+@torch.no_grad()
+def guess(observed: Observed) -> Tensor:
+    """What one would guess of the clean pictures `(b, c, h, w)` without a prior: for a linear operator the mean given y under
+    N(0, I), else the measurement itself, enlarged.
+
+    Raises:
+        ValueError: a measurement that is no picture.
+    """
+    y = observed.measurement
+    if y.linear:
+        return y.prox(y.y.new_zeros(len(y.y), *observed.shape), 1.0)
+    shown = viewable(observed, y.y)
+    if shown is None or tuple(shown.shape[1:]) != observed.shape:
+        raise ValueError("expected a measurement that is a picture to begin from; leave out --warm and --codec-error")
+    return shown
+
+
+def viewable(observed: Observed, y: Tensor) -> Tensor | None:
+    """The measurement enlarged to the size of what it shows, in the picture's channels: what one has without a method.
+
+    None if it is no picture.
+    """
+    channels, height, width = framed(observed, y.new_empty(1, *observed.shape)).shape[1:]
+    if y.shape[-2] > height or y.shape[-1] > width:
+        return None
+    y = y.expand(-1, channels, -1, -1)
+    if y.shape[-2:] == (height, width):
+        return y
+    return bicubic(y, height // y.shape[-2])
+
+
+def _int(value: object) -> int:
+    return int(value)  # type: ignore[call-overload]

@@ -1,0 +1,170 @@
+"""Settings by operator: what `restore` does when nothing else is said, and what `flowhelm presets search` has found.
+
+A preset file is JSON, `{"presets": [...]}`; those in the folder `presets` of the package ship with it. A preset says
+
+    method, operator, operator_options, std, prior   what it is for
+    options, steps                                   what to do; a `strength` is in units of 1 / std^2
+    found                                            how it was found: pictures, size, seed, trials, scores, command
+
+It serves another std and other numbers of its operator as well, where nothing nearer is there, but no other words (a filter,
+a border).
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+STD = 0.02
+"""Of the noise in a photograph, in [-1, 1]: about two and a half 8-bit levels, a good camera in good light."""
+
+Options = dict[str, float | int | str]
+
+
+def _flower(strength: float) -> Options:
+    return {"strength": strength, "energy": "flower", "renoise": 1.0}
+
+
+# operator: (method, its options, steps); a `strength` here is in units of 1 / std^2. Chosen, coarsely, on eight pictures that
+# were held apart from the bundled prior's training; docs/benchmark.md has the table of what was compared.
+TABLE: dict[str, tuple[str, Options, int]] = {
+    "denoise": ("mpc_flow", _flower(1.0), 50),
+    "inpaint": ("mpc_flow", _flower(2.0), 100),
+    "box": ("mpc_flow", _flower(1.5), 100),
+    "random_mask": ("mpc_flow", _flower(2.0), 100),
+    "deblur": ("mpc_flow", _flower(2.0), 50),
+    "motion": ("mpc_flow", _flower(2.0), 50),
+    "superres": ("mpc_flow", _flower(1.0), 50),
+    "colorize": ("mpc_flow", _flower(2.0), 50),
+    "demosaic": ("mpc_flow", _flower(2.0), 100),
+    "jpeg": ("pnp_flow", {"decay": 0.2, "rate": 0.5}, 100),
+    "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
+    "blur_linear_light": ("pnp_flow", {"decay": 0.2, "rate": 1.5}, 100),
+    "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
+}
+
+
+class Preset(NamedTuple):
+    """One entry of a preset file; see the module."""
+
+    method: str
+    operator: str
+    operator_options: Mapping[str, Any]
+    std: float
+    prior: str
+    options: Mapping[str, Any]
+    steps: int
+    found: Mapping[str, Any]
+
+    @property
+    def purpose(self) -> tuple[Any, ...]:
+        """What it is for: a file holds one preset for each."""
+        return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
+
+
+class Settings(NamedTuple):
+    """What to do: options (a strength in its own unit), steps (None: nothing is known), and where they come from."""
+
+    options: Mapping[str, Any]
+    steps: int | None
+    origin: str
+
+
+def preset(operator: str, std: float) -> tuple[str, Options, int]:
+    """Name of the method, its options and the number of steps for an operator and a noise level."""
+    method, options, steps = TABLE[operator]
+    return method, options | _scaled(options, 1 / std**2), steps
+
+
+def settings(
+    method: str,
+    operator: str,
+    operator_options: Mapping[str, Any],
+    std: float,
+    prior: str,
+    presets: Sequence[Preset] | None = None,
+) -> Settings:
+    """For a method on an operator with all its options: of the nearest preset, else of TABLE, else none.
+
+    Args:
+        presets: those to choose from; the package's if not given.
+    """
+    words = {k: v for k, v in operator_options.items() if isinstance(v, str)}
+    fitting = [
+        p
+        for p in (shipped() if presets is None else presets)
+        if (p.method, p.operator) == (method, operator)
+        and {k: v for k, v in p.operator_options.items() if isinstance(v, str)} == words
+    ]
+    if fitting:
+        near = min(
+            fitting,
+            key=lambda p: (
+                p.prior != prior,
+                dict(p.operator_options) != dict(operator_options),
+                abs(math.log(p.std / std)),
+            ),
+        )
+        return Settings({**near.options, **_scaled(near.options, 1 / std**2)}, near.steps, "preset")
+    usual, options, steps = preset(operator, std)
+    return Settings(options, steps, "preset") if usual == method else Settings({}, None, "default")
+
+
+def _scaled(options: Mapping[str, Any], factor: float) -> Options:
+    return {"strength": options["strength"] * factor} if "strength" in options else {}
+
+
+@cache
+def shipped() -> tuple[Preset, ...]:
+    """The presets that ship with the package."""
+    from importlib.resources import files  # slow to import, and the command line's help needs none of it
+
+    folder = Path(str(files("flowhelm"))) / "presets"
+    return tuple(p for path in sorted(folder.glob("*.json")) for p in read(path))
+
+
+def read(path: Path) -> list[Preset]:
+    """Raises BadInput for any other file."""
+    from ..errors import BadInput
+
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["presets"]
+        found = [Preset(**entry) for entry in listed]
+        for each in found:
+            if not all(isinstance(part, dict) for part in (each.operator_options, each.options, each.found)):
+                raise ValueError(f"options of {each.method} that are no object")
+            if not (each.std > 0 and each.steps >= 1 and isinstance(each.steps, int)):
+                raise ValueError(f"std {each.std}, steps {each.steps}")
+    except FileNotFoundError as error:
+        raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm presets search") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{str(path)!r} is not a preset file of flowhelm ({error})") from error
+    return found
+
+
+def add(path: Path, found: Iterable[Preset]) -> None:
+    """Writes presets into a file, in the place of those for the same purpose."""
+    from ..files.pictures import write_json
+
+    held = {repr(p.purpose): p for p in (read(path) if path.exists() else [])}
+    held |= {repr(p.purpose): p for p in found}
+    write_json(path, {"presets": [held[name]._asdict() for name in sorted(held)]})
+
+
+def lines(path: Path | None = None) -> Iterable[str]:
+    """Of a listing: what each preset is for, what it says, and what it was found on."""
+    for each in sorted(shipped() if path is None else read(path), key=lambda p: repr(p.purpose)):
+        words = ",".join(f"{k}={v}" for k, v in each.operator_options.items())
+        chosen = ", ".join(f"{k} {v}" + " / std^2" * (k == "strength") for k, v in each.options.items())
+        purpose = f"{each.method} on {each.operator}{':' * bool(words)}{words}, noise {each.std:g}, prior {each.prior}"
+        found = each.found
+        yield f"{purpose}: {chosen or 'the defaults'}; {each.steps} steps"
+        if "best" in found:
+            yield (
+                f"    {found['score']} {found['best']:.3f} (default {found['default']:.3f}) on {len(found['pictures'])} pictures of "
+                f"{found['data']}, {found['size']} pixels, {found['trials']} trials"
+            )
+        else:
+            yield f"    {found.get('how', 'not said how it was found')}"

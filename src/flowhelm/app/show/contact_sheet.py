@@ -1,0 +1,145 @@
+"""What a steered run looked like: a contact sheet of its particles, and its reward against evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..files.pictures import to_pil
+
+LARGEST, LEAST, GAP, EDGE = 256, 96, 6, 3
+_BEST = "#1a7f37"
+_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
+
+
+class Tile(NamedTuple):
+    """A small picture, what is written below it, and whether it is the best."""
+
+    picture: Image.Image
+    caption: str
+    best: bool = False
+
+
+class Line(NamedTuple):
+    """A curve: points (evaluations, value). `part` is of estimates of pictures that are not finished; `beside` has its own axis."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    part: bool = False
+    beside: bool = False
+
+
+def small(picture: Tensor) -> Image.Image:
+    """`(c, h, w)` in [-1, 1], of at most 256 and at least 96 pixels a side (by repetition)."""
+    shown = to_pil(picture).convert("RGB")
+    shown.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    grown = math.ceil(LEAST / max(shown.size))
+    return shown.resize((grown * shown.width, grown * shown.height), Image.Resampling.NEAREST)
+
+
+def contact(rows: Mapping[str, Sequence[Tile]]) -> Image.Image:
+    """A block for each label, about square; the best of each has a green frame."""
+    font, wide, high = ImageFont.load_default(12), 0, 0
+    foot = round(font.getbbox("Ág")[3]) + 4
+    for tiles in rows.values():
+        for tile in tiles:
+            wide = max(wide, tile.picture.width, math.ceil(font.getlength(tile.caption)))
+            high = max(high, tile.picture.height)
+    cell = (wide + 2 * EDGE + GAP, high + 2 * EDGE + foot + GAP)
+    columns = min(8, max((math.ceil(math.sqrt(len(tiles))) for tiles in rows.values()), default=1)) or 1
+    heads = [bool(label) for label in rows]
+    depth = sum(math.ceil(len(tiles) / columns) for tiles in rows.values())
+    across = max([columns * cell[0], *(math.ceil(font.getlength(label)) + 2 * GAP for label in rows)])
+    sheet = Image.new("RGB", (across + GAP, depth * cell[1] + sum(heads) * (foot + GAP) + GAP), "white")
+    draw, top = ImageDraw.Draw(sheet), GAP
+    for label, tiles in rows.items():
+        if label:
+            draw.text((GAP, top), label, "black", font)
+            top += foot + GAP
+        for i, tile in enumerate(tiles):
+            left, y = GAP + i % columns * cell[0], top + i // columns * cell[1]
+            if tile.best:
+                frame = (left, y, left + tile.picture.width + 2 * EDGE - 1, y + tile.picture.height + 2 * EDGE - 1)
+                draw.rectangle(frame, outline=_BEST, width=EDGE)
+            sheet.paste(tile.picture, (left + EDGE, y + EDGE))
+            below = (left + EDGE + tile.picture.width / 2, y + tile.picture.height + 2 * EDGE)
+            draw.text(below, tile.caption, _BEST if tile.best else "black", font, anchor="ma")
+        top += math.ceil(len(tiles) / columns) * cell[1]
+    return sheet
+
+
+def plot(lines: Sequence[Line], label: str, path: Path) -> None:
+    """Reward against evaluations, as a PNG: by matplotlib if it is there, else by hand and plainer."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        plain(lines, label).save(path, "PNG")
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    other = axes.twinx() if any(line.beside for line in lines) else None
+    for line, colour in zip(lines, coloured(lines), strict=True):
+        of = other if line.beside and other is not None else axes
+        shown = dict(line.points)
+        of.plot(list(shown), list(shown.values()), color=colour, linestyle="--" if line.part else "-",
+                marker="o", markersize=3, drawstyle="default" if line.part or len(shown) == 1 else "steps-post")  # fmt: skip
+    for name, colour in {line.name: colour for line, colour in zip(lines, coloured(lines), strict=True)}.items():
+        axes.plot([], [], color=colour, label=name)
+    if any(line.part for line in lines):
+        axes.plot([], [], color="#888888", linestyle="--", label="(dashed: estimates on the way)")
+    axes.set_xlabel("evaluations of the network per picture")
+    axes.set_ylabel(label)
+    if other is not None:
+        other.set_ylabel("held out")
+    axes.grid(color="#eeeeee")
+    if lines:
+        axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
+    figure.savefig(path, format="png")
+
+
+def coloured(lines: Sequence[Line]) -> list[str]:
+    """A colour for each name."""
+    names = list(dict.fromkeys(line.name for line in lines))
+    return [_COLOURS[names.index(line.name) % len(_COLOURS)] for line in lines]
+
+
+def plain(lines: Sequence[Line], label: str, size: tuple[int, int] = (770, 440)) -> Image.Image:
+    """The same with Pillow alone."""
+    image = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
+    left, top, right, bottom = 70, 16 + 16 * len({line.name for line in lines}), size[0] - 70, size[1] - 48
+    last = max((x for line in lines for x, _ in line.points), default=1) or 1
+    for beside in (False, True):
+        mine = [(line, c) for line, c in zip(lines, coloured(lines), strict=True) if line.beside == beside]
+        values = [y for line, _ in mine for _, y in line.points]
+        if not values:
+            continue
+        low, high = min(values), max(values)
+        span = (high - low) or 1.0
+        places = [
+            [(left + (right - left) * x / last, bottom - (bottom - top) * (y - low) / span) for x, y in line.points]
+            for line, _ in mine
+        ]
+        for share in (0, 0.5, 1):
+            y = bottom - (bottom - top) * share
+            if not beside:
+                draw.line([(left, y), (right, y)], "#dddddd")
+            where, anchor = (right + 6, "lm") if beside else (left - 6, "rm")
+            draw.text((where, y), f"{low + span * share:.4g}", "black", font, anchor=anchor)
+        for (line, colour), points in zip(mine, places, strict=True):
+            if len(points) > 1:
+                draw.line(points, colour, 1 if line.part else 3)
+            for x, y in points:
+                draw.ellipse([x - 2, y - 2, x + 2, y + 2], colour)
+    for share in (0, 0.5, 1):
+        draw.text((left + (right - left) * share, bottom + 6), f"{last * share:.0f}", "black", font, anchor="ma")
+    draw.text(((left + right) / 2, size[1] - 20), "evaluations of the network per picture", "black", font, anchor="ma")
+    draw.text((6, 4), label, "black", font)
+    for i, (name, colour) in enumerate({line.name: c for line, c in zip(lines, coloured(lines), strict=True)}.items()):
+        draw.text((right, 4 + 16 * i), name, colour, font, anchor="ra")
+    return image

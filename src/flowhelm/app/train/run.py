@@ -1,0 +1,329 @@
+"""A recipe run to its end: log, curve, samples and weights in one folder, interruptible and resumable at any moment.
+
+OUT/checkpoint.safetensors   the whole state; the same command goes on from it, to the same weights
+OUT/run.json                 what is being run; another run is refused in this folder
+OUT/log.csv                  step, mean loss since the last row, held-apart loss of the average, rate, norm, seconds
+OUT/curve.png, samples.png   the log as a picture; pictures drawn from the average, a row for each class
+OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safetensors` and `--prior` take
+"""
+
+import csv
+import io
+import itertools
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ... import recipes
+from ...interfaces.cli.progress import bar
+from ...priors import bundled
+from ...priors.bundled import Prior
+from ...recipes import Recipe
+from ...step import Update
+from ...train import fit, seeded
+from ..draw.sample import class_rows, draw, guidance_for, sheet
+from ..errors import BadInput
+from ..files import atomic as files
+from ..files.pictures import check_writable, write_json
+from ..options.request import Plain
+from ..options.signature import bind, options, pick
+from ..show.loss_curve import curve
+
+HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
+SHEETS = 10  # of samples, over a run
+Row = dict[str, float | None]
+_COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
+
+
+def train(
+    recipe: str,
+    given: Mapping[str, Plain],
+    *,
+    out: Path | None = None,
+    steps: int | None = None,
+    rate: float | None = None,
+    minutes: float = 3.0,
+    bf16: bool = False,
+    compiled: bool = False,
+    device: str = "cpu",
+    threads: int | None = None,
+    tensorboard: bool = False,
+    start: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Trains, or goes on training; returns the file of the weights.
+
+    Args:
+        given: options of the recipe, as typed. steps, rate: default: the recipe's. A tenth of the steps, at most 500, is
+            the warm-up; all else is as in `fit`.
+        start: weights to begin from instead of fresh ones: a bundled prior or a .safetensors file.
+
+    Raises:
+        ValueError: anything wrong with what was asked for or with the data; nothing is written then.
+        SystemExit: stopped by a signal, all saved; its status is 130 for Ctrl-C.
+        Diverged: the last good state is in the checkpoint and in the weights.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    place, writer_of = files.to_device(device), _tensorboard() if tensorboard else None
+    builder = pick("recipe", recipe, recipes.ALL)
+    values = bind(builder, given)
+    out = out or Path("runs") / recipe
+    begin = bundled.load(start) if start else None
+    story = _story(builder, values, start)
+    resuming = _check(out, story)
+    made = _build(builder, values)
+    made.flow.net.to(place)
+    steps, rate = steps or made.steps, made.rate if rate is None else rate
+    if not rate > 0:
+        raise BadInput(f"--rate: expected a number above 0, got {rate}")
+    if begin is not None and not resuming:
+        _begin_from(made.flow.net, begin)
+    average = deepcopy(made.flow.net)
+    shown = Prior(average, made.flow.shape, null=made.flow.null, name=recipe, about=made.about)
+    weights = out / f"{recipe}.safetensors"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "run.json", story)
+    updates = fit(
+        made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10),
+        seed=values.get("seed", 0), bf16=bf16, compiled=compiled, checkpoint=out / "checkpoint.safetensors", minutes=minutes,
+    )  # fmt: skip
+    every = min(100, max(1, steps // 100))
+    with _signals() as asked, closing(updates):
+        saved = drawn = told = began = time.monotonic()
+        one = next(updates, None)
+        done = steps if one is None else one.index - 1
+        log = _Log(out / "log.csv", done)
+        writer = writer_of(str(out / "tensorboard"), purge_step=done + 1) if writer_of and one else None
+        keeper = _Keeper(shown, made, out, weights, log, writer)
+        rows, losses, text, index = len(made.data(done).clean), list[Tensor](), "", done
+        say(f"{out} holds a finished run" if one is None else f"going on after step {done}" if done else f"into {out}")
+        try:
+            with bar(steps, done) as tell:
+                for update in itertools.chain([one], updates) if one else ():
+                    losses.append(update.loss)
+                    now, index = time.monotonic(), update.index
+                    last, stop = index == steps, asked[0]
+                    if index % every == 0 or last or stop or not text:
+                        loss = float(torch.stack(losses).mean())
+                        text = f"loss {loss:.4f}, {len(losses) * rows / (now - told):.3g} pictures/s"
+                    if index % every == 0 or last:
+                        apart = held_apart(made, average) if index % (10 * every) == 0 or last else None
+                        keeper.row(update, loss, apart, now - began)
+                        losses.clear()
+                        told = time.monotonic()
+                    tell(index, text)
+                    if stop and not last:
+                        break
+                    if index * SHEETS // steps != (index - 1) * SHEETS // steps and now - drawn > 60 and not last:
+                        keeper.samples(index)
+                        drawn = time.monotonic()
+                    if now - saved > 60 * minutes and not last:
+                        keeper.weights(index)
+                        saved = time.monotonic()
+            if index == steps:
+                keeper.samples(steps)
+        finally:  # at a divergence, too: the average is as before it
+            keeper.weights(index)
+            if writer is not None:
+                writer.close()
+        if index < steps:
+            updates.close()  # writes the checkpoint
+            say(f"stopped after step {index} of {steps}, all saved in {out}; go on with the same command")
+            raise SystemExit(128 + asked[0])
+    say(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
+    return weights
+
+
+@torch.no_grad()
+def held_apart(recipe: Recipe, net: nn.Module) -> float:
+    """Mean loss of a network over fixed batches that are never trained on."""
+    flow, device = replace(recipe.flow, net=net), next(net.parameters()).device
+    was, losses = net.training, []
+    net.eval()
+    for index in range(HELD_APART):
+        batch = recipe.apart(index)
+        moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
+        losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
+    net.train(was)
+    return float(torch.stack(losses).mean())
+
+
+class _Log:
+    """log.csv; on resuming, rows after the checkpoint are dropped, since they come again."""
+
+    def __init__(self, path: Path, done: int):
+        self.path, self.rows = path, [row for row in read_log(path) if (row["step"] or 0) <= done]
+        self.seconds = (self.rows[-1]["seconds"] or 0.0) if self.rows else 0.0
+        self._write()
+
+    def add(self, row: Row) -> None:
+        self.rows.append(row)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(_texts(row))
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([_COLUMNS, *(_texts(row) for row in self.rows)])
+        files.put(self.path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8", newline=""))
+
+
+def read_log(path: Path) -> list[Row]:
+    """The rows of a log.csv; none if there is none, and without a last one that was cut off in the writing."""
+    if not path.exists():
+        return []
+    found = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            try:
+                found.append({name: float(row[name]) if row[name] else None for name in _COLUMNS})
+            except (KeyError, TypeError, ValueError):
+                break
+    return found
+
+
+def _texts(row: Row) -> list[str]:
+    return [
+        "" if row[name] is None else f"{row[name]:.6g}" if name != "step" else f"{row[name]:.0f}" for name in _COLUMNS
+    ]
+
+
+class _Keeper:
+    """Writes what a run shows of itself."""
+
+    def __init__(self, prior: Prior, recipe: Recipe, out: Path, weights: Path, log: _Log, writer: Any):
+        self.prior, self.recipe, self.out, self.path, self.log, self.writer = prior, recipe, out, weights, log, writer
+
+    def row(self, update: Update, loss: float, apart: float | None, seconds: float) -> None:
+        row: Row = {"step": update.index, "loss": loss, "held_apart": apart, "seconds": self.log.seconds + seconds}
+        row |= {name: float(update.info[name]) for name in ("rate", "norm")}
+        self.log.add(row)
+        if self.writer is not None:
+            for name in ("loss", "held_apart", "rate", "norm"):
+                if row[name] is not None:
+                    self.writer.add_scalar(name, row[name], update.index)
+
+    def weights(self, done: int) -> None:
+        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": done})  # type: ignore[arg-type]
+        points: dict[str, list[tuple[float, float]]] = {"loss": [], "held apart": []}
+        for row in self.log.rows:
+            for name, column in (("loss", "loss"), ("held apart", "held_apart")):
+                if (value := row[column]) is not None:
+                    points[name].append((row["step"] or 0.0, value))
+        files.put_picture(self.out / "curve.png", curve(points))
+
+    def samples(self, done: int) -> None:
+        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
+        classes = self.prior.about.get("classes", ())
+        jobs = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
+        edit = guidance_for(self.prior, None, None, told=bool(classes))
+        was = self.prior.net.training
+        self.prior.net.eval()
+        picture = sheet(class_rows(self.prior, draw(self.prior, jobs, guidance=edit, steps=20), jobs))
+        self.prior.net.train(was)
+        files.put_picture(self.out / "samples.png", picture)
+        if self.writer is not None:
+            import numpy as np
+
+            self.writer.add_image("samples", np.asarray(picture), done, dataformats="HWC")
+
+
+def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
+    """What makes a run the same run, beside the settings that the checkpoint holds itself; files by what is in them."""
+    known = options(builder).values()
+    chosen = {o.name: values.get(o.name, o.default) for o in known}
+    story: dict[str, Any] = {"recipe": builder.__name__}
+    for name, value in chosen.items():
+        if isinstance(value, Path):
+            if not value.is_file():
+                raise BadInput(f"--{name}: {str(value)!r} does not exist; name the file")
+            story[f"{name} sha256"] = files.sha256(value)
+        else:
+            story[name] = value
+    story["start sha256"] = files.sha256(bundled.weights(start)) if start else None
+    return story
+
+
+def _check(out: Path, story: Mapping[str, Any]) -> bool:
+    """Whether there is a run in the folder to go on with. Raises BadInput if it is another one."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {str(out)!r} is a file; name a folder")
+    exists = next(folder for folder in [out, *out.absolute().parents] if folder.exists())
+    check_writable(exists)
+    if not (out / "checkpoint.safetensors").exists():
+        return False
+    try:
+        old = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        changed = [f"{name} was {old.get(name)}, is {value}" for name, value in story.items() if old.get(name) != value]
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; use another --out"
+        ) from error
+    if changed:
+        raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")
+    return True
+
+
+def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
+    """The recipe with its data read; whatever is wrong with the files becomes one sentence."""
+    try:
+        return builder(**values)
+    except ValueError as error:
+        if str(error).startswith(tuple(f"{name}: " for name in [*options(builder), "shuffled"])):
+            raise
+        reason: BaseException = error
+    except Exception as error:  # on other people's files, numpy, zipfile and Pillow raise nearly anything
+        reason = error
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    raise BadInput(
+        f"the files are not those that recipe {builder.__name__} reads ({type(reason).__name__}: {text}); "
+        "`flowhelm train --help` says what it expects"
+    ) from reason
+
+
+def _begin_from(net: nn.Module, prior: Prior) -> None:
+    config: dict[str, Any] = net.config  # type: ignore[assignment]
+    other: dict[str, Any] = prior.net.config  # type: ignore[assignment]
+    if config != other:
+        differ = ", ".join(f"{k} {other.get(k)} (here {v})" for k, v in config.items() if other.get(k) != v)
+        raise BadInput(f"--start: the weights of {prior.name!r} are of another network: {differ}")
+    net.load_state_dict(prior.net.state_dict())
+
+
+def _tensorboard() -> Callable[..., Any]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadInput("--tensorboard needs the package tensorboard: pip install 'flowhelm[train]'") from error
+    return SummaryWriter  # type: ignore[no-any-return, unused-ignore]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM puts its number in the list, to be seen after the step; a second one is not waited for."""
+    asked = [0]
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked[0]:
+            raise KeyboardInterrupt
+        asked[0] = number
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,270 @@
+"""Reward against budget: what more evaluations buy, method by method, on a bundled prior without conditions.
+
+    python -m flowhelm.bench.quality.steering fashion --data fashion_mnist.npz --work bench --held-out-work bench1 --out steering.csv
+    python -m flowhelm.bench.quality.steering --plot steering.csv --out steering.png
+    python -m flowhelm.bench.quality.steering --table steering.csv
+
+Rewards: log-probability of a class by the project's classifier (`flowhelm.bench.quality.classifier`; --held-out-work holds another one,
+trained from another seed, which nothing is steered by), minus kB as JPEG, mean brightness. Beside the last two the held-out figure
+is the log-probability of the classifier's own best guess: whether the result still looks like a picture of the set.
+
+Every method spends the same evaluations of the network: a trajectory is 10 of them, and a budget of N pays for N / 10 trajectories,
+particles or draws a step. GLASS makes 5 moves of 2 inner evaluations, so it scores half as often. Feynman-Kac particles are steered at
+5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
+reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
+features between the results of one row, each of its own seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from torch import Tensor
+
+from ... import steer
+from ...budget import Budget
+from ...flow import Flow
+from ...grids import uniform
+from ...priors import bundled
+from ...rewards import Compressibility, brightness
+from ...rng import Noise
+from ...step import Reward, run
+from ...transition import ancestral, diffusion, glass, langevin
+from .classifier import classifier, whole
+
+LENGTH = 10
+"""Evaluations of one trajectory."""
+BUDGETS = (50, 100, 200, 400, 800)
+CLASSES = {"fashion": ("bag", "sneaker", "coat"), "aerial": ("forest",)}
+TILT = 5.0
+FIELDS = (
+    *("prior", "reward", "target", "method", "budget", "seeds", "evaluations", "rewards", "value", "spread"),
+    *("held_out", "held_out_spread", "diversity", "seconds"),
+)
+
+
+class Made(NamedTuple):
+    """Results `(seeds, ...)` with what each cost, as means."""
+
+    x: Tensor
+    evaluations: float
+    rewards: float
+
+
+def _spent(budget: Budget) -> tuple[float, float]:
+    told = budget.told()
+    return float(told["evaluations"].double().mean()), float(told["rewards"].double().mean())
+
+
+def _particles(flow: Flow, reward: Reward, budget: int, seeds: int, strength: float, move: Any, inner: int) -> Made:
+    """Feynman-Kac steering; `inner` evaluations a move."""
+    k, ledger = budget // LENGTH, Budget()
+    noise = Noise(0, rows=range(seeds)).spawn(k)
+    last = run(
+        steer.fk(
+            flow, reward, flow.source(noise), uniform(LENGTH // inner), particles=k, strength=strength, transition=move,
+            budget=ledger, noise=noise,
+        )
+    )  # fmt: skip
+    return Made(last.x[last.info["best"]], *_spent(ledger))
+
+
+def _chains(flow: Flow, reward: Reward, budget: int, seeds: int, method: Callable[..., Any]) -> Made:
+    ledger, noise = Budget(evaluations=budget), Noise(0, rows=range(seeds))
+    last = run(method(flow, reward, flow.source(noise), uniform(LENGTH), budget=ledger, noise=noise))
+    return Made(last.x, *_spent(ledger))
+
+
+def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]]:
+    """Name -> (flow, reward, seeds, strength) -> what came out."""
+
+    def fk(move: Any, inner: int) -> Callable[[Flow, Reward, int, float], Made]:
+        return lambda flow, reward, seeds, strength: _particles(flow, reward, budget, seeds, strength, move, inner)
+
+    def chain(method: Callable[..., Any]) -> Callable[[Flow, Reward, int, float], Made]:
+        return lambda flow, reward, seeds, strength: _chains(flow, reward, budget, seeds, method)
+
+    share = max(1, budget // LENGTH)
+    return {
+        "best of N": chain(partial(steer.best_of, draws=share)),
+        "SVDD": chain(partial(steer.svdd, draws=share)),
+        "RBF": chain(partial(steer.rbf, draws=share)),
+        "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
+        "FK, SDE": fk(partial(langevin, diffusion=diffusion.falling()), 1),
+        "FK, ancestral": fk(ancestral, 1),
+        "FK, GLASS": fk(partial(glass, inner=2), 2),
+    }
+
+
+def spread(x: Tensor) -> float:
+    """Half the width of a 95 % interval of the mean, by the normal law."""
+    return 1.96 * float(x.double().std() / len(x) ** 0.5)
+
+
+def varied(features: Tensor) -> float:
+    """Mean distance between different rows."""
+    n = len(features)
+    return float(torch.cdist(features.double(), features.double()).sum() / (n * (n - 1)))
+
+
+def rewards(name: str, net: Any, other: Any, classes: list[str]) -> Iterator[tuple[str, str, Reward, Reward]]:
+    """(reward, target, what is steered by, what is held out)."""
+
+    def chosen(model: Any, label: int) -> Reward:
+        return lambda image: model(image.float().clamp(-1, 1)).log_softmax(1)[:, label]
+
+    def sure(image: Tensor) -> Tensor:
+        return other(image.float().clamp(-1, 1)).log_softmax(1).max(1).values
+
+    for target in CLASSES[name]:
+        yield "class", target, chosen(net, classes.index(target)), chosen(other, classes.index(target))
+    yield "compressibility", "", Compressibility(), sure
+    yield "brightness", "", lambda image: brightness(image.clamp(-1, 1)), sure
+
+
+@torch.no_grad()
+def measure(
+    name: str, flow: Flow, net: Any, other: Any, classes: list[str], seeds: int, done: set[tuple[str, ...]]
+) -> Iterator[Mapping[str, str]]:
+    """A row for each reward, target, method and budget that is not done."""
+    noise = Noise(10**6, rows=range(100))
+    plain = run(
+        steer.best_of(
+            flow, lambda image: image.mean((1, 2, 3)), flow.source(noise), uniform(LENGTH), draws=1, noise=noise
+        )
+    ).x
+    for reward, target, value, held_out in rewards(name, net, other, classes):
+        strength = TILT / float(value(flow.decode(plain)).std())
+        for budget in BUDGETS:
+            for method, make in methods(budget).items():
+                if (name, reward, target, method, str(budget), str(seeds)) in done:
+                    continue
+                start = time.perf_counter()
+                made = make(flow, value, seeds, strength)
+                seconds = time.perf_counter() - start
+                image = flow.decode(made.x)
+                got, beside = value(image), held_out(image)
+                yield dict(
+                    zip(
+                        FIELDS,
+                        (
+                            *(name, reward, target, method, str(budget), str(seeds)),
+                            *(f"{made.evaluations:.1f}", f"{made.rewards:.1f}"),
+                            *(f"{float(got.double().mean()):.4f}", f"{spread(got):.4f}"),
+                            *(f"{float(beside.double().mean()):.4f}", f"{spread(beside):.4f}"),
+                            *(f"{varied(net.features(image.float().clamp(-1, 1))):.4f}", f"{seconds:.1f}"),
+                        ),
+                        strict=True,
+                    )
+                )
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Markdown: reward at each budget, held-out beside it, a line for each method; means over targets."""
+    lines: list[str] = []
+    for prior, reward in dict.fromkeys((r["prior"], r["reward"]) for r in rows):
+        mine = [r for r in rows if (r["prior"], r["reward"]) == (prior, reward)]
+        budgets = sorted({int(r["budget"]) for r in mine})
+        lines += [f"**{prior}, {reward}**", "", "| method | " + " | ".join(map(str, budgets)) + " | diversity |"]
+        lines.append("| --- |" + " --- |" * (len(budgets) + 1))
+        for method in dict.fromkeys(r["method"] for r in mine):
+            cells = []
+            for budget in budgets:
+                some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
+                mean, beside = (sum(float(r[c]) for r in some) / len(some) for c in ("value", "held_out"))
+                width = sum(float(r["spread"]) ** 2 for r in some) ** 0.5 / len(some)
+                cells.append(f"{mean:.3f} ± {width:.3f} ({beside:.2f})")
+            last = [float(r["diversity"]) for r in mine if r["method"] == method and int(r["budget"]) == budgets[-1]]
+            lines.append(f"| {method} | " + " | ".join(cells) + f" | {sum(last) / len(last):.2f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, str]], out: Path) -> None:
+    """Reward against evaluations, and against calls of the reward, a column for each prior and reward."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    kinds = list(dict.fromkeys((r["prior"], r["reward"]) for r in rows))
+    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(r["method"] for r in rows))}
+    figure, axes = plt.subplots(2, len(kinds), figsize=(3.4 * len(kinds), 6), squeeze=False)
+    for column, (prior, reward) in enumerate(kinds):
+        mine = [r for r in rows if (r["prior"], r["reward"]) == (prior, reward)]
+        for line, against in enumerate(("evaluations", "rewards")):
+            axis = axes[line, column]
+            for method in dict.fromkeys(r["method"] for r in mine):
+                points = []
+                for budget in sorted({int(r["budget"]) for r in mine}):
+                    some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
+                    points.append([sum(float(r[c]) for r in some) / len(some) for c in (against, "value")])
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, color=colours[method])
+            axis.set_xscale("log")
+            axis.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
+            axis.minorticks_off()
+            axis.set_xlim((20, 1000) if against == "evaluations" else (4, 1000))
+            axis.set_xlabel("evaluations" if against == "evaluations" else "calls of the reward")
+            if not line:
+                axis.set_title(f"{prior}, {reward}", fontsize=10)
+        axes[0, column].set_ylabel("reward" if not column else "")
+    axes[0, 0].legend(fontsize=7)
+    figure.tight_layout()
+    part = out.with_name(out.name + ".part.png")
+    figure.savefig(part, dpi=110)
+    plt.close(figure)
+    part.replace(out)
+
+
+def main(
+    prior: Annotated[str | None, typer.Argument(help=f"{', '.join(CLASSES)}")] = None,
+    data: Annotated[Path | None, typer.Option(help="the set's file; see flowhelm.recipes")] = None,
+    split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
+    work: Annotated[Path | None, typer.Option(help="folder of the classifier that steers")] = None,
+    held_out_work: Annotated[
+        Path | None, typer.Option(help="folder of the one that does not (trained with --seed 1)")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="runs of each")] = 5,
+    out: Annotated[Path, typer.Option(help="rows (CSV), or the plot (PNG)")] = Path("steering.csv"),
+    shown: Annotated[Path | None, typer.Option("--plot", help="draw these rows instead")] = None,
+    listed: Annotated[Path | None, typer.Option("--table", help="print these rows instead")] = None,
+) -> None:
+    """Reward against budget."""
+    if shown is not None:
+        plot(read(shown), out)
+        return
+    if listed is not None:
+        print(table(read(listed)))
+        return
+    if prior not in CLASSES or data is None or work is None or held_out_work is None:
+        raise typer.BadParameter(
+            f"give a prior ({', '.join(CLASSES)}), --data, --work and --held-out-work, or --plot or --table"
+        )
+    parts = whole(prior, data, split)
+    net, other = (classifier(prior, parts, folder, seed) for seed, folder in enumerate((work, held_out_work)))
+    flow = bundled.load(prior)
+    done = {tuple(r[c] for c in FIELDS[:6]) for r in read(out)} if out.exists() else set()
+    with open(out, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if not done:
+            writer.writeheader()
+        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done):
+            writer.writerow(row)
+            file.flush()
+            print(" ".join(f"{v:>12}" for v in row.values()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

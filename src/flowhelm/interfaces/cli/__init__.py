@@ -1,0 +1,69 @@
+"""The command line. torch and all that needs it are imported inside the commands: `--help` must not wait for them."""
+
+import errno
+from collections.abc import Sequence
+from typing import Annotated, cast
+
+import typer
+
+from ... import __version__
+from .shell import app, fail
+
+# isort: off
+from . import restore, look, train, draw, bench, calibrate, serving  # in the order of `flowhelm --help`
+# isort: on
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"flowhelm {__version__}")
+        raise typer.Exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 2 for bad input, 130 for Ctrl-C, 1 for what else went wrong."""
+    usage_error = cast(
+        "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
+    )  # where Typer keeps it depends on its version
+    try:
+        status = app(args=None if arguments is None else list(arguments), prog_name="flowhelm", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except usage_error as error:
+        return fail(error.format_message(), 2)
+    except ValueError as error:
+        return fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as error:  # stopped by a signal, all saved
+        return int(error.code or 0)
+    except RuntimeError as error:
+        return failed(error)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # asked of the system wherever a word may be a path
+            raise
+        return fail(f"{str(error.filename)[:60]!r}... is too long for the name of a file", 2)
+
+
+def failed(error: RuntimeError) -> int:
+    """One sentence for the failures that have one; any other is a fault of the program and keeps its traceback."""
+    from ...app.errors import Broken
+    from ...step import Diverged
+
+    if isinstance(error, Broken | Diverged):
+        return fail(str(error), 1)
+    from torch import OutOfMemoryError
+
+    from ...memory import is_short
+
+    if isinstance(error, OutOfMemoryError):
+        return fail(
+            "the GPU ran out of memory; `flowhelm plan PRIOR METHOD --vram GIB` says what would fit, and of a bundled prior --tile 512 "
+            "cuts the network",
+            1,
+        )
+    if is_short(error):
+        return fail("there is not enough memory for this picture; use --tile 512, or scale it down", 1)
+    raise error
