@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,11 @@ from ...priors.bundled import NAMES
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
 from ..errors import BadInput, nearest
+from ..run import Event, Noted, Run
+from .request import DTYPES, ModelRequest
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
+"""Fields of a request that a bundled prior does not take."""
 METHOD, STEPS = "mpc_flow", 28
 """What `restore` does with a pipeline when nothing else is said."""
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
@@ -45,76 +48,53 @@ def is_pipeline(name: str) -> bool:
     return name not in NAMES and pipelines.named(name)
 
 
-def settled(
-    name: str,
-    *,
-    device: str,
-    prompt: str | None = None,
-    negative: str | None = None,
-    scale: float | None = None,
-    dtype: str | None = None,
-    quantize: str | None = None,
-    checkpointing: bool = False,
-    tiling: bool = False,
-    no_plan: bool = False,
-) -> dict[str, Any]:
-    """What a run's settings say of its prior, every default filled in; nothing for a bundled prior.
+def settled(request: ModelRequest) -> dict[str, Any]:
+    """What a run's settings say of its prior, every default filled in; of a bundled prior the type of its weights alone.
 
     Raises:
-        BadInput: an option that a bundled prior does not take, or a wrong one.
+        BadInput: an option that a bundled prior does not take.
     """
-    given: dict[str, Any] = {
-        "prompt": prompt, "negative": negative, "scale": scale, "quantize": quantize, "checkpointing": checkpointing, "tiling": tiling,
-        "no_plan": no_plan,
-    }  # fmt: skip
-    if not is_pipeline(name):
-        typed = [word for word, value in [*given.items(), ("dtype", dtype)] if value not in (None, False)]
+    given = {name: getattr(request, name) for name in OF_PIPELINES}
+    if not is_pipeline(request.prior):
+        typed = [name for name, value in given.items() if value not in (None, False)]
         if typed:
             raise BadInput(
                 f"--{typed[0].replace('_', '-')} is for pipelines of diffusers (a folder, or a name of the hub); "
-                f"the prior {name!r} takes none"
+                f"the prior {request.prior!r} takes none"
             )
         return {"dtype": "float32"}
-    usual = "bfloat16" if device.startswith("cuda") else "float32"
-    if quantize is not None and quantize.endswith(".gguf"):
-        given["quantize"] = str(Path(quantize).absolute())
-    named(dtype or usual)
-    if scale is not None and not math.isfinite(scale):
-        raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
-    return given | {"prompt": prompt or "", "dtype": dtype or usual}
+    quantize = request.quantize
+    return given | {
+        "prompt": request.prompt or "",
+        "dtype": request.dtype or ("bfloat16" if request.device.startswith("cuda") else "float32"),
+        "quantize": str(Path(quantize).absolute()) if quantize and quantize.endswith(".gguf") else quantize,
+    }
+
+
+def where(prior: str) -> str:
+    """A prior as a run's file names it: a file or a folder by its whole path."""
+    return prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute())
 
 
 def named(dtype: str) -> torch.dtype:
+    """The type of that name, one of `request.DTYPES`."""
     if dtype not in DTYPES:
         raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
-    return DTYPES[dtype]
+    return getattr(torch, dtype)  # type: ignore[no-any-return]
 
 
-def opened(
-    name: str,
-    settings: Mapping[str, Any],
-    *,
-    size: tuple[int, int] | None = None,
-    work: Work | None = None,
-    say: Callable[[str], None] = print,
-) -> Pipeline:
+def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:
     """The pipeline of a run's settings, not told anything yet.
 
     Raises:
         BadInput: there is a plan for `work`, and by it the run would not fit into the memory that is free on the GPU.
     """
-    if work is not None and settings["device"].startswith("cuda") and not settings.get("no_plan"):
-        _check(name, settings, work, say)
+    if work is not None and request.device.startswith("cuda") and not request.no_plan:
+        yield from _check(request, work)
     return pipelines.load(
-        name,
-        size=size,
-        dtype=named(settings["dtype"]),
-        device=settings["device"],
-        quantize=settings.get("quantize"),
-        text_device=settings.get("text_device"),
-        checkpointing=settings.get("checkpointing", False),
-        tiling=settings.get("tiling", False),
-    )
+        request.prior, size=size, dtype=named(request.dtype or "float32"), device=request.device, quantize=request.quantize,
+        text_device=getattr(request, "text_device", None), checkpointing=request.checkpointing, tiling=request.tiling,
+    )  # fmt: skip
 
 
 def free(device: str) -> int:
@@ -122,42 +102,42 @@ def free(device: str) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def _check(name: str, settings: Mapping[str, Any], work: Work, say: Callable[[str], None]) -> None:
+def _check(request: ModelRequest, work: Work) -> Run[None]:
     """Refuses what is sure to run out of memory, before the weights are read. No reserve is asked for: that may be enough."""
     from .plan import GIB, Settings, plan
 
-    scheme = PACKED.get(settings.get("quantize"))
+    scheme = PACKED.get(request.quantize)
     if scheme is None:  # of a .gguf file only its reader knows the types
         return
-    parts = ("network", "decoder") if settings.get("checkpointing") else ()
+    parts = ("network", "decoder") if request.checkpointing else ()
     try:
         found = plan(
-            name, work.method, vram=free(settings["device"]) / GIB, size=work.size, operator=work.operator,
-            operator_options=work.operator_options, options=work.options, steps=work.steps, scale=settings.get("scale"),
-            settings=Settings(scheme, parts, tiling=settings.get("tiling", False)), dtype=named(settings["dtype"]), reserve=0.0,
+            request.prior, work.method, vram=free(request.device) / GIB, size=work.size, operator=work.operator,
+            operator_options=work.operator_options, options=work.options, steps=work.steps, scale=request.scale,
+            settings=Settings(scheme, parts, tiling=request.tiling), dtype=named(request.dtype or "float32"), reserve=0.0,
         )  # fmt: skip
     except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
-        say(f"note: whether it fits could not be found out ({(str(error).splitlines() or [type(error).__name__])[0]})")
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        yield Noted(f"whether it fits into the GPU could not be found out ({why})")
         return
     if not found.fits:
         raise BadInput(f"{found.sentence}; --no-plan tries it all the same")
 
 
-def told(flow: Pipeline, settings: Mapping[str, Any], *, guidance: Guidance | None = None) -> Pipeline:
-    """The prompt of a run's settings, for every row."""
-    bound = flow.bind(
-        [settings["prompt"]], negative=settings.get("negative"), scale=settings.get("scale"), guidance=guidance
-    )
-    if settings.get("negative") and bound.null is None:
+def told(flow: Pipeline, request: ModelRequest, *, guidance: Guidance | None = None) -> Pipeline:
+    """The pipeline with the prompt of a run's settings, for every row."""
+    bound = flow.bind([request.prompt or ""], negative=request.negative, scale=request.scale, guidance=guidance)
+    if request.negative and bound.null is None:
         raise BadInput(
             f"--negative: {flow.name} compares with nothing at this --scale, or is not guided by a second prompt"
         )
     return bound
 
 
-def hint(settings: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    if not settings["prompt"]:
-        say("note: no --prompt is given; the empty text is used")
+def hint(request: ModelRequest) -> Iterator[Event]:
+    """A note where a pipeline is given no prompt."""
+    if is_pipeline(request.prior) and not request.prompt:
+        yield Noted("no --prompt is given; the empty text is used")
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -126,8 +126,14 @@ def fields(model: type[BaseModel]) -> dict[str, Option]:
     return found
 
 
-def sentence_of(error: ValidationError, known: Mapping[str, Option], who: str, given: Any, what: str = "") -> str:
-    """One sentence of what pydantic found: the first thing that is wrong, with what was expected, what came, and what to do."""
+def sentence_of(
+    error: ValidationError, known: Mapping[str, Option], who: str, given: Any, what: str = "", dash: str = ""
+) -> str:
+    """One sentence of what pydantic found: the first thing that is wrong, with what was expected, what came, and what to do.
+
+    Args:
+        known: the fields; who: begins the sentence; given: what was read; what: a field is called; dash: "--" for typed words.
+    """
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"]]
     name = where[0] if where else ""

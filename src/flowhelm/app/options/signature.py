@@ -96,7 +96,8 @@ def values(function: Callable[..., Any], chosen: Options) -> dict[str, Any]:
 
 def bind(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Values to call `function` with, from what was typed or stored. Raises BadInput on anything that does not fit."""
-    return values(function, read(function, given))
+    found = values(function, read(function, given))
+    return {name: found[name] for name in given}  # in the order in which they came
 
 
 def plain(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Plain]:

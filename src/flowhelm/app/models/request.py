@@ -1,0 +1,56 @@
+"""Which prior a piece of work takes, and how it is opened: set once for all kinds of work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ..errors import nearest
+from ..options.request import Flag, Request
+
+DTYPES = ("float32", "bfloat16", "float16")
+MOST_THREADS = 1024
+
+
+class DeviceRequest(Request):
+    """Where it is computed."""
+
+    device: str = Field("cpu", description="Where to compute: cpu or cuda.")
+    threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; default: as PyTorch chooses.")
+
+
+class ModelRequest(DeviceRequest):
+    """A prior, and how it is opened. What a bundled prior does not take is refused when it is opened."""
+
+    prior: str = Field(
+        "photos",
+        description="The prior: a bundled one by name, a .safetensors file, or a diffusers pipeline (a folder, or org/name).",
+    )
+    prompt: str | None = Field(None, description="What the picture shows, in words; for pipelines.")
+    negative: str | None = Field(None, description="What the picture must not show; for guided pipelines.")
+    scale: float | None = Field(None, description="Strength of the guidance; default: the pipeline's own.")
+    dtype: str | None = Field(
+        None, description="Type of a pipeline's weights: float32, bfloat16 or float16; default: bfloat16 on a GPU."
+    )
+    quantize: str | None = Field(
+        None, description="Pack a pipeline's network into fewer bits: nf4, int8, torchao-int8, quanto-int8, or a .gguf file."
+    )
+    checkpointing: bool = Field(False, description="Recompute a pipeline's activations in the backward pass: less memory.")
+    tiling: bool = Field(
+        False, description="Let a pipeline decode in tiles: less memory, but not quite the same decoder."
+    )
+    no_plan: bool = Field(
+        False, description="Try a pipeline that is not expected to fit into the GPU (see `flowhelm plan`)."
+    )
+
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, dtype: str | None) -> str | None:
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"there is no {dtype!r}; {nearest(dtype, DTYPES)}")
+        return dtype
+
+
+Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
+"""`512x768`, height first."""

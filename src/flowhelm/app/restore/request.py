@@ -1,0 +1,141 @@
+"""What may be set for a restoration, and what a run's file holds of it: every default filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from ..errors import BadInput
+from ..models.request import MOST_THREADS, ModelRequest
+from ..options.request import Flag, Plain, Request
+from .presets import STD
+
+MOST_STEPS = 100_000
+LEAST_STD, MOST_STD = 1e-6, 1e3
+"""Of pixels in [-1, 1]: the square of the noise must be a number, and so must one over it."""
+
+
+class Restoration(Request):
+    """What is to be undone, and how: what `flowhelm restore`, a batch, HTTP, the page, the nodes and `Restorer` have in common."""
+
+    operator: str = Field(description="What was done to the picture: see `flowhelm operators`.")
+    operator_options: dict[str, Any] = Field({}, description="Options of the operator: see `flowhelm operators NAME`.")
+    method: str | None = Field(None, description="How to restore it: see `flowhelm methods`; default: the operator's preset.")
+    method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
+    std: float = Field(
+        STD, description="Standard deviation of the noise, with pixel values in [-1, 1] (8-bit levels / 127.5)."
+    )
+    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset.")
+    simulate: bool = Field(False, description="The picture is clean: degrade it first, and report PSNR and SSIM.")
+    tile: int | None = Field(
+        None, ge=0, description="Cut the network's work into tiles of so many pixels; 0 never; default: as memory asks."
+    )
+    keep: bool = Field(
+        False, description="Give back what was measured exactly as it was, noise and all; for linear operators."
+    )
+    warm: Annotated[float | None, Flag(metavar="TIME")] = Field(
+        None, gt=0, lt=1, description="Begin from the photograph at this time (0.2 to 0.5, say), not from noise at time 0."
+    )
+    codec_error: bool = Field(False, description="Add to the noise level what the prior's decoder cannot draw.")
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: float) -> float:
+        if not 0 < std < math.inf:
+            raise ValueError(f"expected a number above 0, got {std}; for a photograph without noise give 0.005")
+        if not LEAST_STD <= std <= MOST_STD:
+            raise ValueError(f"expected a number from {LEAST_STD:g} to {MOST_STD:g}, got {std:g}")
+        return std
+
+
+class RestoreRequest(Restoration, ModelRequest):
+    """One photograph restored."""
+
+    photo: Path = Field(description="The photograph.")
+    seed: int = Field(0, description="The same seed gives the same result.")
+    out: Path | None = Field(None, description="The result; default: the photograph's name with .restored.png, beside it.")
+
+
+class RestoreSettings(RestoreRequest):
+    """What a run's file holds: the request with every default filled in. The same settings on the same machine give the same numbers.
+
+    A file of a bundled prior says nothing of what only pipelines take: `stored` writes what was set.
+    """
+
+    photo: str | None  # type: ignore[assignment]  # None: a picture in memory
+    out: str | None = None  # type: ignore[assignment]
+    method: str  # type: ignore[assignment]
+    operator_options: SerializeAsAny[Request]  # type: ignore[assignment]
+    method_options: SerializeAsAny[Request]  # type: ignore[assignment]
+    times: list[Annotated[float, Field(ge=0, le=1)]] | None  # None: of a pipeline, before the picture's size is known
+    threads: int = Field(ge=1, le=MOST_THREADS)  # type: ignore[assignment]
+    dtype: str  # type: ignore[assignment]
+    text_device: str | None = None
+    range: tuple[float, float] | None = None  # values of black and white, of a stack
+    drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean
+    measurement_seed: int | None = None  # of a simulation that several samples share
+    rows: int = Field(1, ge=1)  # pictures that went through the network together
+    row: int = Field(0, ge=0)  # which of them this one is
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, given: Any) -> Any:
+        """The options of the operator and the method that are named, checked by their own models."""
+        if not isinstance(given, dict):
+            return given
+        return given | {
+            f"{part}_options": checked(part, given[part], given.get(f"{part}_options", {}))
+            for part in ("operator", "method")
+            if isinstance(given.get(part), str) and not isinstance(given.get(f"{part}_options"), Request)
+        }
+
+    @property
+    def operator_values(self) -> dict[str, Any]:
+        """To build the operator with."""
+        from ..options.signature import values
+
+        return values(function_of("operator", self.operator), self.operator_options)  # type: ignore[arg-type]
+
+    @property
+    def method_values(self) -> dict[str, Any]:
+        """To call the method with."""
+        from ..options.signature import values
+
+        return values(function_of("method", self.method), self.method_options)  # type: ignore[arg-type]
+
+    @property
+    def particles(self) -> int:
+        """Rows of the batch that one picture takes."""
+        return int(getattr(self.method_options, "particles", 1))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.row >= self.rows:
+            raise ValueError(f"row {self.row} of {self.rows} that ran together")
+        if self.times is not None and (len(self.times) < 2 or any(a >= b for a, b in zip(self.times, self.times[1:], strict=False))):
+            raise ValueError("expected increasing times")
+        return self
+
+
+def function_of(part: str, name: str) -> Callable[..., Any]:
+    """The operator or the method of that name. Raises BadInput."""
+    from ... import operators, restore, steer
+    from ..options.signature import pick
+
+    return pick(part, name, operators.ALL if part == "operator" else (*steer.ALL, *restore.ALL))
+
+
+def checked(part: str, name: str, given: Any) -> Request:
+    """Every option of an operator or a method, from what was stored."""
+    from ..options.signature import complete
+
+    if not isinstance(given, dict):
+        raise BadInput(f"{name}: expected an object of options, got {given!r}")
+    return complete(function_of(part, name), given)
+
+
+__all__ = ["Plain", "Restoration", "RestoreRequest", "RestoreSettings", "checked", "function_of"]
