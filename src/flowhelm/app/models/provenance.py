@@ -3,76 +3,50 @@
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ... import __version__, operators
-from ..files import atomic as files
-from ..files import stacks as sources
-from ..options.signature import options, pick
-from . import opening as models
+from ... import __version__
+from ...priors import bundled
+from ..files.atomic import sha256
+from . import opening
 from .doctor import installed
+from .request import ModelRequest
+
+USUAL = ("torchvision", "deepinv", "numpy", "Pillow")
 
 
-def paths(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Files that a run reads."""
-    builder = pick("operator", settings["operator"], operators.ALL)
-    typed = {o.name for o in options(builder).values() if Path in o.types}
-    extra = {name: str(value) for name, value in settings["operator_options"].items() if name in typed}
-    # an archive of kernels may be followed by the kernel's name
-    extra = {name: v if Path(v).exists() else v.rpartition(":")[0] or v for name, v in extra.items()}
-    prior = {} if models.is_pipeline(settings["prior"]) else {"prior": str(files.weights(settings["prior"]))}
-    return {"photo": settings["photo"]} | prior | extra
-
-
-def inputs(settings: Mapping[str, Any], weights: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Hashes of what a run reads."""
-    read = {name: path for name, path in paths(settings).items() if name != "prior"}
-    found = {f"{name} sha256": sources.sha256(path) for name, path in read.items()}
-    return found | dict(fingerprints(settings) if weights is None else weights)
-
-
-def fingerprints(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Of the weights of a run."""
-    prior = paths(settings).get("prior")
-    found = {} if prior is None else {"prior sha256": files.sha256(Path(prior))}
-    if models.is_pipeline(settings["prior"]):
-        found["prior fingerprint"] = models.fingerprint(settings["prior"])
-        if (settings.get("quantize") or "").endswith(".gguf"):
-            found["quantize fingerprint"] = models.fingerprint_of_file(Path(settings["quantize"]))
+def weights(request: ModelRequest) -> dict[str, str]:
+    """Fingerprints of the weights of a run."""
+    if not opening.is_pipeline(request.prior):
+        return {"prior sha256": sha256(bundled.weights(request.prior))}
+    found = {"prior fingerprint": opening.fingerprint(request.prior)}
+    if (request.quantize or "").endswith(".gguf"):
+        found["quantize fingerprint"] = opening.fingerprint_of_file(Path(request.quantize or ""))
     return found
 
 
-def environment(
-    settings: Mapping[str, Any], packages: Sequence[str] = ("torchvision", "deepinv", "numpy", "Pillow")
-) -> dict[str, str]:
+def environment(request: ModelRequest, packages: Sequence[str] = USUAL) -> dict[str, str]:
     """What the numbers of a run may depend on besides its settings: versions of what it uses, and the processor."""
-    if models.is_pipeline(settings["prior"]):
+    if opening.is_pipeline(request.prior):
         packages = [*dict.fromkeys([*packages, "diffusers", "transformers"])]
-    cuda = settings["device"].startswith("cuda")
+    cuda = request.device.startswith("cuda")
     return {
         "flowhelm": __version__,
         "torch": torch.__version__,
         **{name: installed(name) for name in packages},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": torch.cuda.get_device_name(settings["device"])
-        if cuda
-        else torch.backends.cpu.get_cpu_capability(),
+        "processor": torch.cuda.get_device_name(request.device) if cuda else torch.backends.cpu.get_cpu_capability(),
     }
 
 
-def story(settings: Mapping[str, Any], weights: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Everything a run's file holds but its result."""
-    return {"settings": settings, "inputs": inputs(settings, weights), "environment": environment(settings)}
-
-
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """What has changed, a line each."""
     return [f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]]
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs' stories, in lines; one that says so if nothing does."""
-    found = [line for part in ("inputs", "environment") for line in differences(old[part], new[part])]
+def changes(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[str]:
+    """What differs between the inputs and environments of two runs, in lines; one that says so if nothing does."""
+    found = [line for before, after in zip(old, new, strict=True) for line in differences(before, after)]
     return found or ["nothing that is recorded has changed"]
