@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -47,6 +47,24 @@ class Diverged(RuntimeError):
         self.last = last
 
 
+def finite(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps of a method, as long as their states are finite.
+
+    Raises:
+        Diverged: at the first state with an infinity or a NaN.
+    """
+    last: Step | None = None
+    for step in steps:
+        if not step.x.isfinite().all():
+            raise Diverged(
+                f"the state is not finite after step {step.index} of {step.total} (t = {float(step.t):.4g}); "
+                "lower the strength or the rate",
+                last,
+            )
+        last = step
+        yield step
+
+
 def run(steps: Iterable[Step], each: Callable[[Step], None] | None = None) -> Step:
     """Runs a method to its end; returns the last step.
 
@@ -58,16 +76,9 @@ def run(steps: Iterable[Step], each: Callable[[Step], None] | None = None) -> St
         ValueError: if the method yields nothing (an empty grid).
     """
     last: Step | None = None
-    for step in steps:
-        if not step.x.isfinite().all():
-            raise Diverged(
-                f"the state is not finite after step {step.index} of {step.total} (t = {float(step.t):.4g}); "
-                "lower the strength or the rate",
-                last,
-            )
-        last = step
+    for last in finite(steps):
         if each is not None:
-            each(step)
+            each(last)
     if last is None:
         raise ValueError("run: the method made no step; expected a grid of at least two times")
     return last

@@ -14,7 +14,7 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore.presets import Preset, add
-from flowhelm.app.restore.run import METHODS
+from flowhelm.app.restore.request import METHODS
 from flowhelm.bench.compare import command as bench
 from flowhelm.bench.compare import rows, runner
 from flowhelm.bench.compare.command import entry, own_task, tasks_of

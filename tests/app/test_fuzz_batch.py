@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
 
-from flowhelm.app.batch.request import schema
+from flowhelm.app.batch.description import schema
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files import stacks as sources
 from flowhelm.interfaces.cli import main

@@ -13,7 +13,8 @@ from flowhelm.app.options.signature import bind, options, pick, plain
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore import presets
 from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
-from flowhelm.app.restore.run import METHODS, settle
+from flowhelm.app.restore.request import METHODS
+from flowhelm.app.restore.settle import settle
 from flowhelm.bench.compare import search
 from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..step import Step
+
 T = TypeVar("T")
 
 
@@ -50,6 +52,7 @@ class Stepped:
             when it is shown.
         figures: numbers of this step, by name: `misfit`, `reward`, `evaluations`, ...
         name: of the picture, where the work has several.
+        step: of the method, whole.
     """
 
     index: int
@@ -58,6 +61,7 @@ class Stepped:
     picture: Callable[[], Tensor] | None = None
     figures: Any = None
     name: str = ""
+    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ class Written:
     """Files are there, whole."""
 
     paths: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of the work, in words."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class Done:
     result: Any
 
 
-Event = Planned | Stepped | Written | Noted | Warned | Failed | Done
+Event = Planned | Stepped | Written | Said | Noted | Warned | Failed | Done
 Run = Generator[Event, None, T]
 """A piece of work: yields events, returns what it made."""
 

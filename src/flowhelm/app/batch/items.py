@@ -1,20 +1,23 @@
 """The items of a batch: which pictures, seeds and samples, what each is made with, and what tells that it was made."""
 
+from __future__ import annotations
+
 import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ... import operators
 from ...rng import digest
 from ..errors import BadInput
-from ..files import stacks as sources
+from ..files import stacks
 from ..files.pictures import FORMATS
-from ..models import provenance
-from ..options.signature import options, pick
+from ..options.signature import options
+from ..restore import record
+from ..restore.request import RestoreSettings, function_of
+from .request import BatchRequest
 
 MANY = 1_000_000
 """Items of a batch, above which it is taken for a mistake."""
@@ -23,7 +26,7 @@ MANY = 1_000_000
 class Item(NamedTuple):
     """name: of the picture, below the folder or the fixed part of the glob that it was found by; output: below the folder OUT.
 
-    photo: its path, or of a picture in an archive or a stack the file's path, a colon and its name in it: see `sources`.
+    photo: its path, or of a picture in an archive or a stack the file's path, a colon and its name in it: see `files.stacks`.
     """
 
     name: str
@@ -38,28 +41,26 @@ class Item(NamedTuple):
         return digest(self.seed, (self.name, self.sample))
 
 
-def found(described: Mapping[str, Any]) -> list[Item]:
+def found(request: BatchRequest) -> list[Item]:
     """The items of a batch, in the order of the inputs and, in a folder, of their names; in an archive or a stack of its own order.
 
     Raises:
         BadInput: no picture at all, or two with one output, or an output that is also an input.
     """
-    out = Path(described["out"])
+    out = Path(request.out or "")
     pictures: dict[str, str] = {}
-    for text in described["inputs"]:
-        for name, path in _pictures(text, out, described.get("range")):
+    for text in request.pictures:
+        for name, path in _pictures(text, out, request.range):
             pictures.setdefault(os.path.normpath(path), name)
     if not pictures:
-        raise BadInput(
-            f"there is no picture in {', '.join(map(repr, described['inputs']))}; expected {' '.join(FORMATS)}"
-        )
+        raise BadInput(f"there is no picture in {', '.join(map(repr, request.pictures))}; expected {' '.join(FORMATS)}")
     taken: dict[str, str] = {}
     items = []
-    seeds, samples = described["seeds"], described["samples"]
+    seeds, samples = request.own_seeds, request.samples
     if (count := len(pictures) * len(seeds) * samples) > MANY:
         raise BadInput(f"{count} items are more than {MANY}; divide them into several batches")
     for photo, name in pictures.items():
-        stem = Path(name if sources.split(photo) is None else name.replace(":", "/")).with_suffix("").as_posix()
+        stem = Path(name if stacks.split(photo) is None else name.replace(":", "/")).with_suffix("").as_posix()
         for seed in seeds:
             for sample in range(samples):
                 marks = f".seed-{seed}" * (len(seeds) > 1) + f".sample-{sample}" * (samples > 1)
@@ -73,45 +74,49 @@ def found(described: Mapping[str, Any]) -> list[Item]:
     return items
 
 
-def settings_of(item: Item, described: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run that makes the item; `base` by `description.settled`."""
-    inner = sources.split(item.photo)
+def settings_of(item: Item, request: BatchRequest, base: RestoreSettings) -> RestoreSettings:
+    """Settings of a run that makes the item; `base` by `request.settled`."""
+    inner = stacks.split(item.photo)
     stem = Path(item.name if inner is None else inner[1]).stem
-    own = {k: v.replace("{stem}", stem) if isinstance(v, str) else v for k, v in base["operator_options"].items()}
-    span = {} if described.get("range") is None else {"range": described["range"]}
-    made = {
-        **base, **span, "photo": item.photo, "out": str(Path(described["out"]) / item.output), "seed": item.own_seed,
-        "operator_options": own,
-    }  # fmt: skip
-    return of_a_set(item, made) if base.get("drawn") else made
+    own = {
+        name: type(value)(str(value).replace("{stem}", stem))
+        for name, value in base.operator_options
+        if isinstance(value, str | Path) and "{stem}" in str(value)
+    }
+    made = base.changed(
+        photo=item.photo, out=str(Path(request.out or "") / item.output), seed=item.own_seed,
+        operator_options=base.operator_options.changed(**own),
+    )  # fmt: skip
+    if request.range is not None:
+        made = made.changed(range=request.range)
+    return of_a_set(item, made) if base.drawn else made
 
 
-def of_a_set(item: Item, settings: Mapping[str, Any]) -> dict[str, Any]:
+def of_a_set(item: Item, settings: RestoreSettings) -> RestoreSettings:
     """The settings of one of several samples: drawn of its particles, not their mean, and of the measurement that all share."""
-    one = {"measurement_seed": item._replace(sample=0).own_seed} if settings["simulate"] else {}
-    return {**settings, "drawn": True, **one}
+    one = {"measurement_seed": item._replace(sample=0).own_seed} if settings.simulate else {}
+    return settings.changed(drawn=True, **one)
 
 
-def inputs(settings: Mapping[str, Any], weights: Mapping[str, str]) -> dict[str, str]:
+def inputs(settings: RestoreSettings, weights: Mapping[str, str]) -> dict[str, str]:
     """Hashes of what an item reads, or why that cannot be read."""
     try:
-        return provenance.inputs(settings, weights)
+        return record.inputs(settings, weights)
     except BadInput as error:
         return {"unreadable": str(error)}
 
 
-def key(item: Item, settings: Mapping[str, Any], read: Mapping[str, str]) -> str:
+def key(item: Item, settings: RestoreSettings, read: Mapping[str, str]) -> str:
     """Of what is read (its `inputs`) and what is done with it; not of where it lies, of the threads, or of what runs beside it."""
-    builder = pick("operator", settings["operator"], operators.ALL)
-    paths = {o.name for o in options(builder).values() if Path in o.types}
-    told = {k: v for k, v in settings.items() if k not in ("photo", "out", "threads", "prior", "operator_options")}
-    told["operator_options"] = {k: v for k, v in settings["operator_options"].items() if k not in paths}
+    known = options(function_of("operator", settings.operator))
+    told = {k: v for k, v in settings.stored().items() if k not in ("photo", "out", "threads", "prior")}
+    told["operator_options"] = {k: v for k, v in told["operator_options"].items() if Path not in known[k].types}
     text = json.dumps([item.output, told, read], sort_keys=True)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def is_glob(text: str) -> bool:
-    return glob.has_magic(text) and not Path(text).exists() and sources.split(text) is None
+    return glob.has_magic(text) and not Path(text).exists() and stacks.split(text) is None
 
 
 def _pictures(text: str, out: Path, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
@@ -121,7 +126,7 @@ def _pictures(text: str, out: Path, span: Sequence[float] | None) -> Iterator[tu
         while glob.has_magic(str(fixed)):
             fixed = fixed.parent
         # a glob that names the suffix means the archives or stacks; a folder's are not its pictures
-        asked = [] if path.is_dir() else [s for s in sources.SUFFIXES if s == path.suffix.lower()]
+        asked = [] if path.is_dir() else [s for s in stacks.SUFFIXES if s == path.suffix.lower()]
         usual = {*FORMATS, *asked}
         # sorted, for the order in a folder is not the same everywhere
         listed = path.iterdir() if path.is_dir() else map(Path, glob.glob(text, recursive=True))
@@ -130,16 +135,16 @@ def _pictures(text: str, out: Path, span: Sequence[float] | None) -> Iterator[tu
             if wanted and out not in each.parents and each.is_file():
                 yield from _within(each.relative_to(fixed).as_posix(), str(each), span)
     else:  # there or not: what is named is wanted
-        inner = sources.split(text)
+        inner = stacks.split(text)
         yield from _within(path.name if inner is None else inner[0].name, text, span)
 
 
 def _within(name: str, photo: str, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
     """A picture; or those in an archive or a stack, and the file itself as an item that will fail if something is wrong with it."""
-    if not sources.is_many(photo) or not (inner := sources.split(photo) or (Path(photo), ""))[0].is_file():
+    if not stacks.is_many(photo) or not (inner := stacks.split(photo) or (Path(photo), ""))[0].is_file():
         yield name, photo
         return
-    names, fault = sources.members(photo, span)
+    names, fault = stacks.members(photo, span)
     for each in names:
         yield f"{name}:{each}", f"{inner[0]}:{each}"
     if fault is not None:

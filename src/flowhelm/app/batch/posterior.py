@@ -14,7 +14,7 @@ resolved. Memory: the samples in as many bits as their files, and the maps; the 
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,12 @@ from ...metrics.posterior import LEVELS, Maps, distances, held, posterior_maps, 
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.pictures import read, to_pil, write_json
+from ..run import Event, Run, Said, Warned
 from ..show.contact_sheet import Tile, contact, small
 from ..show.strip import strip
+from .items import Item
+from .manifest import DoneLine, Lines
 
-Say = Callable[[str], None]
 NAMES = tuple(f"q{round(100 * level):02}" for level in LEVELS)
 FEW, LEGIBLE, FLIP, BAND = 4, 150, 512, 64
 """Samples on the sheet, and their least width; longer side of the flip-through; rows at a time."""
@@ -54,55 +56,55 @@ class Sets:
     """The sets of samples of a batch: which are whole, and what they say is written then.
 
     Args:
-        items: of the batch, with `output`, `name`, `seed` and `sample`; left: outputs that are not done; lines: of the manifest.
+        items: of the batch; left: outputs that are not done; lines: of the manifest.
     """
 
-    def __init__(self, items: Iterable[Any], left: Iterable[str], lines: Mapping[str, Mapping[str, Any]], out: Path):
+    def __init__(self, items: Iterable[Item], left: Iterable[str], lines: Lines, out: Path):
         groups: dict[tuple[str, int], list[str]] = {}
         for item in items:
             groups.setdefault((item.name, item.seed), []).append(item.output)
         self.groups = {key: outputs for key, outputs in groups.items() if len(outputs) > 1}
         self.owner = {output: key for key, outputs in self.groups.items() for output in outputs}
         self.waiting = {key: set(outputs) & set(left) for key, outputs in self.groups.items()}
-        self.lines, self.out, self.made = dict(lines), out, 0
-        self.notes: list[str] = []
-        self.failed: list[str] = []
+        self.lines = {output: line for output, line in lines.items() if isinstance(line, DoneLine)}
+        self.out, self.made = out, 0
+        self.notes: list[Event] = []
+        self.failed = False
         for key, waiting in self.waiting.items():
             if not waiting:
                 self._make(key)
 
-    def add(self, line: Mapping[str, Any]) -> None:
+    def add(self, line: DoneLine) -> None:
         """After each item's line."""
-        key = self.owner.get(line["output"])
-        if key is None or line["status"] != "done":
+        key = self.owner.get(line.output)
+        if key is None:
             return
-        self.lines[line["output"]] = line
-        self.waiting[key].discard(line["output"])
+        self.lines[line.output] = line
+        self.waiting[key].discard(line.output)
         if not self.waiting[key]:
             self._make(key)
 
-    def tell(self, say: Say) -> bool:
+    def tell(self) -> Run[bool]:
         """At the end; whether all that could be made was."""
         if self.made:
-            say(
-                f"what the samples of {self.made} {'picture says' if self.made == 1 else 'pictures say'} together: {self.out}/*.posterior"
-            )
-        for note in [*self.notes, *self.failed]:
-            say(note)
+            of = "picture says" if self.made == 1 else "pictures say"
+            yield Said(f"what the samples of {self.made} {of} together: {self.out}/*.posterior")
+        yield from self.notes
         return not self.failed
 
     def _make(self, key: tuple[str, int]) -> None:
         outputs = self.groups[key]
         folder = folder_of(self.out, outputs[0])
         try:
-            told = posterior([self.out / output for output in outputs], folder, [self.lines[o] for o in outputs])
+            found = posterior([self.out / output for output in outputs], folder, [self.lines[o] for o in outputs])
         except Exception as error:  # the samples are done all the same, and a full disk stops the next one
-            self.failed.append(
-                f"{folder} could not be made ({error or type(error).__name__}); the same command tries again"
-            )
+            why = str(error) or type(error).__name__
+            self.notes.append(Said(f"{folder} could not be made ({why}); the same command tries again"))
+            self.failed = True
             return
         self.made += 1
-        self.notes += [f"warning: {key[0]}: {told['warning']}"] if "warning" in told else []
+        if "warning" in found:
+            self.notes.append(Warned(f"{key[0]}: {found['warning']}"))
 
 
 def folder_of(out: Path, output: str) -> Path:
@@ -111,7 +113,7 @@ def folder_of(out: Path, output: str) -> Path:
     return out / Path(output).with_name(f"{stem}.posterior")
 
 
-def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[DoneLine] = ()) -> dict[str, Any]:
     """Writes the folder, whole or not at all, unless it is there for the same pictures; returns what its JSON holds.
 
     Args:
@@ -125,7 +127,7 @@ def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[Mapping[st
         return old
     samples = _read(pictures)
     maps, apart = _computed(samples)
-    residuals = [line["result"]["residual"] for line in lines]
+    residuals = [line.result.residual for line in lines]
     told = _story(hashes, maps, residuals, lines, pictures)
     stage = folder.with_name(f".{folder.name}")  # one name, so that what a kill has left is cleared by the next run
     shutil.rmtree(stage, ignore_errors=True)
@@ -187,7 +189,7 @@ def _story(
     hashes: Mapping[str, str],
     maps: Maps,
     residuals: Sequence[float | None],
-    lines: Sequence[Mapping[str, Any]],
+    lines: Sequence[DoneLine],
     pictures: Sequence[Path],
 ) -> dict[str, Any]:
     low, high = LEVELS[0], LEVELS[-1]
@@ -203,7 +205,7 @@ def _story(
         "residual": {path.name: residual for path, residual in zip(pictures, residuals, strict=False)},
     }
     if float(maps.std.max()) == 0:
-        method = lines[0]["settings"]["method"] if lines else "the method"
+        method = lines[0].settings.method if lines else "the method"
         told["warning"] = (
             f"all {len(hashes)} samples are the same picture: {method} gives one answer whatever the seed, and these samples are not of "
             "a posterior"

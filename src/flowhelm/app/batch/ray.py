@@ -1,8 +1,10 @@
 """A batch on Ray: an actor for each GPU, or for so many cores, that loads the prior once and makes item after item.
 
-Only the batch itself writes the manifest. An actor that dies costs nothing: what it was given goes to another, and an item that
-three have died of has failed. Ray is an extra: pip install 'flowhelm[cluster]'.
+Only the batch itself writes the manifest. An actor that dies is started again by Ray, which gives it its task again; an item that three
+have died of has failed. Ray is an extra: pip install 'flowhelm[cluster]'.
 """
+
+from __future__ import annotations
 
 import logging
 import os
@@ -11,19 +13,20 @@ import secrets
 import shutil
 import signal
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import BadInput
-from ..run import Stopped, handlers_kept
+from ..restore.request import RestoreSettings
+from ..run import Event, Noted, Said, Stopped, drive, handlers_kept
 from .items import Item
-from .worker import Full, Maker, failed, now
+from .manifest import DoneLine, FailedLine, lines_of, now
+from .request import BatchRequest
+from .worker import Full, Worker, failed
 
-AHEAD = 2
-"""Chunks that an actor has been given: one that it makes, and one so that it need not wait."""
 TRIES = 3
 _FOLDER = "flowhelm-ray-"
 _RUNNING = Path("/tmp/ray/ray_current_cluster")
@@ -48,119 +51,99 @@ class Where(NamedTuple):
     cores: int = 1
 
 
-class Worker:
-    """What runs in an actor: a `Maker`, opened there. Ctrl-C is heard by the batch alone."""
+class Actor:
+    """What runs in an actor: a `Worker`, opened there, and opened again when Ray has started it again. Ctrl-C is heard by the batch
+    alone. What it is given and what it answers is JSON, as on disk: it is read by the same models."""
 
-    def __init__(self, *given: Any):
+    def __init__(self, request: dict[str, Any], base: dict[str, Any], *given: Any, example: Item):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.given = given
-
-    def open(self) -> str | None:
-        """What is wrong, if the prior cannot be opened."""
+        weights, stage, rows = given
+        settings = RestoreSettings.of(base, "a worker of Ray")
+        whole = BatchRequest.of(request, "a worker of Ray")
+        self.worker = Worker(whole, settings, weights, stage / secrets.token_hex(4), rows)
+        self.wrong: str | None = None
         try:
-            self.maker = Maker(*self.given)
+            drive(self.worker.open(example))
         except ValueError as error:
-            return str(error)
-        return None
+            self.wrong = str(error)
 
-    def make(self, chunk: Sequence[Item]) -> list[dict[str, Any]]:
+    def make(self, chunk: Sequence[Item]) -> tuple[bytes, str | None, str | None]:
+        """The lines; that the disk is full; that the prior cannot be opened."""
+        if self.wrong is not None:
+            return b"", None, self.wrong
         lines = []
         try:
-            for line in self.maker.make(chunk, lambda *_: nullcontext(lambda *_: None)):
-                lines.append(line)
+            for event in self.worker.make(chunk):
+                if isinstance(event, DoneLine | FailedLine):
+                    lines.append(event.model_dump_json(exclude_unset=True).encode())
         except Full as error:
-            lines.append({"status": "full", "reason": str(error)})
+            return b"\n".join(lines), str(error), None
         finally:
-            self.maker.clear()
-        return lines
+            self.worker.clear()
+        return b"\n".join(lines), None, None
 
 
 def spread(
     where: Where,
     chunks: Iterator[Sequence[Item]],
-    described: Mapping[str, Any],
-    base: Mapping[str, Any],
+    request: BatchRequest,
+    base: RestoreSettings,
     weights: Mapping[str, str],
     stage: Path,
     rows: int,
     example: Item,
-    say: Callable[[str], None],
-) -> Generator[dict[str, Any], None, None]:
+) -> Iterator[Event | DoneLine | FailedLine]:
     """The lines of all items, in the order in which they are done. `stage`: a folder that is there, seen by every worker.
 
     Raises:
         BadInput: there is no Ray, too little of it, or the prior cannot be opened.
         Full: the disk is.
     """
-    gpus, cause = base["device"].startswith("cuda"), None
+    gpus = base.device.startswith("cuda")
+    yield Noted("Ray is started")
     with _ray(where, gpus) as (ray, workers):
-        say(f"{workers} workers of {where.cores} cores" + " and a GPU each" * gpus)
-        base = {**base, "threads": where.cores}
-        actor = ray.remote(num_cpus=where.cores, num_gpus=int(gpus), max_restarts=0, max_task_retries=0)(Worker)
-        pending, tries, made = deque[Sequence[Item]](), Counter[Item](), 0
-        hands: list[Any] = [None] * workers
-        given: list[deque[tuple[Any, Sequence[Item]]]] = [deque() for _ in hands]  # in the order in which they are made
-        starts = 0  # of workers, with nothing that was answered since
+        yield Said(f"{workers} workers of {where.cores} cores" + " and a GPU each" * gpus)
+        base = base.changed(threads=where.cores)
+        actor = ray.remote(num_cpus=where.cores, num_gpus=int(gpus), max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
+        told = request.model_dump(mode="json"), base.stored(), weights, stage, rows
+        hands = [actor.remote(*told, example=example) for _ in range(workers)]
+        again, flying = deque[Sequence[Item]](), dict[Any, tuple[Any, Sequence[Item]]]()
+        deaths = 0  # of workers, before anything was made
 
-        def feed(who: int) -> None:
-            nonlocal made, starts
-            while len(given[who]) < AHEAD:
-                if not pending and (more := next(chunks, None)) is not None:
-                    pending.append(more)
-                if not pending:
-                    return
-                if hands[who] is None:
-                    starts += 1
-                    if starts > TRIES * workers:
-                        why = " ".join(str(cause).split())[:500]
-                        raise BadInput(f"the workers of Ray die as they start ({why}); mend that, or leave --ray out")
-                    hands[who] = actor.remote(described, base, weights, stage / str(made), rows, example)
-                    made += 1
-                    given[who].append((hands[who].open.remote(), ()))
-                chunk = pending.popleft()
-                given[who].append((hands[who].make.remote(chunk), chunk))
+        def feed(hand: Any) -> None:
+            chunk = again.popleft() if again else next(chunks, None)
+            if chunk is not None:
+                flying[hand.make.remote(chunk)] = hand, chunk
 
-        for who in range(workers):
-            feed(who)
-        while any(given):
-            flying = {ref: who for who, each in enumerate(given) for ref, _ in each}
+        for hand in hands * 2:  # one that it makes, and one so that it need not wait
+            feed(hand)
+        while flying:
             (ready,), _ = ray.wait(list(flying), num_returns=1)
-            who = flying[ready]
-            dead = False
-            while given[who] and not dead:
-                ref, chunk = given[who][0]
-                if not ray.wait([ref], timeout=0)[0]:
-                    break
-                try:
-                    told = ray.get(ref)
-                except ray.exceptions.RayTaskError:
-                    raise  # a fault of the program
-                except ray.exceptions.RayError as error:
-                    dead, cause = True, error
-                    continue
-                given[who].popleft()
-                if isinstance(told, str):
-                    raise BadInput(told)
-                starts = 0
-                for line in told or ():
-                    if line["status"] == "full":
-                        raise Full(line["reason"])
-                    yield line
-            if dead:
-                hands[who] = None
-                _, blamed = given[who][0]  # the others were only waiting
-                for _, chunk in [*given[who]][:0:-1]:
-                    pending.appendleft(chunk)
-                given[who].clear()
-                for item in reversed(blamed):
-                    tries[item] += 1
-                    if tries[item] < TRIES:
-                        pending.appendleft([item])  # alone, to see which one it is
-                        continue
-                    why = f"the worker that made it died {TRIES} times ({' '.join(str(cause).split())[:200]})"
-                    yield failed(item, described, base, weights, now(), why)
-            for each in range(workers):
-                feed(each)
+            hand, chunk = flying.pop(ready)
+            try:
+                lines, full, wrong = ray.get(ready)
+            except ray.exceptions.RayTaskError:
+                raise  # a fault of the program
+            except ray.exceptions.RayError as error:
+                deaths += deaths >= 0
+                if deaths > workers:
+                    why = " ".join(str(error).split())[:500]
+                    raise BadInput(
+                        f"the workers of Ray die as they start ({why}); mend that, or leave --ray out"
+                    ) from error
+                if len(chunk) > 1:  # each alone, to see which one it is
+                    again.extend([item] for item in chunk)
+                else:
+                    why = f"the worker that made it died {TRIES} times ({' '.join(str(error).split())[:200]})"
+                    yield failed(chunk[0], request, base, weights, now(), why)
+            else:
+                deaths = -1
+                if wrong is not None:
+                    raise BadInput(wrong)
+                yield from lines_of(lines).values()
+                if full is not None:
+                    raise Full(full)
+            feed(hand)
 
 
 @contextmanager

@@ -34,9 +34,12 @@ class ModelRequest(DeviceRequest):
         None, description="Type of a pipeline's weights: float32, bfloat16 or float16; default: bfloat16 on a GPU."
     )
     quantize: str | None = Field(
-        None, description="Pack a pipeline's network into fewer bits: nf4, int8, torchao-int8, quanto-int8, or a .gguf file."
+        None,
+        description="Pack a pipeline's network into fewer bits: nf4, int8, torchao-int8, quanto-int8, or a .gguf file.",
     )
-    checkpointing: bool = Field(False, description="Recompute a pipeline's activations in the backward pass: less memory.")
+    checkpointing: bool = Field(
+        False, description="Recompute a pipeline's activations in the backward pass: less memory."
+    )
     tiling: bool = Field(
         False, description="Let a pipeline decode in tiles: less memory, but not quite the same decoder."
     )

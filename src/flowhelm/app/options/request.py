@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,7 @@ from ..errors import BadInput, nearest
 
 Plain = bool | int | float | str | None
 """A value as JSON holds it."""
+F = TypeVar("F", bound=Callable[..., Any])
 SWITCH = ("true", "yes", "on", "1", "false", "no", "off", "0")
 
 
@@ -51,6 +52,8 @@ class Option(NamedTuple):
         for kind, bounds in self.kinds:
             if get_origin(kind) is Literal:
                 found.append("one of " + ", ".join(map(str, get_args(kind))))
+            elif get_origin(kind) is tuple:
+                found.append("two numbers")
             elif functions := named(kind) if kind not in _WORDS else ():
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:
@@ -86,12 +89,12 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], who: str) -> Self:
-        """From values of Python or of a command line. Raises BadInput, whose sentence `who` begins."""
+    def of(cls, given: Mapping[str, Any], who: str, dash: str = "") -> Self:
+        """From values of Python or, with dash "--", of a command line. Raises BadInput, whose sentence `who` begins."""
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
-            raise BadInput(sentence_of(error, fields(cls), who, given)) from None
+            raise BadInput(sentence_of(error, fields(cls), who, given, "", dash)) from None
 
     @classmethod
     def of_json(cls, given: Any, who: str) -> Self:
@@ -126,6 +129,30 @@ def fields(model: type[BaseModel]) -> dict[str, Option]:
     return found
 
 
+def called_with(model: type[BaseModel]) -> Callable[[F], F]:
+    """For a function whose `**options` are the fields of a request: its signature and its help then say so."""
+
+    def told(function: F) -> F:
+        own = [
+            p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        names = {p.name for p in own}
+        more = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=option.default,
+                annotation=model.model_fields[name].annotation,
+            )
+            for name, option in fields(model).items()
+            if name not in names
+        ]
+        function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+        return function
+
+    return told
+
+
 def sentence_of(
     error: ValidationError, known: Mapping[str, Option], who: str, given: Any, what: str = "", dash: str = ""
 ) -> str:
@@ -137,7 +164,8 @@ def sentence_of(
     first = error.errors(include_url=False)[0]
     where = [str(part) for part in first["loc"]]
     name = where[0] if where else ""
-    flag = dash + (name.replace("_", "-") if dash else name)
+    known_as = known[name].flags if name in known and dash else ()
+    flag = known_as[0] if known_as else dash + (name.replace("_", "-") if dash else name)
     if first["type"] == "extra_forbidden":
         return f"{who} has no {what + ' ' if what else ''}{name!r}; {nearest(name, known)}"
     if first["type"] == "missing" and len(where) == 1:

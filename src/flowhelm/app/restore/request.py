@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
+from annotated_types import Ge
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, ModelRequest
-from ..options.request import Flag, Plain, Request
+from ..options.request import Flag, Request
 from .presets import STD
 
 MOST_STEPS = 100_000
@@ -24,21 +25,29 @@ class Restoration(Request):
 
     operator: str = Field(description="What was done to the picture: see `flowhelm operators`.")
     operator_options: dict[str, Any] = Field({}, description="Options of the operator: see `flowhelm operators NAME`.")
-    method: str | None = Field(None, description="How to restore it: see `flowhelm methods`; default: the operator's preset.")
+    method: str | None = Field(
+        None, description="How to restore it: see `flowhelm methods`; default: the operator's preset."
+    )
     method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
     std: float = Field(
         STD, description="Standard deviation of the noise, with pixel values in [-1, 1] (8-bit levels / 127.5)."
     )
-    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset.")
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset."
+    )
     simulate: bool = Field(False, description="The picture is clean: degrade it first, and report PSNR and SSIM.")
-    tile: int | None = Field(
-        None, ge=0, description="Cut the network's work into tiles of so many pixels; 0 never; default: as memory asks."
+    tile: Literal["auto"] | Annotated[int, Ge(0)] = Field(
+        "auto",
+        description="Cut the network's work into tiles of so many pixels: auto (as memory asks), 0 (never) or a number.",
     )
     keep: bool = Field(
         False, description="Give back what was measured exactly as it was, noise and all; for linear operators."
     )
     warm: Annotated[float | None, Flag(metavar="TIME")] = Field(
-        None, gt=0, lt=1, description="Begin from the photograph at this time (0.2 to 0.5, say), not from noise at time 0."
+        None,
+        gt=0,
+        lt=1,
+        description="Begin from the photograph at this time (0.2 to 0.5, say), not from noise at time 0.",
     )
     codec_error: bool = Field(False, description="Add to the noise level what the prior's decoder cannot draw.")
 
@@ -52,12 +61,30 @@ class Restoration(Request):
         return std
 
 
+class PictureRequest(Restoration):
+    """One picture restored, by a prior that is open: over HTTP, in ComfyUI, by `Restorer`."""
+
+    operator: str = Field("deblur", description="What was done to the picture: see `flowhelm operators`.")
+    seed: int = Field(0, description="The same seed gives the same result.")
+
+
 class RestoreRequest(Restoration, ModelRequest):
     """One photograph restored."""
 
     photo: Path = Field(description="The photograph.")
     seed: int = Field(0, description="The same seed gives the same result.")
-    out: Path | None = Field(None, description="The result; default: the photograph's name with .restored.png, beside it.")
+    out: Path | None = Field(
+        None, description="The result; default: the photograph's name with .restored.png, beside it."
+    )
+
+
+class Underway(Request):
+    """What is kept while one photograph is restored, and what is gone on from."""
+
+    preview: bool = Field(False, description="Keep the current estimate in a .preview.png while running.")
+    resume: Path | None = Field(
+        None, description="Go on with the .resume.safetensors of a stopped run; all else is in it."
+    )
 
 
 class RestoreSettings(RestoreRequest):
@@ -68,12 +95,13 @@ class RestoreSettings(RestoreRequest):
 
     photo: str | None  # type: ignore[assignment]  # None: a picture in memory
     out: str | None = None  # type: ignore[assignment]
-    method: str  # type: ignore[assignment]
+    tile: int | None = Field(None, ge=0)  # type: ignore[assignment]  # None: as memory asks
+    method: str
     operator_options: SerializeAsAny[Request]  # type: ignore[assignment]
     method_options: SerializeAsAny[Request]  # type: ignore[assignment]
     times: list[Annotated[float, Field(ge=0, le=1)]] | None  # None: of a pipeline, before the picture's size is known
-    threads: int = Field(ge=1, le=MOST_THREADS)  # type: ignore[assignment]
-    dtype: str  # type: ignore[assignment]
+    threads: int = Field(ge=1, le=MOST_THREADS)
+    dtype: str
     text_device: str | None = None
     range: tuple[float, float] | None = None  # values of black and white, of a stack
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean
@@ -116,17 +144,26 @@ class RestoreSettings(RestoreRequest):
     def _whole(self) -> Self:
         if self.row >= self.rows:
             raise ValueError(f"row {self.row} of {self.rows} that ran together")
-        if self.times is not None and (len(self.times) < 2 or any(a >= b for a, b in zip(self.times, self.times[1:], strict=False))):
+        if self.times is not None and (
+            len(self.times) < 2 or any(a >= b for a, b in zip(self.times, self.times[1:], strict=False))
+        ):
             raise ValueError("expected increasing times")
         return self
 
 
+def methods() -> tuple[Callable[..., Any], ...]:
+    """All methods that restore; every one that steers does."""
+    from ... import restore, steer
+
+    return (*steer.ALL, *restore.ALL)
+
+
 def function_of(part: str, name: str) -> Callable[..., Any]:
     """The operator or the method of that name. Raises BadInput."""
-    from ... import operators, restore, steer
+    from ... import operators
     from ..options.signature import pick
 
-    return pick(part, name, operators.ALL if part == "operator" else (*steer.ALL, *restore.ALL))
+    return pick(part, name, operators.ALL if part == "operator" else methods())
 
 
 def checked(part: str, name: str, given: Any) -> Request:
@@ -136,6 +173,3 @@ def checked(part: str, name: str, given: Any) -> Request:
     if not isinstance(given, dict):
         raise BadInput(f"{name}: expected an object of options, got {given!r}")
     return complete(function_of(part, name), given)
-
-
-__all__ = ["Plain", "Restoration", "RestoreRequest", "RestoreSettings", "checked", "function_of"]

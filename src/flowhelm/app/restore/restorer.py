@@ -13,7 +13,6 @@ import os
 import re
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,24 +23,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ... import guide, operators
-from ...step import Step, run
+from ... import operators
+from ...step import Step
 from ..errors import BadInput, TooLarge
-from ..files import atomic as files
-from ..files import pictures as images
+from ..files import pictures
+from ..files.atomic import sha256
 from ..files.pictures import Picture
-from ..models import opening as models
+from ..models import opening
+from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
-from ..options.request import Plain
-from ..options.signature import bind, options, pick
-from . import run as job
-from .observed import restore as steps_of
-from .presets import STD
-from .problem import Problem, begun, channels, opened, prepared, timed
+from ..models.request import ModelRequest
+from ..options.request import Plain, called_with
+from ..options.signature import options
+from ..run import Stepped, drive
+from .problem import Problem, channels, opened, prepared
+from .record import Place
+from .request import PictureRequest, RestoreRequest, RestoreSettings, function_of
 from .result import finished
 from .result import like as like_of
+from .run import loop
+from .settle import settle
 
 PIXELS = 300_000_000
+Shown = str | Path | Image.Image | Tensor | Picture
+"""A picture: a file, a Pillow picture, a tensor `(c, h, w)` in [-1, 1] with c 1 (grey) or 3, or one that was read already."""
 Given = Plain | Path | Image.Image | np.ndarray | Tensor
 """The value of an option; a picture, an array or a tensor may stand for a file that the option names."""
 _turns: dict[str, threading.Lock] = {}
@@ -62,7 +67,7 @@ class Restored(NamedTuple):
     """
 
     picture: Tensor
-    residual: float
+    residual: float | None
     evaluations: int
     seconds: float
     sha256: str
@@ -73,19 +78,19 @@ class Restored(NamedTuple):
     @property
     def image(self) -> Image.Image:
         """As a Pillow picture, clamped and rounded."""
-        return images.shown(self.picture, self.like)
+        return pictures.shown(self.picture, self.like)
 
     def png(self) -> bytes:
         """The bytes of the file that `flowhelm restore` would write."""
-        return images.encoded(self.picture, self.like)
+        return pictures.encoded(self.picture, self.like)
 
     def save(self, path: str | Path) -> None:
         """As JPEG, PNG, WebP or TIFF, by its suffix. Raises BadInput if it cannot be written."""
-        images.write(path, self.picture, self.like)
+        pictures.write(path, self.picture, self.like)
 
 
 class Ready(NamedTuple):
-    """A run that has been checked and prepared, for `Restorer.run`."""
+    """A run that has been checked and prepared, for `Restorer.run`, and its settings as they are told."""
 
     problem: Problem
     settings: Mapping[str, Any]
@@ -100,157 +105,108 @@ class Restorer:
     Args:
         prior: a bundled prior by name, a .safetensors file that `flowhelm train` wrote, or a pipeline of diffusers: a folder or org/name.
         device: cpu or cuda. threads: of the CPU, default torch's; set in each thread that calls.
-        prompt, negative, scale, dtype, quantize, checkpointing, tiling, no_plan: of pipelines, as for `flowhelm restore`.
         limit: pixels of the largest picture that is taken or made (times the particles of a method).
+        opening: how a pipeline is opened and what it is told; see `flowhelm.app.models.request.ModelRequest`.
     """
 
+    @called_with(ModelRequest)
     def __init__(
         self,
         prior: str | Path = "photos",
         device: str = "cpu",
         threads: int | None = None,
         *,
-        prompt: str | None = None,
-        negative: str | None = None,
-        scale: float | None = None,
-        dtype: str | None = None,
-        quantize: str | None = None,
-        checkpointing: bool = False,
-        tiling: bool = False,
-        no_plan: bool = False,
         limit: int = PIXELS,
+        **opening_: Any,
     ):
         with plainly():
             check_deepinv()
-            self.prior, self.device, self.limit = str(prior), str(files.to_device(device)), limit
-            self.threads = threads or torch.get_num_threads()
-            self.model: dict[str, Any] = {
-                "prompt": prompt, "negative": negative, "scale": scale, "dtype": dtype, "quantize": quantize,
-                "checkpointing": checkpointing, "tiling": tiling, "no_plan": no_plan,
-            }  # fmt: skip
-            opening = models.settled(self.prior, device=self.device, **self.model)
-            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-            self._set_threads()
+            given = {
+                "prior": str(prior),
+                "device": str(to_device(device)),
+                "threads": threads or torch.get_num_threads(),
+            }
+            request = ModelRequest.of(given | opening_, "Restorer")
+            self.request = request.changed(**opening.settled(request))
+            self.given, self.limit = given | opening_, limit
+            exactly(self.threads)
             # weights that are made in inference mode could never be differentiated through
             with torch.inference_mode(False):
-                self.flow = opened({"prior": self.prior, "device": self.device, **opening})
+                self.flow = drive(opened(self.request))
         index = torch.device(self.device).index or 0
         with _alone:
             self._turn = _turns.setdefault(f"{torch.device(self.device).type}:{index}", threading.Lock())
 
+    @property
+    def prior(self) -> str:
+        return self.request.prior
+
+    @property
+    def device(self) -> str:
+        return self.request.device
+
+    @property
+    def threads(self) -> int:
+        return self.request.threads or 1
+
+    @called_with(PictureRequest)
     def __call__(
-        self,
-        picture: str | Path | Image.Image | Tensor,
-        operator: str = "deblur",
-        *,
-        method: str | None = None,
-        std: float = STD,
-        steps: int | None = None,
-        seed: int = 0,
-        simulate: bool = False,
-        tile: int | None = None,
-        keep: bool = False,
-        warm: float | None = None,
-        codec_error: bool = False,
-        operator_options: Mapping[str, Given] | None = None,
-        method_options: Mapping[str, Plain] | None = None,
-        watch: Callable[[Step], None] | None = None,
+        self, picture: Shown, operator: str = "deblur", *, watch: Callable[[Step], None] | None = None, **options: Any
     ) -> Restored:
         """The restored picture.
 
         Args:
             picture: a file, a Pillow picture, or a tensor `(c, h, w)` in [-1, 1] with c 1 (grey) or 3.
             operator: what was done to it, by name; see `flowhelm operators`.
-            method: by name; see `flowhelm methods`; none: the operator's preset.
-            std: standard deviation of its noise, with pixel values in [-1, 1] (8-bit levels / 127.5).
-            steps: none: the operator's preset.
-            seed: the same seed gives the same result.
-            simulate: the picture is clean: degrade it first, and score the result.
-            tile: cut the network call into tiles of so many pixels; 0: never; none: as memory asks.
-            keep: give back what was measured exactly as it was, noise and all; linear operators.
-            warm: begin from the photograph at this time, 0.2 to 0.5 say, not from noise at 0.
-            codec_error: add to std what the prior's decoder cannot say.
-            operator_options: by name. Where one names a file (a mask, a kernel), a Pillow picture, an array or a tensor may stand for it.
-            method_options: by name.
             watch: called with every `Step`, while the device is held; what it raises ends the run.
+            options: those of a restoration; see `flowhelm.app.restore.request.PictureRequest`. Where an operator's option names a file
+                (a mask, a kernel), a Pillow picture, an array or a tensor may stand for it.
 
         Raises:
             BadInput: anything that is wrong with what was asked for.
             flowhelm.Diverged: a state that is not finite.
         """
-        ready = self.prepare(
-            picture, operator, method=method, std=std, steps=steps, seed=seed, simulate=simulate, tile=tile, keep=keep, warm=warm,
-            codec_error=codec_error, operator_options=operator_options, method_options=method_options,
-        )  # fmt: skip
-        return self.run(ready, watch)
+        return self.run(self.prepare(picture, operator, **options), watch)
 
-    def prepare(
-        self,
-        picture: str | Path | Image.Image | Tensor | Picture,
-        operator: str = "deblur",
-        *,
-        method: str | None = None,
-        std: float = STD,
-        steps: int | None = None,
-        seed: int = 0,
-        simulate: bool = False,
-        tile: int | None = None,
-        keep: bool = False,
-        warm: float | None = None,
-        codec_error: bool = False,
-        operator_options: Mapping[str, Given] | None = None,
-        method_options: Mapping[str, Plain] | None = None,
-    ) -> Ready:
+    @called_with(PictureRequest)
+    def prepare(self, picture: Shown, operator: str = "deblur", **options: Any) -> Ready:
         """The first half of a call: reads, builds and checks everything, and does not wait for the device. Arguments as for a call."""
         with tempfile.TemporaryDirectory() as folder, plainly(folder), torch.inference_mode(False), torch.no_grad():
-            self._set_threads()
-            if steps is not None and steps < 1:
-                raise BadInput(f"steps: expected at least 1, got {steps}")
-            if tile is not None and tile < 0:
-                raise BadInput(f"tile: expected 0 (never) or a number of pixels, got {tile}")
-            given, instead = self._filed(operator, operator_options or {}, Path(folder))
-            settings = job.settle(
-                Path("picture.png"), operator, given={"operator": given, "method": method_options or {}}, method=method, steps=steps,
-                std=std, seed=seed, prior=self.prior, simulate=simulate, out=None, threads=self.threads, device=self.device, tile=tile,
-                model=self.model, keep=keep, warm=warm, codec_error=codec_error, flow=self.flow,
-            )  # fmt: skip
-            read = self._read(picture, channels(settings), std)
+            exactly(self.threads)
+            given, instead = self._filed(operator, options.pop("operator_options", None) or {}, Path(folder))
+            options = {**options, "operator": operator, "operator_options": given}
+            asked = PictureRequest.of(
+                {name: value for name, value in options.items() if value is not None}, "Restorer"
+            ).stored()
+            settings = settle(
+                RestoreRequest.of({**self.given, **asked, "photo": "picture.png"}, "Restorer"), flow=self.flow
+            )
+            read = self._read(picture, channels(operator, settings.simulate), settings.std)
             self._check_size(settings, read)
             # what a decoder cannot say is measured by running it
-            with self._turn if codec_error else nullcontext():
-                problem = prepared(settings, read, lambda line: None, self.flow)
-            settings = dict(timed(problem, settings))
-        settings["photo"] = str(Path(picture).absolute()) if isinstance(picture, str | Path) else None
-        settings["operator_options"] = settings["operator_options"] | instead
-        return Ready(problem, {name: value for name, value in settings.items() if name != "out"})
+            with self._turn if settings.codec_error else nullcontext():
+                problem = drive(prepared(settings, read, self.flow))
+        told = problem.settings.stored()
+        told["photo"] = str(Path(picture).absolute()) if isinstance(picture, str | Path) else None
+        told["operator_options"] |= instead
+        return Ready(problem, {name: value for name, value in told.items() if name != "out"})
 
     def run(self, ready: Ready, watch: Callable[[Step], None] | None = None) -> Restored:
         """The second half of a call: the loop, when the device is free. A `Ready` serves once: its noise is drawn."""
-        problem, settings = ready
-        counted = guide.counted(problem.flow)
+        problem = ready.problem
         with self._turn, torch.inference_mode(False), torch.no_grad():
-            self._set_threads()
-            times = torch.tensor(settings["times"], dtype=torch.float64)
-            began = time.monotonic()
-            with plainly():
-                x = begun(problem, settings, times)
-                steps = steps_of(counted, problem.observed, problem.method, times, problem.noise, x=x)
-            last = run(_told(steps), watch)
-            seconds = time.monotonic() - began
-            picture, result = finished(problem, settings, last.x, job.carried(problem.method, last.info))
-        residual, sha256 = result.pop("residual"), result.pop("sha256")
-        like = like_of(problem, settings)
-        return Restored(picture[0], residual, counted.count.rows, seconds, sha256, result, settings, like)
-
-    def _set_threads(self) -> None:
-        if torch.get_num_threads() != self.threads:  # each thread has its own
-            torch.set_num_threads(self.threads)
+            exactly(self.threads)
+            place = _looped(problem, watch)
+            picture, result = finished(problem, place)
+        return Restored(
+            picture[0], result.residual, place.evaluations, place.seconds, result.sha256, result.scores, ready.settings, like_of(problem)
+        )  # fmt: skip
 
     def _filed(
         self, operator: str, given: Mapping[str, Given], folder: Path
     ) -> tuple[dict[str, Plain], dict[str, Plain]]:
         """The options with files for what stands for one, and what to say of those in the settings."""
-        known = options(pick("operator", operator, operators.ALL))
+        known = options(function_of("operator", operator))
         plain: dict[str, Any] = {}
         instead: dict[str, Plain] = {}
         for name, value in given.items():
@@ -267,27 +223,26 @@ class Restorer:
                 if array.ndim != 2:
                     raise BadInput(f"{operator}: {name}: expected an array (h, w), got shape {array.shape}")
                 path = _saved(array, folder / name, operator == "inpaint")
-            plain[name], instead[name] = str(path), f"in memory, sha256 {files.sha256(path)}"
+            plain[name], instead[name] = str(path), f"in memory, sha256 {sha256(path)}"
         return plain, instead
 
-    def _read(self, picture: str | Path | Image.Image | Tensor | Picture, channels: int, std: float) -> Picture:
+    def _read(self, picture: Shown, channels: int, std: float) -> Picture:
         if isinstance(picture, Picture):
             return picture
         if isinstance(picture, str | Path):
-            return images.read(picture, channels=channels, limit=self.limit)
+            return pictures.read(picture, channels=channels, limit=self.limit)
         if isinstance(picture, Image.Image):
-            return images.of_pil(picture, channels=channels, limit=self.limit)
+            return pictures.of_pil(picture, channels=channels, limit=self.limit)
         if not isinstance(picture, Tensor):
             raise BadInput(f"expected a path, a Pillow picture or a tensor, got {type(picture).__name__}")
         return _of_tensor(picture, channels, std)
 
-    def _check_size(self, settings: Mapping[str, Any], picture: Picture) -> None:
-        builder = pick("operator", settings["operator"], operators.ALL)
+    def _check_size(self, settings: RestoreSettings, picture: Picture) -> None:
         channels, height, width = picture.pixels.shape[1:]
-        if not settings["simulate"]:
-            values = bind(builder, settings["operator_options"])
-            _, height, width = operators.clean_shape(builder, (channels, height, width), values)
-        rows = max(1, int(settings["method_options"].get("particles") or 1))
+        if not settings.simulate:
+            builder = function_of("operator", settings.operator)
+            _, height, width = operators.clean_shape(builder, (channels, height, width), settings.operator_values)
+        rows = max(1, settings.particles)
         if height * width * rows > self.limit:
             what = f"{height} x {width} pixels" + (f" for {rows} particles" if rows > 1 else "")
             raise TooLarge(
@@ -295,10 +250,19 @@ class Restorer:
             )
 
 
-def _told(steps: Iterator[Step]) -> Iterator[Step]:
-    """The steps, with what a method refuses as bad input (what a watcher raises is its own)."""
-    with plainly():
-        yield from steps
+def _looped(problem: Problem, watch: Callable[[Step], None] | None) -> Place:
+    """The loop's end. What a method refuses is bad input; what a watcher raises is its own."""
+    events = loop(problem)
+    try:
+        while True:
+            with plainly():
+                event = next(events)
+            if watch is not None and isinstance(event, Stepped) and event.step is not None:
+                watch(event.step)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        events.close()
 
 
 @contextmanager
@@ -336,5 +300,5 @@ def _of_tensor(tensor: Tensor, channels: int, std: float) -> Picture:
         )
     grey = len(one) == 1
     if channels < len(one):
-        one = images.luma(one)
+        one = pictures.luma(one)
     return Picture(one.expand(channels, -1, -1).contiguous()[None], grey=grey)

@@ -1,7 +1,9 @@
 """What comes of a run: the picture, its figures, and what is shown and said of them."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +13,21 @@ from torch import Tensor
 from ... import latent
 from ...metrics import psnr, ssim
 from ...rng import Noise
-from ..files import atomic as files
+from ..files.atomic import hash_of
 from ..files.pictures import Picture
+from ..run import Event, Said, Warned
 from ..show.strip import strip
-from .observed import framed, misfit, viewable
+from .observation import framed, misfit, viewable
 from .problem import Problem
+from .record import Place, RestoreResult
+from .request import RestoreSettings
 
-Say = Callable[[str], None]
 
-
-def finished(
-    problem: Problem, settings: Mapping[str, Any], x: Tensor, carried: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Any]]:
+def finished(problem: Problem, place: Place) -> tuple[Tensor, RestoreResult]:
     """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
-    whole = answer(problem, [settings], x, carried)
-    picture = picture_of(problem, whole, settings.get("keep"))
-    return picture, result_of(problem, settings, whole, picture)
+    whole = answer(problem, [problem.settings], place)
+    picture = picture_of(problem, whole)
+    return picture, result_of(problem, whole, picture, place.seconds, place.evaluations)
 
 
 def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tensor:
@@ -55,57 +56,63 @@ def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
     return groups[torch.arange(len(groups)), index.to(x.device)]
 
 
-def answer(problem: Problem, settings: Sequence[Mapping[str, Any]], x: Tensor, info: Mapping[str, Tensor]) -> Tensor:
+def answer(problem: Problem, settings: Sequence[RestoreSettings], place: Place) -> Tensor:
     """The pictures `(b, c, h, w)` of the end of runs that ran together, each with its settings; of several samples those which were
     drawn of their particles."""
-    if not settings[0].get("drawn"):
-        return decoded(problem, x, info)
-    noise = Noise([each["seed"] for each in settings], rows=[0] * len(settings))
-    return problem.flow.decode(chosen(x, info, noise.named("chosen")))
+    if not settings[0].drawn:
+        return decoded(problem, place.x, place.carried)
+    noise = Noise([each.seed for each in settings], rows=[0] * len(settings))
+    return problem.flow.decode(chosen(place.x, place.carried, noise.named("chosen")))
 
 
-def picture_of(problem: Problem, picture: Tensor, keep: bool | None = False) -> Tensor:
-    """The restored photograph, of the size of what was measured; `keep` what was measured exactly."""
-    if keep:
+def picture_of(problem: Problem, picture: Tensor, *, keep: bool | None = None) -> Tensor:
+    """The restored photograph, of the size of what was measured; with `keep` (default: as set) what was measured exactly."""
+    if problem.settings.keep if keep is None else keep:
         picture = latent.projected(problem.observed.measurement, picture)
     return framed(problem.observed, picture).cpu()
 
 
-def like(problem: Problem, settings: Mapping[str, Any]) -> Picture:
-    return problem.picture._replace(grey=False) if settings["operator"] == "colorize" else problem.picture
+def like(problem: Problem) -> Picture:
+    """What the file of the result takes over from the photograph's."""
+    return problem.picture._replace(grey=False) if problem.settings.operator == "colorize" else problem.picture
 
 
-def measured(problem: Problem, settings: Mapping[str, Any]) -> Tensor | None:
+def measured(problem: Problem) -> Tensor | None:
     """The measurement as a picture of its own size; None where it is none."""
-    if settings["operator"] == "phase":
+    if problem.settings.operator == "phase":
         return None
-    return problem.observed.measurement.y.cpu() if settings["simulate"] else problem.picture.pixels
+    return problem.observed.measurement.y.cpu() if problem.settings.simulate else problem.picture.pixels
 
 
-def strip_of(problem: Problem, settings: Mapping[str, Any], picture: Tensor, result: Mapping[str, Any]) -> Any:
-    shown, clean = measured(problem, settings), problem.picture.pixels
-    caption = "restored" + (f" {result['psnr']:.2f} dB" if result.get("psnr") else "")
-    if problem.picture.grey and settings["operator"] != "colorize":
+def strip_of(problem: Problem, picture: Tensor, result: RestoreResult) -> Any:
+    """Input, result and, of a simulation, the clean picture side by side."""
+    shown, clean = measured(problem), problem.picture.pixels
+    caption = "restored" + (f" {result.psnr:.2f} dB" if result.psnr else "")
+    if problem.picture.grey and problem.settings.operator != "colorize":
         picture = picture.mean(1, keepdim=True)
-    panels = [("input", shown)] * (shown is not None) + [(caption, picture)] + [("clean", clean)] * settings["simulate"]
-    return strip(panels, height=min(1000, max(image.shape[-2] for _, image in panels)))  # type: ignore[union-attr, arg-type]
+    panels = [(caption, picture)] + [("clean", clean)] * problem.settings.simulate
+    if shown is not None:
+        panels.insert(0, ("input", shown))
+    return strip(panels, height=min(1000, max(image.shape[-2] for _, image in panels)))
 
 
-def result_of(problem: Problem, settings: Mapping[str, Any], whole: Tensor, picture: Tensor) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "sha256": files.hash_of(picture),
+def result_of(problem: Problem, whole: Tensor, picture: Tensor, seconds: float, evaluations: int) -> RestoreResult:
+    """The figures of a restored picture; `whole` is it with its margin."""
+    found: dict[str, Any] = {
+        "sha256": hash_of(picture),
         "residual": _number(misfit(problem.observed, whole.to(problem.observed.seen))),
     }
-    if settings["simulate"]:
+    if problem.settings.simulate:
         clean, size = problem.picture.pixels, problem.observed.shape
-        result |= _scores("", picture, clean)
+        found |= _scores("", picture, clean)
         if clean.shape[1:] != size:
             shown = "{} x {}".format(*clean.shape[-2:])
-            result["scored"] = f"{shown} of {size[1]} x {size[2]} pixels: a border is only blurred into the rest"
-        before = None if settings["operator"] == "phase" else viewable(problem.observed, problem.observed.measurement.y)
+            found["scored"] = f"{shown} of {size[1]} x {size[2]} pixels: a border is only blurred into the rest"
+        phase = problem.settings.operator == "phase"
+        before = None if phase else viewable(problem.observed, problem.observed.measurement.y)
         if before is not None:
-            result |= _scores("degraded_", before.cpu(), clean)
-    return result
+            found |= _scores("degraded_", before.cpu(), clean)
+    return RestoreResult(**found, seconds=seconds, evaluations=evaluations)
 
 
 def _scores(prefix: str, picture: Tensor, clean: Tensor) -> dict[str, float | None]:
@@ -121,23 +128,22 @@ def _number(value: Tensor) -> float | None:
     return float(value) if value.isfinite() else None
 
 
-def summary(result: Mapping[str, Any], written: list[Path], say: Say) -> None:
-    say("wrote " + ", ".join(short(path) for path in written))
-    say(
-        f"misfit {result['residual']:.2f} of the noise (1 fits), {result['evaluations']} evaluations in {result['seconds']:.1f} s"
-    )
-    if result.get("psnr") is not None:
-        before = result.get("degraded_psnr")
-        line = f"PSNR {result['psnr']:.2f} dB" + (f" (degraded {before:.2f})" if before is not None else "")
-        if result["ssim"] is not None:
-            line += f", SSIM {result['ssim']:.3f}"
-            line += f" (degraded {result['degraded_ssim']:.3f})" if result.get("degraded_ssim") is not None else ""
-        say(line)
-        if "scored" in result:
-            say(f"scores and pictures are of {result['scored']}")
-    if not 0.2 < result["residual"] < 1.5:
-        way = "too large" if result["residual"] > 1 else "too small"
-        say(f"warning: the misfit is {way}; --std, the operator or its options may not fit this photograph")
+def summary(result: RestoreResult) -> Iterator[Event]:
+    """What a person is told of a result."""
+    fit = "-" if result.residual is None else f"{result.residual:.2f}"
+    yield Said(f"misfit {fit} of the noise (1 fits), {result.evaluations} evaluations in {result.seconds:.1f} s")
+    if result.psnr is not None:
+        before = result.degraded_psnr
+        line = f"PSNR {result.psnr:.2f} dB" + (f" (degraded {before:.2f})" if before is not None else "")
+        if result.ssim is not None:
+            line += f", SSIM {result.ssim:.3f}"
+            line += f" (degraded {result.degraded_ssim:.3f})" if result.degraded_ssim is not None else ""
+        yield Said(line)
+        if result.scored:
+            yield Said(f"scores and pictures are of {result.scored}")
+    if result.residual is None or not 0.2 < result.residual < 1.5:
+        way = "too small" if result.residual is not None and result.residual <= 1 else "too large"
+        yield Warned(f"the misfit is {way}; --std, the operator or its options may not fit this photograph")
 
 
 def short(path: Path) -> str:

@@ -23,10 +23,9 @@ from ...app.files.pictures import check_writable, write_json
 from ...app.models import opening as models
 from ...app.options.request import Plain
 from ...app.options.signature import bind, pick, plain
-from ...app.restore.observed import Observed, guess, observe
-from ...app.restore.observed import restore as steps_of
+from ...app.restore.observation import Observed, guess, observe, steps_of
 from ...app.restore.presets import settings as settings_of
-from ...app.restore.problem import METHODS
+from ...app.restore.request import METHODS
 from ...app.restore.result import chosen
 from ...app.run import signals
 from ...app.show.calibration import plot

@@ -48,7 +48,7 @@ def calibrate(
     from ... import operators
     from ...app.options.signature import pick
     from ...app.options.words import flags, sort_words
-    from ...app.restore.problem import METHODS
+    from ...app.restore.request import METHODS
     from ...bench.exact.calibrate import EXACT, known_method
     from ...bench.exact.calibrate import calibrate as run
 

@@ -83,7 +83,7 @@ def doctor(
             )
         _examine(model, pictures)
         return
-    from ...app.files.atomic import to_device
+    from ...app.models.device import to_device
 
     sides, device = None if size is None else models.size_of(size), str(to_device(device))
     settings = models.settled(model, device=device, **only) | {"device": device}

@@ -87,6 +87,12 @@ def own(command: Callable[..., None], *more: str) -> list[str]:
     ]
 
 
+def own_flags(context: typer.Context) -> list[str]:
+    """Options of the command itself, as they are typed, without dashes: the first meaning of a name that several have."""
+    words = [word for parameter in context.command.params for word in parameter.opts if word.startswith("-")]
+    return [*(word.lstrip("-").replace("-", "_") for word in words), "help"]
+
+
 def typed(context: typer.Context, name: str) -> bool:
     """Whether it was given, not left at its default."""
     source = context.get_parameter_source(name)

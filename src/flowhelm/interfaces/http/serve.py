@@ -22,7 +22,8 @@ import numpy as np
 from PIL import Image
 
 from ... import __version__, operators
-from ...app.batch.request import check, object_of, parsed
+from ...app.batch.description import parsed
+from ...app.batch.request import check, object_of
 from ...app.errors import BadInput, TooLarge, nearest
 from ...app.files import pictures as images
 from ...app.models import opening as models
@@ -30,8 +31,8 @@ from ...app.options import cards
 from ...app.options.signature import bind, options, pick
 from ...app.options.words import flags
 from ...app.restore.presets import preset
+from ...app.restore.request import METHODS
 from ...app.restore.restorer import Ready, Restored, Restorer, plainly
-from ...app.restore.run import METHODS
 from ...memory import is_short
 from ...step import Diverged, Step
 

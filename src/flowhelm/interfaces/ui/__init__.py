@@ -69,8 +69,8 @@ def checked(
     """
     import torch
 
-    from ...app.files.atomic import to_device
     from ...app.models import opening as models
+    from ...app.models.device import to_device
     from ...priors import bundled
 
     if not loopback(host) and not password:

@@ -3,7 +3,7 @@
     flow   = priors.load("photos")
     y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
     noise  = Noise(seed, rows=[0] * len(photo))
-    for step in restore(sized(flow, y.shape), y, mpc_flow, flow.times(100), noise): ...
+    for step in steps_of(sized(flow, y.shape), y, mpc_flow, flow.times(100), noise): ...
     picture = framed(y, flow.decode(step.x))
 
 The rows of a batch do not depend on one another: with the same key of `noise` each is what it would be alone.
@@ -108,7 +108,7 @@ def sized(flow: NetFlow | Pipeline, shape: tuple[int, int, int], tile: int | Non
     return guide.tiled(whole, tile, reach=_int(flow.net.reach), stride=_int(flow.net.stride)) if tile else whole
 
 
-def restore(
+def steps_of(
     flow: Flow,
     observed: Observed,
     method: Callable[..., Iterator[Step]],
