@@ -243,7 +243,7 @@ def test_yaml_is_json(tmp_path):
         ("!!python/object/apply:os.system ['true']\n", "is not a description of a batch in YAML"),
         ("? [1, 2]\n: 3\n", "is not a description of a batch in YAML"),
         ("[" * 5000, "nested too deep"),
-        ("when: 2020-01-01\n", "there is no 'when'"),
+        ("when: 2020-01-01\n", "job.yml has no 'when'"),
         ("- 1\n", "expected an object"),
         ("\x00", "is not a description of a batch in YAML"),
     ],

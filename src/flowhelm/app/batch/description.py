@@ -117,14 +117,14 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
     whole = request.changed(
         **made, inputs=inputs, seeds=request.own_seeds, out=_from(base, out), prior=_from(base, request.prior) if own else request.prior
     )  # fmt: skip
-    settled(whole)
+    settled(whole, who)
     return whole
 
 
-def settled(request: BatchRequest) -> RestoreSettings:
+def settled(request: BatchRequest, who: str = "batch") -> RestoreSettings:
     """Settings of a run, for a picture that is not known yet."""
     own = {name: getattr(request, name) for name in RestoreRequest.model_fields if name in BatchRequest.model_fields}
-    one = RestoreRequest.of({**own, "photo": "picture.png", "out": None}, "batch")
+    one = RestoreRequest.of({**own, "photo": "picture.png", "out": None}, who)
     return settle(one, drawn=request.samples > 1)  # a mean of particles is no sample
 
 

@@ -54,6 +54,8 @@ class Option(NamedTuple):
                 found.append("one of " + ", ".join(map(str, get_args(kind))))
             elif get_origin(kind) is tuple:
                 found.append("two numbers")
+            elif get_origin(kind) is list:
+                found.append(f"a list of {_WORDS.get(get_args(kind)[0], 'value').removeprefix('a ')}s")
             elif functions := named(kind) if kind not in _WORDS else ():
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:

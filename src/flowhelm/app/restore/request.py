@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import Field, SerializeAsAny, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, ModelRequest
@@ -87,6 +87,11 @@ class Underway(Request):
     )
 
 
+def _pair(given: Any) -> Any:
+    """JSON knows lists alone, and what a model has looked at before it is validated counts as Python, where a list is no tuple."""
+    return tuple(given) if isinstance(given, list) else given
+
+
 class RestoreSettings(RestoreRequest):
     """What a run's file holds: the request with every default filled in. The same settings on the same machine give the same numbers.
 
@@ -103,7 +108,7 @@ class RestoreSettings(RestoreRequest):
     threads: int = Field(ge=1, le=MOST_THREADS)
     dtype: str
     text_device: str | None = None
-    range: Annotated[tuple[float, float], Strict(False)] | None = None  # values of black and white, of a stack; a list in JSON
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None  # values of black and white, of a stack
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean
     measurement_seed: int | None = None  # of a simulation that several samples share
     rows: int = Field(1, ge=1)  # pictures that went through the network together
