@@ -70,8 +70,8 @@ def random_mask(
     """Fill in pixels missing at random places, the same in every channel.
 
     Options:
-        missing: share of the pixels that is missing (0 to 1); their number is exact
-        seed: which places
+        missing: share of the pixels that is missing, between 0 and 1; their number is exact
+        seed: number that decides which places are missing
     """
     _, height, width = shape
     count = round(missing * height * width)

@@ -71,14 +71,14 @@ def afdps(
     Args:
         x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
         times: the grid.
-        particles: k per measurement.
-        anneal: exponent >= 0 of the weight t^anneal of the likelihood; 0 for 1 all along.
-        softening: noise added to the likelihood, as a multiple of that in x / alpha; 0 for the plain one. The drift is stable
-            for steps below about 2 std softening / (level |A|^2): 20 of them for std 0.05.
-        scaled: likelihood of x / alpha; else of x.
-        girsanov: weights of the steps as made, for any operator; else those of the continuous equation.
-        level: eps = level sigma(t). diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
-        threshold: of the effective sample size, relative to k, below which a row is resampled (not at the end); 0 for never.
+        particles: how many particles each measurement has.
+        anneal: exponent of the likelihood's weight t^anneal; 0 keeps the weight at 1.
+        softening: noise added to the likelihood, in units of that in x / alpha; steps are stable below 2 std softening / (level |A|^2).
+        scaled: take the likelihood of x / alpha; if false, of x.
+        girsanov: weigh the steps as made, for any operator; if false, by the continuous equation.
+        level: level of the diffusion eps = level sigma(t).
+        diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
+        threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
         log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
 
     Yields steps with info["log_w"], `(b, k)` float64, not normalised, and info["ess"], `(b,)`; see `survivors` for what is not finite.

@@ -67,10 +67,11 @@ def daps(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        ode: steps from the state to its clean end; 1 is the posterior mean of the prior.
-        variance: of a clean state that nothing is known of, in [image unit]^2; None is the paper's, infinite.
-        exact: draw exactly where the problem is linear, instead of by a chain.
-        langevin: length of the chain; rate: of its steps, below 2 for an operator of |A| <= 1.
+        ode: how many steps lead from the state to its clean end; 1 takes the posterior mean of the prior.
+        variance: variance of a clean state that nothing is known of, in [image unit]^2; None is infinite, as in the paper.
+        exact: draw exactly where the problem is linear; otherwise, or if false, by a Langevin chain.
+        langevin: how many steps the Langevin chain has.
+        rate: length of a step of the chain; keep it below 2 for an operator of |A| <= 1.
 
     Yields steps with info["misfit"], 1/2 |A guess - y|^2, `(b,)`.
     """

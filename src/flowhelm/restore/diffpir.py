@@ -56,9 +56,9 @@ def diffpir(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        lam: trust in the prior's estimate, > 0; the larger, the nearer to it.
-        zeta: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise` above 0.
-        inner: how the refined estimate is found, see `flowhelm.inner`; its control is the displacement in units of
+        lam: trust in the prior's estimate; the larger it is, the nearer the result stays to the estimate.
+        zeta: share of the source that is drawn anew after each step; a share above 0 needs `noise`.
+        inner: solver for the refined estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.

@@ -57,9 +57,9 @@ def dps(
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
         step: length of the gradient step on the norm of the residual (image unit); with `exact`, a factor of the Bayesian drift.
-        exact: the gradient of the log-likelihood instead of that of the norm.
-        start: time before which the state is not guided: the estimate there is the mean picture.
-        transition: `euler`, `ancestral`, ...; `noise` is for the random ones.
+        exact: follow the gradient of the log-likelihood instead of that of the residual's norm.
+        start: time before which the state is not guided, because the estimate is still the mean picture.
+        transition: how the state moves, such as `euler` or `ancestral`; random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """

@@ -65,9 +65,9 @@ def fig(
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
         rate: length of a gradient step per square root of the numbers that y sees, in image units.
-        inner: gradient steps per step of the grid.
-        w: how much noise the measurement is mixed with, 0 for none; needs `noise`.
-        mix: FIG+, the fraction in [0, 1] of what y does not see that is drawn anew; needs `noise`. 0 is FIG.
+        inner: how many gradient steps each step of the grid makes.
+        w: how much noise the measurement is mixed with; 0 mixes none, and more needs `noise`.
+        mix: share of what y does not see that is drawn anew (FIG+); 0 is FIG, and more needs `noise`.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2, `(b,)`.
 

@@ -74,14 +74,14 @@ def flair(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
-        weight: of the prior, > 0.
-        weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm presets velocity` writes.
-        inner: at most so many data steps after each step.
-        rate: bound of a gradient step, in units of the best one, in (0, 2); of a prox, its length, above 0.
-        data: `gradient`, or `prox`, mu <- argmin rate/2 |A mu' - y|^2 + 1/2 |mu' - mu|^2, for linear measurements of pixels.
-        tolerance: data steps end at this root mean square residual, in units of std.
-        carry: in [0, 1]; a = carry t is the share of the network's own noise. 1 is sharper, 0 (all of it drawn anew) smoother.
-        stop: time from which on the prior does not move mu; the paper's is 0.82.
+        weight: weight of the prior against the measurement.
+        weights: how the prior's weight depends on the time; `calibration.table` makes it from what `flowhelm presets velocity` writes.
+        inner: how many data steps follow each step at most.
+        rate: longest gradient step in units of the best one, below 2; with `prox`, the length of its step.
+        data: kind of data step: `gradient`, or `prox` (argmin rate/2 |A z - y|^2 + 1/2 |z - mu|^2) for linear measurements of pixels.
+        tolerance: root mean square residual at which the data steps end, in units of std.
+        carry: share a = carry t of the network's own noise that is kept; 1 is sharper, 0 (all noise drawn anew) smoother.
+        stop: time from which on the prior no longer moves mu; the paper's is 0.82.
         plan: mu of an interrupted run (info["plan"] of its last step), to resume it exactly.
 
     Yields steps whose clean is mu; info["misfit"] `(b,)`, 1/2 |A mu - y|^2 of the entries that see something, before the

@@ -53,8 +53,8 @@ def flow_dps(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        rate: of each gradient step on 1/2 |A clean - y|^2; stable below 2 / |A|^2.
-        inner: gradient steps on the clean estimate per step of the grid.
+        rate: length of each gradient step on 1/2 |A clean - y|^2; it is stable below 2 / |A|^2.
+        inner: how many gradient steps on the clean estimate each step of the grid makes.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the gradient steps, `(b,)`.
     """

@@ -66,8 +66,8 @@ def flow_priors(
     Args:
         x: the source `(b, *shape)`, at times[0] = 0; times: the grid, ending at 1.
         strength: weight of |A x' - y'|^2 / 2, in 1 / [image unit]^2; 1 / std^2 is the likelihood at t = 1.
-        inner: iterations of Adam per step of the grid, at least 1, each with new signs in the trace.
-        rate: of Adam, in units of the state.
+        inner: how many iterations of Adam each step of the grid makes, each with new signs in the trace.
+        rate: learning rate of Adam, in units of the state.
         source: where an interrupted run began (info["source"] of its last step), to resume it at times[0] > 0.
 
     Yields steps with info["misfit"], 1/2 |A x' - y'|^2 after the step, `(b,)`, and info["source"], shaped as x.

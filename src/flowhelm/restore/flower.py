@@ -59,8 +59,8 @@ def flower(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        gamma: 0 for the mean of the refined estimate (restoration), 1 for a draw of it (posterior samples); or between.
-        inner: how the refined estimate is found, see `flowhelm.inner`; its control is the displacement in units of nu.
+        gamma: 0 takes the mean of the refined estimate (restoration), 1 draws it (posterior samples), a value between mixes them.
+        inner: solver for the refined estimate, see `flowhelm.inner`; its control is the displacement in units of nu.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.
     """

@@ -63,9 +63,9 @@ def ot_ode(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        gamma: factor of the pull: 1, or sqrt(alpha / (alpha^2 + sigma^2)), which is below 1 near the source.
-        start: time in [0, 1) from which the network is asked.
-        transition: `ancestral`, `euler` or another move of one evaluation; `noise` is for the random ones.
+        gamma: factor of the pull: `one`, or `sqrt` for sqrt(alpha / (alpha^2 + sigma^2)), which is smaller near the source.
+        start: time from which on the network is asked.
+        transition: how the state moves, such as `ancestral` or `euler` (one evaluation); random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """

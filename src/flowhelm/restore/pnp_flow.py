@@ -52,9 +52,9 @@ def pnp_flow(
     Args:
         x: the clean estimate `(b, *shape)` to start from (without effect where times[0] = 0).
         times: the grid; the last of it, 1, is only where the result is.
-        decay: exponent of the gradient step (1-t)^decay, >= 0; smaller keeps fitting the measurement for longer.
-        rate: factor of that step; 1 suits |A| = 1 (the paper's operators), 1 / |A|^2 any other (4 for x2 averaging).
-        draws: noise draws to average the denoiser over.
+        decay: how fast the gradient step (1-t)^decay shrinks; a small value fits the measurement for longer.
+        rate: factor of the gradient step; take 1 where |A| = 1 (the paper's operators), else 1 / |A|^2 (4 for x2 averaging).
+        draws: how many noise draws the denoiser is averaged over in each step.
 
     Yields steps whose x and clean are the clean estimate; info["misfit"], 1/2 |A clean - y|^2 before the step, `(b,)`.
     """

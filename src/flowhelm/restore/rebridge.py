@@ -63,12 +63,12 @@ def rebridge(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        rho: trust in the clean end that the prior names, > 0, in 1 / [image unit]^2.
-        lam: trust in its source end, > 0, in the same unit.
-        kappa: how firmly the two refined ends must still mix to the state, >= 0; 0 leaves the source as it is.
-        inner: how the clean end is found, see `flowhelm.inner`; its control is the displacement in units of
+        rho: trust in the clean end that the prior predicts, in 1 / [image unit]^2.
+        lam: trust in the source end that the prior predicts, in 1 / [image unit]^2.
+        kappa: how firmly the two refined ends must still mix to the state; 0 leaves the source as it is.
+        inner: solver for the clean end, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
-        transition: how the refined ends become the next state: `renoise`, `euler` (the paper's), ...
+        transition: how the refined ends become the next state, such as `renoise` or `euler` (the paper's).
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.
     """

@@ -58,10 +58,10 @@ def sitcom(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid of noise levels.
-        inner: Adam steps per level at most, >= 0.
-        rate: of Adam, in units of the state.
-        anchor: weight of |z - x|^2 / 2, >= 0, in the unit of |A clean - y|^2 / 2.
-        margin: added to std in the discrepancy that ends a level, in the unit of y; -std or less: never.
+        inner: how many Adam steps each level makes at most.
+        rate: learning rate of Adam, in units of the state.
+        anchor: weight of |z - x|^2 / 2, in the unit of |A clean - y|^2 / 2.
+        margin: what is added to std in the discrepancy that ends a level, in the unit of y; at -std or less no level ends early.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 of the estimate taken, and info["moves"], Adam steps made, `(b,)`.
     """

@@ -68,12 +68,12 @@ def stsl(
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
         step: length of the gradient step in units of the residual's norm; with `exact`, a factor of the Bayesian drift.
-        exact: the gradient of the bound on the log-likelihood instead of that divided by the norm of the residual.
+        exact: follow the gradient of the bound on the log-likelihood instead of that divided by the residual's norm.
         start: time before which the state is not guided.
-        variance_weight: of the trace, 1 in the bound; 0 leaves it out (DPS).
-        probe: one random direction, or all of them ("exact").
-        repeats: gradient steps per step of the grid, each of 1 / repeats.
-        transition: `euler`, `ancestral`, ...; `noise` is for the random ones and for the probe.
+        variance_weight: weight of the trace, 1 as in the bound; 0 leaves it out, which is DPS.
+        probe: how the trace is probed: in one random direction (`jvp`, needs `noise`), or in all of them (`exact`).
+        repeats: how many gradient steps each step of the grid makes, each 1 / repeats as long.
+        transition: how the state moves, such as `euler` or `ancestral`; random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, and info["variance"], the (probed) trace, `(b,)` each.
 

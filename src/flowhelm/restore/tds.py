@@ -66,12 +66,12 @@ def tds(
     Args:
         x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
         times: the grid.
-        particles: k per measurement.
-        tempering: >= 0, how much of the uncertainty of the clean estimate is added to the noise of y.
-        twist: factor of the drift towards y; 0 for moves of the prior that only the weights tell of y.
-        start: time before which psi = 1: sigma^2 / alpha magnifies the errors of a network's derivative there.
-        threshold: of the effective sample size, relative to k, below which a row is resampled (not at the end); 0 for never.
-        moments: of the move: `ancestral_moments`, `langevin_moments`, ...
+        particles: how many particles each measurement has.
+        tempering: how much of the clean estimate's uncertainty is added to the noise of y.
+        twist: factor of the drift towards y; at 0 the prior moves alone and only the weights know y.
+        start: time before which psi = 1, because sigma^2 / alpha magnifies the errors of a network's derivative there.
+        threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
+        moments: mean and deviation of the move, such as `ancestral_moments` or `langevin_moments`.
         log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
 
     Yields steps with info["log_w"], `(b, k)` float64, and info["ess"], `(b,)`. Resampling keeps the mean weight,

@@ -61,9 +61,9 @@ def tmpd(
 
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid.
-        covariance: of the measurement given x_s: the matrix, or the sums of its rows on the diagonal.
-        iterations: of conjugate gradients, at most; "diagonal" has none.
-        transition: `euler`, `ancestral`, `renoise` or another move of one evaluation; `noise` is for the random ones.
+        covariance: covariance of the measurement given x_s: the `full` matrix, or its row sums as a `diagonal`.
+        iterations: how many iterations of conjugate gradients solve with the full matrix at most.
+        transition: how the state moves, such as `euler`, `ancestral` or `renoise` (one evaluation); random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """
