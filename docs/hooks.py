@@ -125,7 +125,9 @@ def card(found: Found) -> str:
     """A heading, the text, a table of what it needs and costs, a table of the options."""
     name, doc = found.function.name, ast.get_docstring(found.function) or ""
     told = ast.get_docstring(found.module) or ""
-    method = doc.startswith("Args:")  # its text is that of the module
+    method = doc.startswith("Args:") or told.startswith(
+        doc.partition("\n")[0].rstrip(".")
+    )  # its text is that of the module
     body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
     parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
     if method and "Yields" in doc:

@@ -41,6 +41,21 @@ def checked(method: Callable[P, Iterator[Y]]) -> Callable[P, Iterator[Y]]:
     return entered
 
 
+def guarded(function: Callable[P, Y]) -> Callable[P, Y]:
+    """A plain function whose words and ranges are checked where it is called; `checked` is for methods.
+
+    Raises, then:
+        ValueError: as `checked`.
+    """
+
+    @wraps(function)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> Y:
+        check(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return entered
+
+
 def check(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Raises ValueError for an argument that is outside what the signature of `function` allows.
 

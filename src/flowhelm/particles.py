@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .grad import per_row, where_rows
 from .rng import Noise
 
 Resampler = Callable[[Tensor, Noise], Tensor]
@@ -96,6 +97,18 @@ def resampled(
     stay = torch.arange(b * k, device=log_w.device)
     mean = log_mean(log_w).to(log_w)[:, None]
     return torch.where(low.repeat_interleave(k), pick, stay), torch.where(low[:, None], mean, log_w)
+
+
+def survivors(x: Tensor, moved: Tensor, log_w: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    """The particles `(b * k, ...)` after a move, and their weights `(b, k)` plus `change` `(b * k,)`.
+
+    A particle that is not finite has weight 0 and stays where it was; if none of a row has weight, their state is NaN.
+    """
+    k = log_w.shape[1]
+    bad = ~(moved.flatten(1).isfinite().all(1) & change.isfinite())
+    log_w = (log_w + change.double().view(-1, k)).masked_fill(bad.view(-1, k), -torch.inf)
+    lost = log_w.isneginf().all(1).repeat_interleave(k)  # told by what runs the method: the state is not finite
+    return (where_rows(bad, x, moved) + per_row(torch.where(lost, torch.nan, 0.0), x)).detach(), log_w
 
 
 def _uniforms(noise: Noise, b: int, k: int) -> Tensor:

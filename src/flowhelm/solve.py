@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .control import differentiable
 from .flow import Flow, FlowMap
+from .grad import differentiable
 from .interpolant import Field, Interpolant, score
 from .path import Ends, velocity
 from .rng import Noise

@@ -60,3 +60,13 @@ def hill(level: float = 1.0) -> Diffusion:
 def within(diffusion: Diffusion, start: float = 0.0, stop: float = 1.0) -> Diffusion:
     """The same for start <= t < stop and 0 elsewhere, so that those steps are of the ODE; SiT stops at 0.96."""
     return lambda t: torch.where((t >= start) & (t < stop), diffusion(t), 0.0)
+
+
+def finite(diffusion: Diffusion, times: Tensor, who: str) -> Diffusion:
+    """The same, if it is finite at all these times; else a ValueError that names the first at which it is not."""
+    for t in times:
+        if not diffusion(t.double()).isfinite().all():
+            raise ValueError(
+                f"{who}: expected a finite diffusion, got infinity at t = {float(t):g}; use diffusion.within"
+            )
+    return diffusion
