@@ -250,7 +250,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --sigma", "--sigma needs a value"),
         ("photo.png --operator deblur --sigma 1 --sigma 2", "given twice"),
         ("photo.png --operator deblur --sigma wide", "--sigma expected a number, got 'wide'"),
-        ("photo.png --operator deblur --sigma -1", "expected sigma > 0"),
+        ("photo.png --operator deblur --sigma -1", "expected sigma a number above 0"),
         ("photo.png --operator deblur --std 0", "--std"),
         ("photo.png --operator deblur --steps 0", "--steps"),
         ("photo.png --operator deblur --steps many", "--steps"),
