@@ -167,7 +167,7 @@ def test_openapi_says_what_is_true(client):
         ({"std": "nan"}, "std: expected a number"),
         ({"steps": "0"}, "steps: expected at least 1"),
         ({"steps": "100000"}, "steps: expected at most 1000"),
-        ({"sigma": "1e9"}, "at most 200 pixels"),
+        ({"sigma": "1e9"}, "of at most 200"),
         ({"settings": "{"}, "settings: expected JSON"),
         ({"settings": "[]"}, "settings: expected an object"),
         ({"settings": '{"std": NaN}'}, "settings: expected JSON"),

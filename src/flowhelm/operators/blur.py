@@ -31,7 +31,7 @@ def deblur(
     """Sharpen a picture blurred by a Gaussian.
 
     Options:
-        sigma: standard deviation of the Gaussian (pixels); above 0 and at most 200
+        sigma: standard deviation of the Gaussian (pixels)
         border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture has
             5 sigma more pixels on every side); or `circular`, the picture wraps around
     """

@@ -55,7 +55,7 @@ def blur_linear_light(shape: tuple[int, int, int], *, sigma: Width = 1.6, gamma:
     least 1/1000 (a quarter of an 8-bit level), and the gradient is zero below.
 
     Options:
-        sigma: standard deviation of the Gaussian (pixels); above 0 and at most 200
+        sigma: standard deviation of the Gaussian (pixels)
         gamma: exponent of the tone curve, above 0 (2.2 for most pictures); 1 blurs the values as they are
     """
     from deepinv.physics import Physics
