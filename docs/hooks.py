@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
-FIELD = re.compile(r"(Needs|Cost|Paper)\s+(.*)")
+FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
 GIVEN |= {"given", "without"}
 """Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""
@@ -125,7 +125,8 @@ def card(found: Found) -> str:
     """A heading, the text, a table of what it needs and costs, a table of the options."""
     name, doc = found.function.name, ast.get_docstring(found.function) or ""
     told = ast.get_docstring(found.module) or ""
-    method = doc.startswith("Args:")  # its text is that of the module
+    # a method's text is that of its module, and begins with the same name
+    method = doc.startswith("Args:") or titled(doc) == titled(told) != ""
     body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
     parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
     if method and "Yields" in doc:
@@ -135,6 +136,10 @@ def card(found: Found) -> str:
     if found.function.returns is not None and "Operator" in (kind := ast.unparse(found.function.returns)):
         parts.append("Linear: the prox has a closed form." if kind == "LinearOperator" else "Not linear: no prox.")
     return "\n\n".join(part for part in parts if part)
+
+
+def titled(doc: str) -> str:
+    return doc.partition("\n")[0].partition(". ")[0]
 
 
 def blocks(text: str) -> Iterator[str]:

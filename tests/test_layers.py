@@ -13,9 +13,25 @@ ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
     {"path", "rng", "grad", "entry", "interpolant"},
     {"flow", "codec", "measure", "particles"},
-    {"step", "grids", "inner", "control", "latent", "solve", "transition", "guide", "calibration", "budget", "memory"},
+    {
+        *(
+            "step",
+            "grids",
+            "inner",
+            "control",
+            "latent",
+            "solve",
+            "transition",
+            "guide",
+            "calibration",
+            "budget",
+            "memory",
+        ),
+        *("adjoint", "horizon", "twist"),
+    },
     {"restore", "steer", "train"},
     {"priors", "operators", "metrics", "rewards"},
+    {"cards"},
     {"app", "bench", "recipes", "__main__"},
 )
 FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # the top is a table of lazy imports
@@ -106,6 +122,8 @@ def test_names(file):
     assert "utils" not in file.relative_to(ROOT).as_posix()
     for node in ast.walk(tree(file)):
         assert not {"x0", "x1"} & set(names(node)), f"line {node.lineno}: source or clean, not x0 or x1"
-        # extras that a caller of another package passes and nobody reads are named _
+        # extras that a caller of another package passes and nobody reads are named _; a decorator passes on what it gets
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.args.kwarg:
+            if node.args.kwarg.annotation and ast.unparse(node.args.kwarg.annotation) == "P.kwargs":
+                continue
             assert node.args.kwarg.arg == "_", f"line {node.lineno}: {node.name} must name its options"

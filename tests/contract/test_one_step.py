@@ -9,9 +9,9 @@ import torch
 from flowhelm import inner, restore, steer
 from flowhelm.control import algorithm2, flower, flux2, integral
 from flowhelm.grad import value_and_grad
+from flowhelm.horizon import controllability
 from flowhelm.measure import Measurement
 from flowhelm.rng import Noise
-from flowhelm.steer.mpc_flow_dt import controllability
 from flowhelm.step import run
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
