@@ -125,8 +125,9 @@ def card(found: Found) -> str:
     """A heading, the text, a table of what it needs and costs, a table of the options."""
     name, doc = found.function.name, ast.get_docstring(found.function) or ""
     told = ast.get_docstring(found.module) or ""
-    # a method's text is that of its module, and begins with the same name
-    method = doc.startswith("Args:") or titled(doc) == titled(told) != ""
+    method = doc.startswith("Args:") or told.startswith(
+        doc.partition("\n")[0].rstrip(".")
+    )  # its text is that of the module
     body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
     parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
     if method and "Yields" in doc:
@@ -136,10 +137,6 @@ def card(found: Found) -> str:
     if found.function.returns is not None and "Operator" in (kind := ast.unparse(found.function.returns)):
         parts.append("Linear: the prox has a closed form." if kind == "LinearOperator" else "Not linear: no prox.")
     return "\n\n".join(part for part in parts if part)
-
-
-def titled(doc: str) -> str:
-    return doc.partition("\n")[0].partition(". ")[0]
 
 
 def blocks(text: str) -> Iterator[str]:

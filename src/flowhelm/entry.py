@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial, wraps
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -26,27 +26,37 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 """A number in [0, 1]: a share, or a time."""
 
 
-def checked(function: Callable[P, Y]) -> Callable[P, Y]:
-    """A function whose words and ranges are checked where it begins: a method at the first `next`. Write it outermost.
+def checked(method: Callable[P, Iterator[Y]]) -> Callable[P, Iterator[Y]]:
+    """A method whose words and ranges are checked at the first `next`. Write it above `torch.no_grad`.
 
     Raises, then:
         ValueError: an option that is none of its Literal's words or outside its range; what was expected, and what was given.
     """
 
+    @wraps(method)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> Iterator[Y]:
+        check(method, *args, **kwargs)
+        yield from method(*args, **kwargs)
+
+    return entered
+
+
+def guarded(function: Callable[P, Y]) -> Callable[P, Y]:
+    """A plain function whose words and ranges are checked where it is called; `checked` is for methods.
+
+    Raises, then:
+        ValueError: as `checked`.
+    """
+
     @wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> Y:
+    def entered(*args: P.args, **kwargs: P.kwargs) -> Y:
         check(function, *args, **kwargs)
         return function(*args, **kwargs)
 
-    @wraps(function)
-    def begun(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
-        check(function, *args, **kwargs)
-        yield from cast(Iterator[Any], function(*args, **kwargs))
-
-    return cast(Callable[P, Y], begun) if inspect.isgeneratorfunction(inspect.unwrap(function)) else called
+    return entered
 
 
-def check(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+def check(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Raises ValueError for an argument that is outside what the signature of `function` allows.
 
     Words, numbers and None are checked; tensors and objects are the function's own business. The keywords of a partial (an inner

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .control import differentiable
-from .entry import Count, Positive, checked
+from .entry import Count, Positive, checked, guarded
 from .flow import Flow, FlowMap
 from .grad import dot, per_row
 from .interpolant import Field, Interpolant, score
@@ -156,7 +156,7 @@ def inversion_start(flow: Flow, clean: Tensor, times: Tensor) -> Tensor:
     return x
 
 
-@checked
+@guarded
 @torch.no_grad()
 def inversion_rate(
     flow: Flow, times: Tensor, z: Tensor, *, rounds: Annotated[int, Ge(0)] = 3, safety: Positive = 0.5

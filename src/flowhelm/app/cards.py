@@ -2,10 +2,10 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .. import cards
 from .options import Option, flags, options, shown
 
 
@@ -16,7 +16,7 @@ def listing(functions: Iterable[Callable[..., Any]]) -> Iterator[str]:
     for function in functions:
         yield f"{function.__name__:{width}}{title(function)}"
         for name in ("Needs", "Cost"):
-            if said := cards.field(function, name):
+            if said := _field(function, name):
                 yield f"{'':{width}}  {name.lower()} {said}"
 
 
@@ -36,7 +36,7 @@ def card(part: str, function: Callable[..., Any], own: Iterable[str]) -> Iterato
 def text(part: str, function: Callable[..., Any]) -> str:
     """The card without the options."""
     if part == "method":
-        return cards.card(function)
+        return _module(function)
     return re.split(r"\n+Options:", inspect.getdoc(function) or "")[0]
 
 
@@ -45,7 +45,18 @@ def _line(flag: str, option: Option) -> str:
     return f"  --{flag}  ({default})\n      {option.help}"
 
 
+def _module(function: Callable[..., Any]) -> str:
+    return inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
+
+
 def title(function: Callable[..., Any]) -> str:
     """First line of the operator's docstring, or of the method's card."""
     own = (inspect.getdoc(function) or "").partition("\n")[0]
-    return cards.title(function) if own.startswith("Args") or not own or function in cards.METHODS else own
+    card = _module(function).partition("\n")[0]
+    return card.partition(". ")[0] if own.startswith("Args") or card.startswith(own.rstrip(".")) else own
+
+
+def _field(function: Callable[..., Any], name: str) -> str:
+    """`Needs   any reward; ...` of a card, its continuation lines joined."""
+    found = re.search(rf"^{name} +(.*(?:\n +.*)*)", _module(function), re.M)
+    return " ".join(found[1].split()) if found else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..entry import Count, checked
+from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
 
 
@@ -28,7 +28,7 @@ class Chunked(Wrapped):
         return torch.cat(parts)
 
 
-@checked
+@guarded
 def chunked(flow: Flow, size: Count) -> Flow:
     """Evaluates at most (and always exactly) `size` rows at a time: bounds memory and pins the compiled shape.
 

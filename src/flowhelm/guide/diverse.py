@@ -21,7 +21,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from ..entry import Count, NonNegative, checked
+from ..entry import Count, NonNegative, guarded
 from ..flow import Flow, Wrapped
 from ..path import at, ends_from_velocity
 
@@ -64,7 +64,7 @@ class Diverse(Wrapped):
         return (close.view(*close.shape, *(1,) * (clean.ndim - 1)) * (rows - other)).flatten(0, 1)
 
 
-@checked
+@guarded
 def diverse(
     flow: Flow,
     group: Count,

@@ -23,7 +23,7 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
-from ..entry import Count, Fraction, checked
+from ..entry import Count, Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import dot, per_row
 from ..path import at, ends_from_velocity, mix
@@ -80,7 +80,7 @@ def _squared(clean: Tensor, again: Tensor) -> Tensor:
     return dot(clean - again, clean - again)
 
 
-@checked
+@guarded
 def minority(
     flow: Flow,
     *,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..entry import Fraction, checked
+from ..entry import Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import value_and_grad
 from ..path import at
@@ -50,7 +50,7 @@ class Rare(Wrapped):
         return v + self.scale * kappa * inside * gradient
 
 
-@checked
+@guarded
 def rare(
     flow: Flow,
     classifier: Classifier,

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from ..entry import Count, checked
+from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
 
 
@@ -33,7 +33,7 @@ class Tiled(Wrapped):
         return out
 
 
-@checked
+@guarded
 def tiled(flow: Flow, tile: Count, *, reach: Annotated[int, Ge(0)], stride: Count) -> Flow:
     """Cuts the network call into tiles of `tile` x `tile` pixels and joins the results; the rest of a method sees the whole picture.
 

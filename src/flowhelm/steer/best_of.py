@@ -1,4 +1,4 @@
-"""Best of n: independent samples, of which the one with the highest reward is kept.
+"""Best of n: independent samples, of which the one with the highest reward is kept. No paper, so no arXiv number.
 
     x_j ~ the prior's sampler from a source of its own     j = 1 ... draws
     x   <- the x_j of the highest reward(decode(x_j))
@@ -42,7 +42,7 @@ def best_of(
     budget: Budget | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Best of n: independent samples, of which the one with the highest reward is kept.
+    """Best of n: independent samples, of which the one with the highest reward is kept. No paper, so no arXiv number.
 
     Args:
         x: state `(b, *shape)` at times[0], where the first sample of each row starts. The others start from fresh sources

@@ -1,4 +1,4 @@
-"""FlowGrad: gradients through the whole flow. Liu, Wu, Zhang, Gong, Ping & Liu 2023, CVPR, Alg. 1 and its section 4.
+"""FlowGrad: gradients through the whole flow. Liu, Wu, Zhang, Gong, Ping & Liu 2023, CVPR (no arXiv number), Alg. 1 and section 4.
 
 Every state of the grid is kicked, and the kicks climb the reward of the end along the adjoint:
 
@@ -49,7 +49,7 @@ def flow_grad(
     skip: NonNegative = 0.0,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """FlowGrad: gradients through the whole flow. Liu, Wu, Zhang, Gong, Ping & Liu 2023, CVPR, Alg. 1 and its section 4.
+    """FlowGrad: gradients through the whole flow. Liu, Wu, Zhang, Gong, Ping & Liu 2023, CVPR (no arXiv number), Alg. 1 and section 4.
 
     Args:
         x: state `(b, *shape)` at times[0].

@@ -59,7 +59,7 @@ def mpc_flow(
     plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """MPC-Flow, receding horizon. Webber, Denker, Barbano & Reader 2026, arXiv:2601.23231, Alg. 1 and Alg. 3.
+    """MPC-Flow, receding horizon. Webber, Denker, Barbano & Reader 2026, arXiv:2601.23231.
 
     Args:
         x: state `(b, *shape)` at times[0].

@@ -13,20 +13,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..entry import Fraction, NonNegative, checked
+from ..entry import Fraction, NonNegative, guarded
 from ..path import Path
 
 Diffusion = Callable[[Tensor], Tensor]
 """Times -> eps, shaped as they are."""
 
 
-@checked
+@guarded
 def constant(level: NonNegative = 1.0) -> Diffusion:
     """eps = level."""
     return lambda t: level * torch.ones_like(t)
 
 
-@checked
+@guarded
 def reversal(path: Path, level: NonNegative = 1.0) -> Diffusion:
     """eps = level ((alpha'/alpha) sigma^2 - sigma' sigma): at level 1 the noising process run backwards ("SBDM").
 
@@ -40,31 +40,31 @@ def reversal(path: Path, level: NonNegative = 1.0) -> Diffusion:
     return eps
 
 
-@checked
+@guarded
 def sigma(path: Path, level: NonNegative = 1.0) -> Diffusion:
     """eps = level sigma(t): vanishes where the score is infinite."""
     return lambda t: level * path(t).sigma
 
 
-@checked
+@guarded
 def falling(level: NonNegative = 1.0, power: NonNegative = 1.0) -> Diffusion:
     """eps = level (1 - t)^power ("linear"); RBF (arXiv:2503.19385) takes dW times 3 (1 - t)^2, which is level 4.5, power 4."""
     return lambda t: level * (1 - t) ** power
 
 
-@checked
+@guarded
 def cosine(level: NonNegative = 1.0) -> Diffusion:
     """eps = level (1 + cos pi t)^2 / 4 ("decreasing")."""
     return lambda t: level * (1 + torch.cos(math.pi * t)) ** 2 / 4
 
 
-@checked
+@guarded
 def hill(level: NonNegative = 1.0) -> Diffusion:
     """eps = level sin^2 pi t ("increasing-decreasing"): nothing at either end, where the score of two-sided bridges is delicate."""
     return lambda t: level * torch.sin(math.pi * t) ** 2
 
 
-@checked
+@guarded
 def within(diffusion: Diffusion, start: Fraction = 0.0, stop: Fraction = 1.0) -> Diffusion:
     """The same for start <= t < stop and 0 elsewhere, so that those steps are of the ODE; SiT stops at 0.96."""
     return lambda t: torch.where((t >= start) & (t < stop), diffusion(t), 0.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..entry import Count, checked
+from ..entry import Count, guarded
 from ..flow import Flow
 from ..path import Ends, time_at_snr
 from ..rng import Noise
 from .correlation import Correlation, correlated
 
 
-@checked
+@guarded
 def glass(
     flow: Flow,
     x: Tensor,
@@ -57,7 +57,7 @@ def glass(
     return glass_estimate(flow, x, s, t, noise, ends, inner=inner, midpoint=midpoint, correlation=correlation)[0]
 
 
-@checked
+@guarded
 def glass_estimate(
     flow: Flow,
     x: Tensor,
