@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
-FIELD = re.compile(r"(Needs|Cost|Paper)\s+(.*)")
+FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
 GIVEN |= {"given", "without"}
 """Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""

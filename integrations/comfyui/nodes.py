@@ -26,7 +26,7 @@ try:
     from flowhelm.app.options.request import Option
     from flowhelm.app.options.signature import bind, members, options, shown
     from flowhelm.app.restore.presets import STD
-    from flowhelm.app.restore.request import METHODS
+    from flowhelm.cards import METHODS
     from flowhelm.priors import NAMES
 except ImportError as error:
     raise ImportError(f"flowhelm's nodes need flowhelm ({error}): {sys.executable} -m pip install flowhelm") from error

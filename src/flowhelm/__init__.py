@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
+    "cards": ("cite",),
     "flow": ("Flow", "FlowMap", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
@@ -46,6 +47,7 @@ __all__ = list(
 if TYPE_CHECKING:
     from . import (
         calibration,
+        cards,
         control,
         flow,
         grids,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     )
     from .app.draw.drawing import generate
     from .app.restore.restorer import Restored, Restorer
+    from .cards import cite
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends

@@ -7,16 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .entry import NonNegative
 from .flow import Flow
-from .grad import differentiable as differentiable
 from .inner import Inner
 from .measure import Measurement
 from .path import Ends, ends_from_clean, linear
-from .prox import leeway as leeway
-from .prox import prox as prox
 from .prox import refined
-from .prox import solvable as solvable
-from .prox import solved as solved
 from .step import Reward
 
 Energy = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +29,7 @@ def algorithm2(t: Tensor, h: Tensor) -> Tensor:
     return torch.ones_like(h)
 
 
-def flux2(t: Tensor, h: Tensor, *, rho: float = 1.0) -> Tensor:
+def flux2(t: Tensor, h: Tensor, *, rho: NonNegative = 1.0) -> Tensor:
     """The released FLUX.2 code: rho t |delta|^2 on the displacement delta = h u, so w = rho t h^2; its strength is 1.
 
     It is 0 at t = 0, where nothing bounds the control but the iterations of its solver; a closed solution takes it as at least

@@ -25,7 +25,7 @@ from flowhelm.app.files import pictures as images
 from flowhelm.app.files.atomic import sha256
 from flowhelm.app.options.signature import options, plain
 from flowhelm.app.restore import run as job
-from flowhelm.app.restore.request import METHODS
+from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
 
 

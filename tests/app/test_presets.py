@@ -13,12 +13,12 @@ from flowhelm.app.options.signature import bind, options, pick, plain
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore import presets
 from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
-from flowhelm.app.restore.request import METHODS
 from flowhelm.app.restore.settle import settle
 from flowhelm.bench.compare import search
 from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.search import Range, ranges_of
+from flowhelm.cards import METHODS
 from flowhelm.flow import GaussianFlow
 
 

@@ -23,8 +23,8 @@ from fastapi.testclient import TestClient
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
-from flowhelm.app.restore.request import METHODS
 from flowhelm.app.restore.restorer import Restorer
+from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.http import serve as served
 from flowhelm.interfaces.http.serve import Limits, application, serve

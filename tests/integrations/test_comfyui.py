@@ -14,7 +14,7 @@ import torch
 import flowhelm
 from flowhelm import operators
 from flowhelm.app.options.signature import bind, options
-from flowhelm.app.restore.request import METHODS
+from flowhelm.cards import METHODS
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 

@@ -15,7 +15,7 @@ from ...app.files.pictures import check_writable
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
-from ...app.restore.request import METHODS
+from ...cards import METHODS
 from ...interfaces.cli.progress import bar
 from ...priors import bundled
 from ...priors.bundled import Prior

@@ -20,7 +20,7 @@ from ...app.options.request import Plain
 from ...app.options.signature import options, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, add, read
-from ...app.restore.request import METHODS
+from ...cards import METHODS
 from ...interfaces.cli.progress import bar
 from ...priors.bundled import Prior
 from . import runner

@@ -25,10 +25,10 @@ from ...app.options.request import Plain
 from ...app.options.signature import bind, pick, plain
 from ...app.restore.observation import Observed, guess, observe, steps_of
 from ...app.restore.presets import settings as settings_of
-from ...app.restore.request import METHODS
 from ...app.restore.result import chosen
 from ...app.run import signals
 from ...app.show.calibration import plot
+from ...cards import METHODS
 from ...flow import Flow, MixtureFlow
 from ...interfaces.cli.progress import bar
 from ...metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test

@@ -48,9 +48,9 @@ def calibrate(
     from ... import operators
     from ...app.options.signature import pick
     from ...app.options.words import flags, sort_words
-    from ...app.restore.request import METHODS
     from ...bench.exact.calibrate import EXACT, known_method
     from ...bench.exact.calibrate import calibrate as run
+    from ...cards import METHODS
 
     if not words or words[0].startswith("-"):
         bad("name a method first: flowhelm calibrate flower --gamma 1; flowhelm methods lists them")

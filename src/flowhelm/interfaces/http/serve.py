@@ -31,8 +31,8 @@ from ...app.options import cards
 from ...app.options.signature import bind, options, pick
 from ...app.options.words import flags
 from ...app.restore.presets import preset
-from ...app.restore.request import METHODS
 from ...app.restore.restorer import Ready, Restored, Restorer, plainly
+from ...cards import METHODS
 from ...memory import is_short
 from ...step import Diverged, Step
 
