@@ -12,7 +12,7 @@ from .flow import Flow
 from .inner import Inner
 from .measure import Measurement
 from .path import Ends, ends_from_clean, linear
-from .prox import refined
+from .prox import leeway, refined
 from .step import Reward
 
 Energy = Callable[[Tensor, Tensor], Tensor]

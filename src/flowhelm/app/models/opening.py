@@ -79,7 +79,7 @@ def named(dtype: str) -> torch.dtype:
     """The type of that name, one of `request.DTYPES`."""
     if dtype not in DTYPES:
         raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
-    return getattr(torch, dtype)  # type: ignore[no-any-return]
+    return getattr(torch, dtype)
 
 
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:

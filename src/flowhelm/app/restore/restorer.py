@@ -260,7 +260,7 @@ def _looped(problem: Problem, watch: Callable[[Step], None] | None) -> Place:
             if watch is not None and isinstance(event, Stepped) and event.step is not None:
                 watch(event.step)
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value
     finally:
         events.close()
 
