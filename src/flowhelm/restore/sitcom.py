@@ -65,11 +65,8 @@ def sitcom(
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 of the estimate taken, and info["moves"], Adam steps made, `(b,)`.
     """
-    total, seen, goal = (
-        len(times) - 1,
-        y.seen(len(x)),
-        (max(y.std + margin, 0.0) * y.count(len(x)).double().sqrt()).to(x),
-    )
+    total, seen = len(times) - 1, y.seen(len(x))
+    goal = (max(y.std + margin, 0.0) * y.count(len(x)).double().sqrt()).to(x)
     for i, (s, t) in enumerate(pairwise(times), 1):
         z = x.detach().clone()
         optimizer, active = torch.optim.Adam([z], lr=rate), torch.ones(len(x), dtype=torch.bool, device=x.device)
