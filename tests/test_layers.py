@@ -13,22 +13,8 @@ ROOT = Path(flowhelm.__file__).parent
 LAYERS = (
     {"path", "rng", "grad", "entry", "interpolant"},
     {"flow", "codec", "measure", "particles"},
-    {
-        *(
-            "step",
-            "grids",
-            "inner",
-            "control",
-            "latent",
-            "solve",
-            "transition",
-            "guide",
-            "calibration",
-            "budget",
-            "memory",
-        ),
-        *("adjoint", "horizon", "twist"),
-    },
+    {"step", "grids", "inner", "likelihood", "prox", "control", "latent", "solve", "adjoint", "horizon", "twist"}
+    | {"transition", "guide", "calibration", "budget", "memory"},
     {"restore", "steer", "train"},
     {"priors", "operators", "metrics", "rewards"},
     {"cards"},
