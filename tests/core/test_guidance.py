@@ -462,6 +462,17 @@ def test_minority_finds_the_rare_mode():
         minority(flow, scale=1.0, noise=Noise(0, 1), draws=0)
 
 
+def test_ranges_of_guidance_are_checked_where_a_flow_is_told():
+    flow = NetFlow(lambda x, t, label: x, (2,), null=(torch.zeros(1),))
+    for wrong in (partial(cfg, stop=1.5), partial(cfg_zero, zero_until=-0.1), partial(raag, decay=-1.0)):
+        with pytest.raises(
+            ValueError, match=r"bind: expected guidance's (stop|zero_until|decay) a number of at least 0"
+        ):
+            flow.bind(torch.ones(3), guidance=wrong)
+    for right in (partial(raag, decay=math.inf), partial(cfg, scale=0.0, start=0.2)):
+        assert flow.bind(torch.ones(3), guidance=right).guidance is right
+
+
 # towards diverse samples
 
 

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,12 @@ def test_a_method_begins_with_its_name_and_paper(method):
     assert first.partition(". ")[0].removesuffix(".") == cards.title(method)
     assert set(re.findall(r"arXiv:[\d.]+\d", first)) <= set(re.findall(r"arXiv:[\d.]+\d", cards.card(method)))
     assert "\n    Args:\n" in method.__doc__
+
+
+@pytest.mark.parametrize("folder", ["steer", "transition", "guide"])
+def test_a_file_is_read_at_one_sitting(folder):
+    for file in (Path(flowhelm.__file__).parent / folder).glob("*.py"):
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 110, file.name
 
 
 def test_cite(capsys):
