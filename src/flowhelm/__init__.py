@@ -20,7 +20,6 @@ _HOME = {
 _SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
 """What the command line does, for programs."""
 _FOLDERS = (
-    "calibration",
     "control",
     "grids",
     "guide",
@@ -37,6 +36,7 @@ _FOLDERS = (
     "steer",
     "train",
     "transition",
+    "velocity_error",
 )
 
 __all__ = list(
@@ -45,7 +45,6 @@ __all__ = list(
 
 if TYPE_CHECKING:
     from . import (
-        calibration,
         control,
         flow,
         grids,
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
         step,
         train,
         transition,
+        velocity_error,
     )
     from .app.draw.drawing import generate
     from .app.restore.restorer import Restored, Restorer

@@ -1,7 +1,6 @@
 """`flowhelm calibrate`: the exact sampler passes and what is wrong on purpose fails, the same by seed; nothing is half-written."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -172,13 +171,6 @@ def test_ctrl_c_leaves_nothing(here, monkeypatch):
     monkeypatch.setattr(module, "_judged", stopped)
     assert run("exact") == 130
     assert not list(here.iterdir())
-
-
-def test_without_matplotlib(here, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert run("exact", "--truths", "20") == 0
-    assert [p.name for p in here.iterdir()] == ["calibration.json"]
-    assert "pip install 'flowhelm[bench]' for the plot" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

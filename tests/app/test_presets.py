@@ -9,13 +9,13 @@ import torch
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
+from flowhelm.app.files.dataset import Pictures
 from flowhelm.app.options.signature import bind, options, pick, plain
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore import presets
 from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
 from flowhelm.app.restore.run import METHODS, settle
 from flowhelm.bench.compare import search
-from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.flow import GaussianFlow

@@ -11,11 +11,11 @@ from flowhelm import priors
 from flowhelm.app.draw import sample
 from flowhelm.app.errors import BadInput
 from flowhelm.app.models.velocity_error import weights
-from flowhelm.calibration import reciprocal
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
+from flowhelm.velocity_error import reciprocal
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from flowhelm import inner, operators
+from flowhelm.app.files.dataset import Pictures
 from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, steps_for, watched
-from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.bench.compare.runner import Cell, Entry, restored
 from flowhelm.flow import GaussianFlow, NetFlow
@@ -353,7 +353,7 @@ def test_tasks_are_apart():
 
 def test_lpips_is_that_of_torchmetrics(tmp_path):
     """With weights drawn at random, in both."""
-    functional = pytest.importorskip("torchmetrics.functional.image.lpips")
+    from torchmetrics.functional.image import lpips as functional
     from safetensors.torch import save_file
 
     from flowhelm.bench.compare.perceptual import perceptual

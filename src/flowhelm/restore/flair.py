@@ -10,7 +10,7 @@ move back to the measurement, as near as the measurement's noise asks for:
     x     <- t mu + sigma_t (a source + sqrt(1 - a^2) noise),   a = carry t,   source = E[source | x_s]
 
 so that the nearer the end, the more the noise of the copy is the network's own. m counts the entries of y that see
-something. weights(s) is the reciprocal of the network's flow-matching error: see `calibration`.
+something. weights(s) is the reciprocal of the network's flow-matching error: see `velocity_error`.
 
 Needs   a differentiable operator; a prior on the linear path (others: guide.on_path)
 Cost    1 evaluation per step, forward only; at most `inner` times 3 passes through the decoder and the operator
@@ -32,7 +32,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..calibration import Weights
 from ..control import check, solvable
 from ..flow import Flow
 from ..grad import dot, per_row, twice
@@ -40,6 +39,7 @@ from ..measure import Measurement, seen
 from ..path import at, mix
 from ..rng import Noise
 from ..step import Step
+from ..velocity_error import Weights
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def flair(
     """Args:
     x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
     weight: of the prior, > 0.
-    weights: how it depends on the time; `calibration.table(t, weight)` makes it from what `flowhelm presets velocity` writes.
+    weights: how it depends on the time; `velocity_error.table(t, weight)` makes it from what `flowhelm presets velocity` writes.
     inner: at most so many data steps after each step.
     rate: bound of a gradient step, in units of the best one, in (0, 2); of a prox, its length, above 0.
     data: `gradient`, or `prox`, mu <- argmin rate/2 |A mu' - y|^2 + 1/2 |mu' - mu|^2, for linear measurements of pixels.

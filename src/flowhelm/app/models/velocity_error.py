@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from ... import __version__
-from ...bench.compare.pictures import pictures
 from ...calibration import Weights, errors, reciprocal, table
 from ...interfaces.cli.progress import bar
 from ...priors import bundled
@@ -21,6 +20,7 @@ from ...rng import Noise
 from ..draw.sample import batches
 from ..errors import BadInput
 from ..files import atomic as files
+from ..files.dataset import pictures
 from ..files.pictures import check_writable, write_json
 
 SIDE = 128
@@ -46,7 +46,7 @@ def velocity(
     """Measures and writes the table. A conditional prior is told nothing.
 
     Args:
-        data, folder, images: centre crops, evenly spaced by name; see `bench.pictures`. Not those it was trained on.
+        data, folder, images: centre crops, evenly spaced by name; see `files.dataset.pictures`. Not those it was trained on.
         size: their side; default: the prior's, at most 128. points: times, from 0 to 1. draws: of the noise, per time.
 
     Raises:

@@ -11,6 +11,7 @@ import torch
 from ... import operators
 from ...app.errors import BadInput
 from ...app.files import atomic as files
+from ...app.files.dataset import pictures
 from ...app.files.pictures import check_writable
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
@@ -22,7 +23,6 @@ from ...priors.bundled import Prior
 from . import protocols, rows, runner
 from .gallery import Gallery
 from .perceptual import perceptual
-from .pictures import pictures
 from .protocols import Task
 from .runner import Cell, Entry
 from .table import table

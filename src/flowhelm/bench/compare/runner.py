@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...app.files.dataset import Pictures
 from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import psnr, ssim
@@ -20,7 +21,6 @@ from ...rng import Noise
 from ...step import Step
 from .baselines import baselines
 from .cost import Free, Metered, Tally, steps_for, watched
-from .pictures import Pictures
 from .protocols import Problem, Task, measured
 from .rows import key
 

@@ -15,6 +15,7 @@ import torch
 from ... import __version__, priors
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
+from ...app.files.dataset import Pictures, pictures
 from ...app.files.pictures import check_writable
 from ...app.options.request import Plain
 from ...app.options.signature import options, plain
@@ -25,7 +26,6 @@ from ...interfaces.cli.progress import bar
 from ...priors.bundled import Prior
 from . import runner
 from .command import STEPS, entry, own_task, prior_for, tasks_of
-from .pictures import Pictures, pictures
 from .protocols import Task
 
 Say = Callable[[str], None]
