@@ -26,19 +26,13 @@ from ...step import Step, run
 from ..errors import BadInput, nearest
 from ..files import atomic as files
 from ..files.pictures import check_writable, write
+from ..models.batches import batches
 from ..show.sheet import class_rows, sheet
 
-PIXELS = 2**18
-"""That the network sees at once, guidance's second half included: about 0.1 GiB for the bundled priors."""
 SOLVERS = (transition.euler, transition.midpoint, transition.heun)
 
 Job = tuple[str | None, int]
 """Class, or None for none, and number of a picture."""
-
-
-def batches(flow: Prior, count: int, guided: bool) -> int:
-    """Rows of a batch."""
-    return max(1, min(count, PIXELS // (math.prod(flow.shape[-2:]) * (2 if guided else 1))))
 
 
 @torch.no_grad()

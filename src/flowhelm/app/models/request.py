@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -54,3 +55,26 @@ class ModelRequest(DeviceRequest):
 
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
 """`512x768`, height first."""
+
+
+class VelocityRequest(DeviceRequest):
+    """The error of a prior's velocity, measured at each time."""
+
+    prior: str = Field(description="A bundled prior by name, or a .safetensors file.")
+    data: Path = Field(description="Pictures that it was not trained on: a zip archive, a folder, or an .npz of arrays.")
+    out: Path = Field(description="The table, a .json file.")
+    folder: str = Field("", description="Take only this part of the archive or folder; of an .npz, this array.")
+    images: int = Field(16, ge=1, description="How many pictures, evenly spaced by name.")
+    size: int | None = Field(
+        None, ge=1, description="Side of the centre crops; default: the prior's own size, at most 128."
+    )
+    points: int = Field(50, ge=2, description="How many times, from 0 to 1.")
+    draws: int = Field(1, ge=1, description="Draws of the noise at each time.")
+    seed: int = Field(0, description="Seed of the noise.")
+
+    @field_validator("out")
+    @classmethod
+    def _json(cls, out: Path) -> Path:
+        if out.suffix.lower() != ".json":
+            raise ValueError(f"{str(out)!r}: a table is JSON; name it {out.with_suffix('.json').name!r}")
+        return out

@@ -39,7 +39,7 @@ def shown_map(values: Tensor, caption: str) -> Image.Image:
     axes.set_axis_off()
     beside = made.colorbar(drawn, cax=made.add_axes(place(2 * gap + wide, bar)), ticks=[0, top / 2, top])
     beside.ax.set_yticklabels([f"{top * share:.3g}" for share in (0, 0.5, 1)], fontsize=size * 72 / DPI)
-    beside.outline.set_visible(False)  # type: ignore[operator]
+    beside.outline.set_visible(False)
     made.text(gap / across, gap / down, "\n".join(lines), fontsize=size * 72 / DPI, linespacing=1.3, va="bottom")
     return picture(made)
 
