@@ -83,6 +83,6 @@ def _parameter(option: Option, argument: bool) -> inspect.Parameter:
     else:
         words = option.flags or (f"--{option.name.replace('_', '-')}",)
     of = typer.Argument(**shown) if argument else typer.Option(*words, **shown)
-    hint = Annotated[kind if default not in (None,) else kind | None, of]  # type: ignore[valid-type]
+    hint = Annotated[kind | None if default is None else kind, of]  # type: ignore[valid-type]
     start = inspect.Parameter.empty if default is ... else default
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=start, annotation=hint)
