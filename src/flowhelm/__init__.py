@@ -21,7 +21,6 @@ _HOME = {
 _SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
 """What the command line does, for programs."""
 _FOLDERS = (
-    "calibration",
     "control",
     "grids",
     "guide",
@@ -38,6 +37,7 @@ _FOLDERS = (
     "steer",
     "train",
     "transition",
+    "velocity_error",
 )
 
 __all__ = list(
@@ -46,7 +46,6 @@ __all__ = list(
 
 if TYPE_CHECKING:
     from . import (
-        calibration,
         cards,
         control,
         flow,
@@ -70,6 +69,7 @@ if TYPE_CHECKING:
         step,
         train,
         transition,
+        velocity_error,
     )
     from .app.draw.drawing import generate
     from .app.restore.restorer import Restored, Restorer

@@ -12,7 +12,8 @@ from PIL import Image
 from flowhelm.app.draw import pipelines as generate
 from flowhelm.app.files import atomic as files
 from flowhelm.app.models import opening as models
-from flowhelm.app.models.plan import Settings, plan
+from flowhelm.app.models.fitting import Settings
+from flowhelm.app.models.plan import plan
 from flowhelm.app.restore import run as job
 from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main

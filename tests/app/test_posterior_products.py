@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,22 +96,6 @@ def test_pictures_of_different_sizes_are_no_set(tmp_path):
     assert not (tmp_path / "a.posterior").exists()
 
 
-def test_the_bar_says_the_largest_value_and_maps_need_no_matplotlib(tmp_path, monkeypatch):
-    values = torch.linspace(0, 0.5, 100).reshape(1, 10, 10)
-    coloured = posterior.shown_map(values, "width")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    plain = posterior.shown_map(values, "width")
-    assert plain.size == coloured.size
-    pixels = np.asarray(plain)
-    assert (pixels[..., 0] == pixels[..., 1]).all()
-    assert (np.asarray(coloured)[..., 0] != np.asarray(coloured)[..., 2]).any()
-    assert (pixels[10, 2, 0], pixels[240, 248, 0]) == (0, 255)  # the map, from 0 to the largest value
-    bar = pixels[10:250, 262, 0].astype(int)
-    assert bar[0] > 230
-    assert bar[-1] < 25
-    assert (np.diff(bar) <= 0).all()
-
-
 # --- of a batch ---
 
 
@@ -162,7 +145,7 @@ def test_a_stop_at_the_last_moment(folder, prior, tmp_path, monkeypatch):
     def stopped(*_):
         raise job.Stopped(130)
 
-    monkeypatch.setattr(posterior, "_flip", stopped)
+    monkeypatch.setattr(posterior, "flip", stopped)
     with pytest.raises(job.Stopped):
         batch(given, say=quiet)
     assert not list(out.glob("*posterior"))
@@ -181,7 +164,7 @@ def test_what_cannot_be_made_costs_no_sample(folder, prior, tmp_path, monkeypatc
     def broken(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(posterior, "_flip", broken)
+    monkeypatch.setattr(posterior, "flip", broken)
     assert not batch(given)
     said = capsys.readouterr().out
     assert "6 items: 6 done, 0 failed" in said

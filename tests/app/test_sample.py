@@ -17,6 +17,7 @@ from PIL import Image
 import flowhelm
 from flowhelm import guide, priors, transition
 from flowhelm.app.draw import sample as app
+from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import NAMES, save
@@ -66,7 +67,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_a_picture_depends_on_its_number_alone(flow, monkeypatch):
     """Not on how many are drawn, in what batches, nor on the other classes."""
     many = app.draw(flow, [(c, i) for c in ABOUT["classes"] for i in range(6)], steps=3, seed=4)
-    monkeypatch.setattr(app, "PIXELS", 3 * 64)  # three rows at a time
+    monkeypatch.setattr(batches, "PIXELS", 3 * 64)  # three rows at a time
     few = app.draw(flow, [("light", i) for i in range(5)], steps=3, seed=4)
     one = app.draw(flow, [("light", 4)], steps=3, seed=4)
     torch.testing.assert_close(few, many[6:11], atol=1e-5, rtol=1e-5)
@@ -126,44 +127,16 @@ def test_what_is_typed_is_what_guides():
 
 
 def test_memory_is_bounded(flow, monkeypatch):
-    assert app.batches(flow, 10**6, False) == 2**18 // 64
-    assert app.batches(flow, 10**6, True) == 2**17 // 64
-    assert app.batches(flow.sized(4096, 4096), 5, False) == 1
+    assert batches.batches(flow, 10**6, False) == 2**18 // 64
+    assert batches.batches(flow, 10**6, True) == 2**17 // 64
+    assert batches.batches(flow.sized(4096, 4096), 5, False) == 1
     seen = []
-    monkeypatch.setattr(app, "PIXELS", 4 * 64)
+    monkeypatch.setattr(batches, "PIXELS", 4 * 64)
     told = []
     flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
     app.draw(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=told.append)
     assert set(seen) == {4}
     assert told == [1, 2, 3, 4, 5, 6]
-
-
-# --- the sheet ---
-
-
-def test_a_sheet_shows_every_picture_in_its_place():
-    pictures = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 32, 32)
-    whole = app.sheet([("a", pictures[:3]), ("bc", pictures[3:])])
-    left = whole.width - (3 * 68 - 4)
-    assert left > 0
-    assert whole.height == 2 * 68 - 4
-    for i in range(6):
-        row, column = divmod(i, 3)
-        tile = np.asarray(whole)[68 * row : 68 * row + 64, left + 68 * column : left + 68 * column + 64]
-        assert tile.shape == (64, 64, 3)
-        assert (tile == round((pictures[i, 0, 0, 0].item() + 1) * 127.5)).all()
-    square = app.sheet([("", pictures)])
-    assert square.size == (3 * 68 - 4, 2 * 68 - 4)
-    assert app.sheet([("", torch.zeros(1, 3, 100, 40))]).size == (40, 100)
-
-
-def test_rows_are_the_classes(flow):
-    jobs = [("dark", 0), ("light", 0), ("dark", 1)]
-    drawn = torch.arange(3.0).view(3, 1, 1, 1)
-    assert [(name, part.flatten().tolist()) for name, part in app.class_rows(flow, drawn, jobs)] == [
-        ("dark", [0, 2]),
-        ("light", [1]),
-    ]
 
 
 # --- the command ---
@@ -290,7 +263,9 @@ def test_a_prior_without_conditions(here, capsys):
     ],
 )
 def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(app, "PIXELS", 1)  # a picture at a time: what is wrong with the second is not found on the way
+    monkeypatch.setattr(
+        batches, "PIXELS", 1
+    )  # a picture at a time: what is wrong with the second is not found on the way
     (here / "text.txt").write_text("no prior")
     assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
     said = capsys.readouterr().err

@@ -18,15 +18,14 @@ from safetensors.torch import save_file
 from flowhelm import particles, priors, rewards, steer, transition
 from flowhelm.app.draw import sample
 from flowhelm.app.options.signature import bind
-from flowhelm.app.show import contact_sheet as contact
 from flowhelm.app.steer import allotment as course
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
 from flowhelm.bench.pipelines import tiny
-from flowhelm.bench.quality.classifier import Classifier
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
 from flowhelm.path import linear
+from flowhelm.rewards.classifier import Classifier
 
 SRC = Path(__file__).parents[2] / "src"
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
@@ -535,38 +534,6 @@ def test_it_runs_again_to_the_bit(here, capsys):
     assert said.startswith("not identical: ")
     assert "mine.py sha256 was" in said
     assert Path("a.rerun.best.png").is_file()
-
-
-# --- pictures of a run ---
-
-
-def test_a_sheet_marks_the_best():
-    tiles = [contact.Tile(contact.small(torch.full((1, 8, 8), v)), f"{v:g}", v == 1) for v in (-1.0, 0.0, 1.0)]
-    assert tiles[0].picture.size == (96, 96)
-    assert contact.small(torch.zeros(3, 512, 256)).size == (128, 256)
-    pixels = np.asarray(contact.contact({"": tiles}))
-    green = (pixels == np.array([0x1A, 0x7F, 0x37])).all(-1)
-    left, top = np.nonzero(green)[1].min(), np.nonzero(green)[0].min()
-    assert (pixels[top + 3 : top + 99, left + 3 : left + 99] == 255).all()  # around the third one, in the second row
-    assert top > 96
-    assert contact.contact({"a": tiles, "b": tiles}).size[1] > 2 * contact.contact({"": tiles}).size[1]
-
-
-@pytest.mark.parametrize("library", [True, False])
-def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
-    if not library:
-        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    lines = [
-        contact.Line("reward", [(5, 0.1), (10, 0.3)], part=True),
-        contact.Line("reward", [(10, 0.3)]),
-        contact.Line("held out: b", [(5, -1.0), (10, -1.0)], beside=True),
-    ]
-    contact.plot(lines, "brightness", tmp_path / "a.png")
-    shown = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    assert shown.shape == (440, 770, 3)
-    for colour in ((0x1F, 0x77, 0xB4), (0xD6, 0x27, 0x28)):
-        assert (np.abs(shown.astype(int) - colour).max(-1) < 30).sum() > 20
-    contact.plot([], "none", tmp_path / "b.png")
 
 
 # --- bad input ---

@@ -6,7 +6,6 @@ import pytest
 import torch
 from laws import first
 
-from flowhelm.calibration import errors, reciprocal
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
@@ -15,6 +14,7 @@ from flowhelm.restore.dps import dps
 from flowhelm.restore.flair import flair
 from flowhelm.rng import Noise
 from flowhelm.step import run
+from flowhelm.velocity_error import errors, reciprocal
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, S = TIMES[:2]

@@ -10,7 +10,7 @@ move back to the measurement, as near as the measurement's noise asks for:
     x     <- t mu + sigma_t (a source + sqrt(1 - a^2) noise),   a = carry t,   source = E[source | x_s]
 
 so that the nearer the end, the more the noise of the copy is the network's own. m counts the entries of y that see
-something. weights(s) is the reciprocal of the network's flow-matching error: see `calibration`.
+something. weights(s) is the reciprocal of the network's flow-matching error: see `velocity_error`.
 
 Needs   a differentiable operator; a prior on the linear path (others: guide.on_path)
 Cost    1 evaluation per step, forward only; at most `inner` times 3 passes through the decoder and the operator
@@ -40,7 +40,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..calibration import Weights, normal
 from ..control import check
 from ..entry import Count, Fraction, Positive, checked
 from ..flow import Flow
@@ -49,6 +48,7 @@ from ..path import at, mix
 from ..prox import fitted, solvable
 from ..rng import Noise
 from ..step import Step
+from ..velocity_error import Weights, normal
 
 
 @checked
@@ -75,7 +75,7 @@ def flair(
     Args:
         x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
         weight: weight of the prior against the measurement.
-        weights: how the prior's weight depends on the time; `calibration.table` makes it from what `flowhelm presets velocity` writes.
+        weights: how the prior's weight depends on the time; `velocity_error.table` makes it from what `flowhelm presets velocity` writes.
         inner: how many data steps follow each step at most.
         rate: longest gradient step in units of the best one, below 2; with `prox`, the length of its step.
         data: kind of data step: `gradient`, or `prox` (argmin rate/2 |A z - y|^2 + 1/2 |z - mu|^2) for linear measurements of pixels.

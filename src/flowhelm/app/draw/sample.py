@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ... import guide, transition
@@ -26,21 +25,14 @@ from ...solve import integrate
 from ...step import Step, run
 from ..errors import BadInput, nearest
 from ..files import atomic as files
-from ..files.pictures import check_writable, to_pil, write
+from ..files.pictures import check_writable, write
+from ..models.batches import batches
+from ..show.sheet import class_rows, sheet
 
-PIXELS = 2**18
-"""That the network sees at once, guidance's second half included: about 0.1 GiB for the bundled priors."""
 SOLVERS = (transition.euler, transition.midpoint, transition.heun)
-_LEAST = 64  # pixels of a picture on a sheet, so that small ones can be seen
-_GAP = 4
 
 Job = tuple[str | None, int]
 """Class, or None for none, and number of a picture."""
-
-
-def batches(flow: Prior, count: int, guided: bool) -> int:
-    """Rows of a batch."""
-    return max(1, min(count, PIXELS // (math.prod(flow.shape[-2:]) * (2 if guided else 1))))
 
 
 @torch.no_grad()
@@ -92,35 +84,6 @@ def draw(
     return torch.cat(parts)
 
 
-def sheet(rows: Sequence[tuple[str, Tensor]], *, columns: int | None = None) -> Image.Image:
-    """Rows of (label, pictures `(n, c, h, w)`), or one row without a label, laid out in `columns` (default: a square)."""
-    if len(rows) == 1 and not rows[0][0]:
-        pictures = rows[0][1]
-        columns = columns or math.ceil(math.sqrt(len(pictures)))
-        rows = [("", part) for part in pictures.split(columns)]
-    height, width = rows[0][1].shape[-2:]
-    grown = max(1, math.ceil(_LEAST / max(height, width)))
-    high, wide = grown * height, grown * width
-    font = ImageFont.load_default(14)
-    left = max((math.ceil(font.getlength(label)) + 2 * _GAP for label, _ in rows if label), default=0)
-    across = max(len(pictures) for _, pictures in rows)
-    whole = Image.new("RGB", (left + across * (wide + _GAP) - _GAP, len(rows) * (high + _GAP) - _GAP), "white")
-    drawing = ImageDraw.Draw(whole)
-    for row, (label, pictures) in enumerate(rows):
-        top = row * (high + _GAP)
-        drawing.text((left - 2 * _GAP, top + high / 2), label, "black", font, anchor="rm")
-        for column, picture in enumerate(pictures):
-            tile = to_pil(picture).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
-            whole.paste(tile, (left + column * (wide + _GAP), top))
-    return whole
-
-
-def class_rows(flow: Prior, drawn: Tensor, jobs: Sequence[Job]) -> list[tuple[str, Tensor]]:
-    """What `draw` drew, a row for each class, in the order of the jobs."""
-    labels = list(dict.fromkeys(name for name, _ in jobs))
-    return [(label or "", drawn[[i for i, (name, _) in enumerate(jobs) if name == label]]) for label in labels]
-
-
 def sample(
     prior: str,
     *,
@@ -169,7 +132,7 @@ def sample(
             flow, jobs, prompt=prompt, numbers=numbers, guidance=edit, steps=steps, solver=move, seed=seed,
             each=lambda done: tell(done, f"{len(jobs)} pictures"),
         )  # fmt: skip
-    return put(flow.name, jobs, drawn, class_rows(flow, drawn, jobs), out, folder, say)
+    return put(flow.name, jobs, drawn, class_rows(drawn, jobs), out, folder, say)
 
 
 def places(name: str, out: Path | None, folder: Path | None) -> Path | None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...entry import described, members
 from ..errors import BadInput, nearest
+from .named import named
 
 Plain = bool | int | float | str | None
 """A value as JSON holds it."""
@@ -46,8 +47,6 @@ class Option(NamedTuple):
     @property
     def expected(self) -> str:
         """`a number above 0 or None`."""
-        from .signature import named
-
         found = []
         for kind, bounds in self.kinds:
             if get_origin(kind) is Literal:

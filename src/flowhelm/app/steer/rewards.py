@@ -7,7 +7,6 @@ option belongs to the text before it, so that a prompt may have commas.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from ... import rewards
 from ...rewards import differentiable, rows_of
+from ...rewards.classifier import read as read_classifier
 from ...step import Reward
 from ..errors import BadInput, nearest
 from ..files import atomic as files
@@ -191,7 +191,7 @@ def classifier(told: Told, *, weights: Path | None = None, label: str | None = N
         raise BadInput(
             "classifier: expected weights=FILE.safetensors, which python -m flowhelm.bench.quality.classifier makes"
         )
-    net, wanted = _network(weights), label or told.label
+    net, wanted = read_classifier(weights), label or told.label
     if wanted is None:
         raise BadInput("classifier: expected label=NAME, or a --class of the pictures")
     table = {name.lower(): i for i, name in enumerate(told.classes)} | {str(i): i for i in range(net.head.out_features)}
@@ -317,24 +317,6 @@ def _text(who: str, prompt: str | None, told: Told) -> str:
     if not text:
         raise BadInput(f"{who}: expected a text, got none; give --prompt, or write {who}:prompt=...")
     return text
-
-
-def _network(path: Path) -> Any:
-    from safetensors import safe_open
-
-    from ...bench.quality.classifier import Classifier
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (a handle, not a dict)
-        net = Classifier(weights["body.1.weight"].shape[1] // 4, about["classes"], tuple(about["widths"]))
-        net.load_state_dict(weights)
-    except Exception as error:  # safetensors raises its own type
-        raise BadInput(
-            f"classifier: {str(path)!r} is not what python -m flowhelm.bench.quality.classifier writes ({_first(error)})"
-        ) from error
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _first(error: BaseException) -> str:

@@ -28,12 +28,13 @@ from ...priors.bundled import NAMES
 from ...rewards import chunked, differentiable
 from ...rng import Noise
 from ...step import Diverged, Reward, Step, run
-from ..draw.sample import batches, guidance_of, numbers_of
+from ..draw.sample import guidance_of, numbers_of
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.pictures import check_writable, write, write_json
 from ..models import opening as models
 from ..models import provenance
+from ..models.batches import batches
 from ..options.signature import bind, pick, plain
 from ..run import Stopped, signals
 from ..show import contact_sheet as contact

@@ -32,13 +32,14 @@ from ...priors.bundled import Prior
 from ...recipes import Recipe
 from ...step import Update
 from ...train import fit, seeded
-from ..draw.sample import class_rows, draw, guidance_for, sheet
+from ..draw.sample import draw, guidance_for
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.pictures import check_writable, write_json
 from ..options.request import Plain
 from ..options.signature import bind, options, pick
 from ..show.loss_curve import curve
+from ..show.sheet import class_rows, sheet
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
 SHEETS = 10  # of samples, over a run
@@ -229,7 +230,7 @@ class _Keeper:
         edit = guidance_for(self.prior, None, None, told=bool(classes))
         was = self.prior.net.training
         self.prior.net.eval()
-        picture = sheet(class_rows(self.prior, draw(self.prior, jobs, guidance=edit, steps=20), jobs))
+        picture = sheet(class_rows(draw(self.prior, jobs, guidance=edit, steps=20), jobs))
         self.prior.net.train(was)
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:

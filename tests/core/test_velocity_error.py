@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from flowhelm.calibration import errors, normal, reciprocal, table
 from flowhelm.flow import GaussianFlow
 from flowhelm.rng import Noise
+from flowhelm.velocity_error import errors, normal, reciprocal, table
 
 
 def double(numbers):
