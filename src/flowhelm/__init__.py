@@ -17,7 +17,7 @@ _HOME = {
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
-_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
+_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.generate"}
 """What the command line does, for programs."""
 _FOLDERS = (
     "calibration",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         train,
         transition,
     )
-    from .app.draw.drawing import generate
+    from .app.draw.generate import generate
     from .app.restore.restorer import Restored, Restorer
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate

@@ -16,14 +16,18 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flowhelm import particles, priors, rewards, steer, transition
-from flowhelm.app.draw import sample
+from flowhelm.app.draw import rows
+from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import bind
+from flowhelm.app.run import Said, drive
 from flowhelm.app.show import contact_sheet as contact
-from flowhelm.app.steer import allotment as course
+from flowhelm.app.steer import allotment, problem
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
+from flowhelm.app.steer.builders import Subject
 from flowhelm.bench.pipelines import tiny
 from flowhelm.bench.quality.classifier import Classifier
+from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
 from flowhelm.path import linear
@@ -95,18 +99,18 @@ def rising(values: list) -> bool:
 
 @pytest.mark.parametrize("method", FREE)
 def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatch):
-    rows, ask = [], NetFlow._ask
-    monkeypatch.setattr(NetFlow, "_ask", lambda flow, x, *told: rows.append(len(x)) or ask(flow, x, *told))
+    seen, ask = [], NetFlow._ask
+    monkeypatch.setattr(NetFlow, "_ask", lambda flow, x, *told: seen.append(len(x)) or ask(flow, x, *told))
     strength = ["--strength", "50"] if method == "fk" else []
     run = ran("fashion", "--class", "bag", "--reward", "brightness", "--method", method, "--budget", "60", *strength)
     (made,), trace = run["result"]["pictures"], run["result"]["pictures"][0]["trace"]
-    assert sum(rows) == made["evaluations"] == trace[-1]["evaluations"] <= 60
+    assert sum(seen) == made["evaluations"] == trace[-1]["evaluations"] <= 60
     for column in ("evaluations", "rewards", "decodes", "best", "index"):
         assert rising([line[column] for line in trace]), column
     assert [line["finished"] for line in trace[-1:]] == [True]
     assert trace[-1]["best"] == made["reward"]
     flow = priors.load("fashion")
-    plain = sample.draw(flow, [("bag", 0)], steps=run["settings"]["steps"])
+    plain = drive(rows.draw_jobs(flow, [("bag", 0)], steps=run["settings"]["steps"]))
     least = float(rewards.brightness(plain.clamp(-1, 1)))
     print(method, made["reward"], "plain", least, made["evaluations"])
     assert made["reward"] >= least - 1e-6
@@ -209,7 +213,7 @@ def test_a_pipeline(here, sd3, capsys):
 
 def bought(method, given=None, **more):
     told = {"budget": None, "steps": None, "chains": None} | more
-    return course.settle(getattr(steer, method), given or {}, course.Nothing(linear), **told)[0]
+    return allotment.allot(getattr(steer, method), given or {}, allotment.Nothing(linear), **told)[0]
 
 
 @pytest.mark.parametrize(
@@ -236,16 +240,16 @@ def bought(method, given=None, **more):
 )  # fmt: skip
 def test_the_rule(method, given, told, expected):
     found = bought(method, given, **told)
-    assert (found.steps, found.name, found.width, found.evaluations) == expected
+    assert (found.steps, found.option, found.width, found.evaluations) == expected
 
 
 @pytest.mark.parametrize("method", [m.__name__ for m in steer.ALL if not m.__name__.startswith(("d_flow", "mpc"))])
 def test_as_much_as_fits(method):
     found = bought(method, budget=99)
     assert found.evaluations <= 99
-    if found.name != "chains":
-        given, flow = {found.name: found.width + 1}, course.Nothing(linear)
-        assert course.cost(getattr(steer, method), given, flow, linear_times(found)).evaluations > 99
+    if found.option != "chains":
+        given, flow = {found.option: found.width + 1}, allotment.Nothing(linear)
+        assert allotment.cost(getattr(steer, method), given, flow, linear_times(found)).evaluations > 99
 
 
 def linear_times(found):
@@ -254,8 +258,8 @@ def linear_times(found):
 
 def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
     """A method that costs more than was foretold ends at the budget, with the best that it had."""
-    true = course.cost
-    monkeypatch.setattr(course, "cost", lambda *given: true(*given)._replace(evaluations=20))
+    true = allotment.cost
+    monkeypatch.setattr(allotment, "cost", lambda *given: true(*given)._replace(evaluations=20))
     made = ran("fashion", "--reward", "brightness", "--method", "flow_opt", "--budget", "20", "--steps", "4")
     made = made["result"]["pictures"][0]
     assert made["cut"]
@@ -310,9 +314,9 @@ def test_a_text_is_that_of_the_pictures(monkeypatch):
     asked = []
     monkeypatch.setattr(rewards, "clip_score", lambda *given, **more: asked.append(given) or rewards.colourfulness)
     for words, told in (
-        ("clip:model=m", scores.Told("a cat", "bag")),
-        ("clip:model=m", scores.Told(None, "bag")),
-        ("clip:model=m,prompt=dog", scores.Told("a cat", "bag")),
+        ("clip:model=m", Subject("a cat", "bag")),
+        ("clip:model=m", Subject(None, "bag")),
+        ("clip:model=m,prompt=dog", Subject("a cat", "bag")),
     ):
         reward = scores.term(words).make(told)
     assert asked == [("m", "a cat"), ("m", "bag"), ("m", "dog")]
@@ -321,7 +325,7 @@ def test_a_text_is_that_of_the_pictures(monkeypatch):
 
 
 def test_a_palette():
-    reward = scores.term("palette:colours=ff0000+0000ff").make(scores.Told())
+    reward = scores.term("palette:colours=ff0000+0000ff").make(Subject())
     halves = torch.full((1, 3, 4, 4), -1.0)
     halves[:, 0, :2], halves[:, 2, 2:] = 1, 1
     assert float(reward(halves)) == pytest.approx(0, abs=1e-9)
@@ -337,7 +341,7 @@ def test_a_classifier_file(here):
     save_file(
         {k: v.contiguous() for k, v in net.state_dict().items()}, here / "net.safetensors", {"about": json.dumps(about)}
     )
-    image, told = torch.rand(2, 1, 32, 32) * 2 - 1, scores.Told(None, "bag", priors.load("fashion").about["classes"])
+    image, told = torch.rand(2, 1, 32, 32) * 2 - 1, Subject(None, "bag", priors.load("fashion").about["classes"])
     for words, label in (("net.safetensors", 8), ("net.safetensors:label=Coat", 4), ("2*net.safetensors:label=3", 3)):
         found = scores.term(words)
         expected = net(image).log_softmax(1)[:, label]
@@ -642,7 +646,7 @@ def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
         ("fashion --reward brightness --class bag --class bga", "knows no class 'bga'"),
         ("fashion --reward brightness --prompt cat", "takes no words"),
         ("fashion --reward brightness --number detail", "--number: expected NAME=VALUE"),
-        ("fashion --reward brightness --guidance cgf", "there is no guidance 'cgf'"),
+        ("fashion --reward brightness --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("fashion --reward brightness --scale 2", "guidance of prior 'fashion': expected a class"),
         ("fashion --reward brightness --size 32x32", "--size is for pipelines"),
         ("fashion --reward brightness --negative cat", "--negative is for pipelines"),
@@ -698,18 +702,24 @@ def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():
             rows.append(len(x))
             return -x
 
-    tally = app.Tally(limit=11)
-    flow = app.Held(NetFlow(Net(), (1, 2, 2), linear), 3, tally)
-    t = torch.tensor(0.5, dtype=torch.float64)
+    net = NetFlow(Net(), (1, 2, 2), linear)
+
+    def limited(limit, ledger):
+        return ledger.watch(problem.Limited(net, 3, ledger.count, limit), rewards.brightness, 1)[0]
+
+    ledger = Budget()
+    flow, t = limited(11, ledger), torch.tensor(0.5, dtype=torch.float64)
     for batch in (4, 5, 2):
         x = torch.randn(batch, 1, 2, 2)
-        assert torch.equal(flow.velocity(x, t), flow.flow.velocity(x, t))
-    assert tally.spent == 11
+        assert torch.equal(flow.velocity(x, t), net.velocity(x, t))
+    assert int(ledger.spent["evaluations"]) == 11
     before = len(rows)
-    with pytest.raises(app.Over):
+    with pytest.raises(problem.Over):
         flow.velocity(torch.randn(1, 1, 2, 2), t)
-    assert (tally.spent, len(rows)) == (11, before)
-    tally.limit = 12
-    with pytest.raises(app.Over):  # a batch is whole or not at all
+    assert len(rows) == before
+    flow = limited(12, ledger := Budget())
+    flow.velocity(torch.randn(11, 1, 2, 2), t)
+    before = len(rows)
+    with pytest.raises(problem.Over):  # a batch is whole or not at all
         flow.velocity(torch.randn(2, 1, 2, 2), t)
-    assert flow.velocity(torch.randn(1, 1, 2, 2), t).shape == (1, 1, 2, 2)
+    assert len(rows) == before

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from flowhelm import priors
-from flowhelm.app.draw import sample
+from flowhelm.app.draw import rows as drawing
 from flowhelm.app.errors import BadInput
 from flowhelm.app.models.velocity_error import weights
 from flowhelm.calibration import reciprocal
@@ -73,7 +73,7 @@ def test_the_table_is_the_mean_square_error(here, capsys):
 
 def test_batches_do_not_matter(here, monkeypatch):
     assert velocity(images="5") == 0
-    monkeypatch.setattr(sample, "PIXELS", 128)  # two pictures at once
+    monkeypatch.setattr(drawing, "PIXELS", 128)  # two pictures at once
     assert velocity(out="again.json", images="5") == 0
     torch.testing.assert_close(torch.tensor(made(here)["error"]), torch.tensor(made(here, "again.json")["error"]))
 

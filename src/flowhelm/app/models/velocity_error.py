@@ -18,7 +18,7 @@ from ...calibration import Weights, errors, reciprocal, table
 from ...interfaces.cli.progress import bar
 from ...priors import bundled
 from ...rng import Noise
-from ..draw.sample import batches
+from ..draw.rows import batches
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.pictures import check_writable, write_json
