@@ -143,7 +143,13 @@ def test_memory_is_bounded(flow, monkeypatch):
     monkeypatch.setattr(rows, "PIXELS", 4 * 64)
     told = []
     flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
-    drawn(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=lambda event: told.append((event.index, event.total)))
+    drawn(
+        flow,
+        [("dark", i) for i in range(6)],
+        steps=2,
+        guidance=guide.cfg,
+        each=lambda event: told.append((event.index, event.total)),
+    )
     assert set(seen) == {4}
     assert told == [(i, 6) for i in range(1, 7)]
 

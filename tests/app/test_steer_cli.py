@@ -1,5 +1,6 @@
 """`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
 
+import copy
 import json
 import math
 import os
@@ -19,17 +20,19 @@ from flowhelm import particles, priors, rewards, steer, transition
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import bind
-from flowhelm.app.run import Said, drive
+from flowhelm.app.run import Stepped, drive
 from flowhelm.app.show import contact_sheet as contact
-from flowhelm.app.steer import allotment, problem
+from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
+from flowhelm.app.steer.request import SteerRequest
 from flowhelm.bench.pipelines import tiny
 from flowhelm.bench.quality.classifier import Classifier
 from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.path import linear
 
 SRC = Path(__file__).parents[2] / "src"
@@ -204,7 +207,7 @@ def test_a_pipeline(here, sd3, capsys):
     assert Image.open("a.best.png").size == (32, 32)
     assert set(made["held_out"]) == {"brightness"}
     assert "no --prompt" not in capsys.readouterr().out
-    assert main(["rerun", "a.run.json"]) == 0
+    assert carried_out(app.rerun(Path("a.run.json")))
     assert capsys.readouterr().out == "identical to the bit\n"
 
 
@@ -485,8 +488,8 @@ def test_a_stop_leaves_the_best_so_far(here, monkeypatch, capsys, when, finished
     assert ("the best finished picture is a.best.png" in said) is finished
     assert ("which is not finished, is a.best.png" in said) is not finished
     assert not [p for p in here.iterdir() if p.name.startswith(".")]
-    assert main(["rerun", "a.run.json"]) == 2
-    assert "of a run that was stopped" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="of a run that was stopped"):
+        carried_out(app.rerun(Path("a.run.json")))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -530,15 +533,57 @@ def test_it_runs_again_to_the_bit(here, capsys):
     ran("fashion", "--reward", "mine.py:left", "--transition", "langevin:eta=0.5", "--budget", "20", "-n", "2")
     before = {p.name for p in here.iterdir()}
     capsys.readouterr()
-    assert main(["rerun", "a.run.json"]) == 0
+    assert carried_out(app.rerun(Path("a.run.json")))
     assert capsys.readouterr().out == "identical to the bit\n"
     assert {p.name for p in here.iterdir()} == before
     (here / "mine.py").write_text(MINE.replace("[..., :16]", "[..., 16:]"))
-    assert main(["rerun", "a.run.json"]) == 1
+    assert not carried_out(app.rerun(Path("a.run.json")))
     said = capsys.readouterr().out
     assert said.startswith("not identical: ")
     assert "mine.py sha256 was" in said
     assert Path("a.rerun.best.png").is_file()
+
+
+def test_closing_a_run_keeps_the_best_so_far(here):
+    """A page that is left closes the generator: as a stop, but nobody is told."""
+    request = SteerRequest(prior="fashion", reward=["brightness"], method="svdd", steps=4, out=Path("a"), threads=1)
+    events = app.steer(app.settle(request))
+    seen = [next(each for each in events if isinstance(each, Stepped)) for _ in range(2)]
+    events.close()
+    run = json.loads(Path("a.run.json").read_text())
+    assert run["result"]["state"] == "stopped"
+    assert [line["index"] for line in run["result"]["pictures"][0]["trace"]] == [1, 2]
+    assert seen[1].picture().shape == (1, 1, 32, 32)
+    assert seen[1].figures.shown == run["result"]["pictures"][0]["reward"]
+
+
+def test_a_damaged_run_file_is_one_sentence(here):
+    """Every value of it replaced by others in turn: refused in a sentence, or the same run as before."""
+    whole = ran("fashion", "--reward", "brightness", "--budget", "8", "--held-out", "compressibility")
+    assert record.read(Path("a.run.json")).stored() == whole
+
+    def paths(value, here=()):
+        yield here
+        if isinstance(value, dict | list):
+            for key in value if isinstance(value, dict) else range(len(value)):
+                yield from paths(value[key], (*here, key))
+
+    refused = []
+    for path in paths(whole):
+        for other in (None, [], {}, "x", -1, 1e999, {"a": [1]}):
+            damaged = copy.deepcopy(whole)
+            part = {"whole": damaged}
+            *before, last = ("whole", *path)
+            for key in before:
+                part = part[key]
+            part[last] = other
+            Path("b.run.json").write_text(json.dumps(damaged if path else other))
+            try:
+                record.read(Path("b.run.json"))
+            except BadInput as error:  # anything else is a traceback
+                refused.append(str(error))
+    assert len(refused) > 500
+    assert all("b.run.json" in text and "\n" not in text for text in refused)
 
 
 # --- pictures of a run ---

@@ -47,7 +47,7 @@ def guidance_of(request: Conditions) -> Guidance | None:
 def guidance(name: str, scale: float | None) -> Guidance:
     if scale is not None and not math.isfinite(scale):
         raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
-    chosen: Guidance = pick("guidance", name, guide.GUIDANCES)
+    chosen: Any = pick("guidance", name, guide.GUIDANCES)
     return chosen if scale is None else partial(chosen, scale=scale)
 
 

@@ -23,7 +23,9 @@ class Conditions(ModelRequest):
         description="The prior: a bundled one by name (see `flowhelm priors`), a .safetensors file, or a diffusers pipeline (a folder, "
         "or org/name)."
     )
-    classes: Classes = Field([], description="A class of pictures that a bundled prior knows; may be given several times.")
+    classes: Classes = Field(
+        [], description="A class of pictures that a bundled prior knows; may be given several times."
+    )
     prompt: str | None = Field(
         None, description="What the pictures show: for a pipeline any text, for a bundled prior words that it knows."
     )

@@ -89,7 +89,8 @@ def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = N
     """The same from a prior that is open."""
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
-    jobs: list[Job] = [(label, index) for label in request.classes or [None] for index in range(request.count or 1)]
+    labels: Sequence[str | None] = request.classes or [None]
+    jobs: list[Job] = [(label, index) for label in labels for index in range(request.count or 1)]
     yield Planned(math.ceil(len(jobs) / batches(flow, len(jobs), rule is not None)) * request.steps)
     move = solver or pick("solver", request.solver, SOLVERS)
     drawn = yield from draw_jobs(

@@ -166,7 +166,9 @@ def classifier(subject: Subject, *, weights: Path | None = None, label: str | No
     net, wanted = _network(weights), label or subject.label
     if wanted is None:
         raise BadInput("classifier: expected label=NAME, or a --class of the pictures")
-    table = {name.lower(): i for i, name in enumerate(subject.classes)} | {str(i): i for i in range(net.head.out_features)}
+    table = {name.lower(): i for i, name in enumerate(subject.classes)} | {
+        str(i): i for i in range(net.head.out_features)
+    }
     if wanted.lower() not in table:
         raise BadInput(f"classifier: there is no label {wanted!r}; {nearest(wanted.lower(), table)}")
     return rewards.classified(net.to(subject.device), table[wanted.lower()])

@@ -96,7 +96,8 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
     torch.set_num_threads(settings.threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     flow: Any = yield from _opened(settings)
-    for label in settings.classes or [None]:  # what is wrong with a condition is said before the long work
+    labels: Sequence[str | None] = settings.classes or [None]
+    for label in labels:  # what is wrong with a condition is said before the long work
         bound(flow, settings, label)
     method = pick("method", settings.method, steer.ALL)
     given = settings.method_options.model_dump(exclude_unset=True)
@@ -112,7 +113,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
         budget=budget, steps=found.steps, chains=chains, method_options=complete(method, given),
         times=flow.times(found.steps).tolist(),
     )  # fmt: skip
-    guided = getattr(bound(flow, settings, next(iter(settings.classes), None)), "guidance", None) is not None
+    guided = getattr(bound(flow, settings, labels[0]), "guidance", None) is not None
     batch = settings.batch or (1 if pipeline else batches(flow, 10**9, guided))
     terms = [scores.term(text) for text in settings.reward]
     beside = [scores.term(text, "held-out") for text in settings.held_out]
@@ -184,7 +185,9 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
             if score.shape != (2,):
                 raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {tuple(score.shape)}")
     if follows:
-        begin = f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
+        begin = (
+            f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
+        )
         free = [each.__name__ for each in steer.ALL if not allotment.needs_gradient(each)]
         remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
         if not differentiable(reward):

@@ -53,7 +53,7 @@ class Particle(Request):
     """One particle at the end."""
 
     reward: float | None
-    held_out: Scores = Field({})
+    held_out: Scores = Field(default_factory=dict)
     weight: float | None = None
 
 
@@ -192,7 +192,9 @@ def summary(runs: Sequence[PictureRun], file: RunFile, written: Sequence[Path]) 
     yield Written(tuple(written))
     for each in file.result.pictures:
         beside = [f"{_short(name)} {value:.4g}" for name, value in each.parts.items() if value is not None]
-        beside += [f"held out: {_short(name)} {value:.4g}" for name, value in each.held_out.items() if value is not None]
+        beside += [
+            f"held out: {_short(name)} {value:.4g}" for name, value in each.held_out.items() if value is not None
+        ]
         reward = -math.inf if each.reward is None else each.reward
         yield Said(
             f"{each.name}: reward {reward:.4g}" + "".join(f", {text}" for text in beside)

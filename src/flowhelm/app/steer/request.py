@@ -30,16 +30,22 @@ class SteerRequest(Conditions):
         ge=1,
         description="Evaluations of the network per picture; default: 200, or no limit if particles, draws ... are given.",
     )
-    steps: int | None = Field(None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: as the budget allows.")
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: as the budget allows."
+    )
     chains: int | None = Field(
         None, ge=1, description="Independent runs per picture, of which the best is kept; they share the budget."
     )
-    count: Annotated[int, Flag(("-n",))] = Field(1, ge=1, description="Pictures (of each class), each steered by itself.")
+    count: Annotated[int, Flag(("-n",))] = Field(
+        1, ge=1, description="Pictures (of each class), each steered by itself."
+    )
     out: Path | None = Field(None, description="How the names of the files begin; default: PRIOR.steered.")
     batch: int | None = Field(
         None, ge=1, description="Rows that network, decoder and reward work on at a time; default: 1 for pipelines."
     )
-    reward_device: str | None = Field(None, description="Where the rewards' models compute; default: where the prior does.")
+    reward_device: str | None = Field(
+        None, description="Where the rewards' models compute; default: where the prior does."
+    )
 
 
 class SteerSettings(SteerRequest):
@@ -48,11 +54,11 @@ class SteerSettings(SteerRequest):
     Of the options of the method, before the allotment those that were given, afterwards all.
     """
 
-    method_options: SerializeAsAny[Request]  # type: ignore[assignment]
-    out: str  # type: ignore[assignment]
-    threads: int = Field(ge=1, le=MOST_THREADS)  # type: ignore[assignment]
-    dtype: str  # type: ignore[assignment]
-    reward_device: str  # type: ignore[assignment]
+    method_options: SerializeAsAny[Request]
+    out: str
+    threads: int = Field(ge=1, le=MOST_THREADS)
+    dtype: str
+    reward_device: str
     times: list[Annotated[float, Field(ge=0, le=1)]] | None = None
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -164,8 +165,11 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
 
 def _jobs(settings: SteerSettings) -> list[tuple[str, str | None, int]]:
     """(name, class, number) of every picture."""
-    name, labels = prior_name(settings.prior), settings.classes or [None]
-    return [(f"{'_'.join((label or name).split())}-{i:03d}", label, i) for label in labels for i in range(settings.count)]
+    name = prior_name(settings.prior)
+    labels: Sequence[str | None] = settings.classes or [None]
+    return [
+        (f"{'_'.join((label or name).split())}-{i:03d}", label, i) for label in labels for i in range(settings.count)
+    ]
 
 
 @torch.no_grad()
@@ -186,11 +190,12 @@ def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRu
     noise = streams(settings.seed, made.number, problem.rows)
     x = flow.source(noise).to(settings.device)
     times = torch.tensor(settings.times, dtype=torch.float64)
-    options, watched = dict(problem.options), flow
+    options: dict[str, Any] = dict(problem.options)
+    watched: Flow = flow
     if takes_budget(problem.method):
         options["budget"] = ledger
     else:
-        watched, reward = ledger.watch(flow, reward, problem.chains)  # type: ignore[assignment]
+        watched, reward = ledger.watch(flow, reward, problem.chains)
     last: Step | None = None
     try:
         for each in problem.method(watched, reward, x, times, noise=noise, **options):
@@ -260,11 +265,13 @@ def _values(problem: Problem, step: Step, flow: Flow, total: Reward) -> Tensor:
 def _line(step: Step, ledger: Budget, best: Best, values: Tensor, finished: bool) -> TraceLine:
     more = {name: [number(v) for v in step.info[name]] for name in ("ess", "log_z") if name in step.info}
     spent = {kind: int(amount.sum()) for kind, amount in ledger.spent.items()}
-    return TraceLine(
-        index=step.index, t=float(step.t), backwards=ledger.count.backward, finished=finished,
-        reward=number(values.max()), mean=number(values.mean()), best=number(best.reward) if best.finished else None,
-        shown=number(best.reward), held_out=numbers(best.held_out), **{"of": step.total}, **spent, **more,
-    )  # type: ignore[arg-type]  # fmt: skip
+    return TraceLine.model_validate(
+        {
+            "index": step.index, "of": step.total, "t": float(step.t), "backwards": ledger.count.backward, "finished": finished,
+            "reward": number(values.max()), "mean": number(values.mean()), "best": number(best.reward) if best.finished else None,
+            "shown": number(best.reward), "held_out": numbers(best.held_out), **spent, **more,
+        }
+    )  # fmt: skip
 
 
 def _shown(made: PictureRun, last: Step, flow: Flow, rewards: Rewards, gallery: Gallery, problem: Problem) -> None:

@@ -165,9 +165,17 @@ class _Keeper:
     def __init__(
         self, prior: Prior, recipe: Recipe, out: Path, weights: Path, steps: int, minutes: float, writer_of: Any
     ):
-        self.prior, self.recipe, self.out, self.path, self.steps, self.minutes = prior, recipe, out, weights, steps, minutes
+        self.prior, self.recipe, self.out, self.path, self.steps, self.minutes = (
+            prior,
+            recipe,
+            out,
+            weights,
+            steps,
+            minutes,
+        )
         self.every, self.writer_of = min(100, max(1, steps // 100)), writer_of
-        self.losses, self.text, self.writer, self.row = list[Tensor](), "", None, None
+        self.losses, self.text, self.writer = list[Tensor](), "", None
+        self.row: Row | None = None
 
     def begin(self, done: int, update: Update | None) -> None:
         """After `done` steps; `update`: the one that comes after them, if there is one."""

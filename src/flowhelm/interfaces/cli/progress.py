@@ -105,7 +105,9 @@ def lines(event: Event) -> Iterator[str]:
         case Written(paths=paths):
             folders = {path.parent for path in paths}
             many = len(paths) > MANY and len(folders) == 1
-            yield f"wrote {len(paths)} files to {near(folders.pop())}" if many else f"wrote {', '.join(map(near, paths))}"
+            yield (
+                f"wrote {len(paths)} files to {near(folders.pop())}" if many else f"wrote {', '.join(map(near, paths))}"
+            )
         case Noted(text=text):
             yield f"note: {text}"
         case Warned(text=text):

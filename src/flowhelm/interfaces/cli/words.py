@@ -54,7 +54,9 @@ def command_from(
         ]
         listed, all_ = fields(model), [n for each in model.__mro__ for n in vars(each).get("__annotations__", ())]
         known = {
-            n: listed[n] for n in dict.fromkeys(all_) if n in listed and n not in without and _typed(model, n, listed[n])
+            n: listed[n]
+            for n in dict.fromkeys(all_)
+            if n in listed and n not in without and _typed(model, n, listed[n])
         }  # what the model adds to those below it comes first
         if "context" not in hints:
             mine.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
