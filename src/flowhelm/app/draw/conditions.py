@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,6 @@ def guidance_of(request: Conditions) -> Guidance | None:
 
 
 def guidance(name: str, scale: float | None) -> Guidance:
-    if scale is not None and not math.isfinite(scale):
-        raise BadInput(f"--scale: expected a finite number such as 2, got {scale}")
     chosen: Any = pick("guidance", name, guide.GUIDANCES)
     return chosen if scale is None else partial(chosen, scale=scale)
 

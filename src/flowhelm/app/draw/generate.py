@@ -13,6 +13,7 @@ from ...flow import Flow
 from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
+from ..models import opening as models
 from ..options.signature import pick
 from ..run import Event, Stepped, drive
 from .request import DrawRequest
@@ -77,6 +78,8 @@ def generate(
     # weights made in inference mode could never be differentiated through
     with torch.inference_mode(False), torch.no_grad():
         if not isinstance(prior, Flow):
+            if models.is_pipeline(request.prior) and (request.classes or request.numbers):
+                raise BadInput("generate: classes and numbers are for bundled priors; say it in the prompt")
             return drive(pictures(request, move), each).pictures
         if isinstance(prior, Prior) and not prior.condition:
             return drive(pictures_of(prior, request, move), each).pictures

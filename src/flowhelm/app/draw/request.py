@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,13 @@ class Conditions(ModelRequest):
     )
     size: Size = Field(None, description="Size of a pipeline's pictures; default: its own.")
     seed: int = Field(0, description="The same seed gives the same pictures.")
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _finite(cls, scale: Any) -> Any:
+        if isinstance(scale, float) and not math.isfinite(scale):
+            raise ValueError(f"expected a finite number such as 2, got {scale}")
+        return scale
 
     @field_validator("size", mode="before")
     @classmethod

@@ -54,8 +54,8 @@ class SteerSettings(SteerRequest):
     Of the options of the method, before the allotment those that were given, afterwards all.
     """
 
-    method_options: SerializeAsAny[Request]
-    out: str
+    method_options: SerializeAsAny[Request]  # type: ignore[assignment]
+    out: str  # type: ignore[assignment]
     threads: int = Field(ge=1, le=MOST_THREADS)
     dtype: str
     reward_device: str

@@ -158,7 +158,7 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
             if isinstance(event, Planned | Stepped):
                 yield replace(event, text="") if isinstance(event, Planned) else event
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value
     finally:
         events.close()
 
