@@ -176,13 +176,13 @@ class _Keeper:
         self.every, self.writer_of = min(100, max(1, steps // 100)), writer_of
         self.losses, self.text, self.writer = list[Tensor](), "", None
         self.row: Row | None = None
+        self.began = self.saved = self.drawn = self.measured = time.monotonic()
 
     def begin(self, done: int, update: Update | None) -> None:
         """After `done` steps; `update`: the one that comes after them, if there is one."""
         self.done = self.index = done
         self.log = _Log(self.out / "log.csv", done)
         self.rows = len(self.recipe.data(done).clean)
-        self.began = self.saved = self.drawn = self.measured = time.monotonic()
         if self.writer_of is not None and update is not None:
             self.writer = self.writer_of(str(self.out / "tensorboard"), purge_step=done + 1)
         self.step(update)

@@ -96,7 +96,8 @@ def own(command: Command) -> list[str]:
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in ("context", "words"):
             info = get_args(parameter.annotation)[-1]
-            names += [name, *(word.lstrip("-") for word in info.param_decls or ())]
+            spelled = (info.default, *(info.param_decls or ()))  # Typer keeps the first spelling where a default would be
+            names += [name, *(word.lstrip("-") for word in spelled if isinstance(word, str))]
     return names
 
 
