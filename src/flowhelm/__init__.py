@@ -18,7 +18,7 @@ _HOME = {
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
-_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
+_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.generate"}
 """What the command line does, for programs."""
 _FOLDERS = (
     "control",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         transition,
         velocity_error,
     )
-    from .app.draw.drawing import generate
+    from .app.draw.generate import generate
     from .app.restore.restorer import Restored, Restorer
     from .cards import cite
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped

@@ -347,7 +347,7 @@ def test_generate_of_an_exact_flow_has_its_law():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"count": 0}, "at least 1 picture"),
+        ({"count": 0}, "count: expected a whole number of at least 1"),
         ({"solver": "hean"}, "did you mean heun"),
         ({"classes": ["cot"]}, "did you mean 'coat'"),
         ({"negative": "blur"}, "negative is for pipelines"),

@@ -8,9 +8,9 @@ import typer
 
 from ...app.models.request import VelocityRequest
 from ...bench.compare.request import BenchRequest, SearchRequest, TableRequest
-from .events import show
-from .options import asks
+from .progress import carried_out
 from .shell import app, command_line
+from .words import asks
 
 
 @app.command(
@@ -28,7 +28,7 @@ def bench(read: Callable[..., BenchRequest]) -> None:
     request = read()
     from ...bench.compare.command import bench as run
 
-    show(run(request, command_line()))
+    carried_out(run(request, command_line()))
 
 
 @app.command()
@@ -40,7 +40,7 @@ def table(
     request = read()
     from ...bench.compare.command import show as run
 
-    show(run(rows, request, command_line()))
+    carried_out(run(rows, request, command_line()))
 
 
 presets_app = typer.Typer(no_args_is_help=True, help="Settings of methods that were searched for.")
@@ -62,7 +62,7 @@ def search(read: Callable[..., SearchRequest]) -> None:
     request = read()
     from ...bench.compare.search import search as run
 
-    show(run(request, command_line()))
+    carried_out(run(request, command_line()))
 
 
 @presets_app.command("list")
@@ -86,4 +86,4 @@ def velocity_(read: Callable[..., VelocityRequest]) -> None:
     request = read()
     from ...app.models.velocity_error import velocity as run
 
-    show(run(request))
+    carried_out(run(request))

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from ...bench.exact.request import CalibrateRequest
-from .events import show
-from .options import asks
-from .shell import app, bad, own
+from .progress import carried_out
+from .shell import app, bad
+from .words import asks, own
 
 
 @app.command(
@@ -49,4 +49,6 @@ def calibrate(
     rest, given = sort_words(others, flags(parts, mine), mine)
     if rest:
         bad(f"expected one method and options, got also {' '.join(rest)}")
-    show(run(read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {}))))
+    carried_out(
+        run(read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {})))
+    )

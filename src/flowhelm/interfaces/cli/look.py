@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from ...app.models.request import DoctorRequest, PlanRequest
-from .events import show
-from .options import asks
+from .progress import carried_out
 from .restore import restore as restore_
-from .shell import app, bad, own
+from .shell import app, bad
+from .words import asks, own
 
 
 @app.command()
@@ -56,7 +56,7 @@ def doctor(
     from ...app.models.doctor import examined
 
     if model is not None:
-        if not show(examined(read(prior=model))):
+        if not carried_out(examined(read(prior=model))):
             raise typer.Exit(1)
         return
     request = read(prior=prior)
@@ -92,7 +92,7 @@ def plan_(
     from ...app.options.signature import pick
     from ...app.options.words import flags, sort_words
 
-    mine = own(plan_, "json")
+    mine = own(plan_)
     positional = [word for word in (words or [])[:2] if not word.startswith("-")]
     if len(positional) != 2:
         bad("expected a model, a method and --vram: flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24")
