@@ -12,7 +12,9 @@ from .words import asked, takes
 Password = Annotated[
     str | None, typer.Option(envvar="FLOWHELM_PASSWORD", help="What the page asks for before it opens.")
 ]
-Token = Annotated[str | None, typer.Option(envvar="FLOWHELM_TOKEN", help=ServeRequest.model_fields["token"].description)]
+Token = Annotated[
+    str | None, typer.Option(envvar="FLOWHELM_TOKEN", help=ServeRequest.model_fields["token"].description)
+]
 
 
 @app.command(

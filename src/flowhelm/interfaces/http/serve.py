@@ -34,7 +34,9 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
     restorer = Restorer(**opening, limit=round(request.megapixels * 1e6))
     limits = Limits(**{name: getattr(request, name) for name in Limits.model_fields})
     shown = f"[{host}]" if ":" in host else host
-    say(f"restoring with {Path(restorer.prior).name} on {restorer.device} at http://{shown}:{request.port} (help: /docs)")
+    say(
+        f"restoring with {Path(restorer.prior).name} on {restorer.device} at http://{shown}:{request.port} (help: /docs)"
+    )
     made = application(restorer, token=request.token, limits=limits, local=local)
     uvicorn.run(
         made, host=host, port=request.port, log_level="warning", server_header=False, timeout_graceful_shutdown=3

@@ -68,8 +68,16 @@ def steer_request(fields: Mapping[str, Any]) -> SteerRequest:
 def usual(operator: str, method: str | None, prior: str, std: float | None, device: str = "cpu") -> RestoreSettings:
     """Settings as `flowhelm restore` would fill them in, presets and all; what must be given is `needed`."""
     needed = {o.name: "needed" for o in options(function_of("operator", operator)).values() if o.needed}
-    fields = {"photo": "photo.png", "operator": operator, "operator_options": needed, "method": method or None, "std": std or STD}
-    return settle(RestoreRequest.of({**fields, "prior": prior, "simulate": True, "device": device, "threads": 1}, "restore"))
+    fields = {
+        "photo": "photo.png",
+        "operator": operator,
+        "operator_options": needed,
+        "method": method or None,
+        "std": std or STD,
+    }
+    return settle(
+        RestoreRequest.of({**fields, "prior": prior, "simulate": True, "device": device, "threads": 1}, "restore")
+    )
 
 
 def steps_of(settings: RestoreSettings) -> int:
