@@ -155,7 +155,10 @@ def test_openapi_says_what_is_true(client):
     assert all(each["description"] for each in form["properties"].values())
     settings = form["properties"]["settings"]["properties"]
     assert all(each["description"] for each in settings.values())
-    assert (settings["warm"]["anyOf"][0]["exclusiveMaximum"], settings["operator"]["enum"][0]) == (1, operators.ALL[0].__name__)
+    assert (settings["warm"]["anyOf"][0]["exclusiveMaximum"], settings["operator"]["enum"][0]) == (
+        1,
+        operators.ALL[0].__name__,
+    )
     for schema in whole["components"]["schemas"].values():
         assert all(each.get("description") for each in schema["properties"].values())
     assert set(whole["paths"]) == {"/restore", "/methods", "/operators", "/health"}
@@ -189,7 +192,10 @@ def test_openapi_says_what_is_true(client):
         ({"settings": '{"operator_options": {"sigma": 1}}', "sigma": "1"}, "'sigma' is given twice"),
         ({"operator": "inpaint", "mask": "/etc/hostname"}, "a file of the server is not read; upload it"),
         ({"operator": "motion", "operator-kernel": "/etc/hostname"}, "a file of the server is not read"),
-        ({"settings": '{"operator": "inpaint", "operator_options": {"mask": "/etc/hostname"}}'}, "a file of the server is not read"),
+        (
+            {"settings": '{"operator": "inpaint", "operator_options": {"mask": "/etc/hostname"}}'},
+            "a file of the server is not read",
+        ),
         ({"operator": "inpaint"}, "inpaint needs mask"),
         ({"prior": "fashion"}, "there is no field 'prior'"),
         ({"settings": '{"prior": "/etc/hostname"}'}, "settings has no 'prior'"),

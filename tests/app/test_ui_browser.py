@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from flowhelm.interfaces import ui
-from flowhelm.interfaces.ui.request import PageRequest
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.ui import folder
+from flowhelm.interfaces.ui.request import PageRequest
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")

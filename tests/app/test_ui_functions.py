@@ -57,7 +57,14 @@ def page(tmp_path, prior) -> PageRequest:
 
 def asked(photo: Path | None, prior: str, **more) -> requests.RestoreFields:
     """What the fields of the page say, as texts."""
-    usual = {"photo": str(photo) if photo else None, "operator": "deblur", "prior": prior, "steps": "3", "std": 0.05, "seed": "0"}
+    usual = {
+        "photo": str(photo) if photo else None,
+        "operator": "deblur",
+        "prior": prior,
+        "steps": "3",
+        "std": 0.05,
+        "seed": "0",
+    }
     return requests.restore_fields(usual | more)
 
 
@@ -112,7 +119,9 @@ def test_the_password_may_come_from_the_environment(tmp_path, monkeypatch):
     ("given", "said"),
     [
         ({"runs": Path.home()}, "your home"), ({"runs": Path("/")}, "your home"), ({"runs": Path(".")}, "this folder"),
-        ({"port": 0}, "port: expected a whole number of at least 1 and of at most 65535"), ({"device": "abacus"}, "not there"), ({"priors": ["missing.safetensors"]}, "missing.safetensors"),
+        ({"port": 0}, "of at least 1 and of at most 65535"),
+        ({"device": "abacus"}, "not there"),
+        ({"priors": ["missing.safetensors"]}, "missing.safetensors"),
         ({"max_megapixels": 0.0}, "above 0"),
     ],
 )  # fmt: skip
@@ -346,7 +355,9 @@ def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
 def test_paint_is_the_command_lines_mask(page, photo, prior, tmp_path):
     layer = Image.new("RGBA", (20, 20))
     layer.paste((255, 45, 85, 255), (4, 4, 9, 7))
-    where, (settings,) = requests.restoration(asked(photo, prior, operator="inpaint", painted={"layers": [layer]}), page)
+    where, (settings,) = requests.restoration(
+        asked(photo, prior, operator="inpaint", painted={"layers": [layer]}), page
+    )
     made = ran(settings)
     mask = where / "photo.mask.png"
     kept = np.asarray(Image.open(mask)) == 255

@@ -18,6 +18,7 @@ pytest.importorskip("gradio")
 from flowhelm.app.errors import BadInput  # noqa: E402
 from flowhelm.interfaces import ui  # noqa: E402
 from flowhelm.interfaces.cli import main  # noqa: E402
+from flowhelm.interfaces.ui.request import PageRequest  # noqa: E402
 
 API = "/gradio_api"
 
@@ -252,5 +253,8 @@ def test_without_gradio_it_says_what_to_install(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(BadInput, match=r"pip install 'flowhelm\[ui\]'"), ui.opened(ui.checked(PageRequest(runs=tmp_path / "runs"))):
+    with (
+        pytest.raises(BadInput, match=r"pip install 'flowhelm\[ui\]'"),
+        ui.opened(ui.checked(PageRequest(runs=tmp_path / "runs"))),
+    ):
         pass

@@ -42,6 +42,7 @@ from .form import FILES, PARTS, body, request_of, schema_of
 from .request import Limits
 
 UPLOAD_SECONDS = 60.0
+DEFAULT = Limits.of({}, "serve")
 
 
 class Problem(BaseModel):
@@ -101,7 +102,7 @@ _ANSWER = {
 
 
 def application(
-    restorer: Restorer, *, token: str | None = None, limits: Limits = Limits(), local: bool = True
+    restorer: Restorer, *, token: str | None = None, limits: Limits = DEFAULT, local: bool = True
 ) -> FastAPI:
     """The application.
 

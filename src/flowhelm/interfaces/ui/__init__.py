@@ -68,7 +68,7 @@ def checked(request: PageRequest) -> PageRequest:
             )
     to_device(request.device)
     for prior in request.priors:
-        opening.settled(ModelRequest(prior=prior, device=request.device))
+        opening.settled(ModelRequest.of({"prior": prior, "device": request.device}, "ui"))
         if not opening.is_pipeline(prior):
             bundled.load(prior)
     try:
