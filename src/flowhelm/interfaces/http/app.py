@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
 from ... import __version__
 from ...app.errors import BadInput, TooLarge, nearest, sentence
@@ -132,8 +132,9 @@ def application(
     async def fault(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": REFUSALS[500]}, 500)
 
-    app.add_middleware(_Bounded, most=round(limits.megabytes * 1e6))
-    app.add_middleware(Guard, local=local and token is None, answer=_refused)
+    app.add_middleware(
+        Guard, local=local and token is None, answer=lambda text, status: JSONResponse({"detail": text}, status)
+    )
     guarded: dict[str, Any] = {"dependencies": [Depends(known)], "responses": _refusals(401, 403)}
 
     @app.get("/health", responses=_refusals(403), summary="Whether it is there, and how busy.")
@@ -163,7 +164,7 @@ def application(
             raise HTTPException(429, f"{limits.waiting} requests wait already; try again later", {"Retry-After": "10"})
         inside += 1
         try:
-            fields, uploads = await _form(request)
+            fields, uploads = await _form(request, round(limits.megabytes * 1e6))
             # prepared before its turn, so that what is wrong is said at once
             ready = await anyio.to_thread.run_sync(_prepared, restorer, fields, uploads)
             made = await _carried_out(request, restorer, ready, turn, stopping, limits.seconds)
@@ -178,11 +179,24 @@ def application(
     return app
 
 
-async def _form(request: Request) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Fields and files of a request; each name once."""
+async def _form(request: Request, most: int) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Fields and files of a request, each name once; a body of more bytes than `most` is refused before it is read whole."""
+    large, read = HTTPException(413, f"the upload is larger than {most / 1e6:g} MB; send a smaller picture"), 0
+    told = request.headers.get("content-length", "0")
+    if not told.isdigit() or int(told) > most:
+        raise large
+
+    async def bounded() -> Message:
+        nonlocal read
+        message = await request.receive()
+        read += len(message.get("body", b""))
+        if read > most:
+            raise large
+        return message
+
     try:
         with anyio.fail_after(UPLOAD_SECONDS):
-            async with request.form(max_files=1 + len(FILES), max_fields=100) as form:
+            async with Request(request.scope, bounded).form(max_files=1 + len(FILES), max_fields=100) as form:
                 names = [name for name, _ in form.multi_items()]
                 for name in names:
                     if names.count(name) > 1:
@@ -295,37 +309,6 @@ def _answered(made: Restored, accept: str) -> Response:
     facts = {name: settings[name] for name in ("operator", "method", "std", "seed", "prior")}
     header = {"X-Flowhelm-Run": json.dumps(facts | {"steps": len(settings["times"]) - 1} | result)}
     return Response(made.png(), media_type="image/png", headers=header)
-
-
-def _refused(text: str, status: int) -> Response:
-    return JSONResponse({"detail": text}, status)
-
-
-class _Bounded:
-    """Refuses a body of too many bytes: by its header before it is read, or as soon as it is too long."""
-
-    def __init__(self, app: ASGIApp, most: int):
-        self.app, self.most = app, most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        text, read = f"the upload is larger than {self.most / 1e6:g} MB; send a smaller picture", 0
-        told = dict(scope["headers"]).get(b"content-length", b"0")
-        if not told.isdigit() or int(told) > self.most:
-            await _refused(text, 413)(scope, receive, send)
-            return
-
-        async def bounded() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.most:
-                raise HTTPException(413, text)
-            return message
-
-        await self.app(scope, bounded, send)
 
 
 def _parts(part: str) -> dict[str, Part]:

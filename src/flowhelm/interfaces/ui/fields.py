@@ -34,14 +34,24 @@ def field(option: Option, where: str, **more: Any) -> Any:
         where: its id in the page. more: of the component, instead of what the option says.
     """
     label = option.name.replace("_", " ").capitalize()
-    common: dict[str, Any] = {"label": label, "info": help_of(option), "elem_id": where, "interactive": True, "min_width": 150} | more
+    common: dict[str, Any] = {
+        "label": label,
+        "info": help_of(option),
+        "elem_id": where,
+        "interactive": True,
+        "min_width": 150,
+    } | more
     if option.types == (bool,):
         return gr.Checkbox(option.default, **common)
     if option.types in ((int,), (float,)) and "placeholder" not in more:
         bounds = option.kinds[0][1]
         least = next((b.ge for b in bounds if isinstance(b, Ge)), None)
         most = next((b.le for b in bounds if isinstance(b, Le)), None)
-        number: dict[str, Any] = {"minimum": least, "maximum": most, "precision": 0 if option.types == (int,) else None} | common
+        number: dict[str, Any] = {
+            "minimum": least,
+            "maximum": most,
+            "precision": 0 if option.types == (int,) else None,
+        } | common
         return gr.Number(option.default, **number)
     default = "" if option.needed or option.default is None else str(option.default)
     return gr.Textbox(common.pop("value", default), max_lines=1, **common)

@@ -23,8 +23,8 @@ from .fields import QUICK, Written, about, field, functions_of, offered, options
 from .request import PageRequest
 from .requests import RestoreFields, reopened, restoration, restore_fields, restored, steps_of, usual
 from .results import pair, spread
-from .running import EVERY, Desk, Looks, Work, sentence
-from .tab import WHOLE, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
+from .running import EVERY, Desk, Work, sentence
+from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
 
 HIDDEN = gr.update(visible=False)
 SHOWN = ("operator", "method", "std", "steps", "simulate")
@@ -46,12 +46,10 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
-                operator = functions_of(
-                    "Task", operators.ALL, "inpaint", "task", info="What was done to the picture, and is to be undone"
-                )
+                operator = functions_of("Task", operators.ALL, "inpaint", "task", info="What was done to the picture")
                 std = field(
                     known["std"], "std", label="Noise", minimum=1e-6, step=0.005,
-                    info="How noisy the picture is: 0.005 hardly, 0.03 slightly, 0.1 strongly",
+                    info="0.005 none, 0.03 slight, 0.1 strong",
                 )  # fmt: skip
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
@@ -60,11 +58,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                     "Method", methods(), "", "method", first="default of the task", info="How the picture is restored"
                 )
             with gr.Row():
-                steps = field(known["steps"], "steps", info="More are slower, and often better", min_width=90)
+                steps = field(known["steps"], "steps", info="More take longer", min_width=90)
                 seed = field(
-                    known["seed"], "seed", value="0", placeholder="0", info="The same gives the same", min_width=90
+                    known["seed"], "seed", value="0", placeholder="0", info="Same seed, same result", min_width=90
                 )
-                samples = field(known["samples"], "samples", info="Several different results", min_width=90)
+                samples = field(known["samples"], "samples", info="Different results", min_width=90)
             simulate = field(known["simulate"], "simulate")
             own = gr.Column()
             with gr.Accordion("More settings", open=False, elem_id="more"):

@@ -6,9 +6,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch import Tensor
 from ...app import errors
 from ...app.errors import BadInput
 from ...app.run import Done, Event, Noted, Planned, Run, Said, Stepped, Stopped, Warned, drive
-from . import folder
 
 POLL = 0.1  # seconds between looks at a thread
 EVERY = 1.0
@@ -178,43 +176,6 @@ class Desk:
             work.stop()
         for work in works:
             work.wait(seconds)
-
-
-Looks = dict[str, Any]
-"""What the components of a tab show next, by their names; see `tab.Outputs`."""
-
-
-def running(
-    desk: Desk,
-    who: str,
-    begin: Callable[[], tuple[Path, Run[Any]]],
-    shows: Callable[[Work], Looks],
-    ends: Callable[[Work], Looks | None],
-    every: float = EVERY,
-) -> Iterator[tuple[str, Work | None, Looks]]:
-    """Carries out a run of a tab: ("stopped" | "opening" | "running" | "ended", the run, what is shown), again and again.
-
-    Args:
-        begin: the run's folder, and its work. shows: of a run that goes on.
-        ends: of one that has ended, finished or not; None if it left nothing that can be shown.
-    """
-    if not desk.turn(who):
-        yield "stopped", None, {}
-        return
-    where, events = begin()
-    yield "opening", None, {}
-    work = desk.begin(who, events, every)
-    for _ in work.follow():
-        yield "running", work, shows(work)
-    found = ends(work)
-    if found is None:
-        if not any(where.glob("*.run.json")):
-            folder.give_up(where)
-        if not work.stopped and work.error is not None:
-            raise work.error
-        yield "stopped", None, {}
-        return
-    yield "ended", work, found
 
 
 def sentence(error: BaseException) -> str:

@@ -21,8 +21,8 @@ from .fields import QUICK, Written, about, field, functions_of, offered, options
 from .request import PageRequest
 from .requests import reopened, steer_request, steering
 from .results import large
-from .running import EVERY, Desk, Looks, Work
-from .tab import WHOLE, Outputs, buttons, downloads, looks, saved, summary_html, wire
+from .running import EVERY, Desk, Work
+from .tab import WHOLE, Looks, Outputs, buttons, downloads, looks, saved, summary_html, wire
 
 
 def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
@@ -62,7 +62,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                     "steer-seed",
                     value="0",
                     placeholder="0",
-                    info="The same gives the same",
+                    info="Same seed, same result",
                     min_width=90,
                 )
             own = gr.Column()

@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ...app.run import Run
+from ...app.run import Run, Stepped
+from . import folder
 from .fields import QUICK
-from .running import EVERY, Desk, Looks, Work, running, sentence
+from .running import EVERY, Desk, Work, sentence
 
+Looks = dict[str, Any]
+"""What the components of a tab show next, by their names."""
+UNBEGUN = "Stopped before the first step."
 WHOLE: dict[str, Any] = {"format": "png", "interactive": False, "buttons": ["fullscreen"]}
 """Pictures that are looked at."""
 
@@ -92,35 +96,42 @@ def looks(
     """Carries out a run; what the page is to show, by the names of its components, again and again.
 
     Args:
-        begin, shows, ends: as for `running`. opening: what is shown first. several: results of which one is made after another.
+        begin: the run's folder, and its work. shows: what is shown of a run that goes on.
+        ends: of one that has ended, finished or not; None if it left nothing that can be shown.
+        opening: what is shown first. several: results, of which one is made after another.
     """
     at_rest = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
     nothing = gr.update(value=None, interactive=False)
     try:
-        for state, work, found in running(desk, who, begin, shows, ends, every):
-            if state == "stopped":
-                yield {**at_rest, "status": status_html("Stopped before the first step.")}
-            elif state == "opening":
-                yield {
-                    "status": status_html("Opening the prior ..."), "take": nothing, "story": nothing,
-                    "run": gr.update(interactive=False), "cancel": gr.update(interactive=True), **opening,
-                }  # fmt: skip
-            elif state == "running" and work is not None:
-                which = f"Sample {work.done + 1} of {several}, " if several > 1 else ""
-                yield {"status": progress_html(which, work), **found}
-            elif work is not None:
-                yield {**at_rest, **_said(work, found)}
+        if not desk.turn(who):
+            yield {**at_rest, "status": status_html(UNBEGUN)}
+            return
+        where, events = begin()
+        yield {
+            "status": status_html("Opening the prior ..."), "take": nothing, "story": nothing,
+            "run": gr.update(interactive=False), "cancel": gr.update(interactive=True), **opening,
+        }  # fmt: skip
+        work = desk.begin(who, events, every)
+        for step in work.follow():
+            which = f"Sample {work.done + 1} of {several}, " if several > 1 else ""
+            yield {"status": progress_html(which, step, work.left), **shows(work)}
+        found = ends(work)
+        if found is None:
+            if not any(where.glob("*.run.json")):
+                folder.give_up(where)
+            if not work.stopped and work.error is not None:
+                raise work.error
+            yield {**at_rest, "status": status_html(UNBEGUN)}
+            return
+        if work.error is not None and work.step is not None:
+            reason = (
+                f"Stopped after step {work.step.index} of {work.step.total}" if work.stopped else sentence(work.error)
+            )
+            found["status"] = status_html(f"{reason}; this is the last estimate.")
+        yield {**at_rest, **found}
     except Exception as error:
         yield {**at_rest, "status": status_html(sentence(error), "wrong")}
         raise error_of(error) from None
-
-
-def _said(work: Work, found: Looks) -> Looks:
-    """Of a run that did not end by itself, why it has ended."""
-    if work.error is None or work.step is None:
-        return found
-    reason = f"Stopped after step {work.step.index} of {work.step.total}" if work.stopped else sentence(work.error)
-    return {**found, "status": status_html(f"{reason}; this is the last estimate.")}
 
 
 def saved(take: Path, story: Path | None) -> Looks:
@@ -147,10 +158,8 @@ def summary_html(work: Work) -> str:
     return status_html("\n".join(line for line in work.lines if not line.startswith("go on with")))
 
 
-def progress_html(which: str, work: Work) -> str:
-    step = work.step
-    assert step is not None
-    text = f"{which}step {step.index} of {step.total}, {' '.join(step.text.split())}, {work.left} left"
+def progress_html(which: str, step: Stepped, left: str) -> str:
+    text = f"{which}step {step.index} of {step.total}, {' '.join(step.text.split())}, {left} left"
     text = text[0].upper() + text[1:]
     share = 100 * step.index / max(step.total, 1)
     bar = f'<div class="bar" role="progressbar" aria-valuenow="{share:.0f}"><i style="width: {share:.1f}%"></i></div>'
