@@ -17,8 +17,8 @@ from PIL import Image
 import flowhelm
 from flowhelm import guide, priors, transition
 from flowhelm.app.draw import conditions, rows
-from flowhelm.app.models import batches
 from flowhelm.app.draw.request import DrawRequest
+from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.app.run import drive
 from flowhelm.app.show.sheet import class_rows, sheet
@@ -307,7 +307,9 @@ def test_a_prior_without_conditions(here, capsys):
     ],
 )
 def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(batches, "PIXELS", 1)  # a picture at a time: what is wrong with the second is not found on the way
+    monkeypatch.setattr(
+        batches, "PIXELS", 1
+    )  # a picture at a time: what is wrong with the second is not found on the way
     (here / "text.txt").write_text("no prior")
     assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
     said = capsys.readouterr().err

@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flowhelm import particles, priors, rewards, steer, transition
-from flowhelm.app.models import batches
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import bind
 from flowhelm.app.run import Stepped, drive
@@ -28,12 +27,12 @@ from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.bench.pipelines import tiny
-from flowhelm.rewards.classifier import Classifier
 from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.path import linear
+from flowhelm.rewards.classifier import Classifier
 
 SRC = Path(__file__).parents[2] / "src"
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
