@@ -28,7 +28,8 @@ try:
     from flowhelm.app.options import cards
     from flowhelm.app.options.request import Option, fields
     from flowhelm.app.options.signature import bind, options
-    from flowhelm.app.restore.request import LEAST_STD, MOST_STD, PictureRequest, methods
+    from flowhelm.app.restore.request import LEAST_STD, MOST_STD, PictureRequest
+    from flowhelm.cards import METHODS
     from flowhelm.entry import members
     from flowhelm.priors import NAMES
 except ImportError as error:
@@ -310,7 +311,7 @@ def _progress() -> Callable[[int, int], None]:
 
 _CHOICES = {
     f"Flowhelm {part}: {function.__name__}": _node(part, function)
-    for part, functions in (("Operator", operators.ALL), ("Method", methods()))
+    for part, functions in (("Operator", operators.ALL), ("Method", METHODS))
     for function in functions
 }
 _NODES = {"Flowhelm Prior": Prior, "Flowhelm Restore": Restore, "Flowhelm Sample": Sample}

@@ -178,7 +178,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"method": "mpc_flo"}, "did you mean mpc_flow"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
         ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number, got 'wide'"),
-        ({"operator_options": {"sigma": 1e6}}, "at most 200 pixels"),
+        ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
         ({"method_options": {"horizons": 2}}, "did you mean horizon"),
         ({"std": 0.0}, "std: expected a number above 0"),

@@ -23,8 +23,9 @@ from fastapi.testclient import TestClient
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
-from flowhelm.app.restore.request import PictureRequest, methods
+from flowhelm.app.restore.request import PictureRequest
 from flowhelm.app.restore.restorer import Restorer
+from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.http import app as served
 from flowhelm.interfaces.http import serve as serving
@@ -128,7 +129,7 @@ def test_a_simulation_is_scored_and_a_method_is_chosen(client, picture):
 
 
 def test_what_there_is(client, restorer):
-    for place, functions in (("/operators", operators.ALL), ("/methods", methods())):
+    for place, functions in (("/operators", operators.ALL), ("/methods", METHODS)):
         found = client.get(place).json()
         assert list(found) == [f.__name__ for f in functions]
         assert all(part["title"] and part["options"]["type"] == "object" for part in found.values())
@@ -150,7 +151,7 @@ def test_openapi_says_what_is_true(client):
     assert form["required"] == ["picture"]
     assert set(form["properties"]["settings"]["properties"]) == set(PictureRequest.model_fields)
     # a field for everything that may be set, and each says what it is
-    known = {name for f in (*operators.ALL, *methods()) for name in options(f)} | set(PictureRequest.model_fields)
+    known = {name for f in (*operators.ALL, *METHODS) for name in options(f)} | set(PictureRequest.model_fields)
     assert set(form["properties"]) == known - {"operator_options", "method_options"} | {"picture", "settings"}
     assert all(each["description"] for each in form["properties"].values())
     settings = form["properties"]["settings"]["properties"]
@@ -179,7 +180,7 @@ def test_openapi_says_what_is_true(client):
         ({"std": "nan"}, "std: expected a number"),
         ({"steps": "0"}, "steps: expected a whole number of at least 1"),
         ({"steps": "100000"}, "steps: expected at most 1000"),
-        ({"sigma": "1e9"}, "at most 200 pixels"),
+        ({"sigma": "1e9"}, "of at most 200"),
         ({"settings": "{"}, "settings: expected JSON"),
         ({"settings": "[]"}, "settings: expected an object"),
         ({"settings": '{"std": NaN}'}, "settings: expected JSON"),

@@ -16,9 +16,10 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.record import RestoreFile
-from flowhelm.app.restore.request import RestoreSettings, methods
+from flowhelm.app.restore.request import RestoreSettings
 from flowhelm.app.restore.settle import usual_method
 from flowhelm.app.run import Planned, Stepped, drive
+from flowhelm.cards import METHODS
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.guard import loopback
@@ -622,7 +623,7 @@ def test_every_option_has_a_field():
     gr = pytest.importorskip("gradio")
     from flowhelm.interfaces.ui import fields as made
 
-    for function in (*operators.ALL, *methods()):
+    for function in (*operators.ALL, *METHODS):
         with gr.Blocks(analytics_enabled=False):
             fields = made.options_of(function, {}, {})
         assert list(fields) == list(options(function))

@@ -14,7 +14,8 @@ import torch
 import flowhelm
 from flowhelm import operators
 from flowhelm.app.options.signature import bind, options, shown
-from flowhelm.app.restore.request import PictureRequest, methods
+from flowhelm.app.restore.request import PictureRequest
+from flowhelm.cards import METHODS
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 
@@ -70,7 +71,7 @@ def defaults(node):
 
 
 def test_there_is_a_node_for_everything(pack):
-    assert len(pack.NODE_CLASS_MAPPINGS) == 3 + len(operators.ALL) + len(methods())
+    assert len(pack.NODE_CLASS_MAPPINGS) == 3 + len(operators.ALL) + len(METHODS)
     assert set(pack.NODE_CLASS_MAPPINGS) == set(pack.NODE_DISPLAY_NAME_MAPPINGS)
     assert len(set(pack.NODE_DISPLAY_NAME_MAPPINGS.values())) == len(pack.NODE_CLASS_MAPPINGS)
     assert all(name.startswith("Flowhelm") for name in pack.NODE_CLASS_MAPPINGS)  # names are shared by all packs

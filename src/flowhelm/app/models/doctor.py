@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import Broken
-from ..run import Noted, Run, drive
+from ..run import Run, Said, drive
 from .request import DoctorRequest, ModelRequest
 
 if TYPE_CHECKING:
@@ -196,17 +196,17 @@ def examined(request: DoctorRequest) -> Run[bool]:
         flow = opening.told((yield from opening.opened(whole, size=size)), whole)
     found = examine_model(request.prior, request.pictures, flow=flow)
     for each in found:
-        yield Noted(f"{each.name:12} {each.verdict:8} {each.words}")
+        yield Said(f"{each.name:12} {each.verdict:8} {each.words}")
     broken = [each for each in found if each.verdict == "broken"]
     if broken:
         named = next((each for each in broken if each.name == "convention"), broken[0])
-        yield Noted(f"broken: {named.words}")
+        yield Said(f"broken: {named.words}")
         return False
     verdicts = {each.verdict for each in found}
     if "skipped" in verdicts:
-        yield Noted("well as far as it could be checked; give --pictures for the rest")
+        yield Said("well as far as it could be checked; give --pictures for the rest")
     else:
-        yield Noted("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
+        yield Said("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
     return True
 
 
@@ -220,16 +220,16 @@ def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
     if getattr(flow.pipe, "text_encoder", None) is None:
         raise BadInput(f"--parity: {flow.name} has no text encoder here; load it with one")
     found = compare(flow.pipe, size=flow.size, prompt=request.prompt or "", scale=request.scale, steps=request.steps)
-    yield Noted(f"{found.name}, {flow.size[0]} x {flow.size[1]}, {request.steps} steps, {request.dtype}")
-    yield Noted(
+    yield Said(f"{found.name}, {flow.size[0]} x {flow.size[1]}, {request.steps} steps, {request.dtype}")
+    yield Said(
         f"latents      {found.latents:.1e} apart (of the largest, if that is above 1); {found.tolerance:.0e} is allowed for the dtype"
     )
-    yield Noted(f"pixels       {found.pixels:.1e} apart, in [0, 1]")
-    yield Noted(
+    yield Said(f"pixels       {found.pixels:.1e} apart, in [0, 1]")
+    yield Said(
         f"calls        {found.calls} of the pipeline, {found.ours} of the flow; {found.seconds:.2f} and {found.own:.2f} s"
     )
-    yield Noted(f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}")
-    yield Noted("the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline")
+    yield Said(f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}")
+    yield Said("the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline")
     return found.good
 
 

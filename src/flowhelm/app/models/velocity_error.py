@@ -19,7 +19,7 @@ from ...velocity_error import Weights, errors, reciprocal, table
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.dataset import pictures
-from ..run import Noted, Planned, Run, Stepped, Written
+from ..run import Planned, Run, Said, Stepped, Written
 from .batches import batches
 from .request import VelocityRequest
 
@@ -60,9 +60,9 @@ def velocity(request: VelocityRequest) -> Run[dict[str, Any]]:
         "draws": draws, "seed": request.seed,
     }  # fmt: skip
     files.write_json(request.out, made)
-    yield Noted(f"{'t':>5} {'error':>8} {'weight':>7}")
+    yield Said(f"{'t':>5} {'error':>8} {'weight':>7}")
     for k in sorted({round(i * (points - 1) / 10) for i in range(11)}):
-        yield Noted(f"{float(t[k]):5.2f} {float(error[k]):8.4f} {float(weight[k]):7.3f}")
+        yield Said(f"{float(t[k]):5.2f} {float(error[k]):8.4f} {float(weight[k]):7.3f}")
     yield Written([request.out])
     return made
 

@@ -16,7 +16,7 @@ from ...app.files.dataset import Pictures, pictures
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
-from ...app.run import Failed, Noted, Planned, Run, Stepped, Written
+from ...app.run import Failed, Noted, Planned, Run, Said, Stepped, Written
 from ...cards import METHODS
 from ...flow import Flow
 from ...priors import bundled
@@ -85,9 +85,9 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
                 rows.append(request.out, made.rows)
             yield Stepped(at + i, total, f"{where}: {label}")
     finished = rows.read(request.out)
-    yield Noted(table(finished, request.reference))
+    yield Said(table(finished, request.reference))
     for line in sorted(_beyond(finished)):
-        yield Noted(f"note: {line}")
+        yield Noted(line)
     for name, reason in sorted({(f"{r['task']}, {r['method']}", r["error"]) for r in finished if r["error"]}):
         yield Failed(name, reason)
     yield from _reported(request, finished, gallery, command)
@@ -174,7 +174,7 @@ def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
     finished = rows.read(path)
     if not finished:
         raise BadInput(f"{str(path)!r} holds no rows; make them with flowhelm bench")
-    yield Noted(table(finished, request.reference))
+    yield Said(table(finished, request.reference))
     yield from _reported(request, finished, Gallery(path.with_suffix(".pictures")), command)
 
 

@@ -20,7 +20,7 @@ from ...app.options.request import Plain
 from ...app.options.signature import options, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, add, read
-from ...app.run import Noted, Planned, Run, Stepped, Written
+from ...app.run import Planned, Run, Said, Stepped, Written
 from ...cards import METHODS
 from ...priors.bundled import Prior
 from . import runner
@@ -91,7 +91,7 @@ def search(request: SearchRequest, command: str = "") -> Run[list[Preset]]:
             found = yield from _search(optuna, chosen, each, cells, ranges, known, request)
             made.append(_preset(chosen, each, flow, known, found))
             add(request.out, made[-1:])
-            yield Noted(
+            yield Said(
                 f"{chosen.function.__name__}, {each.operator}, noise {each.std:g}: {request.score} {found['best']:.3f} with "
                 f"{found['options']}, {found['default']:.3f} with the defaults"
             )

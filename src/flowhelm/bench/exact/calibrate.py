@@ -23,7 +23,7 @@ from ...app.options.signature import bind, pick, plain
 from ...app.restore.observation import Observed, guess, observe, steps_of
 from ...app.restore.presets import settings as settings_of
 from ...app.restore.result import chosen
-from ...app.run import Noted, Planned, Run, Stepped, Written
+from ...app.run import Planned, Run, Said, Stepped, Written
 from ...app.show.calibration import plot
 from ...cards import METHODS
 from ...flow import Flow, MixtureFlow
@@ -109,7 +109,7 @@ def calibrate(request: CalibrateRequest) -> Run[Judged]:
     plot(paths["png"], title, judged[method], stories[method], truths, samples)
     files.write_json(paths["json"], {"flowhelm": __version__, "settings": settings, "found": stories})
     for line in _told(method, judged, stories, truths):
-        yield Noted(line)
+        yield Said(line)
     yield Written(list(paths.values()))
     return judged[method]
 

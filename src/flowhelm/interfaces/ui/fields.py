@@ -64,11 +64,10 @@ def help_of(option: Option) -> str:
     return text + f" Allowed: {' or '.join(ranges)}." * bool(ranges)
 
 
-def functions_of(label: str, functions: Any, value: str, where: str, **more: Any) -> gr.Dropdown:
-    """A choice of methods or operators; "" is the default, where it is offered (`more["first"]`)."""
-    first = more.pop("first", None)
+def functions_of(label: str, functions: Any, value: str, where: str, info: str, first: str = "") -> gr.Dropdown:
+    """A choice of methods or operators; "" is the default, where it is offered, called `first`."""
     choices = [(first, "")] * bool(first) + [(f.__name__, f.__name__) for f in functions]
-    return gr.Dropdown(choices, value=value, label=label, interactive=True, elem_id=where, min_width=150, **more)
+    return gr.Dropdown(choices, value=value, label=label, info=info, interactive=True, elem_id=where, min_width=150)
 
 
 def priors_of(page: PageRequest, value: str, where: str) -> gr.Dropdown:
