@@ -13,7 +13,7 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.options.request import Flag, Request, Untyped
 from flowhelm.app.run import Failed, Noted, Planned, Said, Stepped, Stopped, Warned, Written, drive, signals, unbroken
 from flowhelm.interfaces.cli.progress import carried_out
-from flowhelm.interfaces.cli.words import command_from, own, request_of
+from flowhelm.interfaces.cli.words import asks, own
 
 
 class Below(Request):
@@ -37,9 +37,10 @@ def typed(capsys):
     """What a command line gives: the values that were typed, and the option of the command alone."""
     app, seen = typer.Typer(), []
 
-    @command_from(app, Asked, "ask", help="Ask.", argument="photo", without=("device",))
-    def ask(given: dict, preview: Annotated[bool, typer.Option("--preview", help="Show it.")] = False) -> None:
-        seen.append((given, preview))
+    @app.command("ask", help="Ask.")
+    @asks(Asked, arguments=("photo",), without=("device",))
+    def ask(read, preview: Annotated[bool, typer.Option("--preview", help="Show it.")] = False) -> None:
+        seen.append((read(), preview))
 
     def run(line: str):
         app(line.split(), standalone_mode=False)
@@ -50,16 +51,15 @@ def typed(capsys):
 
 
 def test_the_options_are_the_fields(typed):
-    assert typed("a.png") == ({"photo": Path("a.png")}, False)  # what was not typed is not given
-    given, preview = typed(
+    assert typed("a.png")[0].stored() == {"photo": "a.png"}  # what was not typed is not set
+    request, preview = typed(
         "a.png --steps 3 --std 0.1 --keep --word two --class a --class b -n 2 --number x=1 --number y=-2.5 --preview"
     )
     assert preview
-    assert given == {
-        "photo": Path("a.png"), "steps": 3, "std": 0.1, "keep": True, "word": "two", "labels": ["a", "b"], "count": 2,
+    assert request.stored() == {
+        "photo": "a.png", "steps": 3, "std": 0.1, "keep": True, "word": "two", "labels": ["a", "b"], "count": 2,
         "numbers": {"x": 1.0, "y": -2.5},
     }  # fmt: skip
-    assert request_of(Asked, given, "ask").stored() == {**given, "photo": "a.png"}
     names = {*Asked.model_fields, "help", "class", "n", "number", "preview"} - {"device", "made"}
     assert set(typed.names) == names
 
@@ -83,7 +83,7 @@ def test_the_help_is_that_of_the_fields(typed):
 )
 def test_what_is_refused(typed, line, message):
     with pytest.raises(BadInput) as error:
-        request_of(Asked, typed(line)[0], "ask")
+        typed(line)
     assert message in str(error.value)
 
 
