@@ -21,7 +21,6 @@ from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import bind
 from flowhelm.app.run import Stepped, drive
-from flowhelm.app.show import contact_sheet as contact
 from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
@@ -586,35 +585,6 @@ def test_a_damaged_run_file_is_one_sentence(here):
     assert all("b.run.json" in text and "\n" not in text for text in refused)
 
 
-# --- pictures of a run ---
-
-
-def test_a_sheet_marks_the_best():
-    tiles = [contact.Tile(contact.small(torch.full((1, 8, 8), v)), f"{v:g}", v == 1) for v in (-1.0, 0.0, 1.0)]
-    assert tiles[0].picture.size == (96, 96)
-    assert contact.small(torch.zeros(3, 512, 256)).size == (128, 256)
-    pixels = np.asarray(contact.contact({"": tiles}))
-    green = (pixels == np.array([0x1A, 0x7F, 0x37])).all(-1)
-    left, top = np.nonzero(green)[1].min(), np.nonzero(green)[0].min()
-    assert (pixels[top + 3 : top + 99, left + 3 : left + 99] == 255).all()  # around the third one, in the second row
-    assert top > 96
-    assert contact.contact({"a": tiles, "b": tiles}).size[1] > 2 * contact.contact({"": tiles}).size[1]
-
-
-def test_a_curve_shows_every_line(tmp_path):
-    lines = [
-        contact.Line("reward", [(5, 0.1), (10, 0.3)], part=True),
-        contact.Line("reward", [(10, 0.3)]),
-        contact.Line("held out: b", [(5, -1.0), (10, -1.0)], beside=True),
-    ]
-    contact.plot(lines, "brightness", tmp_path / "a.png")
-    shown = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    assert shown.shape == (440, 770, 3)
-    for colour in ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)):
-        assert (np.abs(shown.astype(int) - colour).max(-1) < 30).sum() > 20
-    contact.plot([], "none", tmp_path / "b.png")
-
-
 # --- bad input ---
 
 
@@ -737,11 +707,11 @@ def test_help_imports_nothing_heavy(here):
 
 def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():
     """In whatever chunks the network works, and whatever the batches are that it is asked for."""
-    rows = []
+    seen = []
 
     class Net(torch.nn.Module):
         def forward(self, x, t):
-            rows.append(len(x))
+            seen.append(len(x))
             return -x
 
     net = NetFlow(Net(), (1, 2, 2), linear)
@@ -755,13 +725,13 @@ def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():
         x = torch.randn(batch, 1, 2, 2)
         assert torch.equal(flow.velocity(x, t), net.velocity(x, t))
     assert int(ledger.spent["evaluations"]) == 11
-    before = len(rows)
+    before = len(seen)
     with pytest.raises(problem.Over):
         flow.velocity(torch.randn(1, 1, 2, 2), t)
-    assert len(rows) == before
+    assert len(seen) == before
     flow = limited(12, ledger := Budget())
     flow.velocity(torch.randn(11, 1, 2, 2), t)
-    before = len(rows)
+    before = len(seen)
     with pytest.raises(problem.Over):  # a batch is whole or not at all
         flow.velocity(torch.randn(2, 1, 2, 2), t)
-    assert len(rows) == before
+    assert len(seen) == before

@@ -56,7 +56,11 @@ class Option(NamedTuple):
             elif functions := named(kind) if kind not in _WORDS else ():
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:
-                found.append(" ".join(filter(None, (_WORDS.get(kind, "a value"), described(bounds)))))
+                found.append(
+                    " ".join(
+                        filter(None, (_WORDS.get(kind, "a value"), described(bounds) if kind in (int, float) else ""))
+                    )
+                )
         return " or ".join(dict.fromkeys(found))
 
 

@@ -8,9 +8,6 @@ the steps gets as many particles.
 
 from __future__ import annotations
 
-import inspect
-import re
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,18 +15,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ...budget import Budget
+from ...cards import budget_option, keeps_budget, takes_budget
 from ...flow import Flow, Pixels
 from ...path import Path
 from ...rng import Noise
 from ...solve import integrate
 from ...transition import euler
 from ..errors import BadInput
-from ..options.signature import bind, options
+from ..options.signature import bind
 
-BOUNDED = ("best_of", "rbf", "noise_search")
-"""They end before they spend what is not there."""
-WHOLE = ("best_of", "noise_search")
-"""What they score are finished pictures."""
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4
 BUDGET = 200
 CHAINS = "chains"
@@ -91,21 +85,6 @@ def _mean(image: Tensor) -> Tensor:
     return image.flatten(1).mean(1)
 
 
-def takes_budget(method: Callable[..., Any]) -> bool:
-    return "budget" in inspect.signature(method).parameters
-
-
-def option_of(method: Callable[..., Any]) -> str:
-    """The option that a budget pays for; of a method that takes none it is independent chains, of which the best is kept."""
-    known = options(method)
-    return next((n for n in ("iterations", "draws", "particles") if takes_budget(method) and n in known), CHAINS)
-
-
-def needs_gradient(method: Callable[..., Any]) -> bool:
-    """Whether it follows the gradient of the reward, as its card says."""
-    return bool(re.search(r"^Needs +a differentiable reward", sys.modules[method.__module__].__doc__ or "", re.M))
-
-
 def allot(
     method: Callable[..., Any],
     given: Mapping[str, Any],
@@ -127,10 +106,8 @@ def allot(
     Raises:
         BadInput: what is wrong with the options, or a budget that does not buy one trajectory, or not what was given.
     """
-    name, who = option_of(method), method.__name__
+    name, who, bounded = budget_option(method) or CHAINS, method.__name__, keeps_budget(method)
     typed = int(bind(method, {name: given[name]})[name]) if name in given else chains if name == CHAINS else None
-    if typed is not None and typed < 1:
-        raise BadInput(f"--{name}: expected at least 1, got {typed}")
     if budget is None and typed is None:
         budget = BUDGET
     parts = (chains or 1) if name != CHAINS else 1
@@ -176,7 +153,7 @@ def allot(
     limit = budget
     least = _most(lambda s: length(s) < LEAST, 1, top) + 1
     least = min(least, top)
-    need = typed if typed is not None and who not in BOUNDED else 1  # the others end by themselves
+    need = typed if typed is not None and not bounded else 1  # the others end by themselves
     if steps is not None:
         if priced(1, steps).evaluations > limit:
             raise BadInput(_poor(limit, who, priced(1, steps).evaluations, steps, "fewer --steps"))
@@ -187,7 +164,7 @@ def allot(
             )
         return found_for(steps, typed or widest(steps)), limit
     if typed is not None:
-        high = top if who in BOUNDED else max(top, MOST)
+        high = top if bounded else max(top, MOST)
         found = _most(lambda s: priced(need, s).evaluations <= limit, least, high)
     else:
         short = min(_most(lambda s: length(s) < SHORT, least, top) + 1, top)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import steer, transition
+from ...cards import needs_gradient
 from ...flow import Flow, Wrapped
 from ...guide.counted import Count
 from ...path import Ends
@@ -176,7 +177,7 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
     pixels = flow.shape if flow.pixels else (3, *flow.size)
     ramp = torch.linspace(-0.9, 0.9, math.prod(pixels), device=settings.device).view(1, *pixels)
     pictures = torch.cat([ramp, ramp.flip(-1)])
-    follows = allotment.needs_gradient(method) or problem.options.get("proposal", "prior") != "prior"
+    follows = needs_gradient(method) or problem.options.get("proposal", "prior") != "prior"
     reward, _, others = problem.rewards(next(iter(settings.classes), None))
     tried: list[Reward] = [reward, *others.values()]
     with torch.no_grad():
@@ -188,7 +189,7 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
         begin = (
             f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
         )
-        free = [each.__name__ for each in steer.ALL if not allotment.needs_gradient(each)]
+        free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
         remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
         if not differentiable(reward):
             raise BadInput(f"{begin} has none; {remedy}")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ... import steer as methods
 from ...budget import Budget
+from ...cards import keeps_budget, needs_gradient, takes_budget, whole_samples
 from ...flow import Flow
 from ...rewards import chunked
 from ...rng import Noise
@@ -37,7 +38,6 @@ from ..show import contact_sheet as contact
 from ..show.contact_sheet import Tile
 from . import record
 from . import rewards as scores
-from .allotment import BOUNDED, WHOLE, needs_gradient, takes_budget
 from .builders import BUILDERS
 from .problem import Limited, Over, Problem, Rewards, bound, prepared
 from .record import Best, Particle, PictureRun, RunFile, TraceLine, low, number, numbers, outputs, single
@@ -180,12 +180,12 @@ def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRu
     rank = max((each.best.rank for each in others if each.best is not None), default=(False, -math.inf))
     began = time.monotonic()
     # what is fixed was allotted to fit, to the last evaluation; a method that asks would keep some back for what it cannot know
-    ledger = Budget(evaluations=problem.limit) if who in BOUNDED else Budget()
+    ledger = Budget(evaluations=problem.limit) if keeps_budget(problem.method) else Budget()
     flow = Limited(
         bound(problem.flow, settings, made.label), problem.batch, ledger.count, problem.limit * problem.chains
     )
     rewards, gallery = problem.rewards(made.label), Gallery()
-    scored = replace(rewards.total, seen=gallery.add) if who in WHOLE else rewards.total
+    scored = replace(rewards.total, seen=gallery.add) if whole_samples(problem.method) else rewards.total
     reward: Reward = chunked(scored, problem.batch)
     noise = streams(settings.seed, made.number, problem.rows)
     x = flow.source(noise).to(settings.device)
