@@ -17,10 +17,10 @@ from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Le
 
 from ...app.errors import BadInput
 from ...app.options.request import Option, Request, Untyped, fields
+from ...entry import described
 
 R = TypeVar("R", bound=Request)
 
@@ -95,9 +95,11 @@ def _parameter(option: Option, positional: bool) -> inspect.Parameter:
     typed: Any = list[plain] | None if many else plain if plain is bool or option.needed else plain | None  # type: ignore[valid-type]
     word = option.name.rstrip("_").replace("_", "-")
     words = option.flags or (f"--{word}/--no-{word}" if plain is bool and option.default else f"--{word}",)
-    low = next((b.ge for b in bounds if isinstance(b, Ge)), None) if plain in (int, float) else None
-    high = next((b.le for b in bounds if isinstance(b, Le)), None) if plain in (int, float) else None
-    shown: dict[str, Any] = {"help": option.help, "metavar": option.metavar, "min": low, "max": high}
+    # that a count is at least 1 needs no words
+    allowed = (
+        described(tuple(b for b in bounds if getattr(b, "ge", None) not in (0, 1))) if plain in (int, float) else ""
+    )
+    shown: dict[str, Any] = {"help": option.help + f" Allowed: {allowed}." * bool(allowed), "metavar": option.metavar}
     info = typer.Argument(**shown) if positional else typer.Option(*words, **shown)
     default = option.default if plain is not str or option.default is None else str(option.default)
     start = inspect.Parameter.empty if option.needed else None if many or kind is tuple else default
