@@ -263,7 +263,9 @@ def test_a_prior_without_conditions(here, capsys):
     ],
 )
 def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(batches, "PIXELS", 1)  # a picture at a time: what is wrong with the second is not found on the way
+    monkeypatch.setattr(
+        batches, "PIXELS", 1
+    )  # a picture at a time: what is wrong with the second is not found on the way
     (here / "text.txt").write_text("no prior")
     assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
     said = capsys.readouterr().err

@@ -9,8 +9,8 @@ import torch
 
 from flowhelm import inner, operators
 from flowhelm.app.files.dataset import Pictures
-from flowhelm.bench.compare import rows, runner, table
 from flowhelm.app.models.affordable import affordable, nearest
+from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, watched
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.bench.compare.runner import Cell, Entry, restored
