@@ -27,7 +27,8 @@ from ... import __version__
 from ...metrics.posterior import LEVELS, Maps, distances, held, posterior_maps, spread_out
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import read, to_pil, write_json
+from ..files.atomic import write_json
+from ..files.pictures import read, to_pil
 from ..run import Event, Run, Said, Warned
 from ..show.contact_sheet import Tile, contact, small
 from ..show.maps import dots, flip, shown_map

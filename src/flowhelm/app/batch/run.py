@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ..errors import BadInput, is_full
 from ..files import stacks
-from ..files.pictures import check_writable, write_json
+from ..files.atomic import check_writable, write_json
 from ..models import provenance
 from ..models.device import to_device
 from ..restore import run as restoration

@@ -16,7 +16,8 @@ from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import check_writable, write
+from ..files.atomic import check_writable
+from ..files.pictures import write
 from ..models import opening as models
 from ..options.signature import pick
 from ..run import Planned, Run, Written

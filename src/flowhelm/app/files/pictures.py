@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import BadInput
-from .atomic import FORMATS, check_writable, put, reason, write_json  # noqa: F401  (some import them from here)
+from .atomic import FORMATS, put, reason
 
 _SAVE: dict[str, dict[str, Any]] = {
     "PNG": {},

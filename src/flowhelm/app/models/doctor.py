@@ -258,7 +258,8 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
     from torch.nn.functional import interpolate
 
     from ..errors import BadInput
-    from ..files.pictures import FORMATS, read
+    from ..files.atomic import FORMATS
+    from ..files.pictures import read
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BadInput(

@@ -19,8 +19,8 @@ from ... import guide
 from ...cards import carried, resumed
 from ...step import Diverged, Step, finite
 from ..errors import BadInput
-from ..files.atomic import hash_of, put_picture
-from ..files.pictures import write, write_json
+from ..files.atomic import hash_of, put_picture, write_json
+from ..files.pictures import write
 from ..models import opening, provenance
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
 from . import record

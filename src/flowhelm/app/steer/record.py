@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..files import atomic as files
-from ..files.pictures import write, write_json
+from ..files.atomic import write_json
+from ..files.pictures import write
 from ..options.request import Request
 from ..run import Event, Noted, Said, Written, near
 from ..show import contact_sheet as contact

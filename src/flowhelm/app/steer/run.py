@@ -29,7 +29,8 @@ from ...step import run as checked
 from ..draw.conditions import prior_name, settled
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import check_writable, write, write_json
+from ..files.atomic import check_writable, write_json
+from ..files.pictures import write
 from ..models import opening as models
 from ..models import provenance
 from ..options.signature import pick, read

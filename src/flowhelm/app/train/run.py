@@ -31,7 +31,7 @@ from ..draw.conditions import own_guidance
 from ..draw.rows import Job, draw_jobs
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import check_writable, write_json
+from ..files.atomic import check_writable, write_json
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
 from ..show.loss_curve import curve

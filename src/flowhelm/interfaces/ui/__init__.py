@@ -50,7 +50,7 @@ def checked(request: PageRequest) -> PageRequest:
     """
     import torch
 
-    from ...app.files.pictures import check_writable
+    from ...app.files.atomic import check_writable
     from ...app.models import opening
     from ...app.models.device import to_device
     from ...app.models.request import ModelRequest

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from ... import operators
-from ...app.files.atomic import put_picture
-from ...app.files.pictures import FORMATS, to_pil
+from ...app.files.atomic import FORMATS, put_picture
+from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
