@@ -64,7 +64,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def is_worker(process: psutil.Process) -> bool:
     try:
-        return process.name().startswith("ray::Worker")
+        return process.name().startswith("ray::Actor")
     except psutil.Error:
         return False
 

@@ -12,49 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batches import described, lines, made, numbers, pictures, results
+from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 
 from flowhelm import operators
-from flowhelm.app.batch import request as description
-from flowhelm.app.batch import run as batches
+from flowhelm.app.batch import description, manifest
 from flowhelm.app.batch import worker as making
 from flowhelm.app.batch.items import found
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files import pictures as images
 from flowhelm.app.files.atomic import sha256
-from flowhelm.app.options.signature import options, plain
+from flowhelm.app.options.signature import complete, options, read
 from flowhelm.app.restore import run as job
-from flowhelm.cards import METHODS
+from flowhelm.app.restore.request import methods
+from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
-
-
-def pictures(folder: Path, count: int, side: int = 16) -> Path:
-    folder.mkdir(parents=True)
-    for k in range(count):
-        pixels = np.random.default_rng(k).integers(0, 256, (side, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"p{k:02}.png")
-    return folder
-
-
-def described(folder: Path, prior: str, **more) -> dict:
-    usual = {"operator": "deblur", "operator_options": {"sigma": 1.0}, "std": 0.05, "steps": 2, "prior": prior}
-    usual |= {"inputs": str(folder), "threads": 1}
-    return description.filled(usual | more, folder.parent)
-
-
-def lines(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-
-
-def results(out: Path) -> dict[str, str]:
-    """Hashes of every file that is no record of times."""
-    kept = {"job.json", "manifest.jsonl"}
-    return {p.relative_to(out).as_posix(): sha256(p) for p in out.rglob("*") if p.is_file() and p.name not in kept}
-
-
-def numbers(out: Path) -> dict[str, str]:
-    return {line["output"]: line["result"]["sha256"] for line in lines(out) if line["status"] == "done"}
 
 
 @pytest.fixture
@@ -67,10 +40,6 @@ def count(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def quiet(text: str) -> None:
-    pass
-
-
 # --- survival ---
 
 
@@ -79,13 +48,13 @@ def test_killed_at_random_moments(tmp_path):
     """Processes of a fork server: a new interpreter for each kill would take longer than the batch."""
     folder, chance = pictures(tmp_path / "in", 12), random.Random(0)
     whole, out = described(folder, "photos", out="whole"), tmp_path / "out"
-    assert batch(whole, say=quiet)
+    assert made(whole)
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["flowhelm.app.batch.run", "deepinv.physics"])
-    given = whole | {"out": str(out)}
+    given = whole.changed(out=str(out))
     kills = 0
     for after in (1, 4, 6, 9):
-        running = processes.Process(target=batch, args=(given,))
+        running = processes.Process(target=made, args=(given,))
         running.start()
         while running.is_alive() and count(out) < after:
             time.sleep(0.005)
@@ -95,7 +64,7 @@ def test_killed_at_random_moments(tmp_path):
         kills += running.exitcode == -signal.SIGKILL
     assert kills >= 2
     before = count(out)
-    assert batch(given, say=quiet)
+    assert made(given)
     assert results(out) == results(tmp_path / "whole")
     assert len(results(out)) == 12  # and nothing else: no temporary file
     assert not (out / ".batch").exists()
@@ -106,12 +75,12 @@ def test_killed_at_random_moments(tmp_path):
 
 def test_a_kill_between_the_picture_and_its_line_and_within_a_line(folder, prior, capsys):
     given, out = described(folder, prior), folder.with_name("in.restored")
-    assert batch(given, say=quiet)
+    assert made(given)
     before, hashes = (out / "manifest.jsonl").read_bytes(), results(out)
     (out / "manifest.jsonl").write_bytes(before[:-40])
     (out / ".batch").mkdir()
     (out / ".batch" / ".0123456789abcdef").write_bytes(b"half a picture")
-    assert batch(given, say=print)
+    assert carried_out(batch(given))
     assert "3 items: 3 done (2 of them before), 0 failed" in capsys.readouterr().out
     assert results(out) == hashes
     assert [line["name"] for line in lines(out)] == ["p00.png", "p01.png", "p02.png"]
@@ -121,48 +90,48 @@ def test_a_line_comes_after_its_picture(folder, prior, monkeypatch):
     given, out = described(folder, prior), folder.with_name("in.restored")
 
     def dies(*_):
-        raise job.Stopped(143)
+        raise Stopped(143)
 
     with monkeypatch.context() as patched:
         patched.setattr(making, "_move", dies)
-        with pytest.raises(job.Stopped):
-            batch(given, say=quiet)
+        with pytest.raises(Stopped):
+            made(given)
     assert count(out) == 0
     assert results(out) == {}
-    assert batch(given, say=quiet)
+    assert made(given)
     assert count(out) == len(results(out)) == 3
 
 
 def test_nothing_is_done_twice(folder, prior, monkeypatch):
     given, out = described(folder, prior), folder.with_name("in.restored")
-    assert batch(given, say=quiet)
+    assert made(given)
     times = {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")}
     monkeypatch.setattr(making, "loop", lambda *_, **__: pytest.fail("done before"))
     monkeypatch.setattr(making, "opened", lambda *_: pytest.fail("nothing is left to do"))
-    assert batch(given, say=quiet)
-    assert batch(given | {"threads": 2}, say=quiet)  # which changes no more than the last bits
+    assert made(given)
+    assert made(given.changed(threads=2))  # which changes no more than the last bits
     assert {p: p.stat().st_mtime_ns for p in out.glob("*.restored.png")} == times
     assert len(lines(out)) == 3
 
 
 def test_what_has_changed_is_done_again(folder, prior):
     given, out = described(folder, prior), folder.with_name("in.restored")
-    assert batch(given, say=quiet)
+    assert made(given)
     first = numbers(out)
     shutil.copy(folder / "p00.png", folder / "p01.png")
     (out / "p02.restored.png").unlink()
-    assert batch(given, say=quiet)
+    assert made(given)
     assert [line["name"] for line in lines(out)][3:] == ["p01.png", "p02.png"]
     assert numbers(out)["p02.restored.png"] == first["p02.restored.png"]
     assert numbers(out)["p01.restored.png"] != first["p01.restored.png"]
-    assert batch(given | {"std": 0.06}, say=quiet)
+    assert made(given.changed(std=0.06))
     assert len(lines(out)) == 8
 
 
 def test_the_prior_is_opened_once(folder, prior, monkeypatch):
     calls, opened = [], making.opened
     monkeypatch.setattr(making, "opened", lambda *given: calls.append(1) or opened(*given))
-    assert batch(described(folder, prior), say=quiet)
+    assert made(described(folder, prior))
     assert calls == [1]
 
 
@@ -170,8 +139,8 @@ def test_two_at_once(folder, prior):
     pytest.importorskip("fcntl")
     given, out = described(folder, prior), folder.with_name("in.restored")
     out.mkdir()
-    with batches._manifest(out / "manifest.jsonl"), pytest.raises(BadInput, match="another batch is writing"):
-        batch(given, say=quiet)
+    with manifest.opened(out / "manifest.jsonl"), pytest.raises(BadInput, match="another batch is writing"):
+        made(given)
 
 
 # --- what goes wrong ---
@@ -229,7 +198,7 @@ def test_a_failed_item_leaves_nothing_to_the_next(folder, prior, monkeypatch):
 
     monkeypatch.setattr(making, "write", breaks)
     out = folder.with_name("in.restored")
-    assert not batch(described(folder, prior, simulate=True), say=quiet)
+    assert not made(described(folder, prior, simulate=True))
     kinds = ("degraded", "restored")
     assert set(results(out)) == {f"p0{k}.{kind}.png" for k in (1, 2) for kind in kinds}
     assert lines(out)[0]["reason"].startswith("RuntimeError: after")
@@ -249,7 +218,7 @@ def test_a_full_disk(what, folder, prior, monkeypatch, capsys):
         if what == "picture":
             # the second of two: in the text of the picture's writer, which wraps it in a BadInput
             put = os.replace
-            patched.setattr(images.os, "replace", lambda a, b: full() if "p01" in str(b) else put(a, b))
+            patched.setattr(os, "replace", lambda a, b: full() if "p01" in str(b) else put(a, b))
         else:
             write = os.write
 
@@ -259,14 +228,14 @@ def test_a_full_disk(what, folder, prior, monkeypatch, capsys):
                     return write(handle, text)
                 return write(handle, text[:20]) if what == "short" else full()
 
-            patched.setattr(batches.os, "write", writes)
-        assert not batch(given, say=print)
+            patched.setattr(os, "write", writes)
+        assert not carried_out(batch(given))
     said = capsys.readouterr().out
     assert "the disk is full" in said
     assert "3 items: 1 done, 0 failed" in said  # no picture's fault
     assert [line["name"] for line in lines(out)] == ["p00.png"]
     assert not (out / ".batch").exists()
-    assert batch(given, say=quiet)
+    assert made(given)
     assert [line["name"] for line in lines(out)] == ["p00.png", "p01.png", "p02.png"]
     assert len(results(out)) == 3
 
@@ -278,7 +247,7 @@ def test_ctrl_c(folder, prior, monkeypatch, capsys):
 
     def stops(*told):
         calls.append(1)
-        if len(calls) == 6:  # four for a picture, one of them for its result
+        if len(calls) == 5:  # three for a picture
             os.kill(os.getpid(), signal.SIGINT)
         return misfit(*told)
 
@@ -299,15 +268,15 @@ def test_ctrl_c(folder, prior, monkeypatch, capsys):
 def test_order_and_company_do_not_matter(folder, prior):
     whole = described(folder, prior, out="whole", simulate=True)
     some = described(folder, prior, out="some", simulate=True, inputs=[str(folder / f"p0{k}.png") for k in (2, 1)])
-    assert batch(whole, say=quiet)
-    assert batch(some, say=quiet)
+    assert made(whole)
+    assert made(some)
     one, other = results(folder.with_name("whole")), results(folder.with_name("some"))
     assert other == {name: one[name] for name in one if not name.startswith("p00")}
     assert numbers(folder.with_name("some")).items() <= numbers(folder.with_name("whole")).items()
 
 
 def test_an_item_is_a_run_with_its_seed(folder, prior, tmp_path):
-    assert batch(described(folder, prior), say=quiet)
+    assert made(described(folder, prior))
     line = lines(folder.with_name("in.restored"))[1]
     words = ["--operator", "deblur", "--sigma", "1", "--std", "0.05", "--steps", "2", "--prior", prior]
     out = tmp_path / "alone.png"
@@ -337,15 +306,15 @@ def test_seeds_come_from_the_name_the_seed_and_the_sample(folder, prior):
     items = found(given)
     assert len({item.own_seed for item in items}) == len({item.output for item in items}) == 8
     assert "p00.seed-1.sample-0.restored.png" in {item.output for item in items}
-    alone = {(i.name, i.seed, i.sample): i.own_seed for i in found(given | {"seeds": [1], "samples": 1})}
+    alone = {(i.name, i.seed, i.sample): i.own_seed for i in found(given.changed(seeds=[1], samples=1))}
     assert alone.items() <= {(i.name, i.seed, i.sample): i.own_seed for i in items}.items()
-    assert batch(given, say=quiet)
-    assert len(set(numbers(Path(given["out"])).values())) == 8
+    assert made(given)
+    assert len(set(numbers(Path(given.out)).values())) == 8
 
 
 def test_rerun(folder, prior, capsys):
     (folder / "p03.png").write_text("no picture")
-    assert not batch(described(folder, prior), say=quiet)
+    assert not made(described(folder, prior))
     out = folder.with_name("in.restored")
     for name in ("p01.png", "p01.restored.png"):
         assert main(["rerun", str(out / "manifest.jsonl"), "--item", name]) == 0
@@ -379,7 +348,7 @@ def test_inputs(tmp_path, prior):
     assert names("in/p01.png", "in") == ["p01.restored.png", "p00.restored.png"]  # each once
     assert names("in/**/*.png") == ["p00.restored.png", "p01.restored.png", "sub/p00.restored.png"]
     assert names("in/gone.png") == ["gone.restored.png"]  # an item that will fail, not one that is passed over
-    assert batch(described(folder, prior, inputs="in/**/*.png", out="in/out"), say=quiet)
+    assert made(described(folder, prior, inputs="in/**/*.png", out="in/out"))
     assert (folder / "out" / "sub" / "p00.restored.png").exists()
     assert len(names("in/**/*.png")) == 3  # what was written is not read
     with pytest.raises(BadInput, match="would both become"):
@@ -406,7 +375,7 @@ def test_the_command_and_the_file_are_one(folder, prior, tmp_path, capsys):
     given = json.loads(printed.out)
     assert given["operator_options"] == {"factor": 2}
     assert (given["seeds"], given["samples"], given["tile"]) == ([3], 2, 16)
-    assert description.read(file) == given
+    assert description.read_file(file).model_dump(mode="json") == given
     assert main(["batch", str(file)]) == 0
     out = folder.with_name("in.restored")
     assert json.loads((out / "job.json").read_text()) == given
@@ -420,9 +389,9 @@ def test_paths_are_relative_to_the_file(folder, prior, tmp_path, monkeypatch):
     given = {"inputs": "in", "operator": "inpaint", "operator_options": {"mask": "{stem}.png"}, "out": "there"}
     (tmp_path / "job.json").write_text(json.dumps(given))
     monkeypatch.chdir("/")
-    read = description.read(tmp_path / "job.json")
-    assert (read["inputs"], read["out"]) == ([str(folder)], str(tmp_path / "there"))
-    assert read["operator_options"] == {"mask": str(tmp_path / "{stem}.png")}
+    read = description.read_file(tmp_path / "job.json")
+    assert (read.inputs, read.out) == ([str(folder)], str(tmp_path / "there"))
+    assert read.operator_options == {"mask": str(tmp_path / "{stem}.png")}
 
 
 @pytest.mark.parametrize(
@@ -487,7 +456,7 @@ def test_the_schema_is_that_of_the_signatures(capsys):
         for rule in schema["allOf"]
         for part in rule["if"]["properties"]
     }
-    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in METHODS}
+    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in methods()}
     assert conditions["operator", "inpaint"]["required"] == ["operator_options"]
     assert conditions["operator", "deblur"]["properties"]["operator_options"]["properties"]["border"]["enum"] == [
         "open",
@@ -495,7 +464,8 @@ def test_the_schema_is_that_of_the_signatures(capsys):
     ]
 
 
-@pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*operators.ALL, *methods()], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
-    description.check(plain(function, given), description.object_of(function), "defaults")
+    chosen = complete(function, given)
+    assert read(function, chosen.stored(), strict=True).stored() == chosen.stored()

@@ -22,6 +22,7 @@ from flowhelm.app.options.signature import bind, options, plain
 from flowhelm.app.options.words import flags, sort_words
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.presets import TABLE, preset
+from flowhelm.app.restore.request import methods
 from flowhelm.control import flux2
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
@@ -56,7 +57,7 @@ def test_options_are_those_of_the_signature():
     assert options(operators.motion)["kernel"].help.endswith("picks one; without, the first")
 
 
-@pytest.mark.parametrize("function", [*job.METHODS, *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*methods(), *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
 def test_every_option_reads_its_own_default(function):
     for name, option in options(function).items():
         if not option.needed:
@@ -139,11 +140,11 @@ def test_switches_take_no_word_that_is_none_of_theirs():
 
 def test_presets_are_of_this_library():
     assert set(TABLE) == {builder.__name__ for builder in operators.ALL}
-    methods = {method.__name__: method for method in job.METHODS}
+    known = {method.__name__: method for method in methods()}
     for operator in TABLE:
         method, chosen, steps = preset(operator, 0.1)
         assert steps > 0
-        bind(methods[method], chosen)
+        bind(known[method], chosen)
     assert preset("deblur", 0.1)[1]["strength"] == pytest.approx(TABLE["deblur"][1]["strength"] * 100)
 
 
@@ -152,7 +153,7 @@ def test_presets_are_of_this_library():
 
 @pytest.mark.parametrize("kind", ["methods", "operators"])
 def test_cards(kind, capsys):
-    functions = job.METHODS if kind == "methods" else operators.ALL
+    functions = methods() if kind == "methods" else operators.ALL
     assert main([kind]) == 0
     listed = capsys.readouterr().out
     for function in functions:

@@ -1,6 +1,5 @@
 """Workers of Ray: their deaths cost nothing but a poisoned item; the batch is what one process makes of it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,51 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
+import batches
 import pytest
-from PIL import Image
+from batches import lines, made, pictures, results
+from flowhelm.interfaces.cli.terminal import carried_out
 
 from flowhelm.app.batch import ray as cluster
-from flowhelm.app.batch import request as description
-from flowhelm.app.batch.ray import AHEAD, TRIES, Where
+from flowhelm.app.batch.ray import TRIES, Where
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files.atomic import sha256
 from flowhelm.interfaces.cli import main
 
 
-def pictures(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True)
-    for k in range(count):
-        pixels = np.random.default_rng(k).integers(0, 256, (16, 24, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"p{k:02}.png")
-    return folder
-
-
-def described(folder: Path, prior: str, out: str, **more) -> dict:
-    given = {
-        "operator": "denoise",
-        "std": 0.1,
-        "steps": 2,
-        "prior": prior,
-        "inputs": str(folder),
-        "threads": 1,
-        "out": out,
-    }
-    return description.filled(given | more, folder.parent)
-
-
-def lines(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-
-
-def results(out: Path) -> dict[str, str]:
-    kept = {"job.json", "manifest.jsonl"}
-    return {p.relative_to(out).as_posix(): sha256(p) for p in out.rglob("*") if p.is_file() and p.name not in kept}
-
-
-def quiet(text: str) -> None:
-    pass
+def described(folder: Path, prior: str, out: str, **more):
+    return batches.described(folder, prior, **{"operator": "denoise", "std": 0.1, "out": out} | more)
 
 
 # --- a Ray of this very process, whose actors die when they are told to ---
@@ -71,59 +39,67 @@ class TaskError(Died):
 
 
 class Ref:
-    def __init__(self, name, words):
-        self.name, self.words, self.done, self.value = name, words, False, None
+    def __init__(self, chunk):
+        self.chunk, self.tries, self.done, self.value = chunk, 0, False, None
 
 
 class Fake:
-    """Just so much of Ray as is used: the tasks of an actor run one after the other, one step for each `wait`."""
+    """Just so much of Ray as is used: the tasks of an actor run one after the other, one step for each `wait`; an actor that dies is
+    started again and given its task again, as often as it was asked for."""
 
     def __init__(self, poison=(), deaths=0):
-        self.poison, self.deaths, self.actors, self.most, self.died = set(poison), deaths, [], 0, 0
+        self.poison, self.deaths, self.actors, self.started, self.most, self.died = set(poison), deaths, [], 0, 0, 0
         self.exceptions = SimpleNamespace(RayError=Died, RayTaskError=TaskError)
 
-    def remote(self, **_):
+    def remote(self, *, max_restarts, max_task_retries, **_):
+        assert max_restarts == -1
+        self.tries = max_task_retries + 1
+
         def decorate(kind):
-            return SimpleNamespace(remote=lambda *given: self._start(kind, given))
+            return SimpleNamespace(remote=lambda *given, **named: self._actor(lambda: kind(*given, **named)))
 
         return decorate
 
-    def _start(self, kind, given):
-        before = signal.getsignal(signal.SIGINT)
-        actor = SimpleNamespace(real=kind(*given), queue=deque(), dead=False)
-        signal.signal(signal.SIGINT, before)
+    def _actor(self, start):
+        actor = SimpleNamespace(start=start, real=self._started(start), queue=deque())
         self.actors.append(actor)
-        for name in ("open", "make"):
 
-            def call(*words, name=name):
-                ref = Ref(name, words)
-                actor.queue.append(ref)
-                self.most = max(self.most, sum(r.name == "make" for r in actor.queue))
-                return ref
+        def make(chunk):
+            actor.queue.append(ref := Ref(chunk))
+            self.most = max(self.most, len(actor.queue))
+            return ref
 
-            setattr(actor, name, SimpleNamespace(remote=call))
+        actor.make = SimpleNamespace(remote=make)
         return actor
 
-    def wait(self, refs, num_returns=1, timeout=None):
-        while timeout is None and not any(ref.done for ref in refs):
+    def _started(self, start):
+        self.started += 1
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            return start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def wait(self, refs, num_returns=1):
+        while not any(ref.done for ref in refs):
             for actor in self.actors:
-                if actor.queue and not actor.dead:
+                if actor.queue:
                     self._step(actor)
-        done = [ref for ref in refs if ref.done]
-        return done[:num_returns], refs
+        return [ref for ref in refs if ref.done][:num_returns], refs
 
     def _step(self, actor):
         ref = actor.queue[0]
-        names = {item.name for item in ref.words[0]} if ref.words else set()
-        if names & self.poison or (self.deaths and ref.name == "make"):
+        if {item.name for item in ref.chunk} & self.poison or self.deaths:
             self.deaths -= bool(self.deaths)
-            actor.dead = True
             self.died += 1
-            for each in actor.queue:
-                each.done, each.value = True, Died("killed")
+            ref.tries += 1
+            actor.real = self._started(actor.start)
+            if ref.tries == self.tries:
+                actor.queue.popleft()
+                ref.done, ref.value = True, Died("killed")
             return
         actor.queue.popleft()
-        ref.value, ref.done = getattr(actor.real, ref.name)(*ref.words), True
+        ref.value, ref.done = actor.real.make(ref.chunk), True
 
     def get(self, ref):
         if isinstance(ref.value, Exception):
@@ -143,43 +119,48 @@ def on(monkeypatch, fake: Fake, workers: int = 2) -> Where:
 def test_a_death_costs_nothing(tmp_path, prior, monkeypatch):
     folder = pictures(tmp_path / "in", 9)
     fake = Fake(deaths=2)
-    assert batch(described(folder, prior, "one"), say=quiet)
-    assert batch(described(folder, prior, "ray"), ray=on(monkeypatch, fake), say=quiet)
+    assert made(described(folder, prior, "one"))
+    assert made(described(folder, prior, "ray"), ray=on(monkeypatch, fake))
     assert results(tmp_path / "ray") == results(tmp_path / "one")
     assert sorted(line["name"] for line in lines(tmp_path / "ray")) == sorted(
         p.name for p in folder.iterdir()
     )  # each once
-    assert len(fake.actors) == 4
-    assert fake.most == AHEAD
+    assert (len(fake.actors), fake.started) == (2, 4)
+    assert fake.most == 2  # one that it makes, and one so that it need not wait
     assert not (tmp_path / "ray" / ".batch").exists()
 
 
 def test_an_item_that_kills_has_failed_and_costs_no_others(tmp_path, prior, monkeypatch, capsys):
     folder = pictures(tmp_path / "in", 8)
     fake = Fake(poison=["p03.png"])
-    assert not batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, fake), say=print)
+    assert not carried_out(batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, fake)))
     found = {line["name"]: line for line in lines(tmp_path / "ray")}
     assert {name for name, line in found.items() if line["status"] == "failed"} == {"p03.png"}
-    assert fake.died == TRIES
+    assert fake.died == 2 * TRIES  # with those beside it, then alone
     assert f"died {TRIES} times (killed)" in found["p03.png"]["reason"]
     assert len(found) == len(lines(tmp_path / "ray")) == 8
     assert "8 items: 7 done, 1 failed" in capsys.readouterr().out
     # as an item that has failed, it is not tried again unless that is asked for
-    assert not batch(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, Fake()), say=quiet)
+    assert not made(described(folder, prior, "ray", rows=3), ray=on(monkeypatch, Fake()))
     assert len(lines(tmp_path / "ray")) == 8
-    assert batch(described(folder, prior, "ray", rows=3), retry=True, ray=on(monkeypatch, Fake()), say=quiet)
+    assert made(described(folder, prior, "ray", rows=3), retry=True, ray=on(monkeypatch, Fake()))
 
 
 def test_workers_that_cannot_start(tmp_path, prior, monkeypatch):
     folder = pictures(tmp_path / "in", 2)
     with monkeypatch.context() as patched:
-        patched.setattr(cluster, "Maker", lambda *_: (_ for _ in ()).throw(BadInput("no prior here")))
+        patched.setattr(cluster.Worker, "open", lambda *_: (_ for _ in ()).throw(BadInput("no prior here")))
         where = on(patched, Fake())
         with pytest.raises(BadInput, match="no prior here"):
-            batch(described(folder, prior, "ray"), ray=where, say=quiet)
+            made(described(folder, prior, "ray"), ray=where)
     assert not (tmp_path / "ray" / ".batch").exists()
-    # every one dies at once: each of the items is tried so often, and no more
-    assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(deaths=10**6), 1), say=quiet)
+    # every one dies at once: no picture's fault
+    with pytest.raises(BadInput, match="the workers of Ray die as they start"):
+        made(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(deaths=10**6), 1))
+    assert lines(tmp_path / "ray") == []
+    # all there are may be at fault, too
+    names = [path.name for path in folder.iterdir()]
+    assert not made(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(names), 2))
     assert [line["status"] for line in lines(tmp_path / "ray")] == ["failed"] * 2
 
 
@@ -192,7 +173,7 @@ def test_a_full_disk_in_a_worker(tmp_path, prior, monkeypatch, capsys):
         put(source, target)
 
     monkeypatch.setattr("flowhelm.app.files.pictures.os.replace", full)
-    assert not batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(), 1), say=print)
+    assert not carried_out(batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(), 1)))
     assert "stopped, since the disk is full" in capsys.readouterr().out
     assert [line["name"] for line in lines(tmp_path / "ray")] == ["p00.png", "p01.png"]
     assert not (tmp_path / "ray" / ".batch").exists()
@@ -235,8 +216,8 @@ def test_two_workers_one_of_them_killed(tmp_path, prior):
     psutil = pytest.importorskip("psutil")
     folder = pictures(tmp_path / "in", 24)
     given = described(folder, prior, "ray", steps=4)
-    (tmp_path / "job.json").write_text(json.dumps(given))
-    assert batch(given | {"out": str(tmp_path / "one")}, say=quiet)
+    (tmp_path / "job.json").write_text(given.model_dump_json())
+    assert made(given.changed(out=str(tmp_path / "one")))
     program = "import sys; from flowhelm.interfaces.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["batch", str(tmp_path / "job.json"), "--ray", "local", "--workers", "2"]
     with open(tmp_path / "log", "w") as log:
@@ -246,7 +227,7 @@ def test_two_workers_one_of_them_killed(tmp_path, prior):
         time.sleep(0.02)
     assert process.poll() is None, (tmp_path / "log").read_text()
     helpers = below(psutil.Process(process.pid))
-    workers = [each for each in helpers if each.name().startswith("ray::Worker")]
+    workers = [each for each in helpers if each.name().startswith("ray::Actor")]
     if workers:  # killed before it is looked at closer, which takes long
         workers[0].kill()
     listening = {c.laddr.ip for each in helpers if each.is_running() for c in _listening(each)}
@@ -298,13 +279,13 @@ def test_a_ray_that_starts_late_or_never(tmp_path, prior, monkeypatch):
         monkeypatch.setenv(name, "")  # and restored after the test
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setitem(sys.modules, "ray", shy)
-    assert batch(described(folder, prior, "ray"), ray=Where("auto", 2), say=quiet)
+    assert made(described(folder, prior, "ray"), ray=Where("auto", 2))
     assert [how["_node_ip_address"] for how in shy.inits] == ["127.0.0.1"] * 2
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert not list(Path("/tmp").glob(f"flowhelm-ray-{os.getpid()}-*"))
     monkeypatch.setitem(sys.modules, "ray", Shy(10))
     with pytest.raises(BadInput, match=r"Ray could not be started .*timed out"):
-        batch(described(folder, prior, "ray", std=0.2), ray=Where("local"), say=quiet)
+        made(described(folder, prior, "ray", std=0.2), ray=Where("local"))
     monkeypatch.setitem(sys.modules, "ray", Shy(1))
     with pytest.raises(BadInput, match="expected at most 1, for Ray has 2 cores"):
-        batch(described(folder, prior, "ray", std=0.2), ray=Where("local", 2, 2), say=quiet)
+        made(described(folder, prior, "ray", std=0.2), ray=Where("local", 2, 2))

@@ -5,20 +5,23 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import batches
 import numpy as np
 import pytest
 import torch
+from batches import made
+from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 from safetensors.torch import load_file
 
 from flowhelm.app.batch import posterior
-from flowhelm.app.batch import request as description
-from flowhelm.app.batch import run as batches
+from flowhelm.app.batch.items import Item
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.atomic import sha256
-from flowhelm.app.restore import run as job
+from flowhelm.app.restore.record import Place
 from flowhelm.app.restore.result import answer, chosen
+from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
 from flowhelm.rng import Noise
 
@@ -42,7 +45,7 @@ def colours(k=5, side=(9, 14), seed=0) -> np.ndarray:
 
 
 def line(residual=1.0, method="dps"):
-    return {"result": {"residual": residual}, "settings": {"method": method}}
+    return SimpleNamespace(result=SimpleNamespace(residual=residual), settings=SimpleNamespace(method=method))
 
 
 def maps(folder: Path) -> dict[str, torch.Tensor]:
@@ -107,19 +110,13 @@ def folder(tmp_path) -> Path:
     return tmp_path / "in"
 
 
-def described(folder: Path, prior: str, **more) -> dict:
-    usual = {"operator": "deblur", "operator_options": {"sigma": 1.0}, "std": 0.05, "steps": 2, "prior": prior}
-    usual |= {"inputs": str(folder), "threads": 1, "samples": 3, "out": "out", "method": "flower"}
-    return description.filled(usual | more, folder.parent)
-
-
-def quiet(text: str) -> None:
-    pass
+def described(folder: Path, prior: str, **more):
+    return batches.described(folder, prior, **{"samples": 3, "out": "out", "method": "flower"} | more)
 
 
 def test_a_batch_makes_them_once(folder, prior, tmp_path, capsys):
     given, out = described(folder, prior, method_options={"gamma": 1.0}), tmp_path / "out"
-    assert batch(given)
+    assert carried_out(batch(given))
     assert f"what the samples of 2 pictures say together: {out}/*.posterior" in capsys.readouterr().out
     names = sorted(p.name for p in out.iterdir() if p.is_dir())
     assert names == ["p0.posterior", "p1.posterior"]
@@ -129,12 +126,12 @@ def test_a_batch_makes_them_once(folder, prior, tmp_path, capsys):
     assert "warning" not in told
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.posterior/*")}
     assert len(before) == 2 * len(FILES)
-    assert batch(given, say=quiet)
+    assert made(given)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.posterior/*")} == before
     (out / "p1.sample-2.restored.png").unlink()  # made again, to the same bytes
-    assert batch(given, say=quiet)
+    assert made(given)
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.posterior/*")} == before
-    assert batch(described(folder, prior, method_options={"gamma": 0.5}), say=quiet)
+    assert made(described(folder, prior, method_options={"gamma": 0.5}))
     assert all(p.stat().st_mtime_ns != when for p, when in before.items())
 
 
@@ -143,17 +140,17 @@ def test_a_stop_at_the_last_moment(folder, prior, tmp_path, monkeypatch):
     given, out = described(folder, prior), tmp_path / "out"
 
     def stopped(*_):
-        raise job.Stopped(130)
+        raise Stopped(130)
 
-    monkeypatch.setattr(posterior, "flip", stopped)
-    with pytest.raises(job.Stopped):
-        batch(given, say=quiet)
+    monkeypatch.setattr(posterior, "_flip", stopped)
+    with pytest.raises(Stopped):
+        made(given)
     assert not list(out.glob("*posterior"))
     assert len(list(out.glob("p0.*.restored.png"))) == 3
     (out / ".p0.posterior").mkdir()
     (out / ".p0.posterior" / "mean.png").write_bytes(b"half")
     monkeypatch.undo()
-    assert batch(given, say=quiet)
+    assert made(given)
     assert sorted(p.name for p in out.iterdir() if "posterior" in p.name) == ["p0.posterior", "p1.posterior"]
     assert {p.name for p in (out / "p0.posterior").iterdir()} == FILES
 
@@ -164,32 +161,32 @@ def test_what_cannot_be_made_costs_no_sample(folder, prior, tmp_path, monkeypatc
     def broken(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(posterior, "flip", broken)
-    assert not batch(given)
+    monkeypatch.setattr(posterior, "_flip", broken)
+    assert not carried_out(batch(given))
     said = capsys.readouterr().out
     assert "6 items: 6 done, 0 failed" in said
     assert "could not be made" in said
     assert "No space left" in said
     assert not list(out.glob("*.posterior"))
     monkeypatch.undo()
-    assert batch(given)
+    assert carried_out(batch(given))
     assert "6 done (6 of them before)" in capsys.readouterr().out
     assert len(list(out.glob("*.posterior"))) == 2
 
 
 def test_one_sample_and_failed_ones_make_none(folder, prior, tmp_path):
-    assert batch(described(folder, prior, samples=1, seeds=[0, 1]), say=quiet)
+    assert made(described(folder, prior, samples=1, seeds=[0, 1]))
     assert not list((tmp_path / "out").glob("*.posterior"))
     (folder / "p1.png").write_text("no picture")
-    assert not batch(described(folder, prior, out="other", seeds=[3, 4]), say=quiet)
-    made = sorted(p.name for p in (tmp_path / "other").glob("*.posterior"))
-    assert made == ["p0.seed-3.posterior", "p0.seed-4.posterior"]
+    assert not made(described(folder, prior, out="other", seeds=[3, 4]))
+    sets = sorted(p.name for p in (tmp_path / "other").glob("*.posterior"))
+    assert sets == ["p0.seed-3.posterior", "p0.seed-4.posterior"]
 
 
 def test_a_method_without_chance_is_told_of(folder, prior, tmp_path, monkeypatch, capsys):
-    same = batches.Item.own_seed.fget
-    monkeypatch.setattr(batches.Item, "own_seed", property(lambda item: same(item._replace(sample=0))))
-    assert batch(described(folder, prior))
+    same = Item.own_seed.fget
+    monkeypatch.setattr(Item, "own_seed", property(lambda item: same(item._replace(sample=0))))
+    assert carried_out(batch(described(folder, prior)))
     assert "warning: p0.png: all 3 samples are the same picture: flower gives one answer" in capsys.readouterr().out
 
 
@@ -197,27 +194,27 @@ def test_a_method_without_chance_is_told_of(folder, prior, tmp_path, monkeypatch
 
 
 def test_simulated_samples_are_of_one_measurement(folder, prior, tmp_path):
-    assert batch(described(folder, prior, simulate=True), say=quiet)
+    assert made(described(folder, prior, simulate=True))
     out = tmp_path / "out"
     assert len({sha256(p) for p in out.glob("p0.sample-*.degraded.png")}) == 1
     assert len({sha256(p) for p in out.glob("*.degraded.png")}) == 2
     assert len({sha256(p) for p in out.glob("p0.sample-*.restored.png")}) == 3
     # the first sample is what the picture alone would be
-    assert batch(described(folder, prior, simulate=True, samples=1, out="alone"), say=quiet)
+    assert made(described(folder, prior, simulate=True, samples=1, out="alone"))
     assert sha256(tmp_path / "alone" / "p0.restored.png") == sha256(out / "p0.sample-0.restored.png")
 
 
 def test_a_sample_of_weighted_particles_is_one_of_them(folder, prior, tmp_path, capsys):
     """Their mean, which is what one picture alone gets, would have too little spread."""
     given = described(folder, prior, method="afdps", method_options={"particles": 4}, inputs=["in/p0.png"])
-    assert batch(given, say=quiet)
+    assert made(given)
     out = tmp_path / "out"
     assert len({sha256(p) for p in out.glob("p0.sample-*.restored.png")}) == 3
     capsys.readouterr()
     assert main(["rerun", str(out / "manifest.jsonl"), "--item", "p0.sample-1.restored.png"]) == 0
     assert "identical to the bit" in capsys.readouterr().out
     # and a batch of single pictures has their mean
-    assert batch(given | {"samples": 1, "out": str(tmp_path / "alone")}, say=quiet)
+    assert made(given.changed(samples=1, out=str(tmp_path / "alone")))
     assert (tmp_path / "alone" / "p0.restored.png").exists()
 
 
@@ -241,8 +238,13 @@ def test_particles_are_drawn_by_their_weights():
         flow=SimpleNamespace(decode=lambda clean: clean), observed=SimpleNamespace(measurement=SimpleNamespace(y=x[:1]))
     )
     info = {"log_w": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()}
-    found = [float(answer(problem, [{"drawn": True, "seed": seed}], x, info)) for seed in range(400)]
+    place = Place(1, x, torch.empty(0), info, None, 0.0, 0)
+
+    def one(seed, drawn):
+        return float(answer(problem, [SimpleNamespace(seed=seed, drawn=drawn)], place))
+
+    found = [one(seed, True) for seed in range(400)]
     shares = torch.bincount(torch.tensor(found).long(), minlength=4) / 400
     assert {value % 1 for value in found} == {0.0}
     torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.08, rtol=0)
-    assert float(answer(problem, [{"seed": 0}], x, info)) == pytest.approx(2.0)
+    assert one(0, False) == pytest.approx(2.0)

@@ -205,7 +205,7 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
     """As after kill -9: nothing is caught, but a resume file was written while running."""
     assert main(words(photo, prior, *more, "--out", str(photo.with_name("whole.png")))) == 0
     monkeypatch.setattr(job, "SAVE_EVERY", 0.0)
-    put, count = job.files.put_resume, []
+    put, count = job.record.put_resume, []
 
     def dies(*given):
         put(*given)
@@ -213,7 +213,7 @@ def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, caps
         if len(count) == 4:
             raise MemoryError("as good as any")
 
-    monkeypatch.setattr(job.files, "put_resume", dies)
+    monkeypatch.setattr(job.record, "put_resume", dies)
     with pytest.raises(MemoryError):
         main(words(photo, prior, *more))
     monkeypatch.undo()
@@ -278,7 +278,7 @@ def test_a_whole_trajectory_is_told_in_steps_and_leaves_no_resume_file(photo, pr
     """Its state is the end of a pass, from where nothing goes on: at any of them, the last one included."""
     monkeypatch.setattr(job, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(
-        job.files, "put_resume", lambda *given: pytest.fail("a resume file that nothing can go on from")
+        job.record, "put_resume", lambda *given: pytest.fail("a resume file that nothing can go on from")
     )
     assert main(words(photo, prior, *WHOLE)) == 0
     told = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]

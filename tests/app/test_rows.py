@@ -1,19 +1,20 @@
 """Several items as the rows of one batch: each with its own noise, what it is alone but for rounding, and made again to the bit."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import batches as shared
 import numpy as np
 import pytest
 import torch
+from batches import lines
 from PIL import Image
 
-from flowhelm.app.batch import request as description
 from flowhelm.app.batch import run as batches
 from flowhelm.app.batch import worker as making
-from flowhelm.app.batch.run import batch, rerun
+from flowhelm.app.batch.run import rerun
 from flowhelm.app.restore.result import decoded
+from flowhelm.app.run import drive
 from flowhelm.priors import bundled
 from flowhelm.rng import Noise
 
@@ -27,15 +28,14 @@ def pictures(folder: Path, sizes: list[tuple[int, int]], mode: str = "RGB") -> P
     return folder
 
 
+def described(folder: Path, prior: str, **more):
+    return shared.described(folder, prior, **{"operator": "denoise", "out": "o"} | more)
+
+
 def made(folder: Path, prior: str, rows: int | str, **more) -> dict[str, dict]:
-    usual = {"operator": "denoise", "std": 0.2, "steps": 3, "prior": prior, "threads": 1, "out": f"out{rows}"}
-    given = description.filled(usual | {"inputs": str(folder), "rows": rows} | more, folder.parent)
-    assert batch(given, say=lambda text: None)
-    return {line["output"]: line for line in lines(Path(given["out"]))}
-
-
-def lines(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    given = described(folder, prior, rows=rows, std=0.2, steps=3, out=f"out{rows}", **more)
+    assert shared.made(given)
+    return {line["output"]: line for line in lines(Path(given.out))}
 
 
 def levels(out: Path, name: str) -> np.ndarray:
@@ -90,7 +90,7 @@ def test_the_bundled_prior_and_made_again(tmp_path):
     assert joint[last]["result"]["sha256"] == alone[last]["result"]["sha256"]  # the third had no company
     said = []
     for name in alone:
-        assert rerun(tmp_path / "out2" / "manifest.jsonl", name, say=said.append), said
+        assert drive(rerun(tmp_path / "out2" / "manifest.jsonl", name), said.append), said
         assert np.abs(levels(tmp_path / "out1", name) - levels(tmp_path / "out2", name)).max() <= 1
 
 
@@ -102,18 +102,9 @@ def test_only_what_is_alike_runs_together(tmp_path, prior, monkeypatch):
     monkeypatch.setattr(
         making, "loop", lambda problem, *a, **k: ran.append(len(problem.noise)) or loop(problem, *a, **k)
     )
-    given = {
-        "operator": "denoise",
-        "steps": 2,
-        "prior": prior,
-        "inputs": str(folder),
-        "rows": 4,
-        "threads": 1,
-        "out": "o",
-    }
     # all that are left in one chunk: what looks alike from outside is not always
     monkeypatch.setattr(batches, "_chunks", lambda left, *_: iter([left]))
-    assert not batch(description.filled(given, tmp_path), say=lambda text: None)
+    assert not shared.made(described(folder, prior, rows=4))
     assert sorted(ran) == [1, 1, 1, 2, 2]  # grey ones have another noise level
     statuses = {line["name"]: line["status"] for line in lines(tmp_path / "o")}
     assert len(statuses) == 8
@@ -144,8 +135,7 @@ def test_out_of_memory_halves(error, tmp_path, prior, monkeypatch):
     assert sorted(line["settings"].get("rows", 1) for line in joint.values()) == [1] + [2] * 10
     assert len(joint) == 11
     monkeypatch.setattr(bundled.Prior, "velocity", lambda self, x, t: (_ for _ in ()).throw(error))
-    given = {"operator": "denoise", "steps": 2, "prior": prior, "inputs": str(folder), "rows": 4, "out": "never"}
-    assert not batch(description.filled(given, tmp_path), say=lambda text: None)
+    assert not shared.made(described(folder, prior, rows=4, out="never"))
     assert {line["status"] for line in lines(tmp_path / "never")} == {"failed"}
 
 
@@ -161,16 +151,7 @@ def test_the_fault_of_one_costs_no_others(tmp_path, prior, monkeypatch):
         return torch.where(torch.tensor(same)[:, None, None, None], torch.nan, v) if any(same) else v
 
     monkeypatch.setattr(bundled.Prior, "velocity", poisoned)
-    given = {
-        "operator": "denoise",
-        "steps": 2,
-        "prior": prior,
-        "inputs": str(folder),
-        "rows": 3,
-        "out": "o",
-        "threads": 1,
-    }
-    assert not batch(description.filled(given | {"method": "dps"}, tmp_path), say=lambda text: None)
+    assert not shared.made(described(folder, prior, rows=3, method="dps"))
     found = {line["name"]: line for line in lines(tmp_path / "o")}
     assert [found[f"RGB{k}.png"]["status"] for k in range(3)] == ["done", "failed", "done"]
     assert "not finite" in found["RGB1.png"]["reason"]

@@ -11,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app.batch import request as description
+from flowhelm.app.batch import description
 from flowhelm.app.batch.items import found
+from flowhelm.app.batch.request import BatchRequest
 from flowhelm.app.batch.run import rerun
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files import pictures as images
 from flowhelm.app.files import stacks as sources
+from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
 
 CHANCE = np.random.default_rng(0)
@@ -42,7 +44,7 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 def names(folder: Path, *inputs: str, **more) -> list[str]:
     given = {"inputs": list(inputs), "operator": "denoise", "out": "out"} | more
-    return [item.output for item in found(description.filled(given, folder))]
+    return [item.output for item in found(description.filled(BatchRequest.of(given, "job"), folder))]
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_a_batch_of_them(stacks, prior, capsys):
     assert main(["restore", str(stacks / "s.h5"), *words, "--range", "0,1"]) == 0
     assert "3 items: 3 done, 0 failed" in capsys.readouterr().out
     assert (out / "s.h5" / "v" / "0002.restored.png").exists()
-    assert rerun(out / "manifest.jsonl", "s.h5/v/0001.restored.png", say=lambda text: None)
+    assert drive(rerun(out / "manifest.jsonl", "s.h5/v/0001.restored.png"))
     changed = GREY.copy()
     changed[1, 0, 0] ^= 1
     np.save(stacks / "grey.npy", changed)
@@ -217,7 +219,7 @@ def test_yaml_is_json(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "job.yaml").write_text(YAML)
     given = {"inputs": ["in"], "operator": "deblur", "operator_options": {"sigma": 1.0}, "std": 0.05, "seeds": [0, 1]}
-    assert description.read(tmp_path / "job.yaml") == description.filled(given, tmp_path)
+    assert description.read_file(tmp_path / "job.yaml") == description.filled(BatchRequest.of(given, "job"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_yaml_that_is_no_description(text, message, tmp_path):
     pytest.importorskip("yaml")
     (tmp_path / "job.yml").write_text(text)
     with pytest.raises(BadInput, match=message):
-        description.read(tmp_path / "job.yml")
+        description.read_file(tmp_path / "job.yml")
 
 
 def test_json_that_is_nested_too_deep(tmp_path, capsys):

@@ -108,7 +108,8 @@ def spread(
         told = request.model_dump(mode="json"), base.stored(), weights, stage, rows
         hands = [actor.remote(*told, example=example) for _ in range(workers)]
         again, flying = deque[Sequence[Item]](), dict[Any, tuple[Any, Sequence[Item]]]()
-        deaths = 0  # of workers, before anything was made
+        deaths = 0  # of workers, before anything was made; it may be no fault of the items
+        doubted: list[FailedLine] = []
 
         def feed(hand: Any) -> None:
             chunk = again.popleft() if again else next(chunks, None)
@@ -135,7 +136,7 @@ def spread(
                     again.extend([item] for item in chunk)
                 else:
                     why = f"the worker that made it died {TRIES} times ({' '.join(str(error).split())[:200]})"
-                    yield failed(chunk[0], request, base, weights, now(), why)
+                    doubted.append(failed(chunk[0], request, base, weights, now(), why))
             else:
                 deaths = -1
                 if wrong is not None:
@@ -143,7 +144,11 @@ def spread(
                 yield from lines_of(lines).values()
                 if full is not None:
                     raise Full(full)
+            if deaths < 0:
+                yield from doubted
+                doubted.clear()
             feed(hand)
+        yield from doubted
 
 
 @contextmanager

@@ -57,9 +57,7 @@ class Option(NamedTuple):
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:
                 found.append(
-                    " ".join(
-                        filter(None, (_WORDS.get(kind, "a value"), described(bounds) if kind in (int, float) else ""))
-                    )
+                    " ".join(filter(None, (_WORDS.get(kind, "a value"), kind is not NoneType and described(bounds))))
                 )
         return " or ".join(dict.fromkeys(found))
 
@@ -164,7 +162,9 @@ def sentence_of(
     Args:
         known: the fields; who: begins the sentence; given: what was read; what: a field is called; dash: "--" for typed words.
     """
-    first = error.errors(include_url=False)[0]
+    found = error.errors(include_url=False)
+    # a misspelt name is why another one is missing
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     where = [str(part) for part in first["loc"]]
     name = where[0] if where else ""
     known_as = known[name].flags if name in known and dash else ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, Strict, field_validator, model_validator
 
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, ModelRequest
@@ -103,7 +103,9 @@ class RestoreSettings(RestoreRequest):
     threads: int = Field(ge=1, le=MOST_THREADS)
     dtype: str
     text_device: str | None = None
-    range: tuple[float, float] | None = None  # values of black and white, of a stack
+    range: Annotated[tuple[float, float], Strict(False)] | None = (
+        None  # values of black and white, of a stack; a list in JSON
+    )
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean
     measurement_seed: int | None = None  # of a simulation that several samples share
     rows: int = Field(1, ge=1)  # pictures that went through the network together
