@@ -41,8 +41,8 @@ from flowhelm.app.batch import request as description
 from flowhelm.app.batch.ray import Where
 from flowhelm.app.batch.run import batch, rerun
 from flowhelm.app.restore.observation import steps_of as restore
-from flowhelm.app.restore.request import METHODS
 from flowhelm.app.restore.problem import opened, prepare, timed
+from flowhelm.cards import METHODS
 from flowhelm.step import run
 
 

@@ -21,7 +21,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
-FIELD = re.compile(r"(Needs|Cost|Paper)\s+(.*)")
+FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
 GIVEN |= {"given", "without"}
 """Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""
@@ -125,7 +125,9 @@ def card(found: Found) -> str:
     """A heading, the text, a table of what it needs and costs, a table of the options."""
     name, doc = found.function.name, ast.get_docstring(found.function) or ""
     told = ast.get_docstring(found.module) or ""
-    method = doc.startswith("Args:")  # its text is that of the module
+    method = doc.startswith("Args:") or told.startswith(
+        doc.partition("\n")[0].rstrip(".")
+    )  # its text is that of the module
     body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
     parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
     if method and "Yields" in doc:

@@ -20,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from flowhelm.interfaces import ui
+from flowhelm.interfaces.ui.request import PageRequest
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "img" / "ui"
@@ -199,7 +200,7 @@ def main(wanted: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         os.chdir(folder)
         with ui.opened(
-            ui.checked(port=port, runs=Path("flowhelm-runs"), threads=int(os.environ["OMP_NUM_THREADS"]))
+            ui.checked(PageRequest(port=port, runs=Path("flowhelm-runs"), threads=int(os.environ["OMP_NUM_THREADS"])))
         ) as address:
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
             for part in PARTS:

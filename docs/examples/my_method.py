@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from flowhelm.entry import NonNegative, checked
 from flowhelm.flow import Flow
 from flowhelm.grad import value_and_grad
 from flowhelm.rng import Noise
@@ -21,6 +22,7 @@ from flowhelm.step import Reward, Step
 from flowhelm.transition import Transition, euler
 
 
+@checked
 @torch.no_grad()
 def nudge(
     flow: Flow,
@@ -28,14 +30,16 @@ def nudge(
     x: Tensor,
     times: Tensor,
     *,
-    rate: float = 0.01,
+    rate: NonNegative = 0.01,
     transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    rate: length of the gradient step, in state units per unit of reward gradient.
-    transition: `euler`, `ancestral`, ...; `noise` is for the random ones.
+    """Nudge: after each move, one gradient step on the reward of the clean estimate.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        rate: length of the gradient step, in state units per unit of reward gradient.
+        transition: how the state moves, such as `euler` or `ancestral`; random moves need `noise`.
 
     Yields steps with info["reward"], that of the clean estimate before the step, `(b,)`.
     """

@@ -1,4 +1,5 @@
-"""Nodes that restore pictures and draw them. A node per operator and per method: their inputs are read off the signatures.
+"""Nodes that restore pictures and draw them. A node per operator and per method. What can be set, its range and its help are those of
+flowhelm's own requests and signatures.
 
 IMAGE is `(b, h, w, c)` in [0, 1], MASK `(b, h, w)` with 1 where something is to be filled in.
 """
@@ -9,7 +10,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
@@ -20,18 +21,23 @@ from torch import Tensor
 try:
     import flowhelm
     from flowhelm import operators
-    from flowhelm.app.draw.sample import SOLVERS, batches
-    from flowhelm.app.models.opening import is_pipeline
+    from flowhelm.app.draw.request import DrawRequest
+    from flowhelm.app.draw.rows import batches
+    from flowhelm.app.models.opening import OF_PIPELINES, is_pipeline
+    from flowhelm.app.models.request import ModelRequest
     from flowhelm.app.options import cards
-    from flowhelm.app.options.request import Option
-    from flowhelm.app.options.signature import bind, members, options, shown
-    from flowhelm.app.restore.presets import STD
-    from flowhelm.app.restore.request import METHODS
+    from flowhelm.app.options.request import Option, fields
+    from flowhelm.app.options.signature import bind, options
+    from flowhelm.app.restore.request import LEAST_STD, MOST_STD, PictureRequest
+    from flowhelm.cards import METHODS
+    from flowhelm.entry import members
     from flowhelm.priors import NAMES
 except ImportError as error:
     raise ImportError(f"flowhelm's nodes need flowhelm ({error}): {sys.executable} -m pip install flowhelm") from error
 
 FAR = 2.0**53  # beyond it, the numbers of a browser have gaps
+SEED = {"min": 0, "control_after_generate": True}
+OPENING, PICTURE, DRAWING = fields(ModelRequest), fields(PictureRequest), fields(DrawRequest)
 
 
 class Chosen(NamedTuple):
@@ -54,20 +60,15 @@ class Prior:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
         other = "Instead: a .safetensors file, a folder with model_index.json, or org/name of the hub."
+        told = {name: _field(OPENING[name]) for name in (*OF_PIPELINES, "threads")}
+        for name in ("prompt", "negative"):
+            told[name][1]["multiline"] = True
         return {
-            "required": {"name": (list(NAMES), {"default": "photos"}), "device": (devices, {"default": devices[0]})},
-            "optional": {
-                "other": ("STRING", {"default": "", "tooltip": other}),
-                "prompt": (
-                    "STRING",
-                    {"default": "", "multiline": True, "tooltip": "What the picture shows; for pipelines."},
-                ),
-                "negative": ("STRING", {"default": "", "tooltip": "What it does not show; for pipelines."}),
-                "scale": (
-                    "FLOAT",
-                    {"default": 0.0, "min": 0.0, "max": 100.0, "tooltip": "Of guidance; 0: the pipeline's own."},
-                ),
+            "required": {
+                "name": (list(NAMES), {"default": "photos", "tooltip": "A prior that ships with flowhelm."}),
+                "device": (devices, {"default": devices[0], "tooltip": OPENING["device"].help}),
             },
+            "optional": {"other": ("STRING", {"default": "", "tooltip": other}), **told},
         }
 
     @classmethod
@@ -78,16 +79,12 @@ class Prior:
         found = os.stat(other)
         return f"{other} {found.st_size} {found.st_mtime_ns}"
 
-    def load(
-        self, name: str, device: str, other: str = "", prompt: str = "", negative: str = "", scale: float = 0.0
-    ) -> tuple[flowhelm.Restorer]:
+    def load(self, name: str, device: str, other: str = "", **told: Any) -> tuple[flowhelm.Restorer]:
         chosen = other.strip() or name
-        told = (
-            {"prompt": prompt or None, "negative": negative or None, "scale": scale or None}
-            if is_pipeline(chosen)
-            else {}
-        )
-        return (flowhelm.Restorer(chosen, device, **told),)  # type: ignore[arg-type]
+        given = _given(OPENING, told)
+        if not is_pipeline(chosen):
+            given = {name: value for name, value in given.items() if name not in OF_PIPELINES}
+        return (flowhelm.Restorer(chosen, device, **given),)
 
 
 class Restore:
@@ -103,47 +100,41 @@ class Restore:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        help_of = {name: option.help for name, option in options(flowhelm.Restorer.__call__).items()}
-        seed = {"default": 0, "min": 0, "max": int(FAR), "control_after_generate": True, "tooltip": help_of["seed"]}
-        std = {"default": STD, "min": 0.0001, "max": 10.0, "step": 0.005, "round": False, "tooltip": help_of["std"]}
+        std = {"min": LEAST_STD, "max": MOST_STD, "step": 0.005}
+        first, then = ("std", "steps", "seed"), ("simulate", "keep")  # in the order of the workflows that people have
+        known = {
+            name: _field(option)
+            for name, option in PICTURE.items()
+            if not name.endswith(("operator", "method", "_options"))
+        }
+        known["std"][1].update(std)
+        known["seed"][1].update(SEED)
+        rest = [name for name in known if name not in (*first, *then)]
         return {
             "required": {
                 "image": ("IMAGE",),
                 "prior": ("FLOWHELM_PRIOR",),
                 "operator": ("FLOWHELM_OPERATOR",),
-                "std": ("FLOAT", std),
-                "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: the preset's."}),
-                "seed": ("INT", seed),
+                **{name: known[name] for name in first},
             },
-            "optional": {
-                "method": ("FLOWHELM_METHOD",),
-                "simulate": ("BOOLEAN", {"default": False, "tooltip": help_of["simulate"]}),
-                "keep": ("BOOLEAN", {"default": False, "tooltip": help_of["keep"]}),
-            },
+            "optional": {"method": ("FLOWHELM_METHOD",), **{name: known[name] for name in (*then, *rest)}},
         }
 
     def restore(
-        self,
-        image: Tensor,
-        prior: flowhelm.Restorer,
-        operator: Chosen,
-        std: float,
-        steps: int,
-        seed: int,
-        method: Chosen | None = None,
-        simulate: bool = False,
-        keep: bool = False,
+        self, image: Tensor, prior: flowhelm.Restorer, operator: Chosen, method: Chosen | None = None, **given: Any
     ) -> tuple[Tensor, str]:
         tell, lines, pictures = _progress(), [], []
+        asked = _given(PICTURE, given)
+        if method is not None:
+            asked |= {"method": method.name, "method_options": dict(method.options)}
         for index, one in enumerate(image):
 
             def watch(step: flowhelm.Step, first: int = index) -> None:
                 tell(first * step.total + step.index, len(image) * step.total)
 
             made = prior(
-                one[..., :3].movedim(-1, 0) * 2 - 1, operator.name, method=method.name if method else None, std=std, steps=steps or None,
-                seed=seed, simulate=simulate, keep=keep, operator_options=_of_row(operator.options, index, len(image)),
-                method_options=dict(method.options) if method else None, watch=watch,
+                one[..., :3].movedim(-1, 0) * 2 - 1, operator.name, watch=watch,
+                operator_options=_of_row(operator.options, index, len(image)), **asked,
             )  # fmt: skip
             pictures.append(((made.picture + 1) / 2).clamp(0, 1).movedim(0, -1))
             score = f", PSNR {made.scores['psnr']:.2f} dB" if made.scores.get("psnr") else ""
@@ -167,18 +158,14 @@ class Sample:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        seed = {"default": 0, "min": 0, "max": int(FAR), "control_after_generate": True}
-        known = "A class that a bundled prior knows, such as coat of fashion; none: as it comes."
-        return {
-            "required": {
-                "prior": ("FLOWHELM_PRIOR",),
-                "count": ("INT", {"default": 1, "min": 1, "max": 256}),
-                "steps": ("INT", {"default": 25, "min": 1, "max": 1000}),
-                "solver": ([f.__name__ for f in SOLVERS], {"default": "euler"}),
-                "seed": ("INT", seed),
-            },
-            "optional": {"class_name": ("STRING", {"default": "", "tooltip": known})},
+        known = {name: _field(DRAWING[name]) for name in ("count", "steps", "solver", "seed")}
+        known["count"][1].update({"default": 1, "min": 1, "max": 256})
+        known["seed"][1].update(SEED)
+        about = {
+            "default": "",
+            "tooltip": "A class of pictures that a bundled prior knows, such as coat of fashion; none: any.",
         }
+        return {"required": {"prior": ("FLOWHELM_PRIOR",), **known}, "optional": {"class_name": ("STRING", about)}}
 
     def draw(
         self, prior: flowhelm.Restorer, count: int, steps: int, solver: str, seed: int, class_name: str = ""
@@ -200,9 +187,7 @@ class _Options:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        inputs = {
-            name: _widget(option, _takes_tensor(cls.function, name)) for name, option in options(cls.function).items()
-        }
+        inputs = {name: _option(cls.function, option) for name, option in options(cls.function).items()}
         return {"required": inputs, "optional": {}}
 
     @classmethod
@@ -237,28 +222,62 @@ def _node(part: str, function: Callable[..., Any]) -> type:
     )
 
 
-def _widget(option: Option, mask: bool) -> tuple[Any, dict[str, Any]]:
-    """The input for an option. None, and what is one of several types, is typed as a text."""
-    kinds = tuple(k for k in option.types if k is not int or float not in option.types)
-    about: dict[str, Any] = {"tooltip": " ".join(option.help.split())}
-    if Path in kinds and mask:
-        return "MASK", about
-    default = "" if option.needed else shown(option.default)
-    if len(kinds) == 1 and default is not None:
-        kind = kinds[0]
+def _field(option: Option) -> tuple[Any, dict[str, Any]]:
+    """The input for a field of a request. Of one that may be left out, 0 and an empty text mean that it is."""
+    bare = option._replace(kinds=tuple(pair for pair in option.kinds if pair[0] is not NoneType))
+    left = {int: 0, float: 0.0}.get(bare.types[0], "") if len(bare.types) == 1 else ""
+    kind, about = _widget(bare, left if option.default is None else option.default)
+    if option.default is None and kind in ("INT", "FLOAT"):
+        about |= {"min": 0, "tooltip": f"{about['tooltip']} 0: not given."}
+    return kind, about
+
+
+def _given(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the values of such inputs those that were given."""
+    return {name: value for name, value in values.items() if known[name].default is not None or value not in ("", 0)}
+
+
+def _option(function: Callable[..., Any], option: Option) -> tuple[Any, dict[str, Any]]:
+    """The input for an option of a function. None, and what is one of several types, is typed as a text."""
+    if Path in option.types and Tensor in (kind for kind, _ in members(_hints(function)[option.name])):
+        return "MASK", {"tooltip": _help(option)}
+    default = "" if option.needed else "none" if option.default is None and NoneType in option.types else option.default
+    return _widget(option, default)
+
+
+def _widget(option: Option, default: Any) -> tuple[Any, dict[str, Any]]:
+    kinds = [(kind, bounds) for kind, bounds in option.kinds if kind is not int or float not in option.types]
+    about = {"default": default, "tooltip": _help(option)}
+    kind, bounds = kinds[0]
+    if len(kinds) == 1:
         if kind is bool:
-            return "BOOLEAN", {"default": default, **about}
+            return "BOOLEAN", about
         if kind is int:
-            return "INT", {"default": default, "min": -int(FAR), "max": int(FAR), **about}
+            least, most = _range(bounds, 1)
+            return "INT", {**about, "min": int(least), "max": int(most)}
         if kind is float:
-            return "FLOAT", {"default": default, "min": -FAR, "max": FAR, "step": 0.01, "round": False, **about}
+            least, most = _range(bounds, 0)
+            return "FLOAT", {**about, "min": least, "max": most, "step": 0.01, "round": False}
         if get_origin(kind) is Literal:
-            return list(get_args(kind)), {"default": default, **about}
-    return "STRING", {"default": "none" if default is None and NoneType in kinds else str(default), **about}
+            return list(get_args(kind)), about
+    return "STRING", {**about, "default": str(default)}
 
 
-def _takes_tensor(function: Callable[..., Any], name: str) -> bool:
-    return Tensor in members(inspect.get_annotations(function, eval_str=True)[name])
+def _range(bounds: Iterable[Any], apart: int) -> tuple[float, float]:
+    """The least and the largest value; `apart`: the distance to a bound that is not reached, which a widget does not know."""
+    least, most = -FAR, FAR
+    for bound in bounds:
+        least = getattr(bound, "ge", getattr(bound, "gt", least - apart) + apart)
+        most = getattr(bound, "le", getattr(bound, "lt", most + apart) - apart)
+    return least, most
+
+
+def _help(option: Option) -> str:
+    return " ".join(option.help.split())
+
+
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return inspect.get_annotations(function, eval_str=True)
 
 
 def _of_row(given: Mapping[str, Any], index: int, total: int) -> dict[str, Any]:

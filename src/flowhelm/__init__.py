@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
+    "cards": ("cite",),
     "flow": ("Flow", "FlowMap", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
     "path": ("Ends",),
@@ -17,10 +18,9 @@ _HOME = {
     "solve": ("integrate", "interpolate", "invert", "rollout"),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
-_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.drawing"}
+_SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.generate"}
 """What the command line does, for programs."""
 _FOLDERS = (
-    "calibration",
     "control",
     "grids",
     "guide",
@@ -37,6 +37,7 @@ _FOLDERS = (
     "steer",
     "train",
     "transition",
+    "velocity_error",
 )
 
 __all__ = list(
@@ -45,7 +46,7 @@ __all__ = list(
 
 if TYPE_CHECKING:
     from . import (
-        calibration,
+        cards,
         control,
         flow,
         grids,
@@ -68,9 +69,11 @@ if TYPE_CHECKING:
         step,
         train,
         transition,
+        velocity_error,
     )
-    from .app.draw.drawing import generate
+    from .app.draw.generate import generate
     from .app.restore.restorer import Restored, Restorer
+    from .cards import cite
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate
     from .path import Ends

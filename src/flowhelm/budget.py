@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from functools import wraps
+from typing import ParamSpec, Self
 
 import torch
 from torch import Tensor
 
 from .flow import Flow
 from .guide.counted import Count, Counted
-from .step import Reward
+from .particles import prompts
+from .step import Reward, Step
+
+P = ParamSpec("P")
+
+
+def budgeted(method: Callable[P, Iterator[Step]]) -> Callable[P, Iterator[Step]]:
+    """A method whose flow and reward are watched; every step's info tells what each prompt has spent.
+
+    Write it between `checked` and `torch.no_grad`. Inside, the parameter `budget` is a Budget always, a new one where
+    none was given; `len(x) / particles` prompts share the batch.
+
+    Raises, at the first `next`:
+        ValueError: a batch that is no multiple of the particles; a budget of other prompts.
+    """
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> Iterator[Step]:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        rows = prompts(len(given["x"]), given.get("particles", 1), method.__name__)
+        ledger = given["budget"] = given["budget"] or Budget()
+        given["flow"], given["reward"] = ledger.watch(given["flow"], given["reward"], rows)
+        for step in method(*bound.args, **bound.kwargs):
+            yield step._replace(info={**step.info, **ledger.told()})
+
+    return entered
 
 
 @dataclass(eq=False)
@@ -33,7 +63,7 @@ class Budget:
     count: Count = field(default_factory=Count)
     spent: dict[str, Tensor] = field(default_factory=dict)
 
-    def watch(self, flow: Flow, reward: Reward, prompts: int) -> tuple[Watched, Reward]:
+    def watch(self, flow: Flow, reward: Reward, prompts: int) -> tuple[Watched, Rated]:
         """The same flow and reward (as `scored`), whose use is counted from now on; batches are multiples of `prompts` rows."""
         known = self.spent.setdefault("evaluations", torch.zeros(prompts, dtype=torch.int64))
         if len(known) != prompts:
@@ -42,12 +72,7 @@ class Budget:
             )
         for kind in ("rewards", "decodes"):
             self.spent.setdefault(kind, torch.zeros_like(known))
-
-        def counted(image: Tensor) -> Tensor:
-            self.charge("rewards", torch.arange(prompts).repeat_interleave(len(image) // prompts))
-            return scored(reward, image)
-
-        return Watched(flow, self.count, self, torch.arange(prompts)), counted
+        return Watched(flow, self.count, self, torch.arange(prompts)), Rated(reward, self, prompts)
 
     def charge(self, kind: str, prompts: Tensor) -> None:
         """One unit of a kind to each prompt named, `(n,)`; one that is named twice pays twice."""
@@ -93,9 +118,34 @@ class Watched(Counted):
         return self.owners.repeat_interleave(rows // len(self.owners))
 
 
+@dataclass(frozen=True, eq=False)
+class Rated:
+    """A reward, as `scored`, whose calls are charged to the prompts of the rows that it rates."""
+
+    reward: Reward
+    budget: Budget
+    prompts: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        self.budget.charge("rewards", torch.arange(self.prompts).repeat_interleave(len(image) // self.prompts))
+        return scored(self.reward, image)
+
+
+def unwatched(reward: Reward) -> Reward:
+    """The reward that a budget watches, itself: for a control, which solves for it."""
+    return reward.reward if isinstance(reward, Rated) else reward
+
+
+def some_scored(reward: Reward, image: Tensor, rows: Tensor) -> Tensor:
+    """Values of some rows of the whole batch, `(rows,)`, which alone are charged; the reward sees all, since it may know its rows."""
+    if isinstance(reward, Rated):
+        reward.budget.charge("rewards", rows)
+    return scored(unwatched(reward), image)[rows]
+
+
 def scored(reward: Reward, image: Tensor) -> Tensor:
     """What choices are made by: float64 on the CPU, differentiable if the reward is; nan, which nothing beats, as -infinity."""
     return reward(image).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
 
-__all__ = ["Budget", "Watched", "scored"]
+__all__ = ["Budget", "Rated", "Watched", "budgeted", "scored", "some_scored", "unwatched"]

@@ -1,18 +1,18 @@
-"""Controls: what they cost, in which unit their strength is given, and when their problem has a closed solution."""
+"""Controls: what they cost, in which unit their strength is given, and the plan of one step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from .entry import NonNegative
 from .flow import Flow
-from .grad import dot
 from .inner import Inner
 from .measure import Measurement
 from .path import Ends, ends_from_clean, linear
+from .prox import leeway, refined
 from .step import Reward
 
 Energy = Callable[[Tensor, Tensor], Tensor]
@@ -29,7 +29,7 @@ def algorithm2(t: Tensor, h: Tensor) -> Tensor:
     return torch.ones_like(h)
 
 
-def flux2(t: Tensor, h: Tensor, *, rho: float = 1.0) -> Tensor:
+def flux2(t: Tensor, h: Tensor, *, rho: NonNegative = 1.0) -> Tensor:
     """The released FLUX.2 code: rho t |delta|^2 on the displacement delta = h u, so w = rho t h^2; its strength is 1.
 
     It is 0 at t = 0, where nothing bounds the control but the iterations of its solver; a closed solution takes it as at least
@@ -45,51 +45,6 @@ def flower(t: Tensor, h: Tensor) -> Tensor:
 
 
 ENERGIES = (integral, algorithm2, flux2, flower)
-
-
-def solvable(flow: Flow, reward: Reward) -> bool:
-    """True if the reward is a linear measurement of the state itself, so that `prox` solves for the clean state."""
-    return flow.pixels and isinstance(reward, Measurement) and reward.linear
-
-
-def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
-    """argmin_z -weight reward(z) + |z - clean|^2 / 2 for a linear measurement."""
-    assert isinstance(reward, Measurement)  # `solvable` was asked
-    return reward.prox(clean, float(weight))
-
-
-def leeway(strength: float, price: Tensor, h: Tensor) -> Tensor:
-    """The weight with which a `prox` solves for one control: price |u|^2 - strength reward(clean + h u) is
-    (|z - clean|^2 / 2 - weight reward(z)) strength / weight, z = clean + h u."""
-    return strength / (2 * (price / h**2).clamp(min=1e-3))
-
-
-def solved(reward: Reward, clean: Tensor, weight: Tensor, unit: Tensor) -> Tensor:
-    """The control `(b, *shape)` of a linear measurement in closed form: clean + unit u = prox(clean)."""
-    return (prox(reward, clean, weight) - clean) / unit
-
-
-def differentiable(value: Tensor, control: Tensor) -> Tensor:
-    """The value of a reward, if it has a gradient where one is asked for: without it the control would stay 0 without a word."""
-    if control.requires_grad and not value.requires_grad:
-        raise ValueError(
-            "control: expected a differentiable reward, got one whose value does not depend on the picture by autograd; "
-            "check it for detach, item, numpy or no_grad, or use a gradient-free method"
-        )
-    return value
-
-
-def refined(flow: Flow, y: Reward, guess: Tensor, weight: Tensor, unit: Tensor, inner: Inner) -> Tensor:
-    """argmin_z -y(decode(z)) + |z - guess|^2 / (2 weight), a guess N(guess, weight I) made to fit: `(b, *shape)`.
-
-    In closed form where there is one and `inner` takes it; `unit` is the unit of an iterative solver's control.
-    """
-
-    def cost(u: Tensor) -> Tensor:
-        return unit**2 / weight * dot(u, u) / 2 - differentiable(y(flow.decode(guess + unit * u)), u)
-
-    closed = partial(solved, y, guess, weight, unit) if solvable(flow, y) else None
-    return guess + unit * inner(cost, torch.zeros_like(guess), closed)
 
 
 def planned(

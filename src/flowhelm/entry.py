@@ -41,6 +41,21 @@ def checked(method: Callable[P, Iterator[Y]]) -> Callable[P, Iterator[Y]]:
     return entered
 
 
+def guarded(function: Callable[P, Y]) -> Callable[P, Y]:
+    """A plain function whose words and ranges are checked where it is called; `checked` is for methods.
+
+    Raises, then:
+        ValueError: as `checked`.
+    """
+
+    @wraps(function)
+    def entered(*args: P.args, **kwargs: P.kwargs) -> Y:
+        check(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return entered
+
+
 def check(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Raises ValueError for an argument that is outside what the signature of `function` allows.
 
@@ -93,8 +108,9 @@ def refusal(hint: Any, value: Any) -> str:
 
 
 def inside(bounds: tuple[Any, ...], value: float) -> bool:
-    """Whether a finite number is within all bounds."""
-    return math.isfinite(value) and all(
+    """Whether a number is within all bounds; an infinite one only where a bound is infinite."""
+    endless = value == math.inf and any(isinstance(b, Le) and b.le == math.inf for b in bounds)
+    return (math.isfinite(value) or endless) and all(
         (not isinstance(b, Ge) or value >= b.ge)  # type: ignore[operator]
         and (not isinstance(b, Gt) or value > b.gt)  # type: ignore[operator]
         and (not isinstance(b, Le) or value <= b.le)  # type: ignore[operator]

@@ -12,6 +12,7 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .entry import guarded
 from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
 from .rng import Noise
 
@@ -183,6 +184,7 @@ class NetFlow(Pixels):
         told = self._told(total, self.condition[0].device)
         return replace(self, condition=tuple(c[index.to(c.device)] for c in told))
 
+    @guarded
     def bind(self, *condition: Tensor, guidance: Guidance | None = None) -> Self:
         """The same prior, told something about each row.
 

@@ -1,13 +1,15 @@
-"""Gradients of per-sample functions."""
+"""Gradients of per-sample functions, and numbers and masks per row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from .rng import Noise
 
 
 def value_and_grad(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,6 +46,46 @@ def twice() -> Any:
     return sdpa_kernel(SDPBackend.MATH)
 
 
+@twice()
+def gauss_newton(residual: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best step along the gradient for a residual r(x), to first order: a Gauss-Newton step on a line.
+
+    Returns:
+        1/2 |r|^2 `(b,)`, its gradient g = J^T r, shaped as x, and the length |g|^2 / |J g|^2 `(b,)` of the step, each row's own.
+        All detached. 3 passes through the residual, of which it must allow 2 derivatives.
+    """
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        r = residual(z)
+        w = r.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(r, z, w, create_graph=True)
+        (moved,) = torch.autograd.grad(gradient, w, gradient.detach())  # J^T w is linear in w: its derivative is J
+    gradient, w = gradient.detach(), w.detach()
+    best = dot(gradient, gradient) / dot(moved, moved).clamp(min=torch.finfo(x.dtype).tiny)
+    return dot(w, w) / 2, gradient, best
+
+
+def differentiable(value: Tensor, control: Tensor) -> Tensor:
+    """The value of a reward, if it has a gradient where one is asked for: without it the control would stay 0 without a word."""
+    if control.requires_grad and not value.requires_grad:
+        raise ValueError(
+            "control: expected a differentiable reward, got one whose value does not depend on the picture by autograd; "
+            "check it for detach, item, numpy or no_grad, or use a gradient-free method"
+        )
+    return value
+
+
+def probes(like: Tensor, noise: Noise | None) -> Iterator[Tensor]:
+    """Directions u `(b, ...)` whose u u^T is the identity: one random u on average, or without `noise` the sum of all unit vectors."""
+    if noise is not None:
+        yield noise(like)
+        return
+    for j in range(like[0].numel()):
+        u = torch.zeros_like(like).flatten(1)
+        u[:, j] = 1
+        yield u.view_as(like)
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each row: `(b, ...), (b, ...) -> (b,)`."""
     return (a * b).flatten(1).sum(1)
@@ -52,3 +94,8 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 def per_row(weight: Tensor, like: Tensor) -> Tensor:
     """`(b,)` shaped `(b, 1, ...)` so that it multiplies the rows of `like`."""
     return weight.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def where_rows(mask: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
+    """The rows of `chosen` where the mask `(b,)` is true, else those of `other`, both `(b, ...)`."""
+    return torch.where(mask.reshape(-1, *(1,) * (chosen.ndim - 1)), chosen, other)

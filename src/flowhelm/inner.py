@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .entry import Count, NonNegative, Positive
 from .grad import dot, per_row, value_and_grad
 
 Cost = Callable[[Tensor], Tensor]
@@ -37,7 +38,7 @@ def auto(cost: Cost, start: Tensor, closed: Closed | None) -> Tensor:
     return adam(cost, start, None) if closed is None else closed()
 
 
-def adam(cost: Cost, start: Tensor, closed: Closed | None, *, iterations: int = 20, rate: float = 0.1) -> Tensor:
+def adam(cost: Cost, start: Tensor, closed: Closed | None, *, iterations: Count = 20, rate: Positive = 0.1) -> Tensor:
     """Adam (Kingma & Ba 2015) from fresh moments; 20 iterations at rate 0.1 are the MPC-Flow paper's setting.
 
     It is not converged then where the cost is stiff (small noise): use more iterations, or another solver, to solve.
@@ -59,9 +60,9 @@ def lbfgs(
     start: Tensor,
     closed: Closed | None,
     *,
-    iterations: int = 20,
-    history: int = 10,
-    tolerance: float = 1e-9,
+    iterations: Count = 20,
+    history: Count = 10,
+    tolerance: NonNegative = 1e-9,
 ) -> Tensor:
     """Limited-memory BFGS (Nocedal & Wright 2006, Alg. 7.5) with a backtracking line search (Alg. 3.1).
 
@@ -109,6 +110,16 @@ def lbfgs(
         inverse = torch.where(curvature > 1e-12 * dot(change, change), 1 / curvature, 0)  # 0: this row forgets the pair
         pairs = [*pairs[1 - history :], (moved, change, inverse)] if history > 1 else [(moved, change, inverse)]
     return u
+
+
+def barzilai_borwein(length: Tensor, curvature: Tensor, last: Tensor) -> Tensor:
+    """The rate of each row's next gradient step (Barzilai & Borwein 1988); 1.25 times the last one where the cost is not convex.
+
+    Args:
+        length: <moved, moved> of the last step, `(b,)`; curvature: <moved, change of the gradient>, along it.
+        last: the rate of the last step.
+    """
+    return torch.where(curvature > 0, length / curvature.clamp(min=1e-30), 1.25 * last)
 
 
 def _two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:

@@ -7,7 +7,8 @@ party, so it knows them by shape only. A plain callable is a (non-linear) operat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -107,21 +108,66 @@ class Measurement:
             raise ValueError(
                 f"Measurement: expected std > 0, got {self.std}; for a noise-free measurement give a small one, 0.005 say"
             )
+        if not self.y.is_floating_point():
+            raise ValueError(
+                f"Measurement: expected y as real floating-point numbers, got {self.y.dtype}; give complex numbers as "
+                "two real channels (torch.view_as_real), and whole numbers as y.float()"
+            )
 
     @property
     def linear(self) -> bool:
         """True if `prox` is there."""
         return isinstance(self.operator, LinearOperator)
 
-    def _y(self, image: Tensor) -> Tensor:
-        rows, remainder = divmod(len(image), len(self.y))
-        if remainder or not rows:
-            raise ValueError(f"Measurement: expected a batch that is a multiple of {len(self.y)}, got {len(image)}")
-        return self.y if rows == 1 else self.y.repeat_interleave(rows, 0)
+    def repeated(self, rows: int) -> Tensor:
+        """y for a batch of `rows` states, of which each measurement has as many as any other: `(rows, ...)`."""
+        return self._repeated(self.y, rows)
+
+    def seen(self, rows: int) -> Tensor:
+        """1 where an entry of y depends on the picture, 0 where a mask leaves nothing of it but noise: `(rows, ...)`.
+
+        Told by a picture of fixed random numbers around 1, which neither a mean nor a difference of pixels sends to 0 (below 1e-6
+        of the largest is rounding). Of a non-linear operator every entry counts as seen.
+        """
+        return self._repeated(self._seen, rows)
+
+    def count(self, rows: int) -> Tensor:
+        """How many entries of y are seen: `(rows,)`."""
+        return self._repeated(self._seen.flatten(1).sum(1), rows)
+
+    def perturbed(self, rows: int, noise: Noise, share: float = 1.0) -> Measurement:
+        """y of a batch of `rows` states with `share` times its noise added once more, drawn anew for each state.
+
+        A `prox` of it from a normal draw of the picture is a draw of the picture given y.
+        """
+        y = self.repeated(rows)
+        return replace(self, y=y + share * self.std * noise(y))
+
+    @cached_property
+    @torch.no_grad()
+    def _picture(self) -> Tensor:
+        """Something of the shape of the pictures that a linear operator takes, one per measurement."""
+        assert isinstance(self.operator, LinearOperator)
+        return self.operator.A_adjoint(self.y)
+
+    @cached_property
+    @torch.no_grad()
+    def _seen(self) -> Tensor:
+        if not isinstance(self.operator, LinearOperator):
+            return torch.ones_like(self.y)
+        probe = 0.5 + torch.rand(self._picture.shape[1:], generator=torch.Generator().manual_seed(0))
+        size = self.operator.A(probe.to(self.y).expand_as(self._picture)).abs()
+        return (size > 1e-6 * per_row(size.flatten(1).amax(1), size)).to(self.y)
+
+    def _repeated(self, each: Tensor, rows: int) -> Tensor:
+        times, remainder = divmod(rows, len(each))
+        if remainder or not times:
+            raise ValueError(f"Measurement: expected a batch that is a multiple of {len(each)}, got {rows}")
+        return each if times == 1 else each.repeat_interleave(times, 0)
 
     def residual(self, image: Tensor) -> Tensor:
         """operator(image) - y, shaped as y."""
-        return self.operator.A(image) - self._y(image)
+        return self.operator.A(image) - self.repeated(len(image))
 
     def misfit(self, image: Tensor) -> Tensor:
         """1/2 |operator(image) - y|^2 per row: `(b,)`."""
@@ -136,31 +182,20 @@ class Measurement:
         """argmin_z weight * (-log p(y | z)) + 1/2 |z - image|^2; in closed form or by conjugate gradients.
 
         Raises:
-            ValueError: for a non-linear operator, which has no such solution; minimise with an inner solver instead.
+            ValueError: for a non-linear operator, which has no such solution, and for a state that is not the picture (that of
+                a prior with a decoder); minimise with an inner solver instead.
         """
         if not isinstance(self.operator, LinearOperator):
             raise ValueError(
                 "Measurement.prox: expected a linear operator (with A_adjoint and prox_l2), got "
                 f"{type(self.operator).__name__}; use an iterative inner solver such as flowhelm.inner.adam"
             )
-        return self.operator.prox_l2(image, self._y(image), float(weight) / self.std**2)
-
-
-@torch.no_grad()
-def seen(y: Measurement, image: Tensor) -> Tensor:
-    """1 where an entry of y depends on the picture, 0 where a mask leaves nothing of it but noise: `(b, ...)`.
-
-    Args:
-        image: any pictures `(b, ...)` of the right shape; only shape, type and device are used.
-
-    Of a linear operator, told by a picture of fixed random numbers around 1, which neither a mean nor a difference of pixels
-    sends to 0 (below 1e-6 of the largest is rounding). Of any other operator every entry counts as seen.
-    """
-    if not isinstance(y.operator, LinearOperator):
-        return image.new_ones(len(image), *y.y.shape[1:])
-    probe = 0.5 + torch.rand(image.shape[1:], generator=torch.Generator().manual_seed(0))
-    size = y.operator.A(probe.to(image).expand_as(image)).abs()
-    return (size > 1e-6 * per_row(size.flatten(1).amax(1), size)).to(image)
+        if image.shape[1:] != self._picture.shape[1:]:
+            raise ValueError(
+                f"Measurement.prox: expected a picture of shape {tuple(self._picture.shape[1:])}, got {tuple(image.shape[1:])}; "
+                "the state of a prior with a decoder is not the picture: use an iterative inner solver such as flowhelm.inner.adam"
+            )
+        return self.operator.prox_l2(image, self.repeated(len(image)), float(weight) / self.std**2)
 
 
 def simulate(operator: Operator, image: Tensor, std: float, noise: Noise) -> Measurement:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .grad import per_row, where_rows
 from .rng import Noise
 
 Resampler = Callable[[Tensor, Noise], Tensor]
@@ -15,6 +16,10 @@ Resampler = Callable[[Tensor, Noise], Tensor]
 
 Tempering = Literal["off", "das", "adaptive"] | Callable[[Tensor], float]
 """Share in [0, 1] of a likelihood or reward that counts at time t; see `share`, and `anneal` for "adaptive"."""
+
+
+Potential = Literal["difference", "max", "sum"]
+"""What the rewards on the way do to the weights; see `Weights`."""
 
 
 def prompts(rows: int, k: int, who: str) -> int:
@@ -98,6 +103,18 @@ def resampled(
     return torch.where(low.repeat_interleave(k), pick, stay), torch.where(low[:, None], mean, log_w)
 
 
+def survivors(x: Tensor, moved: Tensor, log_w: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+    """The particles `(b * k, ...)` after a move, and their weights `(b, k)` plus `change` `(b * k,)`.
+
+    A particle that is not finite has weight 0 and stays where it was; if none of a row has weight, their state is NaN.
+    """
+    k = log_w.shape[1]
+    bad = ~(moved.flatten(1).isfinite().all(1) & change.isfinite())
+    log_w = (log_w + change.double().view(-1, k)).masked_fill(bad.view(-1, k), -torch.inf)
+    lost = log_w.isneginf().all(1).repeat_interleave(k)  # told by what runs the method: the state is not finite
+    return (where_rows(bad, x, moved) + per_row(torch.where(lost, torch.nan, 0.0), x)).detach(), log_w
+
+
 def _uniforms(noise: Noise, b: int, k: int) -> Tensor:
     if len(noise) != b * k:
         raise ValueError(f"resampling: expected a stream per particle, {b * k}, got {len(noise)}; use noise.spawn({k})")
@@ -118,7 +135,7 @@ def _flat(pick: Tensor, log_w: Tensor) -> Tensor:
 def share(tempering: Tempering) -> Callable[[Tensor], float]:
     """The share at each time: 1 ("off"), 1.008^(100 t) - 1 and at most 1 ("das", arXiv:2501.05803), or the function given.
 
-    "adaptive" begins at 0; `anneal` goes on from there.
+    "adaptive" begins at 0; `anneal` goes on from there, and the mean weight is then not unbiased.
     """
     if callable(tempering):
         return tempering
@@ -148,3 +165,73 @@ def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float) 
         fits = size(middle) >= target * k
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     return torch.where(whole, torch.ones_like(low), low)
+
+
+class Weights(NamedTuple):
+    """Weights of particles that are scored on the way by potentials, whose product is exp(full reward) at the end.
+
+        r      <- level * full, at the end full itself, which makes up for whatever stood before
+        log G  <- r                   "difference": all of it counts at once, and is taken back when it changes
+               or log G + max r       "max": over the particle's past
+               or log G + sum r       "sum"
+        log w  <- log w + (new - old) log G
+
+    Difference suits most rewards, max those that are bounded below; sum needs very many particles. The code of FK steering
+    (arXiv:2501.06848) ends "max" and "sum" with the past instead of the reward: not so here.
+
+    Attributes:
+        log_w, log_g, past: `(b, k)` float64. A particle of weight 0 (a reward of -infinity) stays so.
+        level: share of the reward that counts, `(b,)` float64; see `share`.
+    """
+
+    log_w: Tensor
+    level: Tensor
+    log_g: Tensor
+    past: Tensor
+
+    @classmethod
+    def begin(cls, b: int, k: int, potential: Potential, level: float, carried: Mapping[str, Tensor] | None) -> Weights:
+        """Equal ones, or those that `told` has told."""
+        if carried is not None:
+            return cls(carried["log_w"], carried["level"], *(carried[name].view(b, k) for name in ("log_g", "past")))
+        log_w = torch.zeros(b, k, dtype=torch.float64)
+        past = torch.full_like(log_w, -torch.inf if potential == "max" else 0)
+        return cls(log_w, torch.full((b,), level, dtype=torch.float64), torch.zeros_like(log_w), past)
+
+    def plus(self, ratio: Tensor | float) -> Weights:
+        """Times a ratio, whose log is given, `(b * k,)`: what a proposal costs."""
+        more = ratio.double().cpu().view_as(self.log_w) if isinstance(ratio, Tensor) else ratio
+        return self._replace(log_w=self.log_w + more)
+
+    def scored(self, full: Tensor, level: float | None, potential: Potential, target: float, last: bool) -> Weights:
+        """After a look at rewards `full` `(b * k,)`, the last one or one on the way.
+
+        Args:
+            level: the share of them that counts; None for what keeps the effective size at `target` * k.
+        """
+        past, full = self.past, full.view_as(self.log_w)
+        if last:
+            share, new = torch.ones_like(self.level), full
+        else:
+            if level is None:
+                # a little below the threshold, so that whom it stops is resampled: at it, rounding would decide
+                left = self.log_w + (self.level[:, None] * full - self.log_g)
+                share = anneal(left, full, self.level, target * (1 - 1e-8))
+            else:
+                share = torch.full_like(self.level, level)
+            r = torch.where(share[:, None] > 0, share[:, None] * full, 0.0)
+            past = torch.maximum(past, r) if potential == "max" else past + r
+            new = r if potential == "difference" else self.log_g + past
+        log_w = self.log_w + (new - self.log_g)
+        return Weights(log_w.masked_fill(log_w.isnan(), -torch.inf), share, new, past)
+
+    def resampled(self, noise: Noise, threshold: float, resampler: Resampler) -> tuple[Tensor, Weights]:
+        """As `resampled`: indices `(b * k,)`, and the weights after it."""
+        pick, log_w = resampled(self.log_w, noise, threshold, resampler)
+        log_g, past = (each.flatten()[pick].view_as(log_w) for each in (self.log_g, self.past))
+        return pick, Weights(log_w, self.level, log_g, past)
+
+    def told(self) -> dict[str, Tensor]:
+        """For the `info` of a step, of which `begin` makes them again; `log_z` estimates the log of the mean weight."""
+        info = {"log_w": self.log_w, "log_z": log_mean(self.log_w), "level": self.level}
+        return info | {"log_g": self.log_g.flatten(), "past": self.past.flatten()}

@@ -26,6 +26,21 @@ class Coeffs(NamedTuple):
     d_alpha: Tensor
     d_sigma: Tensor
 
+    @property
+    def kappa(self) -> Tensor:
+        """(alpha'/alpha) sigma^2 - sigma' sigma: what turns a score into a velocity; (1-t)/t on the linear path, infinite at 0."""
+        return self.d_alpha / self.alpha * self.sigma**2 - self.d_sigma * self.sigma
+
+    @property
+    def variance(self) -> Tensor:
+        """sigma^2 / (alpha^2 + sigma^2): the variance of a clean state given x_t, for the prior N(mean, I)."""
+        return self.sigma**2 / (self.alpha**2 + self.sigma**2)
+
+    @property
+    def deviation(self) -> Tensor:
+        """The root of `variance`: sigma / sqrt(alpha^2 + sigma^2)."""
+        return self.sigma / (self.alpha**2 + self.sigma**2).sqrt()
+
 
 class Ends(NamedTuple):
     """E[source | x_t] and E[clean | x_t], each shaped as the state `(b, ...)`."""

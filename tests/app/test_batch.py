@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import described, lines, made, numbers, pictures, results
+from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 
 from flowhelm import operators
@@ -28,7 +29,6 @@ from flowhelm.app.restore import run as job
 from flowhelm.app.restore.request import methods
 from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
-from flowhelm.interfaces.cli.terminal import carried_out
 
 
 @pytest.fixture

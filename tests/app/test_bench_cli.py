@@ -14,10 +14,10 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore.presets import Preset, add
-from flowhelm.app.restore.request import METHODS
 from flowhelm.bench.compare import command as bench
 from flowhelm.bench.compare import rows, runner
 from flowhelm.bench.compare.command import entry, own_task, tasks_of
+from flowhelm.cards import METHODS
 from flowhelm.control import flower
 from flowhelm.interfaces.cli import main
 from flowhelm.restore import pnp_flow

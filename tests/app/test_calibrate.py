@@ -1,15 +1,16 @@
 """`flowhelm calibrate`: the exact sampler passes and what is wrong on purpose fails, the same by seed; nothing is half-written."""
 
 import json
-import sys
 
 import pytest
 import torch
 from PIL import Image
 
 from flowhelm.app.restore import run as job
+from flowhelm.app.run import drive
 from flowhelm.bench.exact import calibrate as module
 from flowhelm.bench.exact.calibrate import calibrate
+from flowhelm.bench.exact.request import CalibrateRequest
 from flowhelm.interfaces.cli import main
 from flowhelm.measure import Measurement, simulate
 from flowhelm.operators import random_mask
@@ -110,8 +111,7 @@ def test_the_batches_do_not_count(monkeypatch):
 
     for rows in (2, 7, 15):
         swarm = partial(afdps, particles=3)
-        parts = module._restored(exact.float_flow, known, swarm, 3, 3, 3, rows, 0, lambda *_: None)
-        seen.append(torch.cat(list(parts)))
+        seen.append(drive(module._restored(exact.float_flow, known, swarm, 3, 3, 3, rows, 0)))
     assert seen[0].shape == (15, 1, 4, 4)
     torch.testing.assert_close(seen[0], seen[1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(seen[0], seen[2], atol=1e-5, rtol=1e-5)
@@ -128,7 +128,7 @@ def test_each_sample_is_of_its_own_truth():
         given.append(y.y)
         yield Step(1, 1, times[-1], y.operator.A_adjoint(y.y), x, {})
 
-    found = torch.cat(list(module._restored(exact.float_flow, known, method, 1, 3, 1, 5, 0, lambda *_: None)))
+    found = drive(module._restored(exact.float_flow, known, method, 1, 3, 1, 5, 0))
     expected = known.observed.measurement.operator.A_adjoint(known.observed.measurement.y)
     assert torch.equal(found.unflatten(0, (4, 3)), expected[:, None].expand(-1, 3, -1, -1, -1))
 
@@ -174,13 +174,6 @@ def test_ctrl_c_leaves_nothing(here, monkeypatch):
     assert not list(here.iterdir())
 
 
-def test_without_matplotlib(here, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert run("exact", "--truths", "20") == 0
-    assert [p.name for p in here.iterdir()] == ["calibration.json"]
-    assert "pip install 'flowhelm[bench]' for the plot" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -190,9 +183,9 @@ def test_without_matplotlib(here, monkeypatch, capsys):
         (("flower", "dps"), "expected one method and options, got also dps"),
         (("exact", "--prior", "fashion"), "the exact posterior is known with --prior exact only"),
         (("exact", "--operator", "saturate"), "the posterior is known for linear operators only"),
-        (("exact", "--truths", "3"), "--truths of at least 20"),
+        (("exact", "--truths", "3"), "calibrate: --truths: expected a whole number of at least 20, got 3"),
         (("exact", "--size", "40"), "expected a side from 4 to 16, got 40"),
-        (("exact", "--std", "0"), "expected --std above 0"),
+        (("exact", "--std", "0"), "--std: expected a number above 0, got 0.0"),
         (("exact", "--device", "nowhere"), "device 'nowhere' is not there"),
         (("exact", "--out", "no/where"), "folder 'no' cannot be written to"),
         (("flower", "--prior", "org/name"), "got the pipeline 'org/name'"),
@@ -208,7 +201,7 @@ def test_mistakes_are_one_sentence(here, words, said, capsys):
 
 
 def test_in_python(here):
-    judged = calibrate("exact", {}, truths=20, samples=9, say=lambda _: None)
+    judged = drive(calibrate(CalibrateRequest(method="exact", truths=20, samples=9)))
     assert judged.verdict == "calibrated"
     assert set(judged.ranks) >= {"mean", "log-likelihood", "distance (TARP)"}
 

@@ -259,7 +259,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --std 0", "--std"),
         ("photo.png --operator deblur --steps 0", "--steps"),
         ("photo.png --operator deblur --steps many", "--steps"),
-        ("photo.png --operator deblur --strength 0", "strength above 0"),
+        ("photo.png --operator deblur --strength 0", "strength a number above 0"),
         ("photo.png --operator deblur --tile some", "--tile"),
         ("photo.png --operator deblur --device moon", "device 'moon' is not there"),
         ("photo.png --operator deblur --prior text.png", "text.png"),

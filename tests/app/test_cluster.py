@@ -1,6 +1,5 @@
 """Workers of Ray: their deaths cost nothing but a poisoned item; the batch is what one process makes of it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,13 +14,13 @@ from types import SimpleNamespace
 import batches
 import pytest
 from batches import lines, made, pictures, results
+from flowhelm.interfaces.cli.terminal import carried_out
 
 from flowhelm.app.batch import ray as cluster
 from flowhelm.app.batch.ray import TRIES, Where
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
 from flowhelm.interfaces.cli import main
-from flowhelm.interfaces.cli.terminal import carried_out
 
 
 def described(folder: Path, prior: str, out: str, **more):

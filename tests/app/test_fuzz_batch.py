@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -221,7 +222,6 @@ def hdf5(folder: Path, count: int, capfd) -> None:
     import subprocess
     import sys
 
-    h5py = pytest.importorskip("h5py")
     (folder / "work").mkdir()
     with h5py.File(folder / "whole.h5", "w") as file:
         file.create_dataset("v", data=PIXELS[None, ..., 0], chunks=(1, 6, 8), compression="gzip")

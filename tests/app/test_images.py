@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files import pictures as images
-from flowhelm.app.files.pictures import Picture, check_writable, read, to_pil, write, write_json
+from flowhelm.app.files.atomic import check_writable, write_json
+from flowhelm.app.files.pictures import Picture, read, to_pil, write
 
 LIGHT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIDES = st.integers(1, 9)
@@ -620,10 +621,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
         monkeypatch.setattr(os, "replace", full)
     else:
 
-        class Full(io.FileIO):
-            write = full
+        def half(path, data):
+            with open(path, "wb") as file:
+                file.write(data[: len(data) // 2])
+            full()
 
-        monkeypatch.setattr("builtins.open", lambda path, mode: Full(path, mode.replace("b", "")))
+        monkeypatch.setattr(Path, "write_bytes", half)
     for call in (lambda p: write(p, torch.ones(1, 3, 2, 2)), lambda p: write_json(p, {})):
         with pytest.raises(BadInput, match="No space left"):
             call(tmp_path / "a.png")

@@ -9,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm.app.draw import pipelines as generate
+from flowhelm.app.draw import rows as drawing
 from flowhelm.app.files import atomic as files
 from flowhelm.app.models import opening as models
-from flowhelm.app.models.plan import Settings, plan
+from flowhelm.app.models.fitting import Settings
+from flowhelm.app.models.plan import plan
 from flowhelm.app.restore import run as job
+from flowhelm.app.run import drive
 from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import pipelines
@@ -21,6 +23,7 @@ from flowhelm.priors.pipelines.sd import StableDiffusion
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
+from flowhelm.transition import euler
 
 FIT = ["--method", "mpc_flow", "--strength", "2500", "--inner", "adam:iterations=10,rate=1.0", "--steps", "4"]
 
@@ -287,7 +290,7 @@ def test_pictures_depend_on_their_number_alone(photo, sd3, command, capsys):
 def test_a_guidance_by_name(photo, sd):
     flow = pipelines.load(sd, size=(32, 32))
     drawn = [
-        generate.draw(bound, 1, steps=2, solver=generate.SOLVERS[0], seed=0)
+        drive(drawing.draw_flow(bound, 1, steps=2, solver=euler, seed=0))
         for bound in (flow.bind(["a cat"], scale=4.0), flow.bind(["a cat"], scale=1.0))
     ]
     assert not torch.allclose(*drawn, atol=1e-3)

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from flowhelm import priors
-from flowhelm.app.models.plan import METHODS, Settings, plan
+from flowhelm.app.models.fitting import METHODS, Settings
+from flowhelm.app.models.plan import plan
 from flowhelm.bench.pipelines import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
@@ -305,13 +306,13 @@ class Needs:
     ],
 )
 def test_what_leaves_the_result_as_it_is_comes_first(monkeypatch, budget, expected):
-    from flowhelm.app.models import plan as module
+    from flowhelm.app.models import fitting as module
 
-    monkeypatch.setattr(module, "_packed", lambda flow, scheme: 0)
+    monkeypatch.setattr(module, "packed", lambda flow, scheme: 0)
     monkeypatch.setattr(module, "_checkpointable", lambda flow, part: True)
     monkeypatch.setattr(module, "_tileable", lambda flow: True)
     task = Needs(4, ("network", "decoder"), network=20, decoder=5, row=1, tiles=3)
-    assert module._first(task, budget * GB, ("none", "int8", "nf4")) == expected
+    assert module.first(task, budget * GB, ("none", "int8", "nf4")) == expected
     assert all(not each.tiling for each in task.asked) or expected is None or expected.tiling
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from batches import made
+from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,7 +23,6 @@ from flowhelm.app.restore.record import Place
 from flowhelm.app.restore.result import answer, chosen
 from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
-from flowhelm.interfaces.cli.terminal import carried_out
 from flowhelm.rng import Noise
 
 FILES = {
@@ -98,22 +97,6 @@ def test_pictures_of_different_sizes_are_no_set(tmp_path):
     with pytest.raises(BadInput, match=r"expected the size of the other samples, 3 x 9 x 14, got 3 x 9 x 13"):
         posterior.posterior(paths, tmp_path / "a.posterior")
     assert not (tmp_path / "a.posterior").exists()
-
-
-def test_the_bar_says_the_largest_value_and_maps_need_no_matplotlib(tmp_path, monkeypatch):
-    values = torch.linspace(0, 0.5, 100).reshape(1, 10, 10)
-    coloured = posterior.shown_map(values, "width")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    plain = posterior.shown_map(values, "width")
-    assert plain.size == coloured.size
-    pixels = np.asarray(plain)
-    assert (pixels[..., 0] == pixels[..., 1]).all()
-    assert (np.asarray(coloured)[..., 0] != np.asarray(coloured)[..., 2]).any()
-    assert (pixels[10, 2, 0], pixels[240, 248, 0]) == (0, 255)  # the map, from 0 to the largest value
-    bar = pixels[10:250, 262, 0].astype(int)
-    assert bar[0] > 230
-    assert bar[-1] < 25
-    assert (np.diff(bar) <= 0).all()
 
 
 # --- of a batch ---

@@ -9,15 +9,17 @@ import torch
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
+from flowhelm.app.files.dataset import Pictures
 from flowhelm.app.options.signature import bind, options, pick, plain
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore import presets
 from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
-from flowhelm.app.restore.request import RestoreRequest, methods
+from flowhelm.app.restore.request import methods
 from flowhelm.app.restore.settle import settle
+from flowhelm.app.run import drive
 from flowhelm.bench.compare import search
-from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task
+from flowhelm.bench.compare.request import SearchRequest
 from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.flow import GaussianFlow
 
@@ -164,7 +166,7 @@ def run(tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     tried = []
     monkeypatch.setattr(search, "prior_for", lambda *_: Named(torch.zeros(768), torch.eye(768), shape=(3, 16, 16)))
-    monkeypatch.setattr(search, "pictures", lambda *_, **__: PICTURES)
+    monkeypatch.setattr(search, "pictures_for", lambda *_: PICTURES)
 
     def go(
         out,
@@ -183,14 +185,11 @@ def run(tmp_path, monkeypatch):
             return law(tried[-1])
 
         monkeypatch.setattr(search, "_score", score)
-        given = {"method": [method], "operator": "deblur:border=circular", "std": 0.05, "protocol": "pnp_flow", "task": [],
-                 "prior": "photos", "data": None, "folder": "", "images": 2, "size": 16, "skip": 0, "spread": False,
-                 "vary": [], "trials": trials, "steps": 20, "evaluations": None, "score": "psnr", "seed": 3, "batch": 4,
-                 "out": tmp_path / out, "threads": None, "device": "cpu", "command": "flowhelm presets search",
-                 "say": lambda _: None}  # fmt: skip
+        given = {"method": (method,), "operator": "deblur:border=circular", "std": 0.05, "data": tmp_path, "images": 2, "size": 16,
+                 "trials": trials, "steps": 20, "seed": 3, "out": tmp_path / out}  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Optuna warns of what is out of range
-            search.search(**(given | changed))
+            drive(search.search(SearchRequest(**(given | changed)), "flowhelm presets search"))
         return tried
 
     return go
@@ -234,7 +233,7 @@ def test_another_seed_and_another_method_search_elsewhere(run, tmp_path):
     first = [t["rate"] for t in run("found.json")][1:]
     other = [t["rate"] for t in run("found.json", seed=4)][len(first) + 2 :]
     assert not set(first) & set(other)
-    run("found.json", method="dps", law=lambda o: -o["step"], vary=["step=0.5:2"])
+    run("found.json", method="dps", law=lambda o: -o["step"], vary=("step=0.5:2",))
     assert {p.method for p in read(tmp_path / "found.json")} == {"pnp_flow", "dps"}
 
 
@@ -252,10 +251,12 @@ def test_a_strength_is_stored_in_units_of_the_noise_and_defaults_stay_where_noth
 
 
 def test_whole_numbers_and_words_can_be_searched(run, tmp_path):
-    tried = run("found.json", method="flow_dps", law=lambda o: -abs(o["inner"] - 6), vary=["inner=1:20:log"], trials=15)
+    tried = run(
+        "found.json", method="flow_dps", law=lambda o: -abs(o["inner"] - 6), vary=("inner=1:20:log",), trials=15
+    )
     assert all(isinstance(t["inner"], int) for t in tried)
     assert read(tmp_path / "found.json")[0].options == {"inner": 6}
-    run("word.json", method="dps", law=lambda o: float(o["exact"]), vary=["exact=true|false"], trials=6)
+    run("word.json", method="dps", law=lambda o: float(o["exact"]), vary=("exact=true|false",), trials=6)
     assert read(tmp_path / "word.json")[0].options["exact"] in (True, "true")
 
 

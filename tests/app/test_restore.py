@@ -15,7 +15,8 @@ from PIL import Image
 
 from flowhelm import operators, priors
 from flowhelm.app.restore import run as job
-from flowhelm.app.restore.observation import framed, misfit, observe, steps_of as restore, sized, viewable
+from flowhelm.app.restore.observation import framed, misfit, observe, sized, viewable
+from flowhelm.app.restore.observation import steps_of as restore
 from flowhelm.control import flower
 from flowhelm.interfaces.cli import main
 from flowhelm.restore import dps, flow_dps, pnp_flow

@@ -178,7 +178,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"method": "mpc_flo"}, "did you mean mpc_flow"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
         ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number, got 'wide'"),
-        ({"operator_options": {"sigma": 1e6}}, "at most 200 pixels"),
+        ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
         ({"method_options": {"horizons": 2}}, "did you mean horizon"),
         ({"std": 0.0}, "std: expected a number above 0"),
@@ -347,7 +347,7 @@ def test_generate_of_an_exact_flow_has_its_law():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"count": 0}, "at least 1 picture"),
+        ({"count": 0}, "count: expected a whole number of at least 1"),
         ({"solver": "hean"}, "did you mean heun"),
         ({"classes": ["cot"]}, "did you mean 'coat'"),
         ({"negative": "blur"}, "negative is for pipelines"),

@@ -16,8 +16,12 @@ from PIL import Image
 
 import flowhelm
 from flowhelm import guide, priors, transition
-from flowhelm.app.draw import sample as app
+from flowhelm.app.draw import conditions, rows
+from flowhelm.app.draw.request import DrawRequest
+from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
+from flowhelm.app.run import drive
+from flowhelm.app.show.sheet import class_rows, sheet
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import NAMES, save
 from flowhelm.priors.unet import UNet
@@ -60,26 +64,30 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def drawn(flow, jobs, each=lambda event: None, **more):
+    return drive(rows.draw_jobs(flow, jobs, **more), each)
+
+
 # --- what is drawn ---
 
 
 def test_a_picture_depends_on_its_number_alone(flow, monkeypatch):
     """Not on how many are drawn, in what batches, nor on the other classes."""
-    many = app.draw(flow, [(c, i) for c in ABOUT["classes"] for i in range(6)], steps=3, seed=4)
-    monkeypatch.setattr(app, "PIXELS", 3 * 64)  # three rows at a time
-    few = app.draw(flow, [("light", i) for i in range(5)], steps=3, seed=4)
-    one = app.draw(flow, [("light", 4)], steps=3, seed=4)
+    many = drawn(flow, [(c, i) for c in ABOUT["classes"] for i in range(6)], steps=3, seed=4)
+    monkeypatch.setattr(batches, "PIXELS", 3 * 64)  # three rows at a time
+    few = drawn(flow, [("light", i) for i in range(5)], steps=3, seed=4)
+    one = drawn(flow, [("light", 4)], steps=3, seed=4)
     torch.testing.assert_close(few, many[6:11], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(one, many[10:11], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(many[:6], many[6:12], atol=1e-2)  # the classes differ
-    other = app.draw(flow, [("light", 4)], steps=3, seed=5)
+    other = drawn(flow, [("light", 4)], steps=3, seed=5)
     assert not torch.allclose(one, other, atol=1e-2)
 
 
 @pytest.mark.parametrize("solver", ["euler", "midpoint", "heun"])
 def test_it_is_the_solver_on_the_bound_prior(flow, solver):
     move = getattr(transition, solver)
-    got = app.draw(flow, [("light", 2), ("dark", 3)], steps=4, solver=move, seed=7, numbers={"detail": 0.07})
+    got = drawn(flow, [("light", 2), ("dark", 3)], steps=4, solver=move, seed=7, numbers={"detail": 0.07})
     numbers = torch.tensor([[math.nan, 1.0]]).expand(2, 2)
     bound = flow.bind(torch.tensor([1, 0]), torch.zeros(2, 1, dtype=torch.int64), numbers)
     x = torch.cat([Noise(7, [key])(torch.empty(1, 1, 8, 8)) for key in (2, 3)])
@@ -95,7 +103,7 @@ def test_white_data_is_drawn_exactly(tmp_path):
     exact, jobs = 0.3 * Noise(2, 3)(torch.empty(3, 3, 8, 8)), [(None, i) for i in range(3)]
 
     def gap(solver, steps):
-        return (app.draw(flow, jobs, steps=steps, solver=solver, seed=2) - exact).abs().max().item()
+        return (drawn(flow, jobs, steps=steps, solver=solver, seed=2) - exact).abs().max().item()
 
     first, second = [gap(transition.euler, n) for n in (40, 80)], gap(transition.midpoint, 60)
     print("distance from the exact flow map: 40 and 80 Euler steps", first, "60 midpoint steps", second)
@@ -105,37 +113,46 @@ def test_white_data_is_drawn_exactly(tmp_path):
 
 def test_guidance(flow):
     jobs = [("light", i) for i in range(3)]
-    plain = app.draw(flow, jobs, steps=3)
-    one = app.draw(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=1.0))
+    plain = drawn(flow, jobs, steps=3)
+    one = drawn(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=1.0))
     torch.testing.assert_close(one, plain, atol=1e-5, rtol=1e-5)
-    zero = app.draw(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=0.0))
-    nothing = app.draw(flow, [(None, i) for i in range(3)], steps=3)
+    zero = drawn(flow, jobs, steps=3, guidance=partial(guide.cfg, scale=0.0))
+    nothing = drawn(flow, [(None, i) for i in range(3)], steps=3)
     torch.testing.assert_close(zero, nothing, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(plain, nothing, atol=1e-2)
     with pytest.raises(ValueError, match="guidance of prior 'known': expected a class, a prompt or a number, got none"):
-        app.draw(flow, [(None, 0)], steps=1, guidance=guide.cfg)
+        drawn(flow, [(None, 0)], steps=1, guidance=guide.cfg)
 
 
 def test_what_is_typed_is_what_guides():
-    assert app.guidance_of(None, None) is None
-    assert app.guidance_of("raag", None) is guide.raag
+    def typed(name, scale):
+        return conditions.guidance_of(DrawRequest(prior="known", guidance=name, scale=scale))
+
+    assert typed(None, None) is None
+    assert typed("raag", None) is guide.raag
     for name, scale in (("cfg", 3.0), ("cfg_zero", 2.0), (None, 1.5)):
-        chosen = app.guidance_of(name, scale)
+        chosen = typed(name, scale)
         assert chosen.func is getattr(guide, name or "cfg")
         assert chosen.keywords == {"scale": scale}
 
 
 def test_memory_is_bounded(flow, monkeypatch):
-    assert app.batches(flow, 10**6, False) == 2**18 // 64
-    assert app.batches(flow, 10**6, True) == 2**17 // 64
-    assert app.batches(flow.sized(4096, 4096), 5, False) == 1
+    assert batches.batches(flow, 10**6, False) == 2**18 // 64
+    assert batches.batches(flow, 10**6, True) == 2**17 // 64
+    assert batches.batches(flow.sized(4096, 4096), 5, False) == 1
     seen = []
-    monkeypatch.setattr(app, "PIXELS", 4 * 64)
+    monkeypatch.setattr(batches, "PIXELS", 4 * 64)
     told = []
     flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
-    app.draw(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=told.append)
+    drawn(
+        flow,
+        [("dark", i) for i in range(6)],
+        steps=2,
+        guidance=guide.cfg,
+        each=lambda event: told.append((event.index, event.total)),
+    )
     assert set(seen) == {4}
-    assert told == [1, 2, 3, 4, 5, 6]
+    assert told == [(i, 6) for i in range(1, 7)]
 
 
 # --- the sheet ---
@@ -143,7 +160,7 @@ def test_memory_is_bounded(flow, monkeypatch):
 
 def test_a_sheet_shows_every_picture_in_its_place():
     pictures = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 32, 32)
-    whole = app.sheet([("a", pictures[:3]), ("bc", pictures[3:])])
+    whole = sheet([("a", pictures[:3]), ("bc", pictures[3:])])
     left = whole.width - (3 * 68 - 4)
     assert left > 0
     assert whole.height == 2 * 68 - 4
@@ -152,15 +169,15 @@ def test_a_sheet_shows_every_picture_in_its_place():
         tile = np.asarray(whole)[68 * row : 68 * row + 64, left + 68 * column : left + 68 * column + 64]
         assert tile.shape == (64, 64, 3)
         assert (tile == round((pictures[i, 0, 0, 0].item() + 1) * 127.5)).all()
-    square = app.sheet([("", pictures)])
+    square = sheet([("", pictures)])
     assert square.size == (3 * 68 - 4, 2 * 68 - 4)
-    assert app.sheet([("", torch.zeros(1, 3, 100, 40))]).size == (40, 100)
+    assert sheet([("", torch.zeros(1, 3, 100, 40))]).size == (40, 100)
 
 
-def test_rows_are_the_classes(flow):
+def test_rows_are_the_classes():
     jobs = [("dark", 0), ("light", 0), ("dark", 1)]
-    drawn = torch.arange(3.0).view(3, 1, 1, 1)
-    assert [(name, part.flatten().tolist()) for name, part in app.class_rows(flow, drawn, jobs)] == [
+    made = torch.arange(3.0).view(3, 1, 1, 1)
+    assert [(name, part.flatten().tolist()) for name, part in class_rows(made, jobs)] == [
         ("dark", [0, 2]),
         ("light", [1]),
     ]
@@ -242,10 +259,10 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
     assert made["own"] == made["same"]
     assert len(set(made.values())) == 3
     plain = flowhelm.generate(path, classes=["light"], count=1, steps=2, scale=1.0)
-    torch.testing.assert_close(plain, app.draw(flow, [("light", 0)], steps=2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain, drawn(flow, [("light", 0)], steps=2), atol=1e-5, rtol=1e-5)
     own = flowhelm.generate(path, classes=["light"], count=1, steps=2)
-    torch.testing.assert_close(own, app.draw(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0)))
-    assert torch.equal(flowhelm.generate(path, count=1, steps=2), app.draw(flow, [(None, 0)], steps=2))
+    torch.testing.assert_close(own, drawn(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0)))
+    assert torch.equal(flowhelm.generate(path, count=1, steps=2), drawn(flow, [(None, 0)], steps=2))
     assert not torch.allclose(own, plain, atol=1e-2)
 
 
@@ -276,8 +293,8 @@ def test_a_prior_without_conditions(here, capsys):
         ("KNOWN --number detail=much", "got 'detail=much'"),
         ("KNOWN --number detail=nan", "got 'detail=nan'"),
         ("KNOWN --number detail=1 --number detail=2", "--number detail is given twice"),
-        ("KNOWN --solver hoin", "there is no solver 'hoin'"),
-        ("KNOWN --guidance cgf", "there is no guidance 'cgf'; did you mean cfg?"),
+        ("KNOWN --solver hoin", "--solver: there is no 'hoin'; did you mean"),
+        ("KNOWN --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("KNOWN --steps 0", "--steps"),
         ("KNOWN -n 0", "-n"),
         ("KNOWN --out a.jpg", "a sheet is a PNG; name it 'a.png'"),
@@ -290,7 +307,9 @@ def test_a_prior_without_conditions(here, capsys):
     ],
 )
 def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(app, "PIXELS", 1)  # a picture at a time: what is wrong with the second is not found on the way
+    monkeypatch.setattr(
+        batches, "PIXELS", 1
+    )  # a picture at a time: what is wrong with the second is not found on the way
     (here / "text.txt").write_text("no prior")
     assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
     said = capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The HTTP endpoint: the command line's numbers, and everything that a stranger may send."""
 
 import base64
-import inspect
 import io
 import json
 import socket
@@ -23,11 +22,15 @@ from fastapi.testclient import TestClient
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
+from flowhelm.app.options.signature import options
+from flowhelm.app.restore.request import PictureRequest
 from flowhelm.app.restore.restorer import Restorer
-from flowhelm.app.restore.request import METHODS
+from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
-from flowhelm.interfaces.http import serve as served
-from flowhelm.interfaces.http.serve import Limits, application, serve
+from flowhelm.interfaces.http import app as served
+from flowhelm.interfaces.http import serve as serving
+from flowhelm.interfaces.http.app import application
+from flowhelm.interfaces.http.request import Limits, ServeRequest
 from flowhelm.step import Diverged
 
 HERE = "http://127.0.0.1:8000"
@@ -146,9 +149,19 @@ def test_openapi_says_what_is_true(client):
         assert post["responses"][status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["picture"]
-    own = {name for name, p in inspect.signature(Restorer.prepare).parameters.items() if p.kind is p.KEYWORD_ONLY}
-    assert set(form["properties"]["settings"]["properties"]) == own | {"operator"}
-    assert {"mask", "kernel", "picture", "std", "steps"} <= set(form["properties"])
+    assert set(form["properties"]["settings"]["properties"]) == set(PictureRequest.model_fields)
+    # a field for everything that may be set, and each says what it is
+    known = {name for f in (*operators.ALL, *METHODS) for name in options(f)} | set(PictureRequest.model_fields)
+    assert set(form["properties"]) == known - {"operator_options", "method_options"} | {"picture", "settings"}
+    assert all(each["description"] for each in form["properties"].values())
+    settings = form["properties"]["settings"]["properties"]
+    assert all(each["description"] for each in settings.values())
+    assert (settings["warm"]["anyOf"][0]["exclusiveMaximum"], settings["operator"]["enum"][0]) == (
+        1,
+        operators.ALL[0].__name__,
+    )
+    for schema in whole["components"]["schemas"].values():
+        assert all(each.get("description") for each in schema["properties"].values())
     assert set(whole["paths"]) == {"/restore", "/methods", "/operators", "/health"}
     assert "422" not in whole["paths"]["/health"]["get"]["responses"]
 
@@ -165,9 +178,9 @@ def test_openapi_says_what_is_true(client):
         ({"std": "much"}, "std: expected a number, got 'much'"),
         ({"std": "-1"}, "std: expected a number above 0"),
         ({"std": "nan"}, "std: expected a number"),
-        ({"steps": "0"}, "steps: expected at least 1"),
+        ({"steps": "0"}, "steps: expected a whole number of at least 1"),
         ({"steps": "100000"}, "steps: expected at most 1000"),
-        ({"sigma": "1e9"}, "at most 200 pixels"),
+        ({"sigma": "1e9"}, "of at most 200"),
         ({"settings": "{"}, "settings: expected JSON"),
         ({"settings": "[]"}, "settings: expected an object"),
         ({"settings": '{"std": NaN}'}, "settings: expected JSON"),
@@ -180,11 +193,14 @@ def test_openapi_says_what_is_true(client):
         ({"settings": '{"operator_options": {"sigma": 1}}', "sigma": "1"}, "'sigma' is given twice"),
         ({"operator": "inpaint", "mask": "/etc/hostname"}, "a file of the server is not read; upload it"),
         ({"operator": "motion", "operator-kernel": "/etc/hostname"}, "a file of the server is not read"),
-        ({"settings": '{"operator": "inpaint", "operator_options": {"mask": "/etc/hostname"}}'}, "there is no 'mask'"),
+        (
+            {"settings": '{"operator": "inpaint", "operator_options": {"mask": "/etc/hostname"}}'},
+            "a file of the server is not read",
+        ),
         ({"operator": "inpaint"}, "inpaint needs mask"),
         ({"prior": "fashion"}, "there is no field 'prior'"),
-        ({"settings": '{"prior": "/etc/hostname"}'}, "there is no 'prior'"),
-        ({"settings": '{"watch": "x"}'}, "there is no 'watch'"),
+        ({"settings": '{"prior": "/etc/hostname"}'}, "settings has no 'prior'"),
+        ({"settings": '{"watch": "x"}'}, "settings has no 'watch'"),
         ({"operator": "phase"}, "add simulate"),
     ],
 )
@@ -248,8 +264,8 @@ def test_large_uploads_are_refused_before_and_while_they_are_read(client, pictur
 
 
 def test_no_page_of_another_site_gets_in(client, picture):
-    refused(asks(client, picture, headers={"Origin": "https://evil.example"}), 403, "may not use this server")
-    refused(asks(client, picture, headers={"Origin": "null"}), 403, "may not use this server")
+    refused(asks(client, picture, headers={"Origin": "https://evil.example"}), 403, "may not send requests here")
+    refused(asks(client, picture, headers={"Origin": "null"}), 403, "may not send requests here")
     assert asks(client, picture, headers={"Origin": HERE}).status_code == 200
     for place in ("/health", "/methods"):
         refused(client.get(place, headers={"Host": "evil.example"}), 403, "for this machine only")
@@ -260,7 +276,7 @@ def test_a_token_is_asked_for(restorer, picture, monkeypatch):
     compared = []
     honest = served.secrets.compare_digest
     monkeypatch.setattr(served.secrets, "compare_digest", lambda *given: compared.append(given) or honest(*given))
-    with TestClient(application(restorer, token="geheim€", loopback=False), base_url="http://box.example") as client:
+    with TestClient(application(restorer, token="geheim€", local=False), base_url="http://box.example") as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic geheim"}):
             answer = asks(client, picture, headers=headers)
             refused(answer, 401, "Authorization: Bearer TOKEN")
@@ -270,7 +286,7 @@ def test_a_token_is_asked_for(restorer, picture, monkeypatch):
         right = {"Authorization": "Bearer geheim€".encode()}
         assert asks(client, picture, headers=right).status_code in (200, 401)  # of letters beyond ASCII, clients differ
     assert compared
-    with TestClient(application(restorer, token="secret", loopback=False), base_url="http://box.example") as client:
+    with TestClient(application(restorer, token="secret", local=False), base_url="http://box.example") as client:
         assert asks(client, picture, headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
@@ -278,11 +294,11 @@ def test_beyond_this_machine_only_with_a_token(prior, capsys, monkeypatch):
     monkeypatch.delenv("FLOWHELM_TOKEN", raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.1", "box.example"):
         with pytest.raises(BadInput, match="FLOWHELM_TOKEN"):
-            serve(host, prior=prior)
+            serving.serve(ServeRequest(host=host, prior=prior))
     assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     asked = {}
-    monkeypatch.setattr(served.uvicorn, "run", lambda app, **given: asked.update(given))
+    monkeypatch.setattr(serving.uvicorn, "run", lambda app, **given: asked.update(given))
     monkeypatch.setenv("FLOWHELM_TOKEN", "secret")
     assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 0
     assert asked["host"] == "0.0.0.0"
@@ -317,14 +333,14 @@ def test_many_at_once_get_what_each_would_alone(client, restorer, picture):
 
 def test_more_than_may_wait_are_refused(restorer, picture, monkeypatch):
     held, free = threading.Event(), threading.Event()
-    honest = Restorer.run
+    honest = Restorer.events
 
-    def slow(self, ready, watch=None):
+    def slow(self, ready):
         held.set()
         assert free.wait(20)
-        return honest(self, ready, watch)
+        return (yield from honest(self, ready))
 
-    monkeypatch.setattr(Restorer, "run", slow)
+    monkeypatch.setattr(Restorer, "events", slow)
     app = application(restorer, limits=Limits(waiting=1))
     with TestClient(app, base_url=HERE) as client, ThreadPoolExecutor(2) as pool:
         running = pool.submit(asks, client, picture)
@@ -361,7 +377,7 @@ def test_what_goes_wrong_inside(restorer, picture, monkeypatch, error, status, s
     def fails(*_):
         raise error
 
-    monkeypatch.setattr(Restorer, "run", fails)
+    monkeypatch.setattr(Restorer, "events", fails)
     with TestClient(application(restorer), base_url=HERE, raise_server_exceptions=False) as client:
         answer = asks(client, picture)
         refused(answer, status, said)
@@ -374,20 +390,18 @@ def test_who_leaves_stops_the_run(restorer, picture, monkeypatch):
     import uvicorn
 
     begun, ended = threading.Event(), threading.Event()
-    honest = Restorer.run
+    honest = Restorer.events
 
-    def told(self, ready, watch=None):
-        def slowly(step):
-            begun.set()
-            time.sleep(0.02)
-            watch(step)
-
+    def slowly(self, ready):
         try:
-            return honest(self, ready, slowly)
+            for event in honest(self, ready):
+                begun.set()
+                time.sleep(0.02)
+                yield event
         finally:
             ended.set()
 
-    monkeypatch.setattr(Restorer, "run", told)
+    monkeypatch.setattr(Restorer, "events", slowly)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(application(restorer), log_level="error"))

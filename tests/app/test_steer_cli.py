@@ -1,5 +1,6 @@
 """`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
 
+import copy
 import json
 import math
 import os
@@ -16,17 +17,22 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from flowhelm import particles, priors, rewards, steer, transition
-from flowhelm.app.draw import sample
+from flowhelm.app.draw import rows
+from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import bind
-from flowhelm.app.show import contact_sheet as contact
-from flowhelm.app.steer import allotment as course
+from flowhelm.app.run import Stepped, drive
+from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
+from flowhelm.app.steer.builders import Subject
+from flowhelm.app.steer.request import SteerRequest
 from flowhelm.bench.pipelines import tiny
-from flowhelm.bench.quality.classifier import Classifier
+from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.path import linear
+from flowhelm.rewards.classifier import Classifier
 
 SRC = Path(__file__).parents[2] / "src"
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
@@ -95,18 +101,18 @@ def rising(values: list) -> bool:
 
 @pytest.mark.parametrize("method", FREE)
 def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatch):
-    rows, ask = [], NetFlow._ask
-    monkeypatch.setattr(NetFlow, "_ask", lambda flow, x, *told: rows.append(len(x)) or ask(flow, x, *told))
+    seen, ask = [], NetFlow._ask
+    monkeypatch.setattr(NetFlow, "_ask", lambda flow, x, *told: seen.append(len(x)) or ask(flow, x, *told))
     strength = ["--strength", "50"] if method == "fk" else []
     run = ran("fashion", "--class", "bag", "--reward", "brightness", "--method", method, "--budget", "60", *strength)
     (made,), trace = run["result"]["pictures"], run["result"]["pictures"][0]["trace"]
-    assert sum(rows) == made["evaluations"] == trace[-1]["evaluations"] <= 60
+    assert sum(seen) == made["evaluations"] == trace[-1]["evaluations"] <= 60
     for column in ("evaluations", "rewards", "decodes", "best", "index"):
         assert rising([line[column] for line in trace]), column
     assert [line["finished"] for line in trace[-1:]] == [True]
     assert trace[-1]["best"] == made["reward"]
     flow = priors.load("fashion")
-    plain = sample.draw(flow, [("bag", 0)], steps=run["settings"]["steps"])
+    plain = drive(rows.draw_jobs(flow, [("bag", 0)], steps=run["settings"]["steps"]))
     least = float(rewards.brightness(plain.clamp(-1, 1)))
     print(method, made["reward"], "plain", least, made["evaluations"])
     assert made["reward"] >= least - 1e-6
@@ -200,7 +206,7 @@ def test_a_pipeline(here, sd3, capsys):
     assert Image.open("a.best.png").size == (32, 32)
     assert set(made["held_out"]) == {"brightness"}
     assert "no --prompt" not in capsys.readouterr().out
-    assert main(["rerun", "a.run.json"]) == 0
+    assert carried_out(app.rerun(Path("a.run.json")))
     assert capsys.readouterr().out == "identical to the bit\n"
 
 
@@ -209,7 +215,7 @@ def test_a_pipeline(here, sd3, capsys):
 
 def bought(method, given=None, **more):
     told = {"budget": None, "steps": None, "chains": None} | more
-    return course.settle(getattr(steer, method), given or {}, course.Nothing(linear), **told)[0]
+    return allotment.allot(getattr(steer, method), given or {}, allotment.Nothing(linear), **told)[0]
 
 
 @pytest.mark.parametrize(
@@ -236,16 +242,16 @@ def bought(method, given=None, **more):
 )  # fmt: skip
 def test_the_rule(method, given, told, expected):
     found = bought(method, given, **told)
-    assert (found.steps, found.name, found.width, found.evaluations) == expected
+    assert (found.steps, found.option, found.width, found.evaluations) == expected
 
 
 @pytest.mark.parametrize("method", [m.__name__ for m in steer.ALL if not m.__name__.startswith(("d_flow", "mpc"))])
 def test_as_much_as_fits(method):
     found = bought(method, budget=99)
     assert found.evaluations <= 99
-    if found.name != "chains":
-        given, flow = {found.name: found.width + 1}, course.Nothing(linear)
-        assert course.cost(getattr(steer, method), given, flow, linear_times(found)).evaluations > 99
+    if found.option != "chains":
+        given, flow = {found.option: found.width + 1}, allotment.Nothing(linear)
+        assert allotment.cost(getattr(steer, method), given, flow, linear_times(found)).evaluations > 99
 
 
 def linear_times(found):
@@ -254,8 +260,8 @@ def linear_times(found):
 
 def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
     """A method that costs more than was foretold ends at the budget, with the best that it had."""
-    true = course.cost
-    monkeypatch.setattr(course, "cost", lambda *given: true(*given)._replace(evaluations=20))
+    true = allotment.cost
+    monkeypatch.setattr(allotment, "cost", lambda *given: true(*given)._replace(evaluations=20))
     made = ran("fashion", "--reward", "brightness", "--method", "flow_opt", "--budget", "20", "--steps", "4")
     made = made["result"]["pictures"][0]
     assert made["cut"]
@@ -310,9 +316,9 @@ def test_a_text_is_that_of_the_pictures(monkeypatch):
     asked = []
     monkeypatch.setattr(rewards, "clip_score", lambda *given, **more: asked.append(given) or rewards.colourfulness)
     for words, told in (
-        ("clip:model=m", scores.Told("a cat", "bag")),
-        ("clip:model=m", scores.Told(None, "bag")),
-        ("clip:model=m,prompt=dog", scores.Told("a cat", "bag")),
+        ("clip:model=m", Subject("a cat", "bag")),
+        ("clip:model=m", Subject(None, "bag")),
+        ("clip:model=m,prompt=dog", Subject("a cat", "bag")),
     ):
         reward = scores.term(words).make(told)
     assert asked == [("m", "a cat"), ("m", "bag"), ("m", "dog")]
@@ -321,7 +327,7 @@ def test_a_text_is_that_of_the_pictures(monkeypatch):
 
 
 def test_a_palette():
-    reward = scores.term("palette:colours=ff0000+0000ff").make(scores.Told())
+    reward = scores.term("palette:colours=ff0000+0000ff").make(Subject())
     halves = torch.full((1, 3, 4, 4), -1.0)
     halves[:, 0, :2], halves[:, 2, 2:] = 1, 1
     assert float(reward(halves)) == pytest.approx(0, abs=1e-9)
@@ -337,7 +343,7 @@ def test_a_classifier_file(here):
     save_file(
         {k: v.contiguous() for k, v in net.state_dict().items()}, here / "net.safetensors", {"about": json.dumps(about)}
     )
-    image, told = torch.rand(2, 1, 32, 32) * 2 - 1, scores.Told(None, "bag", priors.load("fashion").about["classes"])
+    image, told = torch.rand(2, 1, 32, 32) * 2 - 1, Subject(None, "bag", priors.load("fashion").about["classes"])
     for words, label in (("net.safetensors", 8), ("net.safetensors:label=Coat", 4), ("2*net.safetensors:label=3", 3)):
         found = scores.term(words)
         expected = net(image).log_softmax(1)[:, label]
@@ -481,8 +487,8 @@ def test_a_stop_leaves_the_best_so_far(here, monkeypatch, capsys, when, finished
     assert ("the best finished picture is a.best.png" in said) is finished
     assert ("which is not finished, is a.best.png" in said) is not finished
     assert not [p for p in here.iterdir() if p.name.startswith(".")]
-    assert main(["rerun", "a.run.json"]) == 2
-    assert "of a run that was stopped" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="of a run that was stopped"):
+        carried_out(app.rerun(Path("a.run.json")))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -526,47 +532,57 @@ def test_it_runs_again_to_the_bit(here, capsys):
     ran("fashion", "--reward", "mine.py:left", "--transition", "langevin:eta=0.5", "--budget", "20", "-n", "2")
     before = {p.name for p in here.iterdir()}
     capsys.readouterr()
-    assert main(["rerun", "a.run.json"]) == 0
+    assert carried_out(app.rerun(Path("a.run.json")))
     assert capsys.readouterr().out == "identical to the bit\n"
     assert {p.name for p in here.iterdir()} == before
     (here / "mine.py").write_text(MINE.replace("[..., :16]", "[..., 16:]"))
-    assert main(["rerun", "a.run.json"]) == 1
+    assert not carried_out(app.rerun(Path("a.run.json")))
     said = capsys.readouterr().out
     assert said.startswith("not identical: ")
     assert "mine.py sha256 was" in said
     assert Path("a.rerun.best.png").is_file()
 
 
-# --- pictures of a run ---
+def test_closing_a_run_keeps_the_best_so_far(here):
+    """A page that is left closes the generator: as a stop, but nobody is told."""
+    request = SteerRequest(prior="fashion", reward=["brightness"], method="svdd", steps=4, out=Path("a"), threads=1)
+    events = app.steer(app.settle(request))
+    seen = [next(each for each in events if isinstance(each, Stepped)) for _ in range(2)]
+    events.close()
+    run = json.loads(Path("a.run.json").read_text())
+    assert run["result"]["state"] == "stopped"
+    assert [line["index"] for line in run["result"]["pictures"][0]["trace"]] == [1, 2]
+    assert seen[1].picture().shape == (1, 1, 32, 32)
+    assert seen[1].figures.shown == run["result"]["pictures"][0]["reward"]
 
 
-def test_a_sheet_marks_the_best():
-    tiles = [contact.Tile(contact.small(torch.full((1, 8, 8), v)), f"{v:g}", v == 1) for v in (-1.0, 0.0, 1.0)]
-    assert tiles[0].picture.size == (96, 96)
-    assert contact.small(torch.zeros(3, 512, 256)).size == (128, 256)
-    pixels = np.asarray(contact.contact({"": tiles}))
-    green = (pixels == np.array([0x1A, 0x7F, 0x37])).all(-1)
-    left, top = np.nonzero(green)[1].min(), np.nonzero(green)[0].min()
-    assert (pixels[top + 3 : top + 99, left + 3 : left + 99] == 255).all()  # around the third one, in the second row
-    assert top > 96
-    assert contact.contact({"a": tiles, "b": tiles}).size[1] > 2 * contact.contact({"": tiles}).size[1]
+def test_a_damaged_run_file_is_one_sentence(here):
+    """Every value of it replaced by others in turn: refused in a sentence, or the same run as before."""
+    whole = ran("fashion", "--reward", "brightness", "--budget", "8", "--held-out", "compressibility")
+    assert record.read(Path("a.run.json")).stored() == whole
 
+    def paths(value, here=()):
+        yield here
+        if isinstance(value, dict | list):
+            for key in value if isinstance(value, dict) else range(len(value)):
+                yield from paths(value[key], (*here, key))
 
-@pytest.mark.parametrize("library", [True, False])
-def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
-    if not library:
-        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    lines = [
-        contact.Line("reward", [(5, 0.1), (10, 0.3)], part=True),
-        contact.Line("reward", [(10, 0.3)]),
-        contact.Line("held out: b", [(5, -1.0), (10, -1.0)], beside=True),
-    ]
-    contact.plot(lines, "brightness", tmp_path / "a.png")
-    shown = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    assert shown.shape == (440, 770, 3)
-    for colour in ((0x1F, 0x77, 0xB4), (0xD6, 0x27, 0x28)):
-        assert (np.abs(shown.astype(int) - colour).max(-1) < 30).sum() > 20
-    contact.plot([], "none", tmp_path / "b.png")
+    refused = []
+    for path in paths(whole):
+        for other in (None, [], {}, "x", -1, 1e999, {"a": [1]}):
+            damaged = copy.deepcopy(whole)
+            part = {"whole": damaged}
+            *before, last = ("whole", *path)
+            for key in before:
+                part = part[key]
+            part[last] = other
+            Path("b.run.json").write_text(json.dumps(damaged if path else other))
+            try:
+                record.read(Path("b.run.json"))
+            except BadInput as error:  # anything else is a traceback
+                refused.append(str(error))
+    assert len(refused) > 500
+    assert all("b.run.json" in text and "\n" not in text for text in refused)
 
 
 # --- bad input ---
@@ -621,7 +637,7 @@ def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
         ("fashion --reward brightness --held-out mine.py:whole", "got (2, 1, 32, 32)"),
         ("fashion --reward brightness --method fkk", "there is no method 'fkk'; did you mean fk?"),
         ("fashion --reward brightness --partcles 3", "there is no option --partcles here; did you mean --particles?"),
-        ("fashion --reward brightness --particles 0", "--particles: expected at least 1, got 0"),
+        ("fashion --reward brightness --particles 0", "--particles: expected a whole number of at least 1, got '0'"),
         ("fashion --reward brightness --particles", "--particles needs a value"),
         ("fashion --reward brightness --transition glas", "--transition: there is no 'glas'; did you mean glass?"),
         ("fashion --reward brightness --transition glass:iner=2", "glass has no option 'iner'; did you mean inner?"),
@@ -642,7 +658,7 @@ def test_a_curve_needs_no_matplotlib(library, tmp_path, monkeypatch):
         ("fashion --reward brightness --class bag --class bga", "knows no class 'bga'"),
         ("fashion --reward brightness --prompt cat", "takes no words"),
         ("fashion --reward brightness --number detail", "--number: expected NAME=VALUE"),
-        ("fashion --reward brightness --guidance cgf", "there is no guidance 'cgf'"),
+        ("fashion --reward brightness --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("fashion --reward brightness --scale 2", "guidance of prior 'fashion': expected a class"),
         ("fashion --reward brightness --size 32x32", "--size is for pipelines"),
         ("fashion --reward brightness --negative cat", "--negative is for pipelines"),
@@ -691,25 +707,31 @@ def test_help_imports_nothing_heavy(here):
 
 def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():
     """In whatever chunks the network works, and whatever the batches are that it is asked for."""
-    rows = []
+    seen = []
 
     class Net(torch.nn.Module):
         def forward(self, x, t):
-            rows.append(len(x))
+            seen.append(len(x))
             return -x
 
-    tally = app.Tally(limit=11)
-    flow = app.Held(NetFlow(Net(), (1, 2, 2), linear), 3, tally)
-    t = torch.tensor(0.5, dtype=torch.float64)
+    net = NetFlow(Net(), (1, 2, 2), linear)
+
+    def limited(limit, ledger):
+        return ledger.watch(problem.Limited(net, 3, ledger.count, limit), rewards.brightness, 1)[0]
+
+    ledger = Budget()
+    flow, t = limited(11, ledger), torch.tensor(0.5, dtype=torch.float64)
     for batch in (4, 5, 2):
         x = torch.randn(batch, 1, 2, 2)
-        assert torch.equal(flow.velocity(x, t), flow.flow.velocity(x, t))
-    assert tally.spent == 11
-    before = len(rows)
-    with pytest.raises(app.Over):
+        assert torch.equal(flow.velocity(x, t), net.velocity(x, t))
+    assert int(ledger.spent["evaluations"]) == 11
+    before = len(seen)
+    with pytest.raises(problem.Over):
         flow.velocity(torch.randn(1, 1, 2, 2), t)
-    assert (tally.spent, len(rows)) == (11, before)
-    tally.limit = 12
-    with pytest.raises(app.Over):  # a batch is whole or not at all
+    assert len(seen) == before
+    flow = limited(12, ledger := Budget())
+    flow.velocity(torch.randn(11, 1, 2, 2), t)
+    before = len(seen)
+    with pytest.raises(problem.Over):  # a batch is whole or not at all
         flow.velocity(torch.randn(2, 1, 2, 2), t)
-    assert flow.velocity(torch.randn(1, 1, 2, 2), t).shape == (1, 1, 2, 2)
+    assert len(seen) == before

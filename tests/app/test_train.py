@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 
 from flowhelm import priors, recipes
 from flowhelm.app.options.signature import options
-from flowhelm.app.show.loss_curve import curve, ticks
 from flowhelm.app.train import run as app
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
@@ -410,23 +409,3 @@ def test_tensorboard(folder):
     assert [e.step for e in events.Scalars("held_apart")] == [10, 20, 30]
     log = rows(folder / "a" / "log.csv")
     assert [e.value for e in events.Scalars("loss")] == pytest.approx([float(r["loss"]) for r in log], rel=1e-5)
-
-
-def test_the_curve():
-    """A loss of 2^-k falls on a straight line on the logarithmic axis, and its ends are the corners."""
-    picture = curve({"loss": [(k, 2.0**-k) for k in range(5)], "held apart": []}, size=(490, 270))
-    pixels = np.asarray(picture).astype(int)
-    blue = (np.abs(pixels - [0x48, 0x78, 0xA8]).sum(2) < 10)[:, :400]  # its name is at the right
-    height = {x: np.flatnonzero(blue[:, x]).mean() for x in (72, 170, 270, 370) if blue[:, x].any()}
-    slopes = [(height[b] - height[a]) / (b - a) for a, b in ((72, 170), (170, 270), (270, 370))]
-    assert slopes == pytest.approx([slopes[0]] * 3, abs=0.015)  # a pixel is 0.01
-    assert height[72] == pytest.approx(20 + 2, abs=4)
-    assert curve({"loss": [(1, math.nan)]}).getpixel((100, 100)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.12, 0.5), (1e-4, 30), (0.14, 0.155), (0.9, 1.1)])
-def test_ticks(low, high):
-    found = ticks(low, high)
-    assert 3 <= len(found) <= 10
-    assert found == sorted(found)
-    assert all(low <= t <= high for t in found)

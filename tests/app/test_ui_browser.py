@@ -13,6 +13,7 @@ from PIL import Image
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.ui import folder
+from flowhelm.interfaces.ui.request import PageRequest
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")
@@ -37,7 +38,7 @@ def place(tmp_path_factory):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    with ui.opened(ui.checked(port=port, runs=runs, threads=1, waiting=1)) as address:
+    with ui.opened(ui.checked(PageRequest(port=port, runs=runs, threads=1, waiting=1))) as address:
         yield address, runs
 
 
@@ -161,7 +162,7 @@ def test_the_slider_moves(opened, place, photo):
     page.click("#run")
     finished(page)
     newest = folder.history(place[1])[0]
-    assert newest.settings["operator_options"] == {"factor": 3, "filter": "average"}
+    assert newest.settings.operator_options.stored() == {"factor": 3, "filter": "average"}
     handle = page.locator("#slider [role=slider], #slider .handle, #slider .icon-wrap").first
     api.expect(page.locator("#slider img")).to_have_count(2)
     before = None
@@ -188,8 +189,8 @@ def test_two_runs_are_compared_and_settings_opened_again(opened, place, photo):
         fill(page, "#seed", seed)
         again(page)
         assert "PSNR" in page.locator("#status").inner_text()
-    mine = [run for run in folder.history(runs) if run.settings["operator"] == "denoise"]
-    assert {run.settings["seed"] for run in mine} == set(map(int, seeds))
+    mine = [run for run in folder.history(runs) if run.settings.operator == "denoise"]
+    assert {run.settings.seed for run in mine} == set(map(int, seeds))
     page.get_by_role("tab", name="Compare").click()
     for i in range(2):
         page.click("#chosen input")
@@ -199,18 +200,18 @@ def test_two_runs_are_compared_and_settings_opened_again(opened, place, photo):
     api.expect(page.locator("#pictures img")).to_have_count(2)
     table = page.locator("#costs").inner_text()
     for run in mine:
-        assert f"{run.result['psnr']:.2f}" in table
+        assert f"{run.result.psnr:.2f}" in table
     # the newest of them again, from the history
     page.get_by_role("tab", name="History").click()
     page.get_by_role("gridcell").filter(has_text="denoise").first.click()
     page.wait_for_function("() => !document.querySelector('#again').disabled")
     page.click("#again")
-    page.wait_for_function(f"() => document.querySelector('#seed input').value === '{mine[0].settings['seed']}'")
+    page.wait_for_function(f"() => document.querySelector('#seed input').value === '{mine[0].settings.seed}'")
     page.wait_for_timeout(1500)  # fields of the options are made anew
     again(page)
     newest = folder.history(runs)[0]
     assert newest.name != mine[0].name
-    assert newest.result["sha256"] == mine[0].result["sha256"]
+    assert newest.result.sha256 == mine[0].result.sha256
 
 
 @pytest.mark.slow

@@ -15,12 +15,17 @@ from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore import run as job
-from flowhelm.app.steer import run as steered
+from flowhelm.app.restore.record import RestoreFile
+from flowhelm.app.restore.request import RestoreSettings
+from flowhelm.app.restore.settle import usual_method
+from flowhelm.app.run import Planned, Stepped, drive
+from flowhelm.cards import METHODS
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
-from flowhelm.interfaces.ui import folder, wanted
-from flowhelm.interfaces.ui.guard import refusal
-from flowhelm.interfaces.ui.work import Desk, Seen, Work, sentence
+from flowhelm.interfaces.guard import loopback
+from flowhelm.interfaces.ui import folder, requests, results
+from flowhelm.interfaces.ui.request import PageRequest
+from flowhelm.interfaces.ui.running import Desk, Work, sentence
 
 
 def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
@@ -47,17 +52,33 @@ def photo(tmp_path) -> Path:
 
 
 @pytest.fixture
-def page(tmp_path, prior) -> ui.Wanted:
-    return ui.checked(runs=tmp_path / "runs", priors=[prior], threads=1)
+def page(tmp_path, prior) -> PageRequest:
+    return ui.checked(PageRequest(runs=tmp_path / "runs", priors=[prior], threads=1))
 
 
-def asked(photo: Path, prior: str, **more) -> wanted.Restoration:
-    usual = {"photo": str(photo), "task": "deblur", "prior": prior, "steps": "3", "std": 0.05}
-    return wanted.Restoration(**(usual | more))
+def asked(photo: Path | None, prior: str, **more) -> requests.RestoreFields:
+    """What the fields of the page say, as texts."""
+    usual = {
+        "photo": str(photo) if photo else None,
+        "operator": "deblur",
+        "prior": prior,
+        "steps": "3",
+        "std": 0.05,
+        "seed": "0",
+    }
+    return requests.restore_fields(usual | more)
 
 
-def ran(settings: dict) -> dict:
-    return job.start(settings, say=lambda line: None)
+def ran(settings: RestoreSettings) -> RestoreFile:
+    return drive(job.restore(settings))
+
+
+def steps(total: int, each=lambda i: None):
+    """A piece of work of so many steps."""
+    yield Planned(total)
+    for i in range(1, total + 1):
+        each(i)
+        yield Stepped(i, total, "a step", lambda: torch.zeros(1))
 
 
 # --- where it listens ---
@@ -71,15 +92,15 @@ def ran(settings: dict) -> dict:
     ],
 )  # fmt: skip
 def test_loopback(host, alone):
-    assert ui.loopback(host) is alone
+    assert loopback(host) is alone
 
 
 @pytest.mark.parametrize("password", [None, ""])
 def test_beyond_this_machine_a_password_is_needed(tmp_path, capsys, monkeypatch, password):
     with pytest.raises(BadInput, match="give a --password"):
-        ui.checked(host="0.0.0.0", password=password, runs=tmp_path / "runs")
+        ui.checked(PageRequest(host="0.0.0.0", password=password, runs=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
-    assert ui.checked(host="0.0.0.0", password="a", runs=tmp_path / "runs").password == "a"
+    assert ui.checked(PageRequest(host="0.0.0.0", password="a", runs=tmp_path / "runs")).password == "a"
     monkeypatch.delenv("FLOWHELM_PASSWORD", raising=False)
     assert main(["ui", "--host", "0.0.0.0", "--runs", str(tmp_path / "runs"), "--no-browser"]) == 2
     said = capsys.readouterr().err.splitlines()
@@ -89,23 +110,25 @@ def test_beyond_this_machine_a_password_is_needed(tmp_path, capsys, monkeypatch,
 
 def test_the_password_may_come_from_the_environment(tmp_path, monkeypatch):
     got = []
-    monkeypatch.setattr(ui, "serve", lambda wanted, **_: got.append(wanted))
+    monkeypatch.setattr(ui, "serve", lambda request, **_: got.append(request))
     monkeypatch.setenv("FLOWHELM_PASSWORD", "sesame")
     assert main(["ui", "--host", "0.0.0.0", "--runs", str(tmp_path / "runs"), "--max-megapixels", "2"]) == 0
-    assert (got[0].host, got[0].password, got[0].megapixels) == ("0.0.0.0", "sesame", 2.0)
+    assert (got[0].host, got[0].password, got[0].max_megapixels) == ("0.0.0.0", "sesame", 2.0)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"runs": Path.home()}, "your home"), ({"runs": Path("/")}, "your home"), ({"runs": Path(".")}, "this folder"),
-        ({"port": 0}, "1 to 65535"), ({"device": "abacus"}, "not there"), ({"priors": ["missing.safetensors"]}, "missing.safetensors"),
-        ({"megapixels": 0.0}, "above 0"),
+        ({"port": 0}, "of at least 1 and of at most 65535"),
+        ({"device": "abacus"}, "not there"),
+        ({"priors": ["missing.safetensors"]}, "missing.safetensors"),
+        ({"max_megapixels": 0.0}, "above 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_at_once(tmp_path, given, said):
     with pytest.raises(ValueError, match=said):
-        ui.checked(**({"runs": tmp_path / "runs"} | given))
+        ui.checked(PageRequest.of({"runs": tmp_path / "runs"} | given, "ui"))
 
 
 # --- requests ---
@@ -143,7 +166,7 @@ OWN = {"host": "127.0.0.1:7860"}
     ],
 )
 def test_requests_of_other_pages_are_refused(headers, local, path, fine):
-    said = refusal(path, headers, local)
+    said = ui.page_refusal(path, headers, local)
     assert (said is None) is fine, said
 
 
@@ -238,7 +261,7 @@ def test_two_runs_of_one_second_have_two_folders(tmp_path):
 
 
 def test_the_history_passes_over_what_is_no_run(page, photo, prior):
-    where, (settings,) = wanted.restoration(asked(photo, prior), page)
+    where, (settings,) = requests.restoration(asked(photo, prior), page)
     ran(settings)
     (page.runs / "other").mkdir()
     for name, text in (
@@ -250,7 +273,7 @@ def test_the_history_passes_over_what_is_no_run(page, photo, prior):
     (found,) = folder.history(page.runs)
     assert found.path.parent == where
     assert found.picture.is_file()
-    assert wanted.row(found)[1:4] == ["photo.png", "deblur", "mpc_flow"]
+    assert results.row(found)[1:4] == ["photo.png", "deblur", "mpc_flow"]
     found.picture.unlink()
     assert folder.history(page.runs) == []
 
@@ -259,14 +282,14 @@ def test_runs_of_one_picture_are_told_by_its_bytes(page, photo, prior, tmp_path)
     again = picture(tmp_path / "same.png")
     other = picture(tmp_path / "other.png", (20, 22))
     for each in (photo, again, other):
-        ran(wanted.restoration(asked(each, prior, simulate=True), page)[1][0])
+        ran(requests.restoration(asked(each, prior, simulate=True), page)[1][0])
     found = {run.what: run for run in folder.history(page.runs)}
     folder.same_picture([found["photo.png"], found["same.png"]])
     with pytest.raises(BadInput, match="same picture"):
         folder.same_picture([found["photo.png"], found["other.png"]])
-    head, lines = wanted.costs([found["photo.png"], found["same.png"]])
+    head, lines = results.costs([found["photo.png"], found["same.png"]])
     column = head.index("PSNR")
-    assert lines[0][column] == lines[1][column] == f"{found['photo.png'].result['psnr']:.2f}"
+    assert lines[0][column] == lines[1][column] == f"{found['photo.png'].result.psnr:.2f}"
     assert lines[0][head.index("evaluations")] == "3"
 
 
@@ -293,17 +316,17 @@ def words(prior: str) -> list[str]:
 
 
 def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys):
-    options_ = {"task_options": {"sigma": "1.2", "border": ""}, "method_options": {"strength": "70"}}
-    where, (settings,) = wanted.restoration(asked(photo, prior, seed="5", **options_), page)
+    options_ = {"operator_options": {"sigma": "1.2", "border": ""}, "method_options": {"strength": "70"}}
+    where, (settings,) = requests.restoration(asked(photo, prior, seed="5", **options_), page)
     made = ran(settings)
     out = tmp_path / "by.png"
     assert main(["restore", str(photo), *words(prior), "--seed", "5", "--out", str(out)]) == 0
     typed = json.loads((tmp_path / "by.run.json").read_text())
-    assert made["result"]["sha256"] == typed["result"]["sha256"]
+    assert made.result.sha256 == typed["result"]["sha256"]
     assert (where / "photo.restored.png").read_bytes() == out.read_bytes()
     assert (where / "photo.png").read_bytes() == photo.read_bytes()
-    same = made["settings"].keys() - {"photo", "out"}
-    assert {k: made["settings"][k] for k in same} == {k: typed["settings"][k] for k in same}
+    told = made.settings.stored()
+    assert {**told, "photo": "", "out": ""} == {**typed["settings"], "photo": "", "out": ""}
     assert {path.parent for path in page.runs.rglob("*") if path.is_file()} == {where}
     capsys.readouterr()
     assert main(["rerun", str(where / "photo.run.json")]) == 0
@@ -311,8 +334,8 @@ def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys)
 
 
 def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
-    more = {"task_options": {"sigma": "1.2"}, "method_options": {"strength": "70"}, "samples": 3, "seed": "2"}
-    where, many = wanted.restoration(asked(photo, prior, **more), page)
+    more = {"operator_options": {"sigma": "1.2"}, "method_options": {"strength": "70"}, "samples": 3, "seed": "2"}
+    where, many = requests.restoration(asked(photo, prior, **more), page)
     for settings in many:
         ran(settings)
     out = tmp_path / "batch"
@@ -323,7 +346,7 @@ def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
         assert (out / name).read_bytes() == (where / name).read_bytes()
     assert len({(out / name).read_bytes() for name in names}) == 3
     paths = [where / name for name in names]
-    mean, deviation, top = wanted.spread(paths)
+    mean, deviation, top = results.spread(paths)
     stack = np.stack([np.asarray(Image.open(path), np.float64) for path in paths])
     assert np.abs(np.asarray(mean) - stack.mean(0)).max() <= 0.5
     assert top == pytest.approx(np.quantile(stack.std(0, ddof=1).mean(-1), 0.995))
@@ -333,7 +356,9 @@ def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
 def test_paint_is_the_command_lines_mask(page, photo, prior, tmp_path):
     layer = Image.new("RGBA", (20, 20))
     layer.paste((255, 45, 85, 255), (4, 4, 9, 7))
-    where, (settings,) = wanted.restoration(asked(photo, prior, task="inpaint", painted={"layers": [layer]}), page)
+    where, (settings,) = requests.restoration(
+        asked(photo, prior, operator="inpaint", painted={"layers": [layer]}), page
+    )
     made = ran(settings)
     mask = where / "photo.mask.png"
     kept = np.asarray(Image.open(mask)) == 255
@@ -354,45 +379,43 @@ def test_paint_is_the_command_lines_mask(page, photo, prior, tmp_path):
         "1",
     ]
     assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
-    assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == made["result"]["sha256"]
+    assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == made.result.sha256
     # a mask that is given counts, not the paint; and the copy is beside the picture
     other = tmp_path / "m.png"
     Image.fromarray(np.where(np.eye(20, dtype=bool), 0, 255).astype(np.uint8)).save(other)
-    given = {"task_options": {"mask": str(other)}, "painted": {"layers": [layer]}}
-    where, (settings,) = wanted.restoration(asked(photo, prior, task="inpaint", **given), page)
-    assert Path(settings["operator_options"]["mask"]) == where / "photo.mask.png"
+    given = {"operator_options": {"mask": str(other)}, "painted": {"layers": [layer]}}
+    where, (settings,) = requests.restoration(asked(photo, prior, operator="inpaint", **given), page)
+    assert settings.operator_options.mask == where / "photo.mask.png"
     assert (where / "photo.mask.png").read_bytes() == other.read_bytes()
 
 
 def test_settings_are_opened_again(page, photo, prior):
     layer = Image.new("RGBA", (20, 20))
     layer.paste((1, 2, 3, 4), (2, 2, 9, 7))
-    more = {"task": "inpaint", "painted": {"layers": [layer]}, "method": "flower", "seed": str(2**62 + 1)}
-    _, (settings,) = wanted.restoration(asked(photo, prior, **more), page)
+    more = {"operator": "inpaint", "painted": {"layers": [layer]}, "method": "flower", "seed": str(2**62 + 1)}
+    _, (settings,) = requests.restoration(asked(photo, prior, **more), page)
     first = ran(settings)
     (old,) = folder.history(page.runs)
-    fields = wanted.reopened(old, page.runs)
-    assert fields["method"].keys() == settings["method_options"].keys()
+    fields = requests.reopened(old, page.runs)
+    assert fields["method"].keys() == dict(settings.method_options).keys()
     again = asked(
-        old.photo, prior, task="inpaint", method="flower", seed=str(old.settings["seed"]), task_options=fields["operator"],
+        old.photo, prior, operator="inpaint", method="flower", seed=str(old.settings.seed), operator_options=fields["operator"],
         method_options=fields["method"],
     )  # fmt: skip
-    assert ran(wanted.restoration(again, page)[1][0])["result"]["sha256"] == first["result"]["sha256"]
+    assert ran(requests.restoration(again, page)[1][0]).result.sha256 == first.result.sha256
 
 
 def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    want = wanted.Steering(
-        "fashion",
-        "2*brightness + compressibility",
-        label="bag",
-        budget="24",
-        seed="3",
-        method_options={"strength": "40"},
-    )
+    from flowhelm.app.steer.run import steer
+
+    want = requests.steer_request(
+        {"prior": "fashion", "reward": "2*brightness + compressibility", "label": "bag", "budget": "24", "seed": "3", "scale": "",
+         "method": "fk", "method_options": {"strength": "40"}}
+    )  # fmt: skip
     seen = []
-    where, settings = wanted.steering(want, page)
-    made = steered.start(settings, say=lambda line: None, watch=lambda *told: seen.append(told))
+    where, settings = requests.steering(want, page)
+    made = drive(steer(settings), lambda event: seen.append(event) if isinstance(event, Stepped) else None)
     typed = [
         "--reward",
         "2*brightness",
@@ -409,12 +432,12 @@ def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypat
     ]
     assert main(["steer", "fashion", *typed, "--threads", "1", "--out", "by"]) == 0
     assert (where / "fashion.steered.best.png").read_bytes() == (tmp_path / "by.best.png").read_bytes()
-    trace = made["result"]["pictures"][0]["trace"]
-    assert [step for step, *_ in seen] == list(range(1, len(trace) + 1))
-    assert [line["evaluations"] for *_, line in seen] == [line["evaluations"] for line in trace]
+    trace = made.result.pictures[0].trace
+    assert [step.index for step in seen] == list(range(1, len(trace) + 1))
+    assert [step.figures for step in seen] == trace
     (old,) = folder.history(page.runs)
     assert old.steered
-    assert wanted.row(old)[2] == "2.0*brightness + compressibility"
+    assert results.row(old)[2] == "2.0*brightness + compressibility"
     with pytest.raises(BadInput, match="steered"):
         folder.same_picture([old, old])
 
@@ -426,17 +449,17 @@ def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypat
     ("given", "said"),
     [
         ({"photo": None}, "drop a picture first"), ({"prior": "/etc/passwd"}, "not started with the prior"),
-        ({"task": "inpaint"}, "paint over what is missing"), ({"task": "nonsense"}, "no operator"), ({"std": None}, "noise is missing"),
-        ({"std": -1.0}, "above 0"), ({"steps": "many"}, "steps: expected a whole number"), ({"steps": "0"}, "steps: expected"),
-        ({"steps": "99999"}, "1 to 2000"), ({"samples": 17}, "1 to 16"), ({"seed": "1.5"}, "seed: expected"),
-        ({"seed": ""}, "seed: expected"),
-        ({"method": "nonsense"}, "no method"), ({"task_options": {"sigma": "x"}}, "expected a number"),
-        ({"method_options": {"unknown": "1"}}, "no option 'unknown'"), ({"task": "motion"}, "motion needs a file"),
+        ({"operator": "inpaint"}, "paint over what is missing"), ({"operator": "nonsense"}, "no operator"),
+        ({"std": None}, "std: expected a number"), ({"std": -1.0}, "above 0"), ({"steps": "many"}, "steps: expected a whole number"),
+        ({"steps": "0"}, "steps: expected"), ({"steps": "99999"}, "at most 2000"), ({"samples": 17}, "at most 16"),
+        ({"seed": "1.5"}, "seed: expected"), ({"seed": ""}, "seed: expected"), ({"warm": "2"}, "warm: expected"),
+        ({"method": "nonsense"}, "no method"), ({"operator_options": {"sigma": "x"}}, "expected a number"),
+        ({"method_options": {"unknown": "1"}}, "no option 'unknown'"), ({"operator": "motion"}, "motion needs a file"),
     ],
 )  # fmt: skip
 def test_a_refusal_is_a_sentence_and_leaves_nothing(page, photo, prior, given, said):
     with pytest.raises(BadInput, match=said) as found:
-        wanted.restoration(asked(photo, prior)._replace(**given), page)
+        requests.restoration(asked(**{"photo": photo, "prior": prior} | given), page)
     assert "\n" not in sentence(found.value)
     assert list(page.runs.iterdir()) == []
 
@@ -453,7 +476,7 @@ def test_a_refusal_is_a_sentence_and_leaves_nothing(page, photo, prior, given, s
 def test_rewards_of_the_page_read_no_files(page, reward, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(BadInput, match="runs no code of this machine"):
-        wanted.steering(wanted.Steering("fashion", reward), page)
+        requests.steering(requests.steer_request({"prior": "fashion", "reward": reward}), page)
     assert list(page.runs.iterdir()) == []
 
 
@@ -468,49 +491,51 @@ def test_rewards_of_the_page_read_no_files(page, reward, monkeypatch):
     ],
 )
 def test_rewards_without_files_are_fine(reward):
-    wanted.harmless(reward)
+    requests.harmless(reward)
 
 
 # --- a run in a thread ---
 
 
 def test_a_cancelled_run_keeps_its_last_estimate(page, photo, prior):
-    where, (settings,) = wanted.restoration(asked(photo, prior, steps="40"), page)
-    desk, seen = Desk(), []
-    third = threading.Event()
+    where, (settings,) = requests.restoration(asked(photo, prior, steps="40"), page)
+    desk, seen, third = Desk(), [], threading.Event()
 
-    def do(watch):
-        def each(step, *told):
-            seen.append(step)
-            if step == 3:
-                desk.cancel("me")
-                third.set()
-            watch(step, *told)
+    def watched():
+        events = job.restore(settings)
+        try:
+            for event in events:
+                if isinstance(event, Stepped):
+                    seen.append(event.index)
+                    if event.index == 3:
+                        desk.cancel("me")
+                        third.set()
+                yield event
+        finally:
+            events.close()
 
-        return job.start(settings, say=lambda line: None, watch=each)
-
-    work = desk.begin("me", do)
+    work = desk.begin("me", watched())
     assert third.wait(60)
     work.wait()
     assert work.stopped
     assert seen == [1, 2, 3]
     assert {path.name for path in where.iterdir()} == {"photo.png", "photo.partial.png", "photo.resume.safetensors"}
     assert not desk.cancel("me")
-    whole = job.resume(where / "photo.resume.safetensors", say=lambda line: None)
-    Path(settings["out"]).unlink()
-    assert whole["result"]["sha256"] == ran(settings)["result"]["sha256"]
+    whole = drive(job.resume(where / "photo.resume.safetensors"))
+    Path(settings.out).unlink()
+    assert whole.result.sha256 == ran(settings).result.sha256
 
 
 def test_one_run_at_a_time():
     desk, inside, most, go = Desk(), [], [], threading.Event()
 
-    def do(watch):
+    def do(step):
         inside.append(1)
         most.append(len(inside))
         go.wait(10)
         inside.pop()
 
-    works = [desk.begin(str(i), do) for i in range(3)]
+    works = [desk.begin(str(i), steps(1, do)) for i in range(3)]
     go.set()
     for work in works:
         work.wait(10)
@@ -521,8 +546,8 @@ def test_a_few_may_wait_and_one_more_is_refused():
     desk, go = Desk(waiting=1), threading.Event()
     assert desk.ask("a") == desk.ask("a") == 0
     assert desk.turn("a")
-    first = desk.begin("a", lambda watch: go.wait(30))
-    with pytest.raises(BadInput, match="running already"):
+    first = desk.begin("a", steps(1, lambda i: go.wait(30)))
+    with pytest.raises(BadInput, match="not finished yet"):
         desk.ask("a")
     assert desk.ask("b") == 1
     with pytest.raises(BadInput, match="1 more are waiting"):
@@ -539,28 +564,20 @@ def test_a_few_may_wait_and_one_more_is_refused():
 
 
 def test_who_leaves_ends_the_run():
-    desk, ended = Desk(), threading.Event()
-
-    def do(watch):
-        try:
-            for i in range(100_000):
-                watch(i, 100_000, torch.zeros(1), 0.0)
-        finally:
-            ended.set()
-
-    work = desk.begin("me", do)
-    following = work.follow(0.0)
-    assert isinstance(next(following), Seen)
+    desk = Desk()
+    work = desk.begin("me", steps(1_000_000), every=0.0)
+    following = work.follow()
+    assert isinstance(next(following), Stepped)
     following.close()  # what the server does when the page is closed
-    assert ended.wait(10)
-    work.wait()
+    work.wait(10)
     assert work.stopped
+    assert work.step.index < 1_000_000
 
 
 def test_a_run_that_was_stopped_while_it_waited_never_begins():
     turn = threading.Lock()
     with turn:
-        work = Work(lambda watch: pytest.fail("it began"), turn)
+        work = Work(steps(1, lambda i: pytest.fail("it began")), turn)
         work.stop()
         work.wait(10)
     assert work.stopped
@@ -576,13 +593,15 @@ def test_failures_are_one_sentence(capsys):
 
 
 def test_steps_are_watched(photo, prior, tmp_path, page):
-    _, (settings,) = wanted.restoration(asked(photo, prior, method="flower"), page)
-    seen = []
-    made = job.start(settings, say=lambda line: None, watch=lambda *told: seen.append(told))
-    assert [(step, total) for step, total, *_ in seen] == [(1, 3), (2, 3), (3, 3)]
-    assert all(estimate.shape == (1, 3, 20, 20) for _, _, estimate, _ in seen)
-    assert not torch.equal(seen[0][2], seen[1][2])
-    assert seen[-1][3] == pytest.approx(made["result"]["residual"])
+    _, (settings,) = requests.restoration(asked(photo, prior, method="flower"), page)
+    work = Desk().begin("me", requests.restored([settings]), every=0.0)
+    pictures = [(step.index, step.total, work.picture) for step in work.follow()]
+    work.wait(60)
+    assert work.error is None
+    assert work.step.index == work.step.total == len(work.figures) == 3
+    assert pictures[-1][2].shape == (1, 3, 20, 20)
+    assert work.figures[-1]["misfit"] == pytest.approx(work.made[0].result.residual)
+    assert work.lines[0].startswith("misfit")
 
 
 # --- fields ---
@@ -590,25 +609,27 @@ def test_steps_are_watched(photo, prior, tmp_path, page):
 
 def test_defaults_are_those_that_a_run_takes(page, photo, prior):
     for task, method in (("deblur", None), ("superres", "flower"), ("jpeg", None)):
-        found = wanted.usual(task, method, prior, 0.1)
-        _, (settings,) = wanted.restoration(
-            asked(photo, prior, task=task, method=method, std=0.1, steps="", simulate=True), page
+        found = requests.usual(task, method, prior, 0.1)
+        _, (settings,) = requests.restoration(
+            asked(photo, prior, operator=task, method=method, std=0.1, steps="", simulate=True), page
         )
-        assert (found.task, found.method) == (settings["operator_options"], settings["method_options"])
-        assert wanted.chosen(asked(photo, prior, task=task, method=method)) == found.name
-        assert (found.steps, found.name) == (len(settings["times"]) - 1, settings["method"])
+        assert found.operator_options == settings.operator_options
+        assert found.method_options == settings.method_options
+        assert (found.times, found.method) == (settings.times, settings.method)
+        assert (method or usual_method(task, prior)) == found.method
 
 
 def test_every_option_has_a_field():
     gr = pytest.importorskip("gradio")
-    from flowhelm.interfaces.ui import parts as made
+    from flowhelm.interfaces.ui import fields as made
 
-    for function in (*operators.ALL, *job.METHODS):
+    for function in (*operators.ALL, *METHODS):
         with gr.Blocks(analytics_enabled=False):
-            fields = made.fields_of(function, {}, {})
+            fields = made.options_of(function, {}, {})
         assert list(fields) == list(options(function))
         for name, option in options(function).items():
             if Path in option.types:
                 assert isinstance(fields[name], gr.File)
             else:
-                assert fields[name].info == option.help
+                assert fields[name].info == made.help_of(option)
+                assert option.help in fields[name].info

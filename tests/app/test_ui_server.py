@@ -18,6 +18,7 @@ pytest.importorskip("gradio")
 from flowhelm.app.errors import BadInput  # noqa: E402
 from flowhelm.interfaces import ui  # noqa: E402
 from flowhelm.interfaces.cli import main  # noqa: E402
+from flowhelm.interfaces.ui.request import PageRequest  # noqa: E402
 
 API = "/gradio_api"
 
@@ -38,14 +39,14 @@ def served(folder: Path, **more):
     (folder / "runs" / "mine" / "a.txt").write_text("in the run folder")
     (folder / "secret.txt").write_text("TOP SECRET")
     before = listening()
-    wanted = ui.checked(port=free(), runs=folder / "runs", threads=1, upload=1, **more)
+    wanted = ui.checked(PageRequest(port=free(), runs=folder / "runs", threads=1, max_upload=1, **more))
     with ui.opened(wanted) as address, httpx.Client(base_url=address, timeout=30) as client:
         yield client, folder, listening() - before
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, prior):
-    with served(tmp_path_factory.mktemp("page"), priors=[prior], megapixels=0.01) as found:
+    with served(tmp_path_factory.mktemp("page"), priors=[prior], max_megapixels=0.01) as found:
         yield found
 
 
@@ -118,7 +119,7 @@ def test_a_post_of_another_page_is_refused(page, path, origin):
     client, _, _ = page
     answer = client.post(path, headers={"Origin": origin}, json={})
     assert answer.status_code == 403
-    assert answer.text.endswith("open the page by its own address")
+    assert answer.text.endswith("use the address that was printed when the server was started")
     assert "access-control-allow-origin" not in answer.headers or answer.headers["access-control-allow-origin"] != "*"
 
 
@@ -252,5 +253,8 @@ def test_without_gradio_it_says_what_to_install(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(BadInput, match=r"pip install 'flowhelm\[ui\]'"), ui.opened(ui.checked(runs=tmp_path / "runs")):
+    with (
+        pytest.raises(BadInput, match=r"pip install 'flowhelm\[ui\]'"),
+        ui.opened(ui.checked(PageRequest(runs=tmp_path / "runs"))),
+    ):
         pass

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from flowhelm import priors
-from flowhelm.app.draw import sample
 from flowhelm.app.errors import BadInput
+from flowhelm.app.models import batches
 from flowhelm.app.models.velocity_error import weights
-from flowhelm.calibration import reciprocal
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
+from flowhelm.velocity_error import reciprocal
 
 
 @pytest.fixture
@@ -68,12 +68,12 @@ def test_the_table_is_the_mean_square_error(here, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].split() == ["t", "error", "weight"]
     assert said[2].split() == ["0.25", f"{found['error'][1]:.4f}", f"{found['weight'][1]:.3f}"]
-    assert said[-1] == "wrote table.json: 3 crops of 8 x 8 at 5 times"
+    assert said[-1] == "wrote table.json"
 
 
 def test_batches_do_not_matter(here, monkeypatch):
     assert velocity(images="5") == 0
-    monkeypatch.setattr(sample, "PIXELS", 128)  # two pictures at once
+    monkeypatch.setattr(batches, "PIXELS", 128)  # two pictures at once
     assert velocity(out="again.json", images="5") == 0
     torch.testing.assert_close(torch.tensor(made(here)["error"]), torch.tensor(made(here, "again.json")["error"]))
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from flowhelm.app.files.dataset import whole
 from flowhelm.bench.quality import denoising
 from flowhelm.flow import NetFlow
 from flowhelm.metrics import psnr
@@ -91,10 +92,10 @@ def test_the_command_goes_on_where_it_was(archive, tmp_path, capsys):
     assert [(r["image"], r["sigma"]) for r in rows] == [
         (name, str(s)) for name in ("CBSD68/a.png", "CBSD68/b.png", "Set5/c.png") for s in denoising.SIGMAS
     ]
-    photo = next(denoising.photos(archive, ["Set5"]))
-    y = denoising.noisy(photo.clean, photo.name, 50, 0)
+    name, picture = next(whole(archive, "Set5"))
+    y = denoising.noisy(picture, name, 50, 0)
     assert float(rows[-1]["psnr"]) == pytest.approx(
-        float(psnr(denoising.denoised(load(prior), y, 50), photo.clean[None])), abs=1e-3
+        float(psnr(denoising.denoised(load(prior), y, 50), picture[None])), abs=1e-3
     )
     assert float(rows[-1]["noisy"]) == pytest.approx(20 * math.log10(255 / 50), abs=0.5)
     out.write_text("".join(first.splitlines(keepends=True)[:5]))  # as a run that was cut after four rows
@@ -109,4 +110,4 @@ def test_the_command_goes_on_where_it_was(archive, tmp_path, capsys):
 
 def test_a_folder_that_is_not_there_is_named(archive):
     with pytest.raises(ValueError, match="Kodak"):
-        list(denoising.photos(archive, ["Kodak"]))
+        list(whole(archive, "Kodak"))

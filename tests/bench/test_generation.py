@@ -12,6 +12,7 @@ from flowhelm.bench.quality.generation import Judge, Table, Way, chosen, drawn, 
 from flowhelm.metrics import frechet_features
 from flowhelm.priors.bundled import Prior
 from flowhelm.priors.unet import UNet
+from flowhelm.rewards.classifier import FEATURES, scaled
 
 COLUMNS = (
     "network_rows", "samples", "accuracy", "to_train", "reference", "pixel_near", "pixel_near_test", "feature_near",
@@ -41,7 +42,7 @@ class Exact(nn.Module):
     """The exact velocity to one template per class, and to their mean for the null label 3."""
 
     def forward(self, x, t, labels):
-        clean = torch.cat([clothes.scaled(templates()), clothes.scaled(templates()).mean(0, keepdim=True)])[labels]
+        clean = torch.cat([scaled(templates()), scaled(templates()).mean(0, keepdim=True)])[labels]
         return (clean - x) / (1 - t.view(-1, 1, 1, 1)).clamp(min=1e-6)
 
 
@@ -65,17 +66,17 @@ def net(parts, tmp_path_factory):
     finally:
         clothes.TRAININGS["fashion"] = before
     again = clothes.classifier("fashion", parts, work)  # from the file, whose widths are its own
-    x = clothes.scaled(parts["test"][0])
+    x = scaled(parts["test"][0])
     assert torch.equal(again(x), made(x))
     assert again.accuracy == made.accuracy
     return made
 
 
 def test_the_classifier_learns_and_its_features_are_what_the_head_sees(net, parts):
-    x = clothes.scaled(parts["test"][0])
+    x = scaled(parts["test"][0])
     features, seen = net.judge(parts["test"][0], batch=7)
     assert net.accuracy == 1.0 == float((seen == parts["test"][1]).double().mean())
-    assert features.shape == (90, clothes.FEATURES)
+    assert features.shape == (90, FEATURES)
     assert torch.allclose(net.head(features), net(x), atol=1e-5)
 
 
@@ -161,9 +162,9 @@ def test_samples_are_what_was_told_whatever_the_batch(solver, calls, guidance, n
 
 def test_guidance_overshoots_as_it_should():
     """For points, constant guidance s ends at mean + s (template - mean), clamped."""
-    x = clothes.scaled(templates())
+    x = scaled(templates())
     expected = x.mean(0) + 1.25 * (x - x.mean(0))
-    got = clothes.scaled(drawn(prior(), Way("cfg", (1.25,), 5, "euler"), range(3), 0)[0])
+    got = scaled(drawn(prior(), Way("cfg", (1.25,), 5, "euler"), range(3), 0)[0])
     assert torch.allclose(got, expected.clamp(-1, 1), atol=1 / 127)
     assert not torch.allclose(got, x, atol=0.1)
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from flowhelm import operators
+from flowhelm.app.files.dataset import pictures
 from flowhelm.bench.compare import protocols
 from flowhelm.bench.compare.baselines import NAMES, baselines
-from flowhelm.bench.compare.pictures import pictures
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.metrics import psnr
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from flowhelm import operators
+from flowhelm.app.files.dataset import Pictures
 from flowhelm.bench.compare import runner, table
 from flowhelm.bench.compare.gallery import Gallery, viewable
-from flowhelm.bench.compare.pictures import Pictures
 from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.report import plot, report
 from flowhelm.bench.compare.rows import FIELDS

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from flowhelm import inner, operators
+from flowhelm.app.files.dataset import Pictures
+from flowhelm.app.models.affordable import affordable, nearest
 from flowhelm.bench.compare import rows, runner, table
-from flowhelm.bench.compare.cost import Free, Tally, steps_for, watched
-from flowhelm.bench.compare.pictures import Pictures
+from flowhelm.bench.compare.cost import Free, Tally, watched
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.bench.compare.runner import Cell, Entry, restored
 from flowhelm.flow import GaussianFlow, NetFlow
@@ -117,18 +118,29 @@ def test_the_free_flow_is_that_of_the_standard_normal_law(path):
 )
 def test_steps_are_those_nearest_to_the_budget(law, budget, expected):
     asked = []
-    assert steps_for(lambda n: asked.append(n) or law(n), budget) == expected
+    assert nearest(lambda n: asked.append(n) or law(n), budget) == expected
     assert len(asked) == len(set(asked)) <= 12
     assert max(asked) <= 5 * expected + 4
 
 
+@pytest.mark.parametrize(
+    "law", [lambda n: n, lambda n: 3 * n + 7, lambda n: n * n, lambda n: 20 * (n // 7), lambda n: -(60 // n)]
+)
+def test_the_most_steps_that_a_budget_buys(law):
+    """As counting finds them, whatever the bounds; the last two laws have steps of the same cost."""
+    for budget in (-30, -7, 0, 9, 20, 40, 100):
+        for least, most in ((1, 25), (4, 100), (3, 3), (5, 4)):
+            fitting = [n for n in range(least, most + 1) if law(n) <= budget]
+            assert affordable(law, budget, least=least, most=most) == max(fitting, default=0)
+
+
 def test_a_method_gets_the_evaluations_it_may_spend(flow):
     few = partial(inner.adam, iterations=4)
-    for method, nearest in ((pnp_flow, 60), (dps, 60), (partial(mpc_flow, horizon=2, inner=few), 65)):
+    for method, near in ((pnp_flow, 60), (dps, 60), (partial(mpc_flow, horizon=2, inner=few), 65)):
         entry = Entry("m", method, {}, 1)
         steps = runner.steps_of_budget(cell(flow), entry, evaluations=60, seconds=None)
         made = runner.rows_of(cell(flow), entry._replace(steps=steps))
-        assert [row["cost"] for row in made.rows] == [nearest] * 3
+        assert [row["cost"] for row in made.rows] == [near] * 3
         assert made.rows[0]["error"] == ""
     assert runner.steps_of_budget(cell(flow), Entry("m", pnp_flow, {}, 1), evaluations=None, seconds=1e-9) == 1
     with pytest.raises(ValueError, match="curved"):
@@ -353,8 +365,8 @@ def test_tasks_are_apart():
 
 def test_lpips_is_that_of_torchmetrics(tmp_path):
     """With weights drawn at random, in both."""
-    functional = pytest.importorskip("torchmetrics.functional.image.lpips")
     from safetensors.torch import save_file
+    from torchmetrics.functional.image import lpips as functional
 
     from flowhelm.bench.compare.perceptual import perceptual
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowhelm import inner, restore, steer
+from flowhelm import cards, inner, restore, steer
 from flowhelm.flow import Flow, MixtureFlow
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import Path, linear
@@ -115,13 +115,11 @@ def methods() -> dict[str, Callable]:
     return METHODS
 
 
-PIXELS_ONLY = ("fig",)  # others go through the decoder
-
-
 def _named(request: pytest.FixtureRequest) -> Callable:
-    if request.param in PIXELS_ONLY and request.node.callspec.params.get("flow") == "latent":
+    method = METHODS[request.param]
+    if cards.pixels_only(getattr(method, "func", method)) and request.node.callspec.params.get("flow") == "latent":
         pytest.skip("for priors over pixels")
-    return METHODS[request.param]
+    return method
 
 
 @pytest.fixture(params=list(METHODS))

@@ -12,6 +12,12 @@ from flowhelm.solve import integrate
 from flowhelm.step import run
 from flowhelm.transition import ancestral
 
+
+def close(found, expected):
+    """Equal but for the rounding of float32, which goes with the scale of the state: on this grid it grows to tens of ulps."""
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 NULLS = {
     "mpc_flow": partial(steer.mpc_flow, strength=1e-15, inner=inner.lbfgs),
     "mpc_flow K=3": partial(steer.mpc_flow, strength=1e-15, horizon=3, inner=inner.lbfgs),
@@ -26,22 +32,22 @@ def test_no_strength_is_the_euler_sampler(flow, y, name):
     x, times = flow.source(Noise(1, 3)), flow.times(6)
     free = list(integrate(flow, x, times))
     for step, expected in zip(NULLS[name](flow, y, x, times), free, strict=True):
-        torch.testing.assert_close(step.x, expected.x, atol=2e-6, rtol=2e-6)
-        torch.testing.assert_close(step.clean, expected.clean, atol=2e-6, rtol=2e-6)
+        close(step.x, expected.x)
+        close(step.clean, expected.clean)
 
 
 def test_no_strength_is_the_euler_sampler_with_a_prox_too(flows, y):
     flow = flows["pixels"]
     x, times = flow.source(Noise(1, 3)), flow.times(6)
     null = run(steer.mpc_flow(flow, y, x, times, strength=1e-15)).x
-    torch.testing.assert_close(null, run(integrate(flow, x, times)).x, atol=2e-6, rtol=2e-6)
+    close(null, run(integrate(flow, x, times)).x)
 
 
 def test_a_measurement_without_information_too(flow, y):
     x, times = flow.source(Noise(1, 3)), flow.times(6)
     vague = Measurement(y.y, y.operator, 1e6)
     free = run(integrate(flow, x, times)).x
-    torch.testing.assert_close(run(restore.dps(flow, vague, x, times, exact=True)).x, free, atol=2e-6, rtol=2e-6)
+    close(run(restore.dps(flow, vague, x, times, exact=True)).x, free)
     # strength is in units of 1 / std^2 and holds whatever std: the plan does not change with it
     ends = [
         run(steer.mpc_flow(flow, Measurement(y.y, y.operator, std), x, times, inner=inner.lbfgs)).x
@@ -54,7 +60,7 @@ def test_dps_without_a_step_is_its_transition(flow, y):
     x, times = flow.source(Noise(1, 3)), flow.times(6)
     free = run(integrate(flow, x, times, transition=ancestral, noise=Noise(0, 3))).x
     null = run(restore.dps(flow, y, x, times, step=0.0, transition=ancestral, noise=Noise(0, 3))).x
-    torch.testing.assert_close(null, free, atol=2e-6, rtol=2e-6)
+    close(null, free)
 
 
 def test_flow_dps_without_a_rate_redraws_the_source_only(flow, y):
@@ -63,4 +69,4 @@ def test_flow_dps_without_a_rate_redraws_the_source_only(flow, y):
         s, t = times[step.index - 1], times[step.index]
         ends = flow.ends(x, s)
         x = t * ends.clean + (1 - t) * ((1 - t).sqrt() * ends.source + (t.sqrt() * noise(x) if t < 1 else 0))
-        torch.testing.assert_close(step.x, x, atol=2e-6, rtol=2e-6)
+        close(step.x, x)

@@ -9,9 +9,9 @@ import torch
 from flowhelm import inner, restore, steer
 from flowhelm.control import algorithm2, flower, flux2, integral
 from flowhelm.grad import value_and_grad
+from flowhelm.horizon import controllability
 from flowhelm.measure import Measurement
 from flowhelm.rng import Noise
-from flowhelm.steer.mpc_flow_dt import controllability
 from flowhelm.step import run
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
@@ -187,19 +187,27 @@ def test_algorithm_2_as_printed_is_the_integral_at_a_smaller_strength(gaussian, 
     assert (run(method(times, strength=20.0)).x - printed).abs().max() > 0.01
 
 
-def test_a_horizon_of_two_is_stationary(mixture, y, x):
-    step = first(steer.mpc_flow(mixture, y, x, TIMES, strength=5.0, horizon=2, inner=converged))
+@pytest.mark.parametrize("energy", [integral, flux2, flower])
+def test_a_horizon_of_two_is_stationary(mixture, y, x, energy):
+    """Each planned step at the price of its own time."""
+    step = first(steer.mpc_flow(mixture, y, x, TIMES, strength=5.0, horizon=2, energy=energy, inner=converged))
     half, v = (1 - T) / 2, mixture.velocity(x, T)
+    prices = {
+        integral: (half, half),
+        flux2: (T * half**2, (T + half) * half**2),
+        flower: tuple((t**2 + (1 - t) ** 2) * half**2 / (2 * (1 - t) ** 2) for t in (T, T + half)),
+    }[energy]
 
     def cost(u):
         z = x + half * (v + u[:, 0])
         z = z + half * (mixture.velocity(z, T + half) + u[:, 1])
-        return half * u.square().sum() + 5.0 * y.misfit(z).sum()
+        return sum(w * u[:, k].square().sum() for k, w in enumerate(prices)) + 5.0 * y.misfit(z).sum()
 
     u0 = plan(step, mixture, x)
     z = x + half * (v + u0)  # the second control is a prox, given the first
     clean = z + half * mixture.velocity(z, T + half)
-    u = torch.stack([u0, (y.prox(clean, 5.0 * y.std**2 * float(half) / 2) - clean) / half], 1).requires_grad_()
+    weight = 5.0 * y.std**2 * float(half**2 / prices[1]) / 2
+    u = torch.stack([u0, (y.prox(clean, weight) - clean) / half], 1).requires_grad_()
     (gradient,) = torch.autograd.grad(cost(u), u)
     torch.testing.assert_close(gradient, torch.zeros_like(u), atol=1e-6, rtol=0)
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from flowhelm.budget import Budget
+from flowhelm.budget import Budget, budgeted, scored, some_scored, unwatched
 from flowhelm.flow import Pixels
 from flowhelm.path import linear
 from flowhelm.rng import Noise
 from flowhelm.solve import look
+from flowhelm.step import Step
 from flowhelm.transition import ancestral
 
 
@@ -95,3 +96,47 @@ def test_some_rows_of_a_noise_are_its_own_streams(mixture):
     s, t = scalar(0.3), scalar(0.5)
     alone = ancestral(mixture, x[2:3], s, t, Noise(0, 4).rows(torch.tensor([2])))
     torch.testing.assert_close(alone, ancestral(mixture, x, s, t, Noise(0, 4))[2:3])
+
+
+@budgeted
+def twice(flow, reward, x, times, *, particles=1, budget=None):
+    """Two evaluations, a decode and a reward per row."""
+    for i, t in enumerate(times, 1):
+        clean = flow.ends(x, t).clean
+        yield Step(i, 2, t, x, clean, {"found": reward(flow.decode(clean))} if i == 2 else {})
+
+
+def test_a_method_is_watched_from_outside(mixture):
+    x, reward, times = torch.randn(6, 2).double(), lambda image: image.sum(1).float(), [scalar(0.3), scalar(0.6)]
+    budget = Budget()
+    steps = list(twice(mixture, reward, x, times, particles=3, budget=budget))
+    assert [step.info["evaluations"].tolist() for step in steps] == [[3, 3], [6, 6]]
+    assert told(budget) == {kind: steps[1].info[kind].tolist() for kind in ("evaluations", "rewards", "decodes")}
+    assert told(budget)["rewards"] == told(budget)["decodes"] == [3, 3]
+    assert steps[1].info["found"].dtype == torch.float64  # what choices are made by
+    again = list(twice(mixture, reward, x, times, particles=3, budget=budget))
+    assert again[1].info["evaluations"].tolist() == [12, 12]  # it goes on counting
+    alone = list(twice(mixture, reward, x, times))
+    assert alone[1].info["evaluations"].tolist() == [2] * 6  # a ledger of its own
+
+
+def test_a_batch_that_does_not_fit_leaves_a_budget_as_it_was(mixture):
+    budget = Budget()
+    with pytest.raises(ValueError, match="twice: expected a batch that is a multiple of particles = 4, got 6 rows"):
+        next(twice(mixture, None, torch.randn(6, 2).double(), [], particles=4, budget=budget))
+    assert not budget.spent
+
+
+def test_values_of_some_rows_are_paid_by_them_alone(mixture):
+    budget, seen, x = Budget(), [], torch.randn(3, 2).double()
+
+    def reward(image):  # it may know its rows
+        seen.append(len(image))
+        return image.sum(1)
+
+    _, rated = budget.watch(mixture, reward, 3)
+    torch.testing.assert_close(some_scored(rated, x, torch.tensor([2, 0])), scored(reward, x)[[2, 0]])
+    assert seen == [3, 3]
+    assert told(budget)["rewards"] == [1, 0, 1]
+    assert unwatched(rated) is reward
+    assert unwatched(reward) is reward

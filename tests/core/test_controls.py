@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from flowhelm import inner
-from flowhelm.control import ENERGIES, flux2, leeway, planned, refined, solved
+from flowhelm.control import ENERGIES, flux2, planned
 from flowhelm.grad import dot, value_and_grad
 from flowhelm.measure import Function, Linear, Measurement
+from flowhelm.prox import leeway, refined, solved
 from flowhelm.steer import mpc_flow
 
 A = torch.tensor([[1.0, 0.5]]).double()

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from flowhelm.grad import dot, per_row, value_and_grad, vjp
+from flowhelm.grad import dot, gauss_newton, per_row, probes, value_and_grad, vjp, where_rows
+from flowhelm.rng import Noise
 
 
 def test_every_row_has_its_own_gradient():
@@ -53,3 +54,33 @@ def test_dot_and_per_row():
     weight = per_row(torch.arange(4), a)
     assert weight.dtype == a.dtype
     torch.testing.assert_close(weight * a, torch.einsum("b,bij->bij", torch.arange(4.0).double(), a))
+
+
+@torch.no_grad()
+def test_gauss_newton_on_a_line():
+    """r = sin(M x): 1/2 |r|^2, J^T r, and the length that minimises |r - step J g|^2, row by row."""
+    matrix, x = torch.randn(5, 3).double(), torch.randn(2, 3).double()
+    half, gradient, best = gauss_newton(lambda z: (z @ matrix.T).sin(), x)
+    r, jacobian = (x @ matrix.T).sin(), (x @ matrix.T).cos()[..., None] * matrix
+    torch.testing.assert_close(half, r.square().sum(1) / 2)
+    torch.testing.assert_close(gradient, torch.einsum("bij,bi->bj", jacobian, r))
+    moved = torch.einsum("bij,bj->bi", jacobian, gradient)
+    at_best = r - best[:, None] * moved
+    torch.testing.assert_close((at_best * moved).sum(1), torch.zeros(2).double(), atol=1e-9, rtol=0)
+    assert not any(part.requires_grad for part in (half, gradient, best))
+
+
+def test_probes_add_up_to_the_identity():
+    like = torch.zeros(3, 2, 2).double()
+    exact = torch.stack(list(probes(like, None))).flatten(2)
+    torch.testing.assert_close(torch.einsum("kbi,kbj->bij", exact, exact), torch.eye(4).double().expand(3, 4, 4))
+    (one,) = probes(like, Noise(3, 3))
+    assert torch.equal(one, Noise(3, 3)(like))
+
+
+def test_rows_of_two_tensors():
+    a, b = torch.randn(2, 3, 2, 1)
+    assert torch.equal(where_rows(torch.tensor([True, False, True]), a, b), torch.stack([a[0], b[1], a[2]]))
+    assert torch.equal(
+        where_rows(torch.tensor([True, False, True]), a, b * torch.nan)[0], a[0]
+    )  # what is left out is not read

@@ -456,10 +456,21 @@ def test_minority_finds_the_rare_mode():
         assert cores == sorted(cores)  # not only pushed over the border
         assert shares[-1] > 2.5 * shares[0]
         assert lost[-1] < 0.05
-    with pytest.raises(ValueError, match="0 < level < 1"):
+    with pytest.raises(ValueError, match="level a number above 0 and below 1"):
         minority(flow, scale=1.0, noise=Noise(0, 1), level=1.0)
-    with pytest.raises(ValueError, match="at least 1 draw"):
+    with pytest.raises(ValueError, match="draws a whole number of at least 1"):
         minority(flow, scale=1.0, noise=Noise(0, 1), draws=0)
+
+
+def test_ranges_of_guidance_are_checked_where_a_flow_is_told():
+    flow = NetFlow(lambda x, t, label: x, (2,), null=(torch.zeros(1),))
+    for wrong in (partial(cfg, stop=1.5), partial(cfg_zero, zero_until=-0.1), partial(raag, decay=-1.0)):
+        with pytest.raises(
+            ValueError, match=r"bind: expected guidance's (stop|zero_until|decay) a number of at least 0"
+        ):
+            flow.bind(torch.ones(3), guidance=wrong)
+    for right in (partial(raag, decay=math.inf), partial(cfg, scale=0.0, start=0.2)):
+        assert flow.bind(torch.ones(3), guidance=right).guidance is right
 
 
 # towards diverse samples
@@ -569,5 +580,5 @@ def test_diverse_wants_whole_groups(mixture):
     with pytest.raises(ValueError, match=r"multiple of 3 rows \(whole groups\), got 4"):
         diverse(mixture, 3, scale=1.0).velocity(torch.randn(4, 2).double(), double(0.5))
     for group, scale in ((0, 1.0), (2, -1.0)):
-        with pytest.raises(ValueError, match="at least 1 and a scale >= 0"):
+        with pytest.raises(ValueError, match=r"(group|scale) a .*number of at least"):
             diverse(mixture, group, scale=scale)

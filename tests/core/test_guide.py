@@ -136,5 +136,5 @@ def test_reach_bounds_the_receptive_field_and_is_not_wasteful(net):
 
 def test_tiles_of_no_size_are_refused(net):
     for tile, reach, stride in ((0, 4, 4), (8, -1, 4), (8, 4, 0)):
-        with pytest.raises(ValueError, match="tile >= 1, stride >= 1 and reach >= 0"):
+        with pytest.raises(ValueError, match=r"tiled: expected (tile|stride|reach) a whole number of at least"):
             tiled(NetFlow(net, (2, 8, 8)), tile, reach=reach, stride=stride)

@@ -1,7 +1,7 @@
 """Through a decoder: known pixels, the codec's own error, a start from a picture."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -78,6 +78,10 @@ def test_an_honest_noise_level_holds_the_codec_s_error(flow, y, matrix):
     variance = 0.1**2 + (matrix @ outside @ matrix.T).trace() / 6  # of white pictures
     assert latent.honest(flow, y, many).std == pytest.approx(math.sqrt(variance), rel=0.03)
     assert latent.honest(flow, y, flow.decode(flow.encode(many))).std == pytest.approx(0.1)  # pictures it can say
+    # variances add up, which shows where the two are of one size
+    error = y.operator.A(flow.decode(flow.encode(many))) - y.operator.A(many)
+    alike = replace(y, std=float(error.square().mean().sqrt()))
+    assert latent.honest(flow, alike, many).std == pytest.approx(math.sqrt(2) * alike.std, rel=1e-6)
 
 
 def test_a_projection_keeps_what_was_measured_and_leaves_what_was_not(y, matrix):

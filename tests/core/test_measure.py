@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flowhelm.grad import value_and_grad
-from flowhelm.measure import Function, Linear, LinearOperator, Measurement, Operator, conjugate_gradient, seen, simulate
+from flowhelm.measure import Function, Linear, LinearOperator, Measurement, Operator, conjugate_gradient, simulate
 from flowhelm.rng import Noise
 
 SHAPE = (2, 2, 3)
@@ -114,8 +114,7 @@ def test_what_is_seen_of_a_picture():
     """Of a mask its pixels, up to rounding; of differences and means everything; of what is not linear everything."""
     mask = (torch.arange(16).view(1, 4, 4) % 3 == 0).double()
     y = torch.zeros(2, 1, 4, 4).double()
-    image = torch.full_like(y, torch.nan)  # only its shape counts
-    about = lambda function: seen(Measurement(y, Linear(function, (1, 4, 4)), 0.1), image)  # noqa: E731
+    about = lambda function: Measurement(y[:1], Linear(function, (1, 4, 4)), 0.1).seen(2)  # noqa: E731
     for masked in (
         lambda x: mask * x,
         lambda x: 1e-9 * mask * x,  # whatever the unit
@@ -123,11 +122,21 @@ def test_what_is_seen_of_a_picture():
     ):
         assert torch.equal(about(masked), mask.expand(2, 1, 4, 4))
     assert about(lambda x: x - x.roll(1, -1)).all()
-    assert about(lambda x: torch.nn.functional.avg_pool2d(x, 2)).shape == (2, 1, 2, 2)
-    assert about(lambda x: torch.nn.functional.avg_pool2d(x, 2)).all()
+    small = Measurement(y[..., ::2, ::2], Linear(lambda x: torch.nn.functional.avg_pool2d(x, 2), (1, 4, 4)), 0.1)
+    assert torch.equal(small.seen(4), torch.ones(4, 1, 2, 2).double())
     assert not about(lambda x: 0 * x).any()
-    bent = seen(Measurement(y, lambda x: mask * x**2, 0.1), image)
-    assert torch.equal(bent, torch.ones_like(y))
+    bent = Measurement(y, lambda x: mask * x**2, 0.1)
+    assert torch.equal(bent.seen(2), torch.ones_like(y))
+    assert bent.count(4).tolist() == [16] * 4
+    assert Measurement(y, Linear(lambda x: mask * x, (1, 4, 4)), 0.1).count(4).tolist() == [6] * 4
+
+
+def test_a_perturbed_measurement_has_its_noise_once_more(operator):
+    """Drawn for each state; with a prox of a perturbed draw of N(0, I) it has the law of the picture given y."""
+    y = Measurement(torch.randn(2, 7, dtype=torch.float64), operator, 0.3)
+    more = y.perturbed(4, Noise(3, 4), 0.5)
+    torch.testing.assert_close(more.y, y.y.repeat_interleave(2, 0) + 0.15 * Noise(3, 4)(more.y), atol=1e-15, rtol=0)
+    assert (more.operator, more.std) == (y.operator, y.std)
 
 
 def test_a_plain_function_has_no_prox(images):
@@ -143,6 +152,20 @@ def test_a_plain_function_has_no_prox(images):
 def test_the_noise_level_must_be_a_positive_number(operator, std):
     with pytest.raises(ValueError, match="std > 0"):
         Measurement(torch.zeros(1, 7), operator, std)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.complex128, torch.uint8])
+def test_a_measurement_must_be_real_numbers(operator, kind):
+    with pytest.raises(ValueError, match=f"real floating-point numbers, got {kind}; .*view_as_real"):
+        Measurement(torch.zeros(1, 7, dtype=kind), operator, 0.1)
+
+
+def test_a_latent_state_has_no_prox(operator):
+    y = Measurement(torch.zeros(2, 7, dtype=torch.float64), operator, 0.1)
+    with pytest.raises(
+        ValueError, match=r"Measurement.prox: expected a picture of shape .* got \(4, 1, 1\); .* decoder"
+    ):
+        y.prox(torch.zeros(2, 4, 1, 1).double(), 1.0)
 
 
 def test_an_operator_must_be_callable():

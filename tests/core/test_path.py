@@ -158,3 +158,15 @@ def test_a_source_tells_nothing_at_time_0():
     source, _ = images(0)
     with pytest.raises(ValueError, match="alpha > 0"):
         paths.ends_from_source(linear, source, source, scalar(0.0))
+
+
+@PATHS
+@given(t=interior, seed=st.integers(0, 99))
+def test_kappa_turns_a_score_into_a_velocity_and_the_variance_is_that_of_bayes(path, t, seed):
+    """v = (alpha'/alpha) x + kappa score; 1 / variance = 1 + (alpha / sigma)^2, the precisions of N(m, 1) and of the state."""
+    (source, clean), t = images(seed), scalar(t)
+    c, ends = path(t), Ends(source, clean)
+    v = c.d_alpha / c.alpha * paths.mix(path, source, clean, t) + c.kappa * paths.score(path, ends, t)
+    torch.testing.assert_close(paths.velocity(path, ends, t), v)
+    torch.testing.assert_close(1 / c.variance, 1 + (c.alpha / c.sigma) ** 2)
+    torch.testing.assert_close(c.deviation**2, c.variance)

@@ -13,9 +13,9 @@ import torch
 
 import flowhelm as fh
 from flowhelm.control import algorithm2
+from flowhelm.horizon import controllability
 from flowhelm.inner import adam, exact, lbfgs
 from flowhelm.steer import mpc_flow, mpc_flow_dt
-from flowhelm.steer.mpc_flow_dt import controllability
 
 MEAN = torch.tensor([1.0, -0.5], dtype=torch.float64)
 S = torch.tensor([[0.8, 0.3], [0.3, 0.5]], dtype=torch.float64)

@@ -13,8 +13,9 @@ import torch
 
 import flowhelm
 from flowhelm import operators
-from flowhelm.app.options.signature import bind, options
-from flowhelm.app.restore.request import METHODS
+from flowhelm.app.options.signature import bind, options, shown
+from flowhelm.app.restore.request import PictureRequest
+from flowhelm.cards import METHODS
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 
@@ -118,17 +119,34 @@ def test_choices_are_the_functions_options(pack, part):
         typed = bind(node.function, {**needed, **chosen.options})
         for name, option in known.items():
             if not option.needed:  # what the widgets say by themselves is what the signature says
-                assert typed[name] == option.default, (chosen.name, name)
+                assert shown(typed[name]) == option.default, (chosen.name, name)
         assert node.VALIDATE_INPUTS(**defaults(node)) is True or needed
 
 
 def test_wrong_inputs_are_told_before_anything_runs(pack):
     nodes = pack.NODE_CLASS_MAPPINGS
-    assert "expected a whole number or expected none" in nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(horizon="many")
+    assert "expected a whole number" in nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(horizon="many")
     assert nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(horizon="none", inner="adam:iterations=5") is True
     assert "did you mean adam" in nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(inner="adamm")
     assert nodes["FlowhelmOperatorInpaint"].VALIDATE_INPUTS(mask=None) is True  # linked: not known yet
     assert nodes["FlowhelmOperatorInpaint"].INPUT_TYPES()["required"]["mask"][0] == "MASK"
+
+
+def test_ranges_and_helps_are_those_of_the_requests(pack):
+    nodes = pack.NODE_CLASS_MAPPINGS
+    for node in nodes.values():
+        if hasattr(node, "function"):
+            for name, option in options(node.function).items():
+                assert every_input(node)[name][1]["tooltip"] == " ".join(option.help.split())
+    inputs = every_input(nodes["FlowhelmRestore"])
+    assert set(inputs) - {"image", "prior"} == set(PictureRequest.model_fields) - {"operator_options", "method_options"}
+    assert inputs["steps"][1]["max"] == 100_000
+    assert (
+        every_input(nodes["FlowhelmOperatorSuperres"])["factor"][1]["tooltip"]
+        == options(operators.superres)["factor"].help
+    )
+    fig = every_input(nodes["FlowhelmMethodFig"])
+    assert (fig["inner"][1]["min"], fig["mix"][1]["min"], fig["mix"][1]["max"], fig["rate"][1]["min"]) == (1, 0, 1, 0)
 
 
 @torch.inference_mode()  # as ComfyUI executes every node
@@ -203,13 +221,13 @@ def test_progress_and_cancel_are_the_hosts(pack, prior_file, image, monkeypatch)
     (prior,) = nodes["FlowhelmPrior"]().load("photos", "cpu", other=prior_file)
     (operator,) = nodes["FlowhelmOperatorDenoise"]().choose()
     restore = nodes["FlowhelmRestore"]().restore
-    restore(image, prior, operator, 0.1, 2, 0)
+    restore(image, prior, operator, std=0.1, steps=2, seed=0)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two pictures of two steps
     state["asked"] = True
     with pytest.raises(Cancelled):
-        restore(image, prior, operator, 0.1, 2, 0)
+        restore(image, prior, operator, std=0.1, steps=2, seed=0)
     state["asked"] = False
-    restore(image, prior, operator, 0.1, 1, 0)
+    restore(image, prior, operator, std=0.1, steps=1, seed=0)
 
 
 def test_a_file_that_changes_is_read_anew(pack, prior_file):

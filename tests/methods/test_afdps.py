@@ -239,7 +239,7 @@ def test_costs(mixture):
     ("options", "message"),
     [
         ({"particles": 4}, "multiple of particles"),
-        ({"particles": 0}, "multiple of particles"),
+        ({"particles": 0}, "particles a whole number of at least 1"),
         ({"girsanov": False, "kind": Function}, "girsanov=True"),
         ({"diffusion": lambda t: (1 - t) / t}, "finite diffusion"),
     ],

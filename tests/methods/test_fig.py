@@ -56,6 +56,15 @@ def test_a_rate_counts_the_numbers_measured(mixture, x):
     torch.testing.assert_close(step.x, expected, atol=1e-12, rtol=0)
 
 
+def test_hidden_numbers_do_not_count(mixture, x):
+    """The step is that of y without what the mask hides, whatever stands there."""
+    whole, mask = torch.ones(3, 2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    masked = Measurement(whole * mask + 9 * (1 - mask), Linear(lambda z: z * mask, (2,)), 0.2)
+    cut = Measurement(whole[:, :1], Linear(lambda z: z[:, :1], (2,)), 0.2)
+    steps = [next(fig(mixture, y, x, TIMES, rate=0.01, inner=2, mix=0.0)).x for y in (masked, cut)]
+    torch.testing.assert_close(*steps, atol=1e-12, rtol=0)
+
+
 def test_no_step_is_longer_than_the_residual(mixture, y, x):
     """A huge rate is a unit step on 1/2 |A x - y_t|^2: it never leaps over the solution of |A| = 1."""
     step = next(fig(mixture, y, x, TIMES, rate=1e6, inner=1, mix=0.0))
@@ -92,6 +101,8 @@ def test_what_cannot_be_is_told(mixture, y, x):
     curved = Measurement(y.y, Function(lambda z: z[:, :1] ** 2), 0.2)
     with pytest.raises(ValueError, match="linear measurement on a pixel prior"):
         next(fig(mixture, curved, x, TIMES, mix=0.0))
-    for wrong in ({"mix": 1.1, "noise": Noise(0, 3)}, {"mix": 0.5}, {"mix": 0.0, "w": 1.0}):
-        with pytest.raises(ValueError, match="expected mix in"):
+    with pytest.raises(ValueError, match=r"fig: expected mix .* at most 1, got 1\.1"):
+        next(fig(mixture, y, x, TIMES, mix=1.1, noise=Noise(0, 3)))
+    for wrong in ({"mix": 0.5}, {"mix": 0.0, "w": 1.0}):
+        with pytest.raises(ValueError, match="expected a Noise where w or mix is not 0"):
             next(fig(mixture, y, x, TIMES, **wrong))

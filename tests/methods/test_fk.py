@@ -489,7 +489,6 @@ def test_mistakes(mixture):
     x, times = torch.randn(6, 2).double(), mixture.times(4)
     for options, message in (
         ({"particles": 4}, "multiple of particles"),
-        ({"particles": 0}, "multiple of particles"),
         ({"tempering": "adaptive", "potential": "max"}, "potential='difference'"),
         ({"tempering": "adaptive", "proposal": "control"}, "no control"),
     ):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from laws import first
 
-from flowhelm.calibration import errors, reciprocal
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
@@ -15,6 +14,7 @@ from flowhelm.restore.dps import dps
 from flowhelm.restore.flair import flair
 from flowhelm.rng import Noise
 from flowhelm.step import run
+from flowhelm.velocity_error import errors, reciprocal
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, S = TIMES[:2]
@@ -215,9 +215,11 @@ def test_state_and_plan_resume_a_run(mixture, x, y):
 
 
 def test_mistakes_are_told(mixture, x, y):
-    for wrong in ({"weight": 0.0}, {"rate": 2.0}, {"inner": 0}, {"carry": 1.5}, {"tolerance": 0.0}):
-        with pytest.raises(ValueError, match="flair: expected a weight"):
+    for wrong in ({"weight": 0.0}, {"rate": 0.0}, {"inner": 0}, {"carry": 1.5}, {"tolerance": 0.0}, {"data": "proxx"}):
+        with pytest.raises(ValueError, match=f"flair: expected {next(iter(wrong))} "):
             first(steps(mixture, y, x, **wrong))
+    with pytest.raises(ValueError, match="below 2 for gradient steps"):
+        first(steps(mixture, y, x, rate=2.0))
     with pytest.raises(ValueError, match="linear path"):
         first(steps(MixtureFlow(mixture.weights, mixture.means, mixture.covariances, VP()), y, x))
     with pytest.raises(ValueError, match="end at 1"):

@@ -11,8 +11,8 @@ from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate, invert
-from flowhelm.steer.flow_opt import bound, flow_opt, inversion_start
+from flowhelm.solve import integrate, inversion_rate, inversion_start, invert
+from flowhelm.steer.flow_opt import flow_opt
 from flowhelm.step import run
 
 MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9], [0.2, 0.7]], dtype=torch.float64)
@@ -114,7 +114,7 @@ def test_the_cost_is_that_of_the_notes(mixture):
     run(flow_opt(flow, to(clean), z.requires_grad_(), times, rate=0.1, iterations=k + 1))
     assert (flow.count.calls, flow.count.backward) == ((n + 1) + (k + 1) * n, 0)
     flow = counted(mixture)
-    bound(flow, times, torch.randn(4, 2).double(), rounds=2)
+    inversion_rate(flow, times, torch.randn(4, 2).double(), rounds=2)
     assert flow.count.rows == 4 * 3 * n
 
 
@@ -129,13 +129,10 @@ def test_a_plan_resumes_a_run(mixture):
 
 def test_mistakes_are_told(mixture):
     z, times = torch.randn(3, 2).double(), mixture.times(3)
-    for wrong in ({"rate": 0.0}, {"iterations": 0}):
-        with pytest.raises(ValueError, match="a rate above 0"):
-            run(flow_opt(mixture, to(z), z, times, **wrong))
     with pytest.raises(ValueError, match="differentiable reward"):
         run(flow_opt(mixture, lambda end: end.detach().sum(1), z, times))
     with pytest.raises(ValueError, match="at least 2 rows"):
-        bound(mixture, times, z[:1])
+        inversion_rate(mixture, times, z[:1])
 
 
 # the start
@@ -180,8 +177,8 @@ def test_the_bound_is_the_least_of_all_pairs(mixture):
     pairs = [
         float(2 * (z[i] - z[j]) @ (f[i] - f[j]) / (f[i] - f[j]).square().sum()) for i, j in combinations(range(5), 2)
     ]
-    assert bound(mixture, times, z, rounds=0, safety=1.0) == pytest.approx(min(pairs))
-    assert bound(mixture, times, z, rounds=0) == pytest.approx(min(pairs) / 2)
+    assert inversion_rate(mixture, times, z, rounds=0, safety=1.0) == pytest.approx(min(pairs))
+    assert inversion_rate(mixture, times, z, rounds=0) == pytest.approx(min(pairs) / 2)
 
 
 def test_the_bound_of_a_normal_prior_is_that_of_its_map():
@@ -193,7 +190,7 @@ def test_the_bound_of_a_normal_prior_is_that_of_its_map():
             flow = normal([3.0] + 399 * [0.3])
         z = flow.source(Noise(3, 20)).double()
         largest = torch.linalg.eigvalsh(map_of(flow, times)).max()
-        ratio = bound(flow, times, z, rounds=rounds, safety=1.0) * float(largest) / 2
+        ratio = inversion_rate(flow, times, z, rounds=rounds, safety=1.0) * float(largest) / 2
         print(f"{d} dimensions, {rounds} rounds: {ratio:.3f} of 2 / lambda_max")
         assert low - 1e-9 <= ratio < high
 
@@ -207,4 +204,4 @@ def test_a_flow_that_turns_round_has_no_bound(gaussian):
             return -2 * x
 
     with pytest.raises(ValueError, match="turns round"):
-        bound(Mirror(gaussian), double([0.0, 1.0]), torch.randn(3, 2).double())
+        inversion_rate(Mirror(gaussian), double([0.0, 1.0]), torch.randn(3, 2).double())

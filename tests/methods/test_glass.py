@@ -190,9 +190,9 @@ def test_costs_and_the_look_ahead(midpoint, calls):
 def test_mistakes():
     x = torch.randn(3, 2).double()
     for options, message in (
-        ({"inner": 0}, "at least 1 inner step"),
-        ({"correlation": 1.5}, "correlation in"),
-        ({"correlation": "ddim"}, "as correlation"),
+        ({"inner": 0}, "inner a whole number of at least 1"),
+        ({"correlation": 1.5}, "correlation one of ddpm or a number of at least -1 and of at most 1"),
+        ({"correlation": "ddim"}, "correlation one of ddpm"),
         ({"correlation": lambda s, t: -2.0}, "correlation in"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ import torch
 
 from flowhelm.grids import uniform
 from flowhelm.guide import counted
-from flowhelm.measure import Measurement
+from flowhelm.measure import Linear, Measurement
 from flowhelm.restore.sitcom import sitcom
 from flowhelm.rng import Noise
 
@@ -59,6 +59,15 @@ def test_the_discrepancy_grows_with_the_root_of_the_entries(mixture, x):
     clean = mixture.ends(x, S).clean
     for offset, moves in ((0.199, 0), (0.202, 1)):
         y = Measurement(clean - offset, lambda image: image, 0.2)
+        step = next(sitcom(mixture, y, x, TIMES, inner=1, noise=Noise(5, 3)))
+        assert step.info["moves"].tolist() == [moves] * 3
+
+
+def test_hidden_pixels_do_not_count(mixture, x):
+    """What a mask hides is neither in the residual nor in the number of entries, whatever stands there in y."""
+    mask, clean = torch.tensor([1.0, 0.0], dtype=torch.float64), mixture.ends(x, S).clean
+    for offset, moves in ((0.199, 0), (0.202, 1)):
+        y = Measurement((clean - offset) * mask + 5 * (1 - mask), Linear(lambda z: z * mask, (2,)), 0.2)
         step = next(sitcom(mixture, y, x, TIMES, inner=1, noise=Noise(5, 3)))
         assert step.info["moves"].tolist() == [moves] * 3
 

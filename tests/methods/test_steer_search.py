@@ -362,13 +362,9 @@ def test_a_reward_that_fails_somewhere_loses(mixture):
 def test_mistakes(mixture):
     x, times, late = torch.randn(3, 2).double(), mixture.times(4), mixture.times(4)[1:]
     for method, grid, options, message in (
-        (best_of, times, {"draws": 0}, "at least 1 draw"),
-        (svdd, times, {"draws": 0}, "at least 1 draw"),
-        (rbf, times, {"draws": 0}, "draws >= 1"),
-        (rbf, late, {"starts": 2}, "one where the times start after 0"),
+        (rbf, late, {"starts": 2}, "starts = 1 for times that begin at 0.25"),
         (path_search, times, {"particles": 2}, "multiple of particles"),
         (noise_search, late, {}, "times from 0"),
-        (noise_search, times, {"radius": 0.0}, "radius in"),
     ):
         with pytest.raises(ValueError, match=message):
             next(method(mixture, REWARD, x, grid, noise=Noise(0, 3), **options))

@@ -195,9 +195,9 @@ def test_before_the_start_moves_are_the_prior_s_and_weights_equal(mixture):
     assert not torch.allclose(steps[3].x, free[3].x)
 
 
-@pytest.mark.parametrize("particles", [0, 4])
-def test_particles_must_fit_the_batch(mixture, particles):
-    with pytest.raises(ValueError, match="multiple of particles"):
+@pytest.mark.parametrize(("particles", "message"), [(0, "at least 1"), (4, "multiple of particles")])
+def test_particles_must_fit_the_batch(mixture, particles, message):
+    with pytest.raises(ValueError, match=message):
         next(
             tds(
                 mixture,

@@ -360,13 +360,8 @@ def test_a_row_does_not_see_its_neighbours(mixture, y, x, method):
 @pytest.mark.parametrize(
     ("method", "times", "message"),
     [
-        (partial(oc_flow, iterations=0), uniform(4), "at least 1 iteration"),
-        (partial(oc_flow, rate=0.6), uniform(4), "rate in"),
         (oc_flow, uniform(4)[:-1], "end at 1"),
-        (partial(flow_grad, rate=0.0), uniform(4), "rate above 0"),
-        (partial(flow_grad, skip=-1.0), uniform(4), "skip"),
         (d_flow, uniform(4)[1:], "times from 0"),
-        (partial(d_flow, blend=1.5), uniform(4), "blend"),
     ],
 )
 def test_mistakes_are_told(mixture, y, x, method, times, message):

@@ -364,17 +364,23 @@ def test_box_and_random_mask_miss_what_they_say():
     ("build", "message"),
     [
         (lambda: operators.superres((3, 9, 8), factor=2), "multiples of the factor 2, got 9 x 8; crop to 8 x 8"),
-        (lambda: operators.superres((3, 8, 8), filter="lanczos"), "average, bicubic or decimate"),
+        (
+            lambda: operators.superres((3, 8, 8), filter="lanczos"),
+            "superres: expected filter one of average, bicubic, decimate, got 'lanczos'",
+        ),
         (lambda: operators.colorize((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((1, 8, 8)), "3 channels, got 1"),
-        (lambda: operators.demosaic((3, 8, 8), pattern="RGBG"[:3]), "Bayer pattern"),
-        (lambda: operators.deblur((3, 8, 8), sigma=0.0), "sigma > 0"),
+        (lambda: operators.demosaic((3, 8, 8), pattern="RGBG"[:3]), "pattern one of RGGB, BGGR, GRBG, GBRG, got 'RGB'"),
+        (lambda: operators.deblur((3, 8, 8), sigma=0.0), "sigma a number above 0"),
         (lambda: operators.deblur((3, 16, 40)), "at least the kernel's 17 x 17 pixels, got 16 x 40"),
-        (lambda: operators.deblur((3, 8, 8), border="reflect"), "open or circular, got 'reflect'"),
+        (lambda: operators.deblur((3, 8, 8), border="reflect"), "border one of open, circular, got 'reflect'"),
         (lambda: operators.box((3, 8, 8), size=9), "must lie inside"),
         (lambda: operators.box((3, 8, 8), size=8), "leave something known"),
         (lambda: operators.box((3, 8, 8), size=2, top=7), "must lie inside"),
-        (lambda: operators.random_mask((3, 8, 8), missing=1.0), "between 0 and 1"),
+        (lambda: operators.random_mask((3, 8, 8), missing=1.0), "above 0 and below 1, got 1.0"),
+        (lambda: operators.random_mask((3, 8, 8), missing=1e-3), "at least one missing"),
+        (lambda: operators.superres((3, 8, 8), factor=0), "factor a whole number of at least 1"),
+        (lambda: operators.box((3, 8, 8), size=-1), "size a whole number of at least 0"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(build, message):

@@ -183,12 +183,15 @@ def test_nonlinear_operators_do_not_pretend(builder):
     ("build", "message"),
     [
         (lambda: operators.jpeg((4, 8, 8)), "1 or 3 channels"),
-        (lambda: operators.jpeg((3, 8, 8), quality=0), "from 1 to 100"),
-        (lambda: operators.jpeg((3, 8, 8), subsampling="4:1:1"), "4:4:4 or 4:2:0"),
+        (
+            lambda: operators.jpeg((3, 8, 8), quality=0),
+            "quality a whole number of at least 1 and of at most 100, got 0",
+        ),
+        (lambda: operators.jpeg((3, 8, 8), subsampling="4:1:1"), "subsampling one of 4:4:4, 4:2:0, got '4:1:1'"),
         (lambda: operators.saturate((3, 8, 8), gain=1.0), "above 1"),
-        (lambda: operators.phase((3, 8, 8), oversampling=0.5), "between 1 and 16"),
-        (lambda: operators.phase((3, 8, 8), oversampling=17.0), "between 1 and 16"),
-        (lambda: operators.deblur((3, 8, 8), sigma=201.0), "at most 200 pixels"),
+        (lambda: operators.phase((3, 8, 8), oversampling=0.5), "of at least 1"),
+        (lambda: operators.phase((3, 8, 8), oversampling=17.0), "of at most 16"),
+        (lambda: operators.deblur((3, 8, 8), sigma=201.0), "of at most 200"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(build, message):
@@ -210,6 +213,8 @@ def test_clean_shape_inverts_the_builders():
         assert operators.clean_shape(builder, tuple(measured), options) == (3, 12, 18)
     with pytest.raises(TypeError, match="sigma"):
         operators.clean_shape(operators.superres, (3, 8, 8), {"sigma": 1})
+    with pytest.raises(ValueError, match="at most 200"):
+        operators.clean_shape(operators.deblur, (3, 8, 8), {"sigma": 1e9})
     with pytest.raises(ValueError, match="1 channel, got 3"):
         operators.clean_shape(operators.colorize, (3, 8, 8), {})
 

@@ -4,8 +4,8 @@ import torch
 from families import EACH, flow, pipe
 
 from flowhelm.bench.pipelines import tiny
-from flowhelm.bench.pipelines.parity import compare
 from flowhelm.priors import pipelines
+from flowhelm.priors.pipelines.parity import compare
 
 
 @EACH

@@ -4,13 +4,18 @@ import torch
 from families import EACH, READING, TEXTS, T, bound, state
 
 
+def close(found, expected):
+    """Equal but for the rounding of float32, which goes with the scale of the whole row, not with that of an entry."""
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 @EACH
 def test_a_time_per_row(name):
     mine, x = bound(name), state(name, 2)
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     both = mine.velocity(x, t)
     for i in range(2):
-        torch.testing.assert_close(both[i : i + 1], mine.velocity(x[i : i + 1], t[i]), rtol=1e-4, atol=1e-5)
+        close(both[i : i + 1], mine.velocity(x[i : i + 1], t[i]))
 
 
 @READING
@@ -19,9 +24,9 @@ def test_prompts_of_different_lengths_do_not_disturb_one_another(name):
     together = both.velocity(x, T)
     for i, text in enumerate(TEXTS):
         alone = bound(name, text).velocity(x[i : i + 1], T)
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+        close(together[i : i + 1], alone)
         picked = both.rows(torch.tensor([i]), 2).velocity(x[i : i + 1], T)
-        torch.testing.assert_close(picked, alone, rtol=1e-5, atol=1e-5)
+        close(picked, alone)
 
 
 @READING
@@ -30,6 +35,6 @@ def test_particles_are_rows_of_their_prompt(name):
     together = both.velocity(x, T)
     for i in (1, 2):
         alone = both.rows(torch.tensor([i]), 4).velocity(x[i : i + 1], T)
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+        close(together[i : i + 1], alone)
         same = both.rows(torch.tensor([i // 2]), 2).velocity(x[i : i + 1], T)
-        torch.testing.assert_close(alone, same, rtol=1e-5, atol=1e-5)
+        close(alone, same)

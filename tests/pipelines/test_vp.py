@@ -7,8 +7,8 @@ import torch
 
 from flowhelm import priors
 from flowhelm.bench.pipelines import tiny
-from flowhelm.bench.pipelines.parity import compare
 from flowhelm.priors.pipelines import wrap
+from flowhelm.priors.pipelines.parity import compare
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run

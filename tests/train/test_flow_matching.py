@@ -189,6 +189,9 @@ def test_dropped_drops_each_condition_independently_with_its_share():
     in_class = torch.stack([gone[0][label == 2].sum(), (~gone[0][label == 2]).sum()])
     assert float(((in_class - one * (label == 2).double().mean()) ** 2 / one).sum()) < 10.8  # whatever it is told
     assert torch.equal(dropped((label,), null[:1], 0.0, seeded())[0], label)
+    for few in ((), null[:1]):
+        with pytest.raises(ValueError, match=f"for each of 2, got {len(few)}; .*`null`, or train with drop=0"):
+            dropped((label, words), few, 0.1, seeded())
     assert (dropped((label,), null[:1], 1.0, seeded())[0] == 9).all()
     # one in r rows told nothing, of n conditions: share = r^(1 / n); the 46.4% of SD3's three encoders are a tenth
     assert abs(0.464**3 - 0.1) < 2e-4

@@ -159,6 +159,24 @@ def signals() -> Iterator[None]:
 
 
 @contextmanager
+def unbroken() -> Iterator[None]:
+    """A signal waits for the end of what stands in here, a step of a training; a second one does not wait: KeyboardInterrupt."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    with handlers_kept() as before:
+        for each in before:
+            signal.signal(each, remember)
+        yield
+    if asked:
+        signal.raise_signal(asked[0])  # to the handler of whoever owns the process
+
+
+@contextmanager
 def handlers_kept() -> Iterator[dict[int, Any]]:
     """The handlers of SIGINT and SIGTERM, which are put back at the end, whoever has taken them meanwhile (Ray does)."""
     if threading.current_thread() is not threading.main_thread():
@@ -170,3 +188,11 @@ def handlers_kept() -> Iterator[dict[int, Any]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def near(path: Path) -> str:
+    """A path as a sentence names it: from here, if it is below."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..entry import Fraction
 from ..grad import per_row
 
 
 def cfg(
-    given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, start: float = 0.0, stop: float = 1.0
+    given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, start: Fraction = 0.0, stop: Fraction = 1.0
 ) -> Tensor:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.

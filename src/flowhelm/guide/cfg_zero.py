@@ -16,10 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..entry import Fraction
 from ..grad import dot, per_row
 
 
-def cfg_zero(given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, zero_until: float = 0.04) -> Tensor:
+def cfg_zero(given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, zero_until: Fraction = 0.04) -> Tensor:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.
     t: 0-dim or `(b,)`.

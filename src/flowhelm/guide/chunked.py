@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
 
 
@@ -27,11 +28,10 @@ class Chunked(Wrapped):
         return torch.cat(parts)
 
 
-def chunked(flow: Flow, size: int) -> Flow:
+@guarded
+def chunked(flow: Flow, size: Count) -> Flow:
     """Evaluates at most (and always exactly) `size` rows at a time: bounds memory and pins the compiled shape.
 
     What is bound to a row goes with it. An edit that compares rows (`diverse`) must be made after this one, not before.
     """
-    if size < 1:
-        raise ValueError(f"chunked: expected a size of at least 1, got {size}")
     return Chunked(flow, size)

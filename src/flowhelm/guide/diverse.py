@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from ..entry import Count, NonNegative, guarded
 from ..flow import Flow, Wrapped
 from ..path import at, ends_from_velocity
 
@@ -61,17 +64,23 @@ class Diverse(Wrapped):
         return (close.view(*close.shape, *(1,) * (clean.ndim - 1)) * (rows - other)).flatten(0, 1)
 
 
-def diverse(flow: Flow, group: int, *, scale: float, threshold: float = math.inf, mask: Tensor | None = None) -> Flow:
+@guarded
+def diverse(
+    flow: Flow,
+    group: Count,
+    *,
+    scale: NonNegative,
+    threshold: Annotated[float, Ge(0), Le(math.inf)] = math.inf,
+    mask: Tensor | None = None,
+) -> Flow:
     """Args:
     group: rows i * group to (i + 1) * group - 1 repel each other; groups know nothing of each other. 1 changes nothing.
-    scale: of the repulsion, >= 0; 0 changes nothing.
+    scale: of the repulsion; 0 changes nothing.
     threshold: root-mean-square distance beyond which rows leave each other alone. Without it nothing but the prior holds
         a group together, and much of it leaves the prior.
     mask: 1 where rows may differ, 0 where they are known (inpainting): broadcast to `(b, *shape)`. Everywhere by default.
 
     Raises:
-        ValueError: a group of no rows; later, a batch that is not of whole groups.
+        ValueError: later, a batch that is not of whole groups.
     """
-    if group < 1 or scale < 0:
-        raise ValueError(f"diverse: expected a group of at least 1 and a scale >= 0, got {group} and {scale}")
     return Diverse(flow, group, scale, threshold, mask)

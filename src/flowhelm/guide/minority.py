@@ -17,10 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor
 
+from ..entry import Count, Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import dot, per_row
 from ..path import at, ends_from_velocity, mix
@@ -77,21 +80,22 @@ def _squared(clean: Tensor, again: Tensor) -> Tensor:
     return dot(clean - again, clean - again)
 
 
+@guarded
 def minority(
     flow: Flow,
     *,
     scale: float,
     noise: Noise,
-    level: float = 0.04,
-    start: float = 0.0,
-    stop: float = 1.0,
-    draws: int = 1,
+    level: Annotated[float, Gt(0), Lt(1)] = 0.04,
+    start: Fraction = 0.0,
+    stop: Fraction = 1.0,
+    draws: Count = 1,
     distance: Callable[[Tensor, Tensor], Tensor] = _squared,
 ) -> Flow:
     """Args:
     scale: the largest move of an entry of the clean estimate, at t = 0; sigma^2 of that later. 0 changes nothing.
     noise: one stream per row (k * rows rows of a batch are k particles each).
-    level: the time, between 0 and 1, to which a clean estimate is renoised; smaller forgets more of it.
+    level: the time to which a clean estimate is renoised; smaller forgets more of it.
     start, stop: guidance acts where start < t < stop; an early stop spares the details.
     draws: renoised copies to average the distance over.
     distance: `(clean, again) -> (b,)` between states; squared by default, a perceptual one of decoded pictures in the paper.
@@ -99,8 +103,6 @@ def minority(
     The shift is a constant for whoever differentiates the edited velocity.
 
     Raises:
-        ValueError: a level outside (0, 1), no draws; later, a batch whose rows are no multiple of the noise's.
+        ValueError: later, a batch whose rows are no multiple of the noise's.
     """
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"minority: expected 0 < level < 1 and at least 1 draw, got {level} and {draws}")
     return Minority(flow, scale, noise, torch.tensor(level, dtype=torch.float64), start, stop, draws, distance)

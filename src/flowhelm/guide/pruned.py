@@ -15,20 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from ..flow import Flow, Wrapped
 from ..rng import Noise
-
-
-class Rates(NamedTuple):
-    """Shares of candidates accepted: by this sampler (`drawn`), and by drawing normal starts until one passes (`plain`)."""
-
-    drawn: float
-    plain: float
+from .directions import Directions, Rates, empty_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +42,7 @@ class PrunedSource:
     empty: Tensor
     limit: float
     attempts: int = 10_000
-    _bound: float = field(init=False, repr=False)
+    _directions: Directions = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         d = len(self.basis)
@@ -57,11 +51,7 @@ class PrunedSource:
                 f"PrunedSource: expected a basis (d, d), empty (2, d) and a limit in (0, 1), got "
                 f"{tuple(self.basis.shape)}, {tuple(self.empty.shape)} and {self.limit}"
             )
-        # any bound of the candidates is exact; of some around limit * sqrt(d), the one that accepts most
-        radius = torch.linspace(-4, 4, 161, dtype=torch.float64) + math.sqrt(d)
-        radius = radius[radius > 0]
-        gain = self._below(radius).log() - torch.stack([self._log_mass(self.limit * r) for r in radius])
-        object.__setattr__(self, "_bound", self.limit * float(radius[gain.argmax()]))
+        object.__setattr__(self, "_directions", Directions(self.empty, self.limit))
 
     @classmethod
     def fit(cls, clean: Tensor, tau: float, tau_r: float) -> Self:
@@ -75,24 +65,10 @@ class PrunedSource:
         Raises:
             ValueError: also when no direction is empty, and nothing would be pruned.
         """
-        flat = clean.detach().flatten(1).double().cpu()
-        if len(flat) < flat.shape[1]:
-            raise ValueError(
-                f"PrunedSource.fit: expected at least as many clean states as they have elements, {flat.shape[1]}, "
-                f"got {len(flat)}; directions that no datum shows would pass for empty"
-            )
         if not tau < tau_r:
             raise ValueError(f"PrunedSource.fit: expected tau < tau_r, got {tau} and {tau_r}")
-        toward = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        basis = torch.linalg.eigh(toward.T.cov()).eigenvectors
-        along = toward @ basis
-        reach = torch.stack([along.amax(0), -along.amin(0)])
-        if not (reach <= tau).any():
-            raise ValueError(
-                f"PrunedSource.fit: no direction is empty at tau = {tau}: the least reach is {float(reach.min()):.4g}; "
-                "raise tau above it, or sample without pruning"
-            )
-        return cls(basis.float(), reach <= tau, tau_r)
+        basis, empty = empty_axes(clean, tau)
+        return cls(basis.float(), empty, tau_r)
 
     def sample(self, noise: Noise) -> Tensor:
         """One start per row, `(rows, d)` float32 on the CPU. Row i depends on stream i only, which moves on by one number."""
@@ -100,56 +76,19 @@ class PrunedSource:
         for key, u in zip(noise.keys, noise.uniform().tolist(), strict=True):
             own = Noise(int(u * 2**53), [key])
             for _ in range(self.attempts):
-                toward = self._attempt(own)
-                if toward is not None:
+                if (toward := self._directions.attempt(own)) is not None:
                     break
             else:
                 raise ValueError(
                     f"PrunedSource: no start in {self.attempts} attempts: {int(self.empty.sum())} empty directions at "
                     f"{self.limit} leave hardly any; raise tau_r, lower tau, or raise `attempts`"
                 )
-            radius = own(toward[None]).norm()
-            rows.append(self.basis @ (radius * toward).to(self.basis))
+            rows.append(self.basis @ (own(toward[None]).norm() * toward).to(self.basis))
         return torch.stack(rows).float()
 
     def rates(self, attempts: int = 1000, seed: int = 0) -> Rates:
         """Both acceptance rates, from `attempts` candidates; that of plain rejection however small it is."""
-        noise = Noise(seed, 1)
-        drawn = sum(self._attempt(noise) is not None for _ in range(attempts)) / attempts
-        least = self._below(torch.tensor(self._bound / self.limit, dtype=torch.float64))
-        return Rates(drawn, drawn * float(self._log_mass(self._bound).exp() / least))
-
-    def _attempt(self, own: Noise) -> Tensor | None:
-        """A candidate's direction in the basis, float64 `(d,)`, if it is accepted.
-
-        A normal vector whose coordinates along empty directions are at most T has a direction u with a density that is
-        Pr(chi <= T / m) times that of a normal's, m the greatest of u's coordinates along them. Accepting with
-        Pr(chi <= T / limit) / Pr(chi <= T / m) undoes that for m <= limit.
-        """
-        z = own(torch.empty(1, len(self.basis), dtype=torch.float64))[0]
-        low, high = self._interval(self._bound)
-        inside = torch.special.ndtri(low + (high - low) * torch.special.ndtr(z))
-        toward = torch.where(self.empty.any(0), inside, z)
-        toward = toward / toward.norm()
-        reach = torch.where(self.empty, torch.stack([toward, -toward]), -1.0).max()
-        if reach > self.limit:
-            return None
-        kept = self._below(self._bound / torch.stack([reach.new_tensor(self.limit), reach.clamp(min=1e-12)]))
-        return toward if float(own.uniform()) < float(kept[0] / kept[1]) else None
-
-    def _interval(self, bound: float) -> tuple[Tensor, Tensor]:
-        """Normal probabilities of the ends of each coordinate's interval, `(d,)` each."""
-        tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64))
-        return torch.where(self.empty[1], tail, 0.0), torch.where(self.empty[0], 1 - tail, 1.0)
-
-    def _log_mass(self, bound: float | Tensor) -> Tensor:
-        """log of the probability that a normal vector lies in all the intervals."""
-        low, high = self._interval(float(bound))
-        return (high - low).log().sum()
-
-    def _below(self, radius: Tensor) -> Tensor:
-        """Pr(chi_d <= radius), shaped as radius."""
-        return torch.special.gammainc(radius.new_tensor(len(self.basis) / 2), radius**2 / 2)
+        return self._directions.rates(attempts, seed)
 
 
 @dataclass(frozen=True, eq=False)

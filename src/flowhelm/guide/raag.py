@@ -13,13 +13,24 @@ Paper   10 steps; RAAG's code has scale 18 and decay 12 for SD3.5-large, MAMBO-G
 
 from __future__ import annotations
 
+import math
+from typing import Annotated
+
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from ..grad import per_row
 
 
-def raag(given: Tensor, without: Tensor, t: Tensor, *, scale: float = 10.0, decay: float = 8.0) -> Tensor:
+def raag(
+    given: Tensor,
+    without: Tensor,
+    t: Tensor,
+    *,
+    scale: float = 10.0,
+    decay: Annotated[float, Ge(0), Le(math.inf)] = 8.0,
+) -> Tensor:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.
     t: of no effect; the ratio is largest at the start by itself.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..entry import Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import value_and_grad
 from ..path import at
@@ -49,8 +50,15 @@ class Rare(Wrapped):
         return v + self.scale * kappa * inside * gradient
 
 
+@guarded
 def rare(
-    flow: Flow, classifier: Classifier, *, scale: float = 3.5, label: int = -1, start: float = 0.0, stop: float = 1.0
+    flow: Flow,
+    classifier: Classifier,
+    *,
+    scale: float = 3.5,
+    label: int = -1,
+    start: Fraction = 0.0,
+    stop: Fraction = 1.0,
 ) -> Flow:
     """Args:
     classifier: `classifier(x, t)`, states `(b, *shape)` and times `(b,)` in the dtype of x, to logits `(b, classes)`.

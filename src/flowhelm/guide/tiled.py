@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Ge
 from torch import Tensor
 
+from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
 
 
@@ -30,7 +33,8 @@ class Tiled(Wrapped):
         return out
 
 
-def tiled(flow: Flow, tile: int, *, reach: int, stride: int) -> Flow:
+@guarded
+def tiled(flow: Flow, tile: Count, *, reach: Annotated[int, Ge(0)], stride: Count) -> Flow:
     """Cuts the network call into tiles of `tile` x `tile` pixels and joins the results; the rest of a method sees the whole picture.
 
     Exact (not blended) for a network without spatial statistics or attention: each tile is evaluated with a margin of at
@@ -40,7 +44,5 @@ def tiled(flow: Flow, tile: int, *, reach: int, stride: int) -> Flow:
     Args:
         tile: in pixels; rounded up to a multiple of stride. reach, stride: of the network (`UNet.reach`, `UNet.stride`).
     """
-    if min(tile, stride) < 1 or reach < 0:
-        raise ValueError(f"tiled: expected tile >= 1, stride >= 1 and reach >= 0, got {tile}, {stride} and {reach}")
     up = lambda n: -(-n // stride) * stride  # noqa: E731
     return Tiled(flow, up(tile), up(reach))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
+from flowhelm.entry import check
+
 from .blur import deblur, gaussian, motion, traced
 from .colour import colorize
 from .denoise import denoise
@@ -43,8 +45,9 @@ def clean_shape(
 ) -> tuple[int, int, int]:
     """The clean picture's (c, h, w), given that of a measured one and the options that `builder` will get.
 
-    Raises TypeError for an option the builder does not have, ValueError for a measurement it cannot give.
+    Raises TypeError for an option the builder does not have, ValueError for a value that it refuses and a measurement it cannot give.
     """
+    check(builder, measured, **options)
     chosen = signature(builder).bind(measured, **options)
     chosen.apply_defaults()
     channels, height, width = measured

@@ -8,21 +8,25 @@ periodically, and all solutions are closed in Fourier space.
 import math
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
+from flowhelm.entry import guarded
 from flowhelm.measure import LinearOperator
 
 from .reading import grey, reading
 
-_WIDEST = 200
+Width = Annotated[float, Gt(0), Le(200)]
+"""Standard deviation of a Gaussian in pixels; its kernel has a hundred times as many entries as its square."""
 
 
+@guarded
 def deblur(
-    shape: tuple[int, int, int], *, sigma: float = 1.6, border: Literal["open", "circular"] = "open"
+    shape: tuple[int, int, int], *, sigma: Width = 1.6, border: Literal["open", "circular"] = "open"
 ) -> LinearOperator:
     """Sharpen a picture blurred by a Gaussian.
 
@@ -34,6 +38,7 @@ def deblur(
     return _blur("deblur", shape, gaussian(sigma), border)
 
 
+@guarded
 def motion(
     shape: tuple[int, int, int], *, kernel: Path, border: Literal["open", "circular"] = "open"
 ) -> LinearOperator:
@@ -50,10 +55,6 @@ def motion(
 
 def gaussian(sigma: float) -> Tensor:
     """The kernel of `deblur`, (h, w), sum 1."""
-    if not 0 < sigma <= _WIDEST:  # the kernel has a hundred times as many entries as sigma^2
-        raise ValueError(
-            f"deblur: expected sigma > 0 and at most {_WIDEST} pixels, got {sigma}; for no blur use denoise"
-        )
     from deepinv.physics.functional import gaussian_blur
 
     side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
@@ -85,8 +86,6 @@ def _blur(who: str, shape: tuple[int, int, int], kernel: Tensor, border: str) ->
 
     if border == "circular":
         return circular(shape, kernel)
-    if border != "open":
-        raise ValueError(f"{who}: expected border open or circular, got {border!r}")
     if any(side < more for side, more in zip(shape[1:], kernel.shape, strict=True)):
         raise ValueError(
             f"{who}: expected a clean picture of at least the kernel's {kernel.shape[0]} x {kernel.shape[1]} pixels, "

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn import functional as fn
 
+from flowhelm.entry import guarded
 from flowhelm.measure import Operator
 
 # T.81 Annex K, tables K.1 and K.2
@@ -26,8 +28,12 @@ _DCT = torch.cos(math.pi * _FREQUENCY * (_PLACE + 0.5) / 8) / 2  # orthonormal, 
 _DCT[0] /= math.sqrt(2)
 
 
+@guarded
 def jpeg(
-    shape: tuple[int, int, int], *, quality: int = 20, subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0"
+    shape: tuple[int, int, int],
+    *,
+    quality: Annotated[int, Ge(1), Le(100)] = 20,
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0",
 ) -> Operator:
     """Undo JPEG compression.
 
@@ -41,10 +47,6 @@ def jpeg(
     """
     if shape[0] not in (1, 3):
         raise ValueError(f"jpeg: expected a picture of 1 or 3 channels, got {shape[0]}; convert it to grey or RGB")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"jpeg: expected a quality from 1 to 100, got {quality}")
-    if subsampling not in ("4:4:4", "4:2:0"):
-        raise ValueError(f"jpeg: expected subsampling 4:4:4 or 4:2:0, got {subsampling!r}")
     from deepinv.physics import Physics
 
     luma, chroma = (_table(values, quality) for values in (_LUMA, _CHROMA))

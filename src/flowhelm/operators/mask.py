@@ -1,16 +1,19 @@
 """Operators that keep some entries of the picture and set the others to 0."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
+from flowhelm.entry import guarded
 from flowhelm.measure import LinearOperator
 
 from .reading import grey
 
 
+@guarded
 def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperator:
     """Fill in the missing part of a picture, marked by a mask picture.
 
@@ -30,7 +33,14 @@ def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperat
     return _keep(shape, known)
 
 
-def box(shape: tuple[int, int, int], *, size: int = 0, top: int = -1, left: int = -1) -> LinearOperator:
+@guarded
+def box(
+    shape: tuple[int, int, int],
+    *,
+    size: Annotated[int, Ge(0)] = 0,
+    top: Annotated[int, Ge(-1)] = -1,
+    left: Annotated[int, Ge(-1)] = -1,
+) -> LinearOperator:
     """Fill in a missing square.
 
     Options:
@@ -42,7 +52,7 @@ def box(shape: tuple[int, int, int], *, size: int = 0, top: int = -1, left: int 
     size = size or max(1, min(height, width) // 4)
     top = (height - size) // 2 if top == -1 else top
     left = (width - size) // 2 if left == -1 else left
-    inside = size > 0 and 0 <= top <= height - size and 0 <= left <= width - size
+    inside = 0 <= top <= height - size and 0 <= left <= width - size
     if not inside or size == height == width:
         raise ValueError(
             f"box: a square of {size} pixels at row {top}, column {left} must lie inside the {height} x {width} "
@@ -53,25 +63,29 @@ def box(shape: tuple[int, int, int], *, size: int = 0, top: int = -1, left: int 
     return _keep(shape, known)
 
 
-def random_mask(shape: tuple[int, int, int], *, missing: float = 0.7, seed: int = 0) -> LinearOperator:
+@guarded
+def random_mask(
+    shape: tuple[int, int, int], *, missing: Annotated[float, Gt(0), Lt(1)] = 0.7, seed: int = 0
+) -> LinearOperator:
     """Fill in pixels missing at random places, the same in every channel.
 
     Options:
-        missing: share of the pixels that is missing (0 to 1); their number is exact
-        seed: which places
+        missing: share of the pixels that is missing, between 0 and 1; their number is exact
+        seed: number that decides which places are missing
     """
     _, height, width = shape
     count = round(missing * height * width)
     if not 0 < count < height * width:
         raise ValueError(
             f"random_mask: missing={missing} leaves out {count} of {height * width} pixels, expected at least one "
-            "missing and one known; pass a share between 0 and 1"
+            "missing and one known; pass a share nearer to a half"
         )
     known = torch.ones(height * width, dtype=torch.bool)
     known[torch.randperm(height * width, generator=torch.Generator().manual_seed(seed))[:count]] = False
     return _keep(shape, known.reshape(1, height, width))
 
 
+@guarded
 def demosaic(
     shape: tuple[int, int, int], *, pattern: Literal["RGGB", "BGGR", "GRBG", "GBRG"] = "RGGB"
 ) -> LinearOperator:
@@ -86,8 +100,6 @@ def demosaic(
     channels, height, width = shape
     if channels != 3:
         raise ValueError(f"demosaic: expected a picture of 3 channels, got {channels}; convert it to RGB")
-    if sorted(pattern) != sorted("RGGB"):
-        raise ValueError(f"demosaic: expected a Bayer pattern RGGB, BGGR, GRBG or GBRG, got {pattern!r}")
     known = torch.zeros(3, height, width, dtype=torch.bool)
     for place, colour in enumerate(pattern):
         known["RGB".index(colour), place // 2 :: 2, place % 2 :: 2] = True

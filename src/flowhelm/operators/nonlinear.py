@@ -2,34 +2,37 @@
 
 import math
 from functools import partial
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional as fn
 
+from flowhelm.entry import Positive, guarded
 from flowhelm.measure import LinearOperator, Operator
 
-from .blur import gaussian
+from .blur import Width, gaussian
 
 _DARK = 1e-3
 
 
-def saturate(shape: tuple[int, int, int], *, gain: float = 2.0) -> Operator:
+@guarded
+def saturate(shape: tuple[int, int, int], *, gain: Annotated[float, Gt(1)] = 2.0) -> Operator:
     """Recover what over- and under-exposure cut off: y = clip(gain x, -1, 1).
 
     The gradient is zero where the measurement is clipped.
 
     Options:
-        gain: contrast around mid-grey before clipping; above 1
+        gain: contrast around mid-grey before clipping; above 1, below which nothing is clipped
     """
-    if not 1 < gain < math.inf:
-        raise ValueError(f"saturate: expected a gain above 1, got {gain}; below it nothing is clipped")
     from deepinv.physics import Physics
 
     return Physics(A=partial(_clip, gain=gain))
 
 
-def phase(shape: tuple[int, int, int], *, oversampling: float = 2.0) -> Operator:
+@guarded
+def phase(shape: tuple[int, int, int], *, oversampling: Annotated[float, Ge(1), Le(16)] = 2.0) -> Operator:
     """Recover a picture from the magnitudes of its Fourier transform: y = |F(pad(x01))|, channel by channel.
 
     x01 = (x + 1) / 2 is in [0, 1], padded with zeros to `ceil(oversampling * side)`; F is orthonormal, so that y has
@@ -37,16 +40,15 @@ def phase(shape: tuple[int, int, int], *, oversampling: float = 2.0) -> Operator
     its shifts (in the padding) and its half turn measure alike. The gradient is 0 where the magnitude is 0.
 
     Options:
-        oversampling: padded side over the picture's side; at least 1, and 2 determines almost every picture
+        oversampling: padded side over the picture's side, 1 to 16 (memory grows with its square); 2 determines almost every picture
     """
-    if not 1 <= oversampling <= 16:  # the memory grows with its square
-        raise ValueError(f"phase: expected an oversampling between 1 and 16, got {oversampling}")
     from deepinv.physics import Physics
 
     return Physics(A=partial(_magnitude, oversampling=oversampling))
 
 
-def blur_linear_light(shape: tuple[int, int, int], *, sigma: float = 1.6, gamma: float = 2.2) -> Operator:
+@guarded
+def blur_linear_light(shape: tuple[int, int, int], *, sigma: Width = 1.6, gamma: Positive = 2.2) -> Operator:
     """Sharpen a picture blurred before its tone curve, as a lens does: y = 2 (k * x01^gamma)^(1/gamma) - 1.
 
     x01 = (x + 1) / 2 is in [0, 1], k a Gaussian; the picture wraps around. Light is never negative: x01 counts as at
@@ -54,10 +56,8 @@ def blur_linear_light(shape: tuple[int, int, int], *, sigma: float = 1.6, gamma:
 
     Options:
         sigma: standard deviation of the Gaussian (pixels)
-        gamma: exponent of the tone curve, above 0; 1 blurs the values as they are
+        gamma: exponent of the tone curve, above 0 (2.2 for most pictures); 1 blurs the values as they are
     """
-    if not 0 < gamma < math.inf:
-        raise ValueError(f"blur_linear_light: expected gamma above 0, got {gamma}; 2.2 is that of most pictures")
     from deepinv.physics import Physics
 
     from .exact import circular

@@ -4,11 +4,16 @@ from typing import Literal
 
 import torch
 
+from flowhelm.entry import Count, guarded
 from flowhelm.measure import LinearOperator
 
 
+@guarded
 def superres(
-    shape: tuple[int, int, int], *, factor: int = 2, filter: Literal["average", "bicubic", "decimate"] = "average"
+    shape: tuple[int, int, int],
+    *,
+    factor: Count = 2,
+    filter: Literal["average", "bicubic", "decimate"] = "average",
 ) -> LinearOperator:
     """Enlarge a picture.
 
@@ -16,17 +21,17 @@ def superres(
     torch's `interpolate`, except with `decimate`; at the border the picture is continued periodically.
 
     Options:
-        factor: how many times larger each side becomes
+        factor: how many times larger each side becomes; at least 1
         filter: how the small picture was made; `average` of each block, `bicubic` with anti-aliasing (a = -1/2), or
             `decimate`, the top left pixel of each block as it is (the PnP-Flow paper's)
 
     Raises ValueError if a side is not a multiple of the factor.
     """
     _, height, width = shape
-    if factor < 1 or height % factor or width % factor:
+    if height % factor or width % factor:
         raise ValueError(
             f"superres: expected sides that are multiples of the factor {factor}, got {height} x {width}; "
-            f"crop to {height - height % max(factor, 1)} x {width - width % max(factor, 1)}"
+            f"crop to {height - height % factor} x {width - width % factor}"
         )
     from .exact import Decimate
 
@@ -34,8 +39,6 @@ def superres(
         return Decimate(shape, torch.full((factor,), 1 / factor), 0, factor)
     if filter == "decimate":
         return Decimate(shape, torch.ones(1), 0, factor)
-    if filter != "bicubic":
-        raise ValueError(f"superres: expected filter average, bicubic or decimate, got {filter!r}")
     offset = torch.arange(-2 * factor, 3 * factor, dtype=torch.float64)
     d = ((offset + 0.5) / factor - 0.5).abs()  # to the block's centre, in small pixels
     near = 1.5 * d**3 - 2.5 * d**2 + 1  # Keys 1981, a = -1/2

@@ -17,6 +17,13 @@ Paper   100 to 200 steps of a variance-exploding diffusion with x = clean + nois
         weights are exact in continuous time; those of URGE for the steps as made. Weights are the method: particles without
         them, or the heaviest one alone, are not samples of the posterior, and one particle is a guided run only.
         Few particles in many dimensions lose their weights to one; `softening` slows that, it changes no limit.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, one, many = load("fashion"), Noise(0, rows=1), Noise(1, rows=4)
+    y = simulate(operators.denoise(flow.shape), run(integrate(flow, flow.source(one), flow.times(20))).x, 0.3, one)
+    final = run(restore.afdps(flow, y, flow.source(many), flow.times(20), particles=4, noise=many))
 """
 
 from __future__ import annotations
@@ -27,18 +34,20 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import solvable
+from ..entry import Count, NonNegative, checked
 from ..flow import Flow
-from ..grad import dot, per_row, value_and_grad
+from ..grad import dot
+from ..likelihood import Annealed
 from ..measure import Measurement
-from ..particles import ess, prompts, resampled
-from ..path import at
+from ..particles import ess, prompts, resampled, survivors
+from ..prox import solvable
 from ..rng import Noise
 from ..step import Step
 from ..transition import langevin_moments
-from ..transition.diffusion import Diffusion, sigma
+from ..transition.diffusion import Diffusion, finite, sigma
 
 
+@checked
 @torch.no_grad()
 def afdps(
     flow: Flow,
@@ -46,62 +55,46 @@ def afdps(
     x: Tensor,
     times: Tensor,
     *,
-    particles: int = 1,
-    anneal: float = 1.0,
-    softening: float = 1.0,
+    particles: Count = 1,
+    anneal: NonNegative = 1.0,
+    softening: NonNegative = 1.0,
     scaled: bool = True,
     girsanov: bool = True,
-    level: float = 2.0,
+    level: NonNegative = 2.0,
     diffusion: Diffusion | None = None,
-    threshold: float = 0.5,
+    threshold: NonNegative = 0.5,
     log_w: Tensor | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
-    times: the grid.
-    particles: k per measurement.
-    anneal: exponent >= 0 of the weight t^anneal of the likelihood; 0 for 1 all along.
-    softening: noise added to the likelihood, as a multiple of that in x / alpha; 0 for the plain one. The drift is stable
-        for steps below about 2 std softening / (level |A|^2): 20 of them for std 0.05.
-    scaled: likelihood of x / alpha; else of x.
-    girsanov: weights of the steps as made, for any operator; else those of the continuous equation.
-    level: eps = level sigma(t). diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
-    threshold: of the effective sample size, relative to k, below which a row is resampled (not at the end); 0 for never.
-    log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
+    """AFDPS: approximation-free ensemble posterior sampling. Chen et al. 2025, arXiv:2506.03979.
 
-    Yields steps with info["log_w"], `(b, k)` float64, not normalised, and info["ess"], `(b,)`. A particle that is not
-    finite has weight 0 and stays where it was; if none of a row has weight, their state is NaN.
+    Args:
+        x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
+        times: the grid.
+        particles: how many particles each measurement has.
+        anneal: exponent of the likelihood's weight t^anneal; 0 keeps the weight at 1.
+        softening: noise added to the likelihood, in units of that in x / alpha; steps are stable below 2 std softening / (level |A|^2).
+        scaled: take the likelihood of x / alpha; if false, of x.
+        girsanov: weigh the steps as made, for any operator; if false, by the continuous equation.
+        level: level of the diffusion eps = level sigma(t).
+        diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
+        threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
+        log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
+
+    Yields steps with info["log_w"], `(b, k)` float64, not normalised, and info["ess"], `(b,)`; see `survivors` for what is not finite.
 
     Raises:
-        ValueError: a batch that is no multiple of k, a non-linear operator or a decoder with girsanov=False, an eps that
-            is not finite.
+        ValueError: a batch that is no multiple of k, a non-linear operator or a decoder with girsanov=False, an infinite eps.
     """
     prompts(len(x), particles, "afdps")
     if not girsanov and not solvable(flow, y):
         raise ValueError("afdps: expected a linear measurement of pixels for girsanov=False; set girsanov=True")
-    eps, k, total = diffusion or sigma(flow.path, level), particles, len(times) - 1
-
-    def potential(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """M_t `(b * k,)` and its gradient; 0 where nothing of the picture is left in x."""
-        c = at(flow.path, t, x)
-        if c.alpha == 0 and (scaled or softening):
-            return x.new_zeros(len(x)), torch.zeros_like(x)
-        weight = t**anneal / (y.std**2 + (softening * c.sigma / c.alpha) ** 2 if softening else y.std**2)
-        unit = 1 / c.alpha if scaled else 1.0
-        return value_and_grad(lambda x: weight * y.misfit(flow.decode(unit * x)), x)
-
+    eps, k, total = finite(diffusion or sigma(flow.path, level), times[:-1], "afdps"), particles, len(times) - 1
+    potential = Annealed(flow, y, anneal, softening, scaled)
     if log_w is None:
-        m = potential(x, times[0])[0]
-        if at(flow.path, times[0], x).alpha == 0 and m.any() and solvable(flow, y):  # q_0 is a normal law: exactly
-            target = y.y.repeat_interleave(len(x) // len(y.y), 0)
-            x, m = Measurement(target + y.std * noise(target), y.operator, y.std).prox(x, 1.0), torch.zeros_like(m)
+        x, m = potential.begun(x, times[0], noise)
         log_w = -m.double().view(-1, k)
     for i, (s, t) in enumerate(pairwise(times), 1):
-        if not eps(s.double()).isfinite().all():
-            raise ValueError(
-                f"afdps: expected a finite diffusion, got infinity at t = {float(s):g}; use diffusion.within"
-            )
         ends, (m, u) = flow.ends(x, s), potential(x, s)
         mean, std = langevin_moments(flow, x, s, t, ends, diffusion=eps)
         z = noise(x)
@@ -110,11 +103,7 @@ def afdps(
             change = std * dot(u, z) - std**2 / 2 * dot(u, u) + m - potential(new, t)[0]
         else:
             change = std**2 / 2 * dot(u, u) - dot(mean - x, u) + m - potential(x, t)[0]
-        bad = ~(new.flatten(1).isfinite().all(1) & change.isfinite())
-        log_w = (log_w + change.double().view(-1, k)).masked_fill(bad.view(-1, k), -torch.inf)
-        lost = log_w.isneginf().all(1).repeat_interleave(k)  # told by what runs the method: the state is not finite
-        x = torch.where(per_row(bad, x) > 0, x, new) + per_row(torch.where(lost, torch.nan, 0.0), x)
-        x, clean = x.detach(), ends.clean
+        (x, log_w), clean = survivors(x, new, log_w, change), ends.clean
         if threshold and k > 1 and i < total:
             pick, log_w = resampled(log_w, noise, threshold)
             x, clean = x[pick], clean[pick]

@@ -10,6 +10,14 @@ Cost    1 evaluation per step, forward only; the prox, or the inner solver's bac
 Paper   100 steps, lam 1, zeta 0.1 (deblur) or 0.25 (super-resolution); 20 steps and zeta 1 (inpaint). PnP-Flow's
         benchmark of flows: zeta 1, lam 1 (denoise, random mask), 100 (super-resolution), 1000 (deblur).
         Its diffusion starts at r = 157; a flow starts at r = infinity, cut here at 100. Decoders are not in the paper.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.deblur(flow.shape, border="circular"), picture, 0.05, noise)
+    final = run(restore.diffpir(flow, y, flow.source(noise), flow.times(20), zeta=0.3, noise=noise))
 """
 
 from __future__ import annotations
@@ -20,16 +28,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import refined
+from ..entry import Fraction, Positive, checked
 from ..flow import Flow
 from ..inner import Inner, auto
 from ..measure import Measurement
 from ..path import at, ends_from_clean
+from ..prox import refined
 from ..rng import Noise
 from ..step import Step
 from ..transition import renoise
 
 
+@checked
 @torch.no_grad()
 def diffpir(
     flow: Flow,
@@ -37,31 +47,28 @@ def diffpir(
     x: Tensor,
     times: Tensor,
     *,
-    lam: float = 1.0,
-    zeta: float = 1.0,
+    lam: Positive = 1.0,
+    zeta: Fraction = 1.0,
     inner: Inner = auto,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    lam: trust in the prior's estimate, > 0; the larger, the nearer to it.
-    zeta: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise` above 0.
-    inner: how the refined estimate is found, see `flowhelm.inner`; its control is the displacement in units of
-        sigma / sqrt(alpha^2 + sigma^2).
+    """DiffPIR: plug-and-play restoration with a diffusion denoiser. Zhu et al. 2023, arXiv:2305.08995.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        lam: trust in the prior's estimate; the larger it is, the nearer the result stays to the estimate.
+        zeta: share of the source that is drawn anew after each step; a share above 0 needs `noise`.
+        inner: solver for the refined estimate, see `flowhelm.inner`; its control is the displacement in units of
+            sigma / sqrt(alpha^2 + sigma^2).
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.
-
-    Raises:
-        ValueError: lam not above 0, zeta outside [0, 1].
     """
-    if not (lam > 0 and 0 <= zeta <= 1):
-        raise ValueError(f"diffpir: expected lam above 0 and zeta in [0, 1], got lam={lam} and zeta={zeta}")
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
         clean = flow.ends(x, s).clean
         misfit = y.misfit(flow.decode(clean))
         c = at(flow.path, s, x)
         r = (c.sigma / c.alpha).clamp(max=100.0)
-        better = refined(flow, y, clean, r**2 / lam, c.sigma / (c.alpha**2 + c.sigma**2).sqrt(), inner)
+        better = refined(flow, y, clean, r**2 / lam, c.deviation, inner)
         x = renoise(flow, x, s, t, noise, ends_from_clean(flow.path, better, x, s), amount=zeta)
         yield Step(i, total, t, x, better, {"misfit": misfit})

@@ -9,6 +9,14 @@ Needs   differentiable operator
 Cost    1 evaluation per step, forward only; `inner` backwards through the decoder and the operator
 Paper   28 steps of a latent model, inner 3; there `rate` is absolute on the norm of the residual (15), here it is in
         units of std^2 on the log-likelihood, so that 1 fits a measurement of unit norm at once.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.superres(flow.shape, factor=2), picture, 0.05, noise)
+    final = run(restore.flow_dps(flow, y, flow.source(noise), flow.times(20), rate=4.0, noise=noise))
 """
 
 from __future__ import annotations
@@ -19,6 +27,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..entry import Count, NonNegative, checked
 from ..flow import Flow
 from ..grad import value_and_grad
 from ..measure import Measurement
@@ -28,6 +37,7 @@ from ..step import Step
 from ..transition import renoise
 
 
+@checked
 @torch.no_grad()
 def flow_dps(
     flow: Flow,
@@ -35,14 +45,16 @@ def flow_dps(
     x: Tensor,
     times: Tensor,
     *,
-    rate: float = 1.0,
-    inner: int = 3,
+    rate: NonNegative = 1.0,
+    inner: Count = 3,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    rate: of each gradient step on 1/2 |A clean - y|^2; stable below 2 / |A|^2.
-    inner: gradient steps on the clean estimate per step of the grid.
+    """FlowDPS: flow-driven posterior sampling. Kim, Kim & Ye 2025, arXiv:2503.08136.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        rate: length of each gradient step on 1/2 |A clean - y|^2; it is stable below 2 / |A|^2.
+        inner: how many gradient steps on the clean estimate each step of the grid makes.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the gradient steps, `(b,)`.
     """

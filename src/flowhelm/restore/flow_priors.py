@@ -17,6 +17,14 @@ Paper   N = 100, 1 Adam iteration at rate 0.01 (0.1 for super-resolution), lambd
         far each pixel may move. At t = 0, -log p is |x|^2 / 2, whose gradient the score's formula gives as it stands.
         The residual is written t' (A decode((x' - (1 - t') source) / t') - y): the paper's where A is linear and there is no
         decoder, and defined where not.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.denoise(flow.shape), picture, 0.05, noise)
+    final = run(restore.flow_priors(flow, y, flow.source(noise), flow.times(20), strength=200.0, noise=noise))
 """
 
 from __future__ import annotations
@@ -29,6 +37,7 @@ import torch
 from torch import Tensor
 
 from ..control import check
+from ..entry import Count, NonNegative, Positive, checked
 from ..flow import Flow
 from ..grad import dot, twice
 from ..inner import adam
@@ -38,6 +47,7 @@ from ..rng import Noise
 from ..step import Step
 
 
+@checked
 @torch.no_grad()
 def flow_priors(
     flow: Flow,
@@ -45,18 +55,20 @@ def flow_priors(
     x: Tensor,
     times: Tensor,
     *,
-    strength: float = 2000.0,
-    inner: int = 1,
-    rate: float = 0.01,
+    strength: NonNegative = 2000.0,
+    inner: Count = 1,
+    rate: Positive = 0.01,
     source: Tensor | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: the source `(b, *shape)`, at times[0] = 0; times: the grid, ending at 1.
-    strength: weight of |A x' - y'|^2 / 2, in 1 / [image unit]^2; 1 / std^2 is the likelihood at t = 1.
-    inner: iterations of Adam per step of the grid, at least 1, each with new signs in the trace.
-    rate: of Adam, in units of the state.
-    source: where an interrupted run began (info["source"] of its last step), to resume it at times[0] > 0.
+    """Flow-Priors (ICTM): iterative corrupted-trajectory matching. Zhang, Yu, Zhu, Chang, Gao & Li 2024, arXiv:2405.18816.
+
+    Args:
+        x: the source `(b, *shape)`, at times[0] = 0; times: the grid, ending at 1.
+        strength: weight of |A x' - y'|^2 / 2, in 1 / [image unit]^2; 1 / std^2 is the likelihood at t = 1.
+        inner: how many iterations of Adam each step of the grid makes, each with new signs in the trace.
+        rate: learning rate of Adam, in units of the state.
+        source: where an interrupted run began (info["source"] of its last step), to resume it at times[0] > 0.
 
     Yields steps with info["misfit"], 1/2 |A x' - y'|^2 after the step, `(b,)`, and info["source"], shaped as x.
 

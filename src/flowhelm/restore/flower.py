@@ -14,27 +14,36 @@ Paper   gamma 0; 100 steps, 200 (random mask) or 500 (deblur, super-resolution o
         the same law. Non-linear operators and decoders are not in the paper: gamma > 0 is randomise-then-optimise there.
         nu is the posterior deviation of a clean state N(m, I): for that prior gamma = 1 is exact on any grid. A
         photograph is known better than that, so that a draw keeps noise which the next steps take for detail.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.superres(flow.shape, factor=2), picture, 0.05, noise)
+    final = run(restore.flower(flow, y, flow.source(noise), flow.times(20), gamma=1.0, noise=noise))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..control import refined
+from ..entry import Fraction, checked
 from ..flow import Flow
 from ..inner import Inner, auto
 from ..measure import Measurement
 from ..path import Ends, at
+from ..prox import refined
 from ..rng import Noise
 from ..step import Step
 from ..transition import renoise
 
 
+@checked
 @torch.no_grad()
 def flower(
     flow: Flow,
@@ -42,14 +51,16 @@ def flower(
     x: Tensor,
     times: Tensor,
     *,
-    gamma: float = 0.0,
+    gamma: Fraction = 0.0,
     inner: Inner = auto,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    gamma: 0 for the mean of the refined estimate (restoration), 1 for a draw of it (posterior samples); or between.
-    inner: how the refined estimate is found, see `flowhelm.inner`; its control is the displacement in units of nu.
+    """Flower: a flow's posterior, one Gaussian at a time. Pourya, El Rawas & Unser 2026, arXiv:2509.26287.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        gamma: 0 takes the mean of the refined estimate (restoration), 1 draws it (posterior samples), a value between mixes them.
+        inner: solver for the refined estimate, see `flowhelm.inner`; its control is the displacement in units of nu.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.
     """
@@ -57,13 +68,11 @@ def flower(
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
         misfit = y.misfit(flow.decode(ends.clean))
-        c = at(flow.path, s, x)
-        nu = c.sigma / (c.alpha**2 + c.sigma**2).sqrt()
+        nu = at(flow.path, s, x).deviation
         guess, seen = ends.clean, y
         if gamma:
-            known = y.y.repeat_interleave(len(x) // len(y.y), 0)  # particles share a measurement, not its perturbation
             guess = guess + gamma * nu * noise(guess)
-            seen = replace(y, y=known + gamma * y.std * noise(known))
+            seen = y.perturbed(len(x), noise, gamma)
         better = refined(flow, seen, guess, nu**2, nu, inner)
         x = renoise(flow, x, s, t, noise, Ends(ends.source, better), amount=1.0)
         yield Step(i, total, t, x, better, {"misfit": misfit})

@@ -15,27 +15,38 @@ Paper   100 Euler steps, here ancestral ones by default, which lose less detail 
         mask (0.1, one), box (0.1, sqrt). Not in the paper: without a closed solution (non-linear operator, decoder) the
         inverse is taken as 1 / (r2 + std^2), exact where A A^T = 1, the pull is J^T grad log p(y | clean) times
         std^2 / (r2 + std^2), and `start` is not read.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.box(flow.shape), picture, 0.05, noise)
+    final = run(restore.ot_ode(flow, y, flow.source(noise), flow.times(20), noise=noise))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor
 
-from ..control import solvable
+from ..entry import checked
 from ..flow import Flow
 from ..grad import value_and_grad
 from ..measure import LinearOperator, Measurement
 from ..path import at, tilted
+from ..prox import solvable
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, ancestral
 
 
+@checked
 @torch.no_grad()
 def ot_ode(
     flow: Flow,
@@ -44,15 +55,17 @@ def ot_ode(
     times: Tensor,
     *,
     gamma: Literal["one", "sqrt"] = "sqrt",
-    start: float = 0.1,
+    start: Annotated[float, Ge(0), Lt(1)] = 0.1,
     transition: Transition = ancestral,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    gamma: factor of the pull: 1, or sqrt(alpha / (alpha^2 + sigma^2)), which is below 1 near the source.
-    start: time in [0, 1) from which the network is asked.
-    transition: `ancestral`, `euler` or another move of one evaluation; `noise` is for the random ones.
+    """OT-ODE: training-free linear inversion by flows. Pokle et al. 2024, arXiv:2310.04432.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        gamma: factor of the pull: `one`, or `sqrt` for sqrt(alpha / (alpha^2 + sigma^2)), which is smaller near the source.
+        start: time from which on the network is asked.
+        transition: how the state moves, such as `ancestral` or `euler` (one evaluation); random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """
@@ -61,7 +74,7 @@ def ot_ode(
         c, d = at(flow.path, s, x), at(flow.path, t, x)
         if closed and s < start:
             assert isinstance(y.operator, LinearOperator)  # `solvable` was asked
-            clean = y.operator.A_adjoint(y.y).to(x).repeat_interleave(len(x) // len(y.y), 0)
+            clean = y.operator.A_adjoint(y.repeated(len(x))).to(x)
             keep = d.sigma / c.sigma
             x = keep * x.detach() + (d.alpha - keep * c.alpha) * clean
         else:
@@ -70,7 +83,7 @@ def ot_ode(
                 ends = flow.ends(z, s)
             clean, moved = ends.clean.detach(), ends.detach()
             if c.alpha > 0:
-                r2 = c.sigma**2 / (c.alpha**2 + c.sigma**2)
+                r2 = c.variance
                 if closed:
                     w = (y.prox(clean, float(r2)) - clean) / r2
                 else:

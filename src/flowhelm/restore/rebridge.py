@@ -15,6 +15,14 @@ Paper   100 steps, rho 1, lam 1, kappa 5, transition `euler`; linear path and op
         Other paths and decoders are additions. On the bundled photographs' prior the Euler step leaves a blurred
         picture no better and a masked one unfilled, and kappa 5 fits the noise of y; hence `renoise` and kappa 100.
         As kappa grows the two ends mix to the state exactly, and at rho = lam = 1 the prox becomes that of Flower.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.superres(flow.shape, factor=2), picture, 0.05, noise)
+    final = run(restore.rebridge(flow, y, flow.source(noise), flow.times(20), noise=noise))
 """
 
 from __future__ import annotations
@@ -25,16 +33,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import refined
+from ..entry import NonNegative, Positive, checked
 from ..flow import Flow
 from ..inner import Inner, auto
 from ..measure import Measurement
 from ..path import Ends, at
+from ..prox import refined
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition, renoise
 
 
+@checked
 @torch.no_grad()
 def rebridge(
     flow: Flow,
@@ -42,29 +52,26 @@ def rebridge(
     x: Tensor,
     times: Tensor,
     *,
-    rho: float = 1.0,
-    lam: float = 1.0,
-    kappa: float = 100.0,
+    rho: Positive = 1.0,
+    lam: Positive = 1.0,
+    kappa: NonNegative = 100.0,
     inner: Inner = auto,
     transition: Transition = renoise,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    rho: trust in the clean end that the prior names, > 0, in 1 / [image unit]^2.
-    lam: trust in its source end, > 0, in the same unit.
-    kappa: how firmly the two refined ends must still mix to the state, >= 0; 0 leaves the source as it is.
-    inner: how the clean end is found, see `flowhelm.inner`; its control is the displacement in units of
-        sigma / sqrt(alpha^2 + sigma^2).
-    transition: how the refined ends become the next state: `renoise`, `euler` (the paper's), ...
+    """ReBridge-Flow: both ends of the path are refined together. September 2026; no arXiv number is at hand.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        rho: trust in the clean end that the prior predicts, in 1 / [image unit]^2.
+        lam: trust in the source end that the prior predicts, in 1 / [image unit]^2.
+        kappa: how firmly the two refined ends must still mix to the state; 0 leaves the source as it is.
+        inner: solver for the clean end, see `flowhelm.inner`; its control is the displacement in units of
+            sigma / sqrt(alpha^2 + sigma^2).
+        transition: how the refined ends become the next state, such as `renoise` or `euler` (the paper's).
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 before the refinement, `(b,)`.
-
-    Raises:
-        ValueError: rho or lam not above 0, kappa below 0.
     """
-    if not (rho > 0 and lam > 0 and kappa >= 0):
-        raise ValueError(f"rebridge: expected rho and lam above 0, kappa at least 0, got {rho}, {lam} and {kappa}")
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
@@ -72,7 +79,7 @@ def rebridge(
         c = at(flow.path, s, x)
         tied = lam + kappa * c.sigma**2
         trust = rho + kappa * lam * c.alpha**2 / tied
-        clean = refined(flow, y, ends.clean, 1 / trust, c.sigma / (c.alpha**2 + c.sigma**2).sqrt(), inner)
+        clean = refined(flow, y, ends.clean, 1 / trust, c.deviation, inner)
         source = (lam * ends.source + kappa * c.sigma * (x - c.alpha * clean)) / tied
         x = transition(flow, x, s, t, noise, Ends(source, clean))
         yield Step(i, total, t, x, clean, {"misfit": misfit})

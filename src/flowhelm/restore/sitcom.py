@@ -4,32 +4,43 @@ At each noise level the network's *input* is moved until its estimate explains t
 the next level:
 
     z     <- x;   repeat:  z <- Adam(grad_z 1/2 |A decode(E[clean | z]) - y|^2 + anchor/2 |z - x|^2)
-                  until    |A decode(E[clean | z]) - y| < (std + margin) sqrt(m),     m entries of y
+                  until    |A decode(E[clean | z]) - y| < (std + margin) sqrt(m),     m entries of y that see something
     x     <- alpha_t E[clean | z] + sigma_t noise
 
 Needs   differentiable operator
 Cost    up to 1 + `inner` evaluations and `inner` backwards through the network per step; rows that are done wait for the others
 Paper   20 levels of a diffusion model, 20 to 30 Adam steps at rate 0.02, margin 0.001. A row that has met the discrepancy is not
         moved again at this level, whatever the others do.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.saturate(flow.shape), picture, 0.05, noise)
+    final = run(restore.sitcom(flow, y, flow.source(noise), flow.times(20), noise=noise))
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from ..entry import NonNegative, Positive, checked
 from ..flow import Flow
-from ..grad import dot, per_row
+from ..grad import dot, where_rows
 from ..measure import Measurement
 from ..path import mix
 from ..rng import Noise
 from ..step import Step
 
 
+@checked
 @torch.no_grad()
 def sitcom(
     flow: Flow,
@@ -37,27 +48,25 @@ def sitcom(
     x: Tensor,
     times: Tensor,
     *,
-    inner: int = 20,
-    rate: float = 0.02,
-    anchor: float = 0.0,
+    inner: Annotated[int, Ge(0)] = 20,
+    rate: Positive = 0.02,
+    anchor: NonNegative = 0.0,
     margin: float = 0.001,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid of noise levels.
-    inner: Adam steps per level at most, >= 0.
-    rate: of Adam, in units of the state.
-    anchor: weight of |z - x|^2 / 2, >= 0, in the unit of |A clean - y|^2 / 2.
-    margin: added to std in the discrepancy that ends a level, in the unit of y; -std or less: never.
+    """SITCOM: step-wise triple-consistent sampling. Alkhouri, Liang, Huang, Dai, Qu, Ravishankar & Wang 2025, arXiv:2410.04479.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid of noise levels.
+        inner: how many Adam steps each level makes at most.
+        rate: learning rate of Adam, in units of the state.
+        anchor: weight of |z - x|^2 / 2, in the unit of |A clean - y|^2 / 2.
+        margin: what is added to std in the discrepancy that ends a level, in the unit of y; at -std or less no level ends early.
 
     Yields steps with info["misfit"], 1/2 |A clean - y|^2 of the estimate taken, and info["moves"], Adam steps made, `(b,)`.
-
-    Raises:
-        ValueError: a negative number of Adam steps or a negative anchor.
     """
-    if inner < 0 or anchor < 0:
-        raise ValueError(f"sitcom: expected inner and anchor of at least 0, got {inner} and {anchor}")
-    total, goal = len(times) - 1, max(y.std + margin, 0.0) * math.sqrt(y.y[0].numel())
+    total, seen = len(times) - 1, y.seen(len(x))
+    goal = (max(y.std + margin, 0.0) * y.count(len(x)).double().sqrt()).to(x)
     for i, (s, t) in enumerate(pairwise(times), 1):
         z = x.detach().clone()
         optimizer, active = torch.optim.Adam([z], lr=rate), torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -66,7 +75,8 @@ def sitcom(
             with torch.enable_grad():
                 at_z = z.detach().requires_grad_()
                 clean = flow.ends(at_z, s).clean
-                misfit = y.misfit(flow.decode(clean))
+                residual = seen * y.residual(flow.decode(clean))
+                misfit = 0.5 * dot(residual, residual)
                 active = active & ((2 * misfit.detach()).sqrt() >= goal)
                 if k == inner or not active.any():
                     break
@@ -74,7 +84,7 @@ def sitcom(
                 (z.grad,) = torch.autograd.grad(cost.sum(), at_z)
             before = z.clone()
             optimizer.step()
-            z.copy_(torch.where(per_row(active, z) > 0, z, before))  # momentum would move a row that is done
+            z.copy_(where_rows(active, z, before))  # momentum would move a row that is done
             moves += active
         clean = clean.detach()
         x = mix(flow.path, noise(clean), clean, t)

@@ -17,6 +17,14 @@ Paper   50 DDIM steps of a latent model, 5 repeats, weight eta = 0.02, from an i
         the same quadratic form), and it weighs as the bound says. `exact`, `step`, `start` as in DPS; with
         variance_weight = 0 and repeats = 1 this is DPS. The penalty drives away from ambiguous states: its gains are
         perceptual, it is no better sampler of the posterior.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.superres(flow.shape, factor=2), picture, 0.05, noise)
+    final = run(restore.stsl(flow, y, flow.source(noise), flow.times(20), step=1.0, noise=noise))
 """
 
 from __future__ import annotations
@@ -28,8 +36,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..entry import Count, Fraction, NonNegative, checked
 from ..flow import Flow
-from ..grad import dot, per_row, twice, vjp
+from ..grad import dot, per_row, probes, twice, vjp
 from ..measure import Measurement
 from ..path import at
 from ..rng import Noise
@@ -37,6 +46,7 @@ from ..step import Step
 from ..transition import Transition, euler
 
 
+@checked
 @torch.no_grad()
 def stsl(
     flow: Flow,
@@ -44,24 +54,26 @@ def stsl(
     x: Tensor,
     times: Tensor,
     *,
-    step: float = 8.0,
+    step: NonNegative = 8.0,
     exact: bool = False,
-    start: float = 0.04,
-    variance_weight: float = 1.0,
+    start: Fraction = 0.04,
+    variance_weight: NonNegative = 1.0,
     probe: Literal["jvp", "exact"] = "jvp",
-    repeats: int = 1,
+    repeats: Count = 1,
     transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    step: length of the gradient step in units of the residual's norm; with `exact`, a factor of the Bayesian drift.
-    exact: the gradient of the bound on the log-likelihood instead of that divided by the norm of the residual.
-    start: time before which the state is not guided.
-    variance_weight: of the trace, 1 in the bound; 0 leaves it out (DPS).
-    probe: one random direction, or all of them ("exact").
-    repeats: gradient steps per step of the grid, each of 1 / repeats.
-    transition: `euler`, `ancestral`, ...; `noise` is for the random ones and for the probe.
+    """STSL: second-order Tweedie sampler from a surrogate loss. Rout et al. 2024, arXiv:2312.00852.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        step: length of the gradient step in units of the residual's norm; with `exact`, a factor of the Bayesian drift.
+        exact: follow the gradient of the bound on the log-likelihood instead of that divided by the residual's norm.
+        start: time before which the state is not guided.
+        variance_weight: weight of the trace, 1 as in the bound; 0 leaves it out, which is DPS.
+        probe: how the trace is probed: in one random direction (`jvp`, needs `noise`), or in all of them (`exact`).
+        repeats: how many gradient steps each step of the grid makes, each 1 / repeats as long.
+        transition: how the state moves, such as `euler` or `ancestral`; random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, and info["variance"], the (probed) trace, `(b,)` each.
 
@@ -80,34 +92,19 @@ def stsl(
             with torch.enable_grad(), twice():
                 z = x.detach().requires_grad_()
                 ends = flow.ends(z, s)
-                misfit = y.misfit(flow.decode(ends.clean))
-                variance = torch.zeros_like(misfit)
+                r = y.residual(flow.decode(ends.clean))
+                misfit, variance = 0.5 * dot(r, r), r.new_zeros(len(r))
                 if variance_weight and c.alpha > 0:
-                    for u in _probes(y, flow.decode(ends.clean.detach()), probe, noise):
+                    for u in probes(r.detach(), noise if probe == "jvp" else None):
                         p = vjp(lambda clean: y.residual(flow.decode(clean)), ends.clean, u)[1]
                         (pulled,) = torch.autograd.grad(ends.clean, z, p, create_graph=True)
                         variance = variance + c.sigma**2 / c.alpha * dot(p, pulled)
-                loss = misfit + variance_weight / 2 * variance
-                (gradient,) = torch.autograd.grad(loss.sum(), z)
+                (gradient,) = torch.autograd.grad((misfit + variance_weight / 2 * variance).sum(), z)
             ends, norm = ends.detach(), (2 * misfit.detach()).sqrt()
             if k + 1 == repeats or not guided:
                 x = transition(flow, x, s, t, noise, ends)
             if guided and exact:
-                kappa = c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma
-                x = x - (step * (t - s) * kappa / y.std**2) / repeats * gradient
+                x = x - (step * (t - s) * c.kappa / y.std**2) / repeats * gradient
             elif guided:
                 x = x - step / repeats * gradient / per_row(norm.clamp(min=1e-12), x)
         yield Step(i, total, t, x, ends.clean, {"residual": norm, "variance": variance.detach()})
-
-
-def _probes(y: Measurement, image: Tensor, probe: str, noise: Noise | None) -> Iterator[Tensor]:
-    """Directions u in the space of y, with mean or sum of u u^T the identity: `(b, ...)` each."""
-    like = y.residual(image).detach()
-    if probe == "jvp":
-        assert noise is not None  # asked at the start
-        yield noise(like)
-    else:
-        for j in range(like[0].numel()):
-            u = torch.zeros_like(like).flatten(1)
-            u[:, j] = 1
-            yield u.view_as(like)

@@ -16,6 +16,13 @@ Paper   100 ancestral steps or more, always resampled, tempering 0 (std alone) o
         tempering = 1 is p(y | x_s) itself for a prior N(mean, 1) and A A^T = 1. Into t = 1 the ancestral move has no noise: it
         is not twisted; nor, here, before `start`. A move is a step of a sampler with its own error in time: the posterior
         is that of the prior as so sampled.
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, one, many = load("fashion"), Noise(0, rows=1), Noise(1, rows=4)
+    y = simulate(operators.superres(flow.shape, factor=4), run(integrate(flow, flow.source(one), flow.times(20))).x, 0.3, one)
+    final = run(restore.tds(flow, y, flow.source(many), flow.times(20), particles=4, noise=many))
 """
 
 from __future__ import annotations
@@ -26,6 +33,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..entry import Count, Fraction, NonNegative, checked
 from ..flow import Flow
 from ..measure import Measurement
 from ..particles import ess, prompts, resampled
@@ -36,6 +44,7 @@ from ..step import Step
 from ..transition import Moments, ancestral_moments, shifted
 
 
+@checked
 @torch.no_grad()
 def tds(
     flow: Flow,
@@ -43,25 +52,27 @@ def tds(
     x: Tensor,
     times: Tensor,
     *,
-    particles: int = 1,
-    tempering: float = 1.0,
-    twist: float = 1.0,
-    start: float = 0.1,
-    threshold: float = 0.5,
+    particles: Count = 1,
+    tempering: NonNegative = 1.0,
+    twist: NonNegative = 1.0,
+    start: Fraction = 0.1,
+    threshold: NonNegative = 0.5,
     moments: Moments = ancestral_moments,
     log_w: Tensor | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
-    times: the grid.
-    particles: k per measurement.
-    tempering: >= 0, how much of the uncertainty of the clean estimate is added to the noise of y.
-    twist: factor of the drift towards y; 0 for moves of the prior that only the weights tell of y.
-    start: time before which psi = 1: sigma^2 / alpha magnifies the errors of a network's derivative there.
-    threshold: of the effective sample size, relative to k, below which a row is resampled (not at the end); 0 for never.
-    moments: of the move: `ancestral_moments`, `langevin_moments`, ...
-    log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
+    """TDS: twisted diffusion sampler. Wu et al. 2023, arXiv:2306.17775.
+
+    Args:
+        x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
+        times: the grid.
+        particles: how many particles each measurement has.
+        tempering: how much of the clean estimate's uncertainty is added to the noise of y.
+        twist: factor of the drift towards y; at 0 the prior moves alone and only the weights know y.
+        start: time before which psi = 1, because sigma^2 / alpha magnifies the errors of a network's derivative there.
+        threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
+        moments: mean and deviation of the move, such as `ancestral_moments` or `langevin_moments`.
+        log_w: weights `(b, k)` of an interrupted run (info["log_w"] of its last step), to resume it exactly.
 
     Yields steps with info["log_w"], `(b, k)` float64, and info["ess"], `(b,)`. Resampling keeps the mean weight,
     so that logsumexp(log_w) - log k estimates log p(y) up to a constant.
@@ -93,5 +104,5 @@ def _twisted(
     c = at(flow.path, t, x)
     if c.sigma > 0 and t < start:
         return flow.ends(x, t), x.new_zeros(len(x)), torch.zeros_like(x)
-    variance = y.std**2 + tempering * float(c.sigma**2 / (c.alpha**2 + c.sigma**2))
+    variance = y.std**2 + tempering * float(c.variance)
     return valued(flow, lambda picture: -y.misfit(picture) / variance, x, t)

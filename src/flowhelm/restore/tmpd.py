@@ -14,17 +14,27 @@ Paper   1000 ancestral or Euler-Maruyama steps, here Euler steps of the posterio
         near the source. The paper solves with the whole matrix, row by row; here by conjugate gradients, of which a few
         suffice, and fewer than it takes only pull less. A network's J is nearly symmetric only: J^T is used for J
         throughout. "diagonal" is the paper's for pictures: the matrix is replaced by its row sums (not below std^2).
+
+Example
+
+    from flowhelm import Noise, integrate, load, operators, restore, run, simulate
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    picture = run(integrate(flow, flow.source(noise), flow.times(20))).x
+    y = simulate(operators.superres(flow.shape, factor=2), picture, 0.05, noise)
+    final = run(restore.tmpd(flow, y, flow.source(noise), flow.times(20)))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from ..entry import checked
 from ..flow import Flow
 from ..grad import twice
 from ..measure import Measurement, conjugate_gradient
@@ -34,6 +44,7 @@ from ..step import Step
 from ..transition import Transition, euler
 
 
+@checked
 @torch.no_grad()
 def tmpd(
     flow: Flow,
@@ -42,15 +53,17 @@ def tmpd(
     times: Tensor,
     *,
     covariance: Literal["full", "diagonal"] = "full",
-    iterations: int = 4,
+    iterations: Annotated[int, Ge(0)] = 4,
     transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    covariance: of the measurement given x_s: the matrix, or the sums of its rows on the diagonal.
-    iterations: of conjugate gradients, at most; "diagonal" has none.
-    transition: `euler`, `ancestral`, `renoise` or another move of one evaluation; `noise` is for the random ones.
+    """TMPD: Tweedie moment projected diffusions. Boys et al. 2023, arXiv:2310.06721.
+
+    Args:
+        x: state `(b, *shape)` at times[0]; times: the grid.
+        covariance: covariance of the measurement given x_s: the `full` matrix, or its row sums as a `diagonal`.
+        iterations: how many iterations of conjugate gradients solve with the full matrix at most.
+        transition: how the state moves, such as `euler`, `ancestral` or `renoise` (one evaluation); random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, `(b,)`.
     """

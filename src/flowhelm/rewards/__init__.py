@@ -5,7 +5,7 @@ One that has no gradient says so by its attribute `differentiable`; one that is 
 """
 
 from .aesthetic import Aesthetic, aesthetic
-from .classified import Classified, classified
+from .classifier import Classified, Classifier, classified
 from .clip import Clip, ClipScore, clip, clip_score, hps_score, pick_score
 from .combined import Combined, Report, each
 from .compressibility import Compressibility
@@ -31,6 +31,7 @@ __all__ = [
     "Aesthetic",
     "Asked",
     "Classified",
+    "Classifier",
     "Clip",
     "ClipScore",
     "Combined",

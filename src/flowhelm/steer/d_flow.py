@@ -23,16 +23,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ..control import check, differentiable
+from ..adjoint import end
+from ..control import check
+from ..entry import Count, Fraction, NonNegative, checked
 from ..flow import Flow
-from ..grad import dot
+from ..grad import differentiable, dot
 from ..inner import Inner, lbfgs
 from ..measure import LinearOperator, Measurement
 from ..rng import Noise
@@ -41,6 +41,7 @@ from ..step import Reward, Step, run
 from ..transition import Transition, euler
 
 
+@checked
 @torch.no_grad()
 def d_flow(
     flow: Flow,
@@ -48,22 +49,25 @@ def d_flow(
     x: Tensor,
     times: Tensor,
     *,
-    weight: float = 1.0,
+    weight: NonNegative = 1.0,
     regulariser: Literal["chi", "normal"] = "chi",
-    iterations: int = 5,
+    iterations: Count = 5,
     inner: Inner = lbfgs,
     transition: Transition = euler,
-    blend: float = 0.0,
+    blend: Fraction = 0.0,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: the source `(b, *shape)`; times: the grid from 0 to 1.
-    weight: of the regulariser, >= 0, against the reward (for a measurement its log-likelihood).
-    regulariser: `chi` keeps the norm of z where that of noise is, `normal` pulls z to 0.
-    iterations: calls of the inner solver, each from the last z.
-    inner: how z is improved, see `flowhelm.inner`.
-    transition: one step of T, `euler`, `midpoint` or `heun`; random ones are refused.
-    blend: share in [0, 1] of the source that the inverted A^T y gives; for linear measurements.
+    """D-Flow: differentiating through flows for controlled generation. Ben-Hamu et al. 2024, arXiv:2402.14017, Alg. 1.
+
+    Args:
+        x: the source `(b, *shape)`.
+        times: the grid from 0 to 1.
+        weight: of the regulariser against the reward (for a measurement its log-likelihood).
+        regulariser: `chi` keeps the norm of z where that of noise is, `normal` pulls z to 0.
+        iterations: calls of the inner solver, each from the last z.
+        inner: how z is improved.
+        transition: one step of T, `euler`, `midpoint` or `heun`; random ones are refused.
+        blend: share of the source that the inverted A^T y gives; for linear measurements.
 
     Yields one step per iteration: t = times[-1], x = clean = T(z); info["objective"] and info["norm"], |z| / sqrt(d), `(b,)`.
 
@@ -71,11 +75,8 @@ def d_flow(
         ValueError: another path, a grid that is not from 0 to 1, a blend that there is nothing for.
     """
     check(flow, times, "d_flow")
-    if times[0] != 0 or iterations < 1 or weight < 0 or not 0 <= blend <= 1:
-        raise ValueError(
-            "d_flow: expected times from 0, at least 1 iteration, a weight of at least 0 and a blend in [0, 1], got "
-            f"{float(times[0])}, {iterations}, {weight}, {blend}"
-        )
+    if times[0] != 0:
+        raise ValueError(f"d_flow: expected times from 0, got a start at t = {float(times[0]):g}; give the whole grid")
     z = _blended(flow, reward, x, times, blend) if blend else x.detach()
 
     def price(z: Tensor) -> Tensor:
@@ -83,23 +84,13 @@ def d_flow(
         return weight * (square / 2 - ((z[0].numel() - 1) / 2 * square.log() if regulariser == "chi" else 0))
 
     def cost(z: Tensor) -> Tensor:
-        return price(z) - differentiable(reward(flow.decode(_end(flow, z, times, transition))), z)
+        return price(z) - differentiable(reward(flow.decode(end(flow, z, times, transition))), z)
 
     for i in range(1, iterations + 1):
         z = inner(cost, z, None)
-        clean = _end(flow, z, times, transition)
+        clean = end(flow, z, times, transition)
         info = {"objective": price(z) - reward(flow.decode(clean)), "norm": z.square().flatten(1).mean(1).sqrt()}
         yield Step(i, iterations, times[-1], clean, clean, info)
-
-
-def _end(flow: Flow, z: Tensor, times: Tensor, transition: Transition) -> Tensor:
-    """T(z): the sampler, differentiable; every step but the last is recomputed in the backward pass."""
-    for k, (s, t) in enumerate(pairwise(times)):
-        if torch.is_grad_enabled() and k + 2 < len(times):
-            z = checkpoint(transition, flow, z, s, t, None, None, use_reentrant=False, preserve_rng_state=False)
-        else:
-            z = transition(flow, z, s, t, None, None)
-    return z
 
 
 def _blended(flow: Flow, reward: Reward, x: Tensor, times: Tensor, blend: float) -> Tensor:

@@ -24,9 +24,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..control import differentiable
+from ..entry import Count, NonNegative, checked
 from ..flow import Flow
-from ..grad import value_and_grad
+from ..grad import differentiable, value_and_grad
 from ..measure import Measurement
 from ..path import ends_from_velocity
 from ..rng import Noise
@@ -34,6 +34,7 @@ from ..step import Reward, Step
 from ..transition import Transition, euler, renoise
 
 
+@checked
 @torch.no_grad()
 def flow_chef(
     flow: Flow,
@@ -41,16 +42,19 @@ def flow_chef(
     x: Tensor,
     times: Tensor,
     *,
-    rate: float = 1.0,
-    inner: int = 3,
+    rate: NonNegative = 1.0,
+    inner: Count = 3,
     transition: Transition | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid.
-    rate: of each gradient step: on 1/2 |A clean - y|^2 for a measurement, stable below 2 / |A|^2; on the reward for another.
-    inner: gradient steps per step of the grid, at least 1.
-    transition: the move; None for `renoise` (which needs `noise`) where the reward is a measurement, else `euler`.
+    """FlowChef: a flow steered by skipped gradients. Patel, Wen, Metaxas & Yang 2025, arXiv:2412.00100, Alg. 1.
+
+    Args:
+        x: state `(b, *shape)` at times[0].
+        times: the grid.
+        rate: of each gradient step: on 1/2 |A clean - y|^2 for a measurement, stable below 2 / |A|^2; on the reward for another.
+        inner: gradient steps per step of the grid.
+        transition: the move; None for `renoise` (which needs `noise`) where the reward is a measurement, else `euler`.
 
     Yields steps with info["reward"], that of the clean estimate before the gradient steps, `(b,)`.
     """

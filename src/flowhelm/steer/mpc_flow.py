@@ -30,17 +30,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, leeway, scale, solvable, solved
+from ..control import Energy, check, integral, scale
+from ..entry import Count, Fraction, Positive, checked
 from ..flow import Flow
 from ..grids import uniform
-from ..inner import Closed, Cost, Inner, auto
+from ..horizon import problem, shifted, solution
+from ..inner import Inner, auto
 from ..path import ends_from_velocity, linear
 from ..rng import Noise
-from ..solve import rollout
 from ..step import Reward, Step
 from ..transition import renoise as renoised
 
 
+@checked
 @torch.no_grad()
 def mpc_flow(
     flow: Flow,
@@ -48,75 +50,43 @@ def mpc_flow(
     x: Tensor,
     times: Tensor,
     *,
-    strength: float = 25.0,
-    horizon: int | None = 1,
+    strength: Positive = 25.0,
+    horizon: Count | None = 1,
     inner: Inner = auto,
     energy: Energy = integral,
     unit: Literal["velocity", "displacement"] = "velocity",
-    renoise: float = 0.0,
+    renoise: Fraction = 0.0,
     plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the executed grid, ending at 1.
-    strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
-    horizon: K, planned steps, evenly spaced from t to 1; None: the rest of `times` itself (optimal control, re-planned).
-    inner: how a plan is found, see `flowhelm.inner`; it starts from the last plan, shifted.
-    energy: `integral`, `algorithm2`, `flux2` or `flower`.
-    unit: of the inner solver's variable, and so of its rate: "velocity" for u itself, "displacement" for h u, by which a control
-        moves the planned end: the variable of the released FLUX.2 code.
-    renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
-    plan: the last plan of an interrupted run (info["plan"] of its last step), to resume it exactly.
+    """MPC-Flow, receding horizon. Webber, Denker, Barbano & Reader 2026, arXiv:2601.23231.
+
+    Args:
+        x: state `(b, *shape)` at times[0].
+        times: the executed grid, ending at 1.
+        strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
+        horizon: K, planned steps, evenly spaced from t to 1; None for the rest of `times` itself (optimal control, re-planned).
+        inner: how a plan is found; it starts from the last plan, shifted.
+        energy: what a control costs.
+        unit: of the inner solver's variable, and so of its rate: u itself, or the displacement h u by which a control moves
+            the planned end, the variable of the released FLUX.2 code.
+        renoise: fraction of the source that is drawn anew after each step; needs `noise`.
+        plan: the last plan of an interrupted run (info["plan"] of its last step), to resume it exactly.
 
     Yields steps with info["energy"], the |u_0|^2 applied, `(b,)`, and for K > 1 info["plan"], `(b, K, *shape)`.
 
     Raises:
-        ValueError: another path, a grid that does not end at 1, a horizon below 1.
+        ValueError: another path, a grid that does not end at 1.
     """
     check(flow, times, "mpc_flow")
-    if horizon is not None and horizon < 1:
-        raise ValueError(f"mpc_flow: expected a horizon of at least 1 planned step, got {horizon}")
     total, weight = len(times) - 1, scale(reward, strength)
     for i, (t, s) in enumerate(pairwise(times), 1):
         grid = times[i - 1 :] if horizon is None else uniform(horizon, float(t), 1.0)
         v = flow.velocity(x, t)
-        cost, closed = _problem(flow, reward, x, grid, v, weight, energy)
+        cost, closed = problem(flow, reward, x, grid, v, weight, energy)
         h = grid.diff().to(x).view(1, -1, *(1,) * (x.ndim - 1)) if unit == "displacement" else 1.0
-        plan = _planned(inner, cost, closed, _shifted(plan, x, len(grid) - 1), h)
+        plan = solution(inner, cost, closed, shifted(plan, x, len(grid) - 1), h)
         ends = ends_from_velocity(linear, v + plan[:, 0], x, t)
         x = renoised(flow, x, t, s, noise, ends, amount=renoise)  # renoise = 0: the Euler step x + h (v + u_0)
         info = {"energy": plan[:, 0].square().flatten(1).sum(1)}
         yield Step(i, total, s, x, ends.clean, info if len(grid) == 2 else info | {"plan": plan})
-
-
-def _problem(
-    flow: Flow, reward: Reward, x: Tensor, grid: Tensor, v: Tensor, weight: float, energy: Energy
-) -> tuple[Cost, Closed | None]:
-    """The planning problem at one time: its cost, controls `(b, K, *shape)` -> `(b,)`, and its closed solution if it has one."""
-    lengths = grid.diff()
-    prices = [energy(a, h) for a, h in zip(grid, lengths, strict=False)]
-
-    def cost(u: Tensor) -> Tensor:
-        end = rollout(flow, x, grid, u, first=v)
-        spent = sum(w * u[:, k].square().flatten(1).sum(1) for k, w in enumerate(prices))
-        return spent - weight * differentiable(reward(flow.decode(end)), u)
-
-    def closed() -> Tensor:
-        return solved(reward, x + lengths[0] * v, leeway(weight, prices[0], lengths[0]), lengths[0])[:, None]
-
-    return cost, closed if len(prices) == 1 and solvable(flow, reward) else None
-
-
-def _planned(inner: Inner, cost: Cost, closed: Closed | None, start: Tensor, h: Tensor | float) -> Tensor:
-    """The minimiser of cost, sought in the variable h u."""
-    scaled = None if closed is None else lambda: h * closed()
-    return inner(lambda d: cost(d / h), h * start, scaled) / h
-
-
-def _shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:
-    """Warm start: the last plan without the control that was applied, zeros behind it; zeros for K = 1."""
-    start = x.new_zeros(len(x), steps, *x.shape[1:])
-    if plan is not None:
-        rest = plan[:, 1 : steps + 1]
-        start[:, : rest.shape[1]] = rest
-    return start

@@ -19,25 +19,25 @@ Paper   N = 100 and M = 20 Adam iterations at rate 0.1, energy `algorithm2` with
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from ..control import Energy, check, differentiable, integral, leeway, prox, scale, solvable, solved
+from ..control import Energy, check, integral, scale
+from ..entry import Fraction, NonNegative, Positive, checked
 from ..flow import Flow
-from ..inner import Closed, Cost, Inner, auto
+from ..horizon import Value, next_problem, surrogate
+from ..inner import Inner, auto
 from ..path import ends_from_velocity, linear
+from ..prox import solvable
 from ..rng import Noise
 from ..step import Reward, Step
 from ..transition import renoise as renoised
 
-Value = Callable[[Tensor, Tensor], Tensor]
-"""Cost-to-go V: state `(b, *shape)` and time -> `(b,)`."""
 
-
+@checked
 @torch.no_grad()
 def mpc_flow_dt(
     flow: Flow,
@@ -45,22 +45,25 @@ def mpc_flow_dt(
     x: Tensor,
     times: Tensor,
     *,
-    strength: float = 2.5,
+    strength: Positive = 2.5,
     inner: Inner = auto,
     energy: Energy = integral,
-    curvature: float = 0.0,
+    curvature: NonNegative = 0.0,
     value: Value | None = None,
-    renoise: float = 0.0,
+    renoise: Fraction = 0.0,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
-    strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
-    inner: how the control is found, from zero each time.
-    energy: `integral`, `algorithm2`, `flux2` or `flower`; see `mpc_flow`.
-    curvature: variance s of the data for the corrected surrogate (1 is a fair choice for any picture); 0: the paper's.
-    value: another cost-to-go V(x, t) instead of the surrogates, in units where a control costs its energy; t = 1 included.
-    renoise: fraction in [0, 1] of the source that is drawn anew after each step; needs `noise`.
+    """MPC-Flow with a horizon of one step. Webber, Denker, Barbano & Reader 2026, arXiv:2601.23231, Alg. 2 and Eq. (9).
+
+    Args:
+        x: state `(b, *shape)` at times[0].
+        times: the grid, ending at 1.
+        strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
+        inner: how the control is found, from zero each time.
+        energy: what a control costs.
+        curvature: variance s of the data for the corrected surrogate (1 is a fair choice for any picture); 0 for the paper's.
+        value: another cost-to-go V(x, t) instead of the surrogates, in units where a control costs its energy; t = 1 included.
+        renoise: fraction of the source that is drawn anew after each step; needs `noise`.
 
     Yields steps with info["energy"], the |u|^2 applied, `(b,)`.
 
@@ -74,46 +77,11 @@ def mpc_flow_dt(
         raise ValueError(
             "mpc_flow_dt: expected a linear measurement on a pixel prior for curvature > 0; set curvature=0"
         )
-    ahead = value or _surrogate(flow, reward, weight, curvature)
+    ahead = value or surrogate(flow, reward, weight, curvature)
     for i, (t, s) in enumerate(pairwise(times), 1):
         v = flow.velocity(x, t)
-        cost, closed = _problem(reward, x, t, s - t, v, weight, energy, ahead)
+        cost, closed = next_problem(reward, x, t, s - t, v, weight, energy, ahead)
         u = inner(cost, torch.zeros_like(x), closed if s == 1 and closes and value is None else None)
         ends = ends_from_velocity(linear, v + u, x, t)
         x = renoised(flow, x, t, s, noise, ends, amount=renoise)
         yield Step(i, total, s, x, ends.clean, {"energy": u.square().flatten(1).sum(1)})
-
-
-def _problem(
-    reward: Reward, x: Tensor, t: Tensor, h: Tensor, v: Tensor, weight: float, energy: Energy, ahead: Value
-) -> tuple[Cost, Closed]:
-    """Cost of a control `(b, *shape)` -> `(b,)`, and its minimiser for the step into t = 1, where V is the reward itself."""
-    price = energy(t, h)
-
-    def cost(u: Tensor) -> Tensor:
-        return price * u.square().flatten(1).sum(1) + ahead(x + h * (v + u), t + h)
-
-    def closed() -> Tensor:
-        return solved(reward, x + h * v, leeway(weight, price, h), h)
-
-    return cost, closed
-
-
-def _surrogate(flow: Flow, reward: Reward, weight: float, curvature: float) -> Value:
-    def value(x: Tensor, t: Tensor) -> Tensor:
-        clean = x if t >= 1 else flow.ends(x, t).clean  # no network at t = 1: the state is clean there
-        reach = controllability(float(t), curvature) if curvature else 0.0
-        if reach < 1e-8:
-            return -weight * differentiable(reward(flow.decode(clean)), clean)
-        # Envelope theorem: with the minimiser held fixed, the gradient in `clean` is that of the whole.
-        with torch.no_grad():
-            reached = prox(reward, clean, torch.tensor(weight * reach / 2, dtype=torch.float64))
-        return -weight * reward(reached) + (reached - clean).square().flatten(1).sum(1) / reach
-
-    return value
-
-
-def controllability(t: float, s: float) -> float:
-    """w(t; s) = int_t^1 s / (tau^2 s + (1-tau)^2) d tau: how far unit control moves the end of a flow of N(0, s I)."""
-    root = math.sqrt(s)
-    return root * (math.atan(root) - math.atan(((s + 1) * t - 1) / root))

@@ -22,19 +22,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor
 
-from ..control import check, differentiable, scale
+from ..control import check, scale
+from ..entry import Count, Positive, checked
 from ..flow import Flow
-from ..grad import dot, per_row, value_and_grad
-from ..inner import Inner
+from ..grad import differentiable, dot, per_row, value_and_grad
+from ..inner import Inner, barzilai_borwein
 from ..rng import Noise
 from ..solve import rollout
 from ..step import Reward, Step
 
 
+@checked
 @torch.no_grad()
 def oc_flow(
     flow: Flow,
@@ -42,34 +46,33 @@ def oc_flow(
     x: Tensor,
     times: Tensor,
     *,
-    strength: float = 25.0,
-    iterations: int = 15,
-    rate: float = 0.02,
+    strength: Positive = 25.0,
+    iterations: Count = 15,
+    rate: Annotated[float, Gt(0), Le(0.5)] = 0.02,
     inner: Inner | None = None,
     plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0]; times: the grid, ending at 1.
-    strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
-    iterations: passes over the trajectory (with `inner`: calls of it).
-    rate: of the first iteration, in (0, 1/2]; each row finds its own afterwards.
-    inner: how the controls are found instead, for instance `lbfgs`; None for the paper's iteration.
-    plan: controls `(b, N, *shape)` to start from (info["plan"] of an earlier run), zeros if not given.
+    """OC-Flow: optimal control of the whole trajectory. Wang, Cheng, Li, Yang & Liu 2025, arXiv:2410.18070, Alg. 1.
+
+    Args:
+        x: state `(b, *shape)` at times[0].
+        times: the grid, ending at 1.
+        strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
+        iterations: passes over the trajectory (with `inner`: calls of it).
+        rate: of the first iteration; each row finds its own afterwards.
+        inner: how the controls are found instead, for instance `lbfgs`; None for the paper's iteration.
+        plan: controls `(b, N, *shape)` to start from (info["plan"] of an earlier run), zeros if not given.
 
     Yields one step per iteration: t = times[-1], x = clean = the end of the trajectory; info["energy"], int |u|^2, and
     info["objective"], the cost, both `(b,)`; info["plan"], the controls.
 
     Raises:
-        ValueError: another path, a grid that does not end at 1, a rate or a number of iterations out of range.
+        ValueError: another path, a grid that does not end at 1.
     """
     check(flow, times, "oc_flow")
-    if iterations < 1 or not 0 < rate <= 0.5:
-        raise ValueError(
-            f"oc_flow: expected at least 1 iteration and a rate in (0, 0.5], got {iterations} and {rate}; "
-            "beta = 1 - 2 rate must not be negative"
-        )
     weight, h = scale(reward, strength), times.diff()
+    lengths = h.to(x).view(-1, *(1,) * (x.ndim - 1))
     first, end = flow.velocity(x, times[0]), x
 
     def energy(u: Tensor) -> Tensor:
@@ -91,18 +94,13 @@ def oc_flow(
             value, clean = cost(u), end
         else:
             # the gradient divided by h is 2 u + p
-            trial = u - per_row(rates, u) * gradient / h.to(u).view(-1, *(1,) * (x.ndim - 1))
+            trial = u - per_row(rates, u) * gradient / lengths
             new, slope = value_and_grad(cost, trial)
             better = new <= value
-            rates = torch.where(better, _rate(trial - u, slope - gradient, h, rates), rates / 2)
+            moved = trial - u  # in the norm int |u|^2, where the gradient is divided by h
+            found = barzilai_borwein(dot(moved, moved * lengths), dot(moved, slope - gradient), rates).clamp(max=0.5)
+            rates = torch.where(better, found, rates / 2)
             keep = per_row(better, u) > 0
             u, gradient = torch.where(keep, trial, u), torch.where(keep, slope, gradient)
             value, clean = torch.where(better, new, value), torch.where(keep[:, 0], end, clean)
         yield Step(i, iterations, times[-1], clean, clean, {"energy": energy(u), "objective": value, "plan": u})
-
-
-def _rate(moved: Tensor, change: Tensor, h: Tensor, old: Tensor) -> Tensor:
-    """Barzilai & Borwein 1988, in the norm int |u|^2, where the gradient is `change / h`; 1.25 x the old rate where not convex."""
-    length = dot(moved, moved * h.to(moved).view(-1, *(1,) * (moved.ndim - 2)))
-    curvature = dot(moved, change)
-    return torch.where(curvature > 0, length / curvature.clamp(min=1e-30), 1.25 * old).clamp(max=0.5)

@@ -6,8 +6,8 @@
     if none is: x <- the best x',  quota <- 0, and r stays, so that the next step has to beat the record
 
 Needs   any reward
-Cost    per row, as many evaluations of the move as there are draws: at most `draws` per step on average, fewer if the last step
-        ends early; each with a reward and a decode; `starts` evaluations before. No backward
+Budget  buys `draws`; never exceeded
+Cost    `starts` evaluations, then those of the move, a reward and a decode per draw: at most `draws` per step on average
 Paper   10 steps, 500 evaluations for 2 chains, here rows, with the first record from 25 sources each: draws 22, starts 25. On
         a linear prior it moves along the variance-preserving path, `guide.on_path(flow, VP())`, by the SDE with
         `langevin(diffusion=diffusion.falling(4.5, 4))` and small first steps; here by what `transition` is, on the path of
@@ -24,7 +24,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..budget import Budget, scored
+from ..budget import Budget, budgeted, some_scored
+from ..entry import Count, checked
 from ..flow import Flow
 from ..particles import best
 from ..path import Ends
@@ -34,6 +35,8 @@ from ..step import Reward, Step
 from ..transition import Transition, ancestral
 
 
+@checked
+@budgeted
 @torch.no_grad()
 def rbf(
     flow: Flow,
@@ -41,60 +44,57 @@ def rbf(
     x: Tensor,
     times: Tensor,
     *,
-    draws: int = 4,
-    starts: int = 1,
+    draws: Count = 4,
+    starts: Count = 1,
     spend_rest: bool = False,
     transition: Transition = ancestral,
     carried: Mapping[str, Tensor] | None = None,
     budget: Budget | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0], one chain per row; times: the grid.
-    draws: added to the quota of each step, at least 1.
-    starts: sources of which the best begins: x and fresh ones; 1 for x. More need times[0] = 0.
-    spend_rest: the last two steps use their whole quota and take the best, instead of the first that beats the record.
-    transition: the move. One without noise into t = 1, as `ancestral`, is made once there.
-    carried: `info` of the last step of an interrupted run, to resume it exactly.
-    budget: counts what is spent; a chain that cannot afford more stops searching and goes to the end. See `flowhelm.budget`.
+    """RBF: rollover budget forcing. Kim et al. 2025, arXiv:2503.19385, Alg. 2.
+
+    Args:
+        x: state `(b, *shape)` at times[0], one chain per row.
+        times: the grid.
+        draws: added to the quota of each step.
+        starts: sources of which the best begins, x and fresh ones; more than 1 need times[0] = 0.
+        spend_rest: the last two steps use their whole quota and take the best, instead of the first that beats the record.
+        transition: the move; one without noise into t = 1, as `ancestral`, is made once there.
+        carried: `info` of the last step of an interrupted run, to resume it exactly.
+        budget: what each prompt may spend; a chain that cannot afford more goes to the end without a search.
 
     Yields steps with info["reward"], that of the clean estimate, info["record"], the highest there was, info["quota"], what
     rolls over, and info["draws"], those made in this step: each `(b,)`.
 
     Raises:
-        ValueError: fewer than 1 draw; several starts after t = 0.
+        ValueError: several starts after t = 0.
     """
     starts = starts if carried is None else 1
-    if draws < 1 or starts < 1 or (starts > 1 and times[0] > 0):
-        raise ValueError(
-            f"rbf: expected draws >= 1 and starts >= 1, one where the times start after 0; got {draws} and {starts}"
-        )
+    if starts > 1 and times[0] > 0:
+        raise ValueError(f"rbf: expected starts = 1 for times that begin at {float(times[0]):g}, got {starts}")
+    assert budget  # `budgeted` opens one
     b, total, x = len(x), len(times) - 1, x.detach()
-    ledger = Budget() if budget is None else budget
-    flow, rated = ledger.watch(flow, reward, b)
     x = torch.stack([x, *(flow.source(noise).to(x) for _ in range(starts - 1))], 1).flatten(0, 1)
     ends = look(flow, x, times[0])
     picture = flow.decode(ends.clean)
-    record = rated(picture).view(b, starts)
-    first = best(record)
-    x, ends, picture, record = x[first], ends.rows(first), picture[first], record.amax(1)
-    quota = torch.zeros(b, dtype=torch.int64)
-    price: dict[str, Tensor] = {}  # of a draw: the first one tells
+    record = reward(picture).view(b, starts)
+    pick, record = best(record), record.amax(1)
+    x, ends, picture = x[pick], ends.rows(pick), picture[pick]
+    quota, price = torch.zeros(b, dtype=torch.int64), dict[str, Tensor]()  # of a draw: the first one tells
     if carried is not None:
         record, quota = carried["record"], carried["quota"]
     for i, (s, t) in enumerate(pairwise(times), 1):
         start, begin, quota = x, ends, quota + draws
         x, ends = x.clone(), Ends(*(e.clone() for e in ends))
-        made, reached = torch.zeros_like(quota), torch.full_like(record, -torch.inf)
-        rows = torch.arange(b)
+        made, reached, rows = torch.zeros_like(quota), torch.full_like(record, -torch.inf), torch.arange(b)
         while len(rows):  # of the chains that still draw
-            before, some = ledger.told(), flow.rows(rows, b)
+            before, some = budget.told(), flow.rows(rows, b)
             new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
             after = look(some, new, t)
             picture[rows] = some.decode(after.clean)
-            value = scored(reward, picture)[rows]  # of the whole batch: a reward may know its rows
-            ledger.charge("rewards", rows)
-            price = price or ledger.since(before)
+            value = some_scored(reward, picture, rows)
+            price = price or budget.since(before)
             still = (new == x[rows]).flatten(1).all(1).cpu()  # a move without noise has no more to offer
             take = (made[rows] == 0) | (value > reached[rows])
             won, chosen = value > record[rows], rows[take]
@@ -104,7 +104,7 @@ def rbf(
             made[rows] += 1
             stop = still | (made[rows] >= quota[rows]) | (won & (i < total - 1 or not spend_rest))
             # what it takes to reach the end is kept back
-            rows = rows[~stop & ledger.affords(price, 1 + total - i)[rows]]
+            rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]
         quota = quota - made
         told = {"reward": reached, "record": record.clone(), "quota": quota, "draws": made}
-        yield Step(i, total, t, x, ends.clean, told | ledger.told())
+        yield Step(i, total, t, x, ends.clean, told)

@@ -5,6 +5,7 @@
     x    <- the x'_j of the highest r_j                    or of one drawn with weight exp(strength r_j)
 
 Needs   any reward
+Budget  buys `draws`; it is counted, not bounded
 Cost    `draws` times the evaluations of the move per step and row (the ends at the start of a step are shared), as many
         rewards and decodes; no backward
 Paper   10 draws; 25 with 2 chains in RBF's comparison (arXiv:2503.19385). Rows are chains that never compete: give a prompt
@@ -21,7 +22,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..budget import Budget
+from ..budget import Budget, budgeted
+from ..entry import Count, checked
 from ..flow import Flow
 from ..particles import best, categorical
 from ..rng import Noise
@@ -30,6 +32,8 @@ from ..step import Reward, Step
 from ..transition import Transition, ancestral
 
 
+@checked
+@budgeted
 @torch.no_grad()
 def svdd(
     flow: Flow,
@@ -37,29 +41,25 @@ def svdd(
     x: Tensor,
     times: Tensor,
     *,
-    draws: int = 10,
+    draws: Count = 10,
     strength: float | None = None,
     transition: Transition = ancestral,
     budget: Budget | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
-    """Args:
-    x: state `(b, *shape)` at times[0], one chain per row; times: the grid.
-    draws: moves tried per step and row.
-    strength: factor of the reward in the choice; None for the highest.
-    transition: the move, random.
-    budget: counts what is spent; see `flowhelm.budget`.
+    """SVDD: the best of several moves, at every step. Li et al. 2024, arXiv:2408.08252 (SVDD-PM).
+
+    Args:
+        x: state `(b, *shape)` at times[0], one chain per row.
+        times: the grid.
+        draws: moves tried per step and row.
+        strength: factor of the reward in the choice; None takes the highest.
+        transition: the move, a random one.
+        budget: what each prompt spends is counted there.
 
     Yields steps with info["reward"] of the clean estimate, `(b,)`.
-
-    Raises:
-        ValueError: fewer than 1 draw.
     """
-    if draws < 1:
-        raise ValueError(f"svdd: expected at least 1 draw, got {draws}")
     b, total, x = len(x), len(times) - 1, x.detach()
-    ledger = Budget() if budget is None else budget
-    flow, reward = ledger.watch(flow, reward, b)
     ends = look(flow, x, times[0])
     for i, (s, t) in enumerate(pairwise(times), 1):
         tried = [transition(flow, x, s, t, noise, ends) for _ in range(draws)]
@@ -68,4 +68,4 @@ def svdd(
         value = reward(flow.decode(ends.clean)).view(b, draws)
         pick = best(value) if strength is None else categorical(strength * value, noise)
         x, ends, won = x[pick], ends.rows(pick), value.flatten()[pick]
-        yield Step(i, total, t, x, ends.clean, {"reward": won, **ledger.told()})
+        yield Step(i, total, t, x, ends.clean, {"reward": won})

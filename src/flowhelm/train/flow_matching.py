@@ -40,6 +40,11 @@ def dropped(
     Classifier-free guidance, Ho & Salimans 2022, arXiv:2207.12598, algorithm 1. Several conditions are dropped
     independently, as the text encoders of arXiv:2403.03206 are: for one in r rows without any, of n, share = r^(1/n).
     """
+    if len(null) != len(condition):
+        raise ValueError(
+            f"dropped: expected an empty condition for each of {len(condition)}, got {len(null)}; give the flow them as `null`, "
+            "or train with drop=0"
+        )
     out = []
     for told, nothing in zip(condition, null, strict=True):
         gone = torch.rand(len(told), generator=generator, device=generator.device) < share

@@ -10,18 +10,10 @@ from ..flow import Flow
 from ..path import Ends
 from ..rng import Noise
 from . import diffusion
-from .gaussian import (
-    Moments,
-    ancestral,
-    ancestral_moments,
-    langevin,
-    langevin_moments,
-    noised,
-    renoise,
-    renoise_moments,
-    shifted,
-)
+from .draw import Moments, shifted
+from .gaussian import ancestral, ancestral_moments, noised, renoise, renoise_moments
 from .glass import glass, glass_estimate
+from .langevin import langevin, langevin_moments
 from .ode import euler, heun, midpoint
 
 Transition = Callable[[Flow, Tensor, Tensor, Tensor, Noise | None, Ends | None], Tensor]

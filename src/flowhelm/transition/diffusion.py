@@ -13,18 +13,21 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..entry import Fraction, NonNegative, guarded
 from ..path import Path
 
 Diffusion = Callable[[Tensor], Tensor]
 """Times -> eps, shaped as they are."""
 
 
-def constant(level: float = 1.0) -> Diffusion:
+@guarded
+def constant(level: NonNegative = 1.0) -> Diffusion:
     """eps = level."""
     return lambda t: level * torch.ones_like(t)
 
 
-def reversal(path: Path, level: float = 1.0) -> Diffusion:
+@guarded
+def reversal(path: Path, level: NonNegative = 1.0) -> Diffusion:
     """eps = level ((alpha'/alpha) sigma^2 - sigma' sigma): at level 1 the noising process run backwards ("SBDM").
 
     (1-t)/t on the linear path. Infinite where alpha = 0: put it `within` bounds, or start later.
@@ -37,26 +40,41 @@ def reversal(path: Path, level: float = 1.0) -> Diffusion:
     return eps
 
 
-def sigma(path: Path, level: float = 1.0) -> Diffusion:
+@guarded
+def sigma(path: Path, level: NonNegative = 1.0) -> Diffusion:
     """eps = level sigma(t): vanishes where the score is infinite."""
     return lambda t: level * path(t).sigma
 
 
-def falling(level: float = 1.0, power: float = 1.0) -> Diffusion:
+@guarded
+def falling(level: NonNegative = 1.0, power: NonNegative = 1.0) -> Diffusion:
     """eps = level (1 - t)^power ("linear"); RBF (arXiv:2503.19385) takes dW times 3 (1 - t)^2, which is level 4.5, power 4."""
     return lambda t: level * (1 - t) ** power
 
 
-def cosine(level: float = 1.0) -> Diffusion:
+@guarded
+def cosine(level: NonNegative = 1.0) -> Diffusion:
     """eps = level (1 + cos pi t)^2 / 4 ("decreasing")."""
     return lambda t: level * (1 + torch.cos(math.pi * t)) ** 2 / 4
 
 
-def hill(level: float = 1.0) -> Diffusion:
+@guarded
+def hill(level: NonNegative = 1.0) -> Diffusion:
     """eps = level sin^2 pi t ("increasing-decreasing"): nothing at either end, where the score of two-sided bridges is delicate."""
     return lambda t: level * torch.sin(math.pi * t) ** 2
 
 
-def within(diffusion: Diffusion, start: float = 0.0, stop: float = 1.0) -> Diffusion:
+@guarded
+def within(diffusion: Diffusion, start: Fraction = 0.0, stop: Fraction = 1.0) -> Diffusion:
     """The same for start <= t < stop and 0 elsewhere, so that those steps are of the ODE; SiT stops at 0.96."""
     return lambda t: torch.where((t >= start) & (t < stop), diffusion(t), 0.0)
+
+
+def finite(diffusion: Diffusion, times: Tensor, who: str) -> Diffusion:
+    """The same, if it is finite at all these times; else a ValueError that names the first at which it is not."""
+    for t in times:
+        if not diffusion(t.double()).isfinite().all():
+            raise ValueError(
+                f"{who}: expected a finite diffusion, got infinity at t = {float(t):g}; use diffusion.within"
+            )
+    return diffusion

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from ..entry import Count, guarded
 from ..flow import Flow
-from ..path import Coeffs, Ends, time_at_snr
+from ..path import Ends, time_at_snr
 from ..rng import Noise
-
-Correlation = Callable[[Tensor, Tensor], Tensor | float]
-"""(s, t), each 0-dim -> rho in [-1, 1]."""
+from .correlation import Correlation, correlated
 
 
+@guarded
 def glass(
     flow: Flow,
     x: Tensor,
@@ -24,9 +21,9 @@ def glass(
     noise: Noise | None,
     ends: Ends | None = None,
     *,
-    inner: int = 4,
+    inner: Count = 4,
     midpoint: bool = False,
-    correlation: Literal["ddpm"] | float | tuple[Literal["kappa"], float] | Correlation = "ddpm",
+    correlation: Correlation = "ddpm",
 ) -> Tensor:
     """GLASS (Holderrieth et al. 2025, arXiv:2509.25170): a random move whose law, unlike that of one step of an SDE, is not normal.
 
@@ -55,11 +52,12 @@ def glass(
             function of s and t. 1 is not the ODE: it draws clean, and goes straight there.
 
     Raises:
-        ValueError: no noise; inner below 1; a correlation outside [-1, 1].
+        ValueError: no noise; a correlation outside [-1, 1].
     """
     return glass_estimate(flow, x, s, t, noise, ends, inner=inner, midpoint=midpoint, correlation=correlation)[0]
 
 
+@guarded
 def glass_estimate(
     flow: Flow,
     x: Tensor,
@@ -68,9 +66,9 @@ def glass_estimate(
     noise: Noise | None,
     ends: Ends | None = None,
     *,
-    inner: int = 4,
+    inner: Count = 4,
     midpoint: bool = False,
-    correlation: Literal["ddpm"] | float | tuple[Literal["kappa"], float] | Correlation = "ddpm",
+    correlation: Correlation = "ddpm",
 ) -> tuple[Tensor, Tensor]:
     """`glass`, and with the state the clean estimate that its last inner step went by: a look ahead that costs nothing.
 
@@ -78,10 +76,8 @@ def glass_estimate(
     """
     if noise is None:
         raise ValueError("glass: expected a Noise (one stream per row), got None; pass noise=Noise(seed, rows=len(x))")
-    if inner < 1:
-        raise ValueError(f"glass: expected at least 1 inner step, got {inner}")
     here, there = flow.path(s.double()), flow.path(t.double())
-    rho = _correlation(correlation, here, there, s, t)
+    rho = correlated(correlation, here, there, s, t)
     gamma, stride = rho * there.sigma / here.sigma, 2 if midpoint else 1
     u = torch.linspace(0, 1, stride * inner + 1, dtype=torch.float64)
     a = u * (there.alpha - gamma * here.alpha)
@@ -107,17 +103,3 @@ def glass_estimate(
             clean = denoised(i + 1, moved(y, clean, i, i + 1))
         y = moved(y, clean, i, i + stride)
     return gamma * x + y, clean
-
-
-def _correlation(given: object, here: Coeffs, there: Coeffs, s: Tensor, t: Tensor) -> Tensor:
-    ddpm = here.alpha * there.sigma / (here.sigma * there.alpha)
-    if given == "ddpm":
-        return ddpm
-    if isinstance(given, tuple) and len(given) == 2 and given[0] == "kappa":
-        return ddpm ** given[1]
-    if not isinstance(given, float | int) and not callable(given):
-        raise ValueError(f'glass: expected "ddpm", a number, ("kappa", k) or a function as correlation, got {given!r}')
-    rho = torch.as_tensor(given(s, t) if callable(given) else given, dtype=torch.float64)
-    if not -1 <= rho <= 1:
-        raise ValueError(f"glass: expected a correlation in [-1, 1], got {float(rho):g}")
-    return rho

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import operators
+from ...cards import METHODS
 from ...priors.bundled import NAMES
 from ..errors import BadInput
 from ..options.signature import model_of, options, read
-from ..restore.request import RestoreRequest, RestoreSettings, function_of, methods
+from ..restore.request import RestoreRequest, RestoreSettings, function_of
 from ..restore.settle import settle, usual_method
 from .request import BatchRequest
 
@@ -52,7 +53,7 @@ def conditions() -> list[dict[str, Any]]:
 
 
 def _parts() -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    return (("operator", tuple(operators.ALL)), ("method", methods()))
+    return (("operator", tuple(operators.ALL)), ("method", METHODS))
 
 
 def read_file(path: Path) -> BatchRequest:

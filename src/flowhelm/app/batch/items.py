@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ...rng import digest
 from ..errors import BadInput
 from ..files import stacks
-from ..files.pictures import FORMATS
+from ..files.atomic import FORMATS
 from ..options.signature import options
 from ..restore import record
 from ..restore.request import RestoreSettings, function_of

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from safetensors.torch import save as serialised
 from torch import Tensor
 
@@ -27,16 +27,17 @@ from ... import __version__
 from ...metrics.posterior import LEVELS, Maps, distances, held, posterior_maps, spread_out
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import read, to_pil, write_json
+from ..files.atomic import write_json
+from ..files.pictures import read, to_pil
 from ..run import Event, Run, Said, Warned
 from ..show.contact_sheet import Tile, contact, small
-from ..show.strip import strip
+from ..show.maps import dots, flip, shown_map
 from .items import Item
 from .manifest import DoneLine, Lines
 
 NAMES = tuple(f"q{round(100 * level):02}" for level in LEVELS)
-FEW, LEGIBLE, FLIP, BAND = 4, 150, 512, 64
-"""Samples on the sheet, and their least width; longer side of the flip-through; rows at a time."""
+FEW, LEGIBLE, BAND = 4, 150, 64
+"""Samples on the sheet, and their least width; rows at a time."""
 
 
 class Samples(NamedTuple):
@@ -240,7 +241,7 @@ def _write(stage: Path, samples: Samples, maps: Maps, apart: Tensor, residuals: 
         for i in chosen
     ]
     contact({f"{len(chosen)} of {count} samples, the most different ones": tiles}).save(stage / "few.png")
-    _flip(samples, stage / "flip.webp")
+    flip(stage / "flip.webp", count, samples.picture)
     if any(residual is not None for residual in residuals):
         dots(residuals).save(stage / "residual.png")
 
@@ -255,100 +256,3 @@ def _legible(picture: Tensor) -> Image.Image:
 def _apart(samples: Samples, distance: Tensor) -> str:
     """Root mean square over the entries, in the pictures' unit."""
     return f"{float(distance) / samples.stored[0].numel() ** 0.5:.3f}"
-
-
-def _flip(samples: Samples, path: Path) -> None:
-    frames = []
-    for i in range(len(samples.stored)):
-        height, width = samples.stored.shape[-2:]
-        tall = min(height, max(1, round(FLIP * height / max(height, width))))
-        tall = tall * max(1, 192 // tall)  # small pictures by repetition
-        frames.append(strip([(f"sample {i} of {len(samples.stored)}", samples.picture(i))], height=tall))
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=350, loop=0, quality=90)
-
-
-def shown_map(values: Tensor, caption: str) -> Image.Image:
-    """A map `(c, h, w)`, root mean square over the channels, with a bar from 0 to its largest value and the unit.
-
-    In the colours of matplotlib's viridis (perceptually uniform), or grey where matplotlib is not installed.
-    """
-    level = values.square().mean(0).sqrt()
-    top = float(level.max()) or 1e-6
-    height, width = level.shape
-    times = max(1, 256 // max(height, width))  # by repetition, so that pixels show
-    table = _colours()
-    index = (level / top * 255).round().clamp(0, 255).long()
-    picture = Image.fromarray(table[index].numpy()).resize((width * times, height * times), Image.Resampling.NEAREST)
-    size = max(12, picture.height // 28)
-    font = ImageFont.load_default(size)
-    unit = "in pixel values, white - black = 2"
-    lines = _wrapped(f"{caption}; {unit}", font, max(picture.width, 20 * size))
-    bar, gap = max(12, picture.width // 24), size // 2
-    marks = [f"{top * share:.3g}" for share in (0, 0.5, 1)]
-    label = max(round(font.getlength(text)) for text in marks)
-    across = max(picture.width + 3 * gap + bar + label, *(round(font.getlength(line)) + 2 * gap for line in lines))
-    foot = len(lines) * (size + size // 3) + 2 * gap
-    sheet = Image.new("RGB", (across, picture.height + foot + size), "white")
-    draw, left = ImageDraw.Draw(sheet), picture.width + gap
-    sheet.paste(picture, (0, size // 2))
-    ramp = table.flip(0)[:, None].expand(-1, bar, -1).contiguous().numpy()
-    sheet.paste(Image.fromarray(ramp).resize((bar, picture.height)), (left, size // 2))
-    for share, text in zip((0, 0.5, 1), marks, strict=True):
-        draw.text(
-            (left + bar + gap // 2, size // 2 + (1 - share) * (picture.height - 1)), text, "black", font, anchor="lm"
-        )
-    for i, line in enumerate(lines):
-        draw.text((gap, picture.height + size + gap + i * (size + size // 3)), line, "black", font)
-    return sheet
-
-
-def _wrapped(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def _colours() -> Tensor:
-    """256 colours `(256, 3)` uint8, from low to high."""
-    try:
-        from matplotlib import colormaps
-    except ImportError:
-        return torch.arange(256, dtype=torch.uint8)[:, None].expand(-1, 3)
-    return torch.tensor([colormaps["viridis"](i, bytes=True)[:3] for i in range(256)], dtype=torch.uint8)
-
-
-def dots(residuals: Sequence[float | None]) -> Image.Image:
-    """Misfits of the samples in units of the noise, one dot each, and a line at 1, which fits the noise."""
-    values = [(i, value) for i, value in enumerate(residuals) if value is not None]
-    top = max(1.5, 1.08 * max(value for _, value in values))
-    left, head, width, height = 64, 34, max(360, 22 * len(residuals)), 220
-    image = Image.new("RGB", (left + width + 20, head + height + 56), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-
-    def across(i: float) -> float:
-        return left + width * (i + 0.5) / len(residuals)
-
-    def down(value: float) -> float:
-        return head + height * (1 - value / top)
-
-    for value in sorted({0.0, 0.5, 1.0, float(f"{top / 1.08:.2g}")}):
-        draw.line(
-            [(left, down(value)), (left + width, down(value))],
-            "#1a7f37" if value == 1 else "#dddddd",
-            2 if value == 1 else 1,
-        )
-        draw.text((left - 6, down(value)), f"{value:g}", "black", font, anchor="rm")
-    for i, value in values:
-        draw.line([(across(i), down(0)), (across(i), down(value))], "#c8d8e8", 2)
-        draw.ellipse([across(i) - 4, down(value) - 4, across(i) + 4, down(value) + 4], "#1f77b4")
-    every = max(1, len(residuals) // 12)
-    for i in range(0, len(residuals), every):
-        draw.text((across(i), head + height + 8), str(i), "black", font, anchor="ma")
-    draw.text((left + width / 2, head + height + 30), "sample", "black", font, anchor="ma")
-    draw.text((left, 10), "misfit of each sample in units of the noise; 1 (green) fits", "black", font)
-    return image

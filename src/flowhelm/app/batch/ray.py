@@ -100,7 +100,7 @@ def spread(
         Full: the disk is.
     """
     gpus = base.device.startswith("cuda")
-    yield Noted("Ray is started")
+    yield Noted("starting Ray, which takes some seconds")
     with _ray(where, gpus) as (ray, workers):
         yield Said(f"{workers} workers of {where.cores} cores" + " and a GPU each" * gpus)
         base = base.changed(threads=where.cores)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ..errors import BadInput, is_full
 from ..files import stacks
-from ..files.pictures import check_writable, write_json
+from ..files.atomic import check_writable, write_json
 from ..models import provenance
 from ..models.device import to_device
 from ..restore import run as restoration
@@ -69,6 +69,7 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
         _clear(out)
         write_json(out / "job.json", request.model_dump(mode="json"))
         left, done, failed = _sorted(items, request, base, weights, lines, retry)
+        before = dict(failed)  # the others are told as they fail
         sets = Sets(items, [*(i.output for i in left), *(i.output for i in failed)], lines, out)
         full, made = None, 0
         try:
@@ -100,7 +101,7 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
             full = str(error)
         finally:
             _clear(out)
-    yield from _summary(items, done, made, failed, full, out)
+    yield from _summary(items, done, made, failed, before, full, out)
     whole = yield from sets.tell()
     return whole and not failed and full is None
 
@@ -222,11 +223,17 @@ def _clear(out: Path) -> None:
 
 
 def _summary(
-    items: Sequence[Item], done: int, made: int, failed: Mapping[Item, str], full: str | None, out: Path
+    items: Sequence[Item],
+    done: int,
+    made: int,
+    failed: Mapping[Item, str],
+    before: Mapping[Item, str],
+    full: str | None,
+    out: Path,
 ) -> Iterator[Event]:
-    before = f" ({done} of them before)" if done else ""
-    yield Said(f"{len(items)} items: {done + made} done{before}, {len(failed)} failed; see {out / 'manifest.jsonl'}")
-    for item, reason in failed.items():
+    earlier = f" ({done} of them before)" if done else ""
+    yield Said(f"{len(items)} items: {done + made} done{earlier}, {len(failed)} failed; see {out / 'manifest.jsonl'}")
+    for item, reason in before.items():
         yield Said(f"  {item.output}: {reason}")
     if failed:
         yield Said("what has changed since is tried again by the same command, everything with --retry")

@@ -1,10 +1,11 @@
-"""Files of a run beside its pictures: hashes, the resume file, and names."""
+"""Files that appear whole or not at all; and those of a run beside its pictures: hashes, the resume file, and names."""
 
 import hashlib
 import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,57 @@ from torch import Tensor
 
 from ...priors import bundled
 from ..errors import BadInput
-from .pictures import FORMATS
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Of pictures, by suffix."""
+
+
+def put(path: str | Path, save: Callable[[Path], object]) -> None:
+    """`save(temporary)`, then renamed: the file appears whole or not at all. A link stays a link.
+
+    Raises:
+        BadInput: the file cannot be written.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    except (OSError, ValueError) as error:  # no name at all, or one that holds a zero byte
+        raise BadInput(f"{str(path)!r} cannot be written ({reason(error)}); choose another folder or name") from error
+    try:
+        save(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be written ({reason(error)}); choose another folder or name") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, mapping: Mapping[str, Any]) -> None:
+    """Writes `mapping` as UTF-8 JSON with sorted keys and a newline at the end, whole or not at all.
+
+    Raises BadInput if the file cannot be written, ValueError on NaN or infinity, which JSON cannot hold.
+    """
+    text = json.dumps(mapping, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    data = f"{text}\n".encode(errors="backslashreplace")  # a file name's stray bytes become JSON's own \udcxx
+    put(path, lambda temporary: temporary.write_bytes(data))
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises BadInput unless a file can be made in `folder`, found by making one; call it before the long work."""
+    probe = Path(folder) / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        remedy = "make it first" if isinstance(error, FileNotFoundError) else "choose another"
+        raise BadInput(f"folder {str(folder)!r} cannot be written to ({reason(error)}); {remedy}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Of a file that cannot be read or written, in a few words."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:300]
 
 
 def sha256(path: Path) -> str:
@@ -60,18 +111,6 @@ def check_outputs(out: Path, inputs: list[Path]) -> None:
     for path in outputs(out).values():
         if path.resolve() in taken:
             raise BadInput(f"{str(path)!r} would be overwritten, but is read; choose another --out")
-
-
-def put(path: Path, save: Callable[[Path], object]) -> None:
-    """`save(temporary)`, then renamed: the file appears whole or not at all."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    try:
-        save(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({error.strerror or error}); choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def put_picture(path: Path, picture: Image.Image) -> None:

@@ -1,11 +1,8 @@
-"""Pictures and JSON on disk: read to float32 in [-1, 1], written back alike, whole or not at all.
+"""Pictures on disk: read to float32 in [-1, 1], written back alike, whole or not at all.
 
 What the user got wrong is a `BadInput`: one sentence that says what, expected, got and remedy.
 """
 
-import json
-import os
-import secrets
 import struct
 import threading
 import warnings
@@ -22,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import BadInput
+from .atomic import FORMATS, put, reason
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _SAVE: dict[str, dict[str, Any]] = {
     "PNG": {},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -100,7 +97,7 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000) -> Pi
     except FileNotFoundError as error:
         raise BadInput(f"{name} does not exist; check the path") from error
     except (OSError, ValueError) as error:
-        raise BadInput(f"{name} cannot be read ({_reason(error)}); check the path and its permissions") from error
+        raise BadInput(f"{name} cannot be read ({reason(error)}); check the path and its permissions") from error
 
 
 def decode(data: bytes, name: str = "the picture", *, channels: int = 3, limit: int = 300_000_000) -> Picture:
@@ -117,7 +114,7 @@ def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -
     except BadInput as error:
         raise BadInput(f"the picture {error}") from error.__cause__
     except Exception as error:  # a picture that Pillow has only opened may be damaged further on
-        raise BadInput(f"the picture is truncated or damaged ({_reason(error)}); get a whole copy of it") from error
+        raise BadInput(f"the picture is truncated or damaged ({reason(error)}); get a whole copy of it") from error
 
 
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
@@ -131,7 +128,8 @@ def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise BadInput(f"{str(path)!r} has no known picture suffix; name it one of {' '.join(FORMATS)}")
-    _put(path, encoded(image, like, kind, name=repr(str(path))))
+    data = encoded(image, like, kind, name=repr(str(path)))
+    put(path, lambda temporary: temporary.write_bytes(data))
 
 
 def encoded(image: Tensor, like: Picture | None = None, kind: str = "PNG", *, name: str = "the picture") -> bytes:
@@ -145,7 +143,7 @@ def encoded(image: Tensor, like: Picture | None = None, kind: str = "PNG", *, na
         picture.save(data, kind, **_SAVE[kind], **tags)
     except (OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
         size = f"{picture.width}x{picture.height}"
-        raise BadInput(f"{name}: {size} does not fit {kind} ({_reason(error)}); write a .png") from error
+        raise BadInput(f"{name}: {size} does not fit {kind} ({reason(error)}); write a .png") from error
     return data.getvalue()
 
 
@@ -160,26 +158,6 @@ def shown(image: Tensor, like: Picture, kind: str = "PNG") -> Image.Image:
             alpha = interpolate(alpha, pixels.shape[-2:], mode="bilinear", antialias=True)
         picture.putalpha(to_pil(alpha[0] * 2 - 1))
     return picture
-
-
-def write_json(path: str | Path, mapping: Mapping[str, Any]) -> None:
-    """Writes `mapping` as UTF-8 JSON with sorted keys and a newline at the end, whole or not at all.
-
-    Raises BadInput if the file cannot be written, ValueError on NaN or infinity, which JSON cannot hold.
-    """
-    text = json.dumps(mapping, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    _put(path, f"{text}\n".encode(errors="backslashreplace"))  # a file name's stray bytes become JSON's own \udcxx
-
-
-def check_writable(folder: str | Path) -> None:
-    """Raises BadInput unless a file can be made in `folder`, found by making one; call it before the long work."""
-    probe = Path(folder) / f".{secrets.token_hex(8)}"
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except (OSError, ValueError) as error:
-        remedy = "make it first" if isinstance(error, FileNotFoundError) else "choose another"
-        raise BadInput(f"folder {str(folder)!r} cannot be written to ({_reason(error)}); {remedy}") from error
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -204,7 +182,7 @@ def _decode(file: BinaryIO, name: str, channels: int, limit: int) -> Picture:
     except UnidentifiedImageError as error:
         raise BadInput(f"{name} {_identified(head)}") from error
     except Exception as error:  # on damaged bytes, decoders raise nearly anything: SyntaxError, struct.error, KeyError
-        raise BadInput(f"{name} is truncated or damaged ({_reason(error)}); get a whole copy of it") from error
+        raise BadInput(f"{name} is truncated or damaged ({reason(error)}); get a whole copy of it") from error
 
 
 def _identified(head: bytes) -> str:
@@ -334,23 +312,3 @@ def luma(image: Tensor) -> Tensor:
 
 def _levels(image: Tensor, top: int) -> np.ndarray:
     return ((image + 1) * (top / 2)).round().clamp(0, top).numpy()
-
-
-def _put(path: str | Path, data: bytes) -> None:
-    try:
-        target = Path(os.path.realpath(path))  # a link stays a link
-        temp = target.with_name(f".{secrets.token_hex(8)}")
-        try:
-            with open(temp, "xb") as file:  # unlike tempfile, leaves the permissions to the umask
-                file.write(data)
-            os.replace(temp, target)
-        finally:
-            with suppress(OSError):
-                temp.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({_reason(error)}); choose another folder or name") from error
-
-
-def _reason(error: Exception) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(text.split())

@@ -28,7 +28,8 @@ from PIL import Image
 from ..errors import BadInput
 from . import atomic as files
 from . import pictures as images
-from .pictures import FORMATS, Picture
+from .atomic import FORMATS, reason
+from .pictures import Picture
 
 STACKS = (".npy", ".npz", ".h5", ".hdf5")
 SUFFIXES = (".tar", *STACKS)
@@ -134,7 +135,7 @@ def _version(path: Path) -> tuple[str, int, int]:
     try:
         state = path.stat()
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot be read ({_reason(error)}); check the path") from error
+        raise BadInput(f"cannot be read ({reason(error)}); check the path") from error
     return str(path), state.st_mtime_ns, state.st_size
 
 
@@ -162,7 +163,7 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
     except Exception as error:  # of damaged bytes: tarfile's own, and nearly any other
         return (
             places,
-            f"is truncated or damaged, or no tar archive without compression ({_reason(error)}); get it whole",
+            f"is truncated or damaged, or no tar archive without compression ({reason(error)}); get it whole",
         )
     return places, None
 
@@ -177,7 +178,7 @@ def _member(path: Path, name: str) -> bytes:
             file.seek(first)
             return file.read(min(length, 2**31))
     except OSError as error:
-        raise BadInput(f"cannot be read ({_reason(error)}); check the path") from error
+        raise BadInput(f"cannot be read ({reason(error)}); check the path") from error
 
 
 def _slices(path: Path, part: str, span: Sequence[float] | None) -> list[str]:
@@ -223,14 +224,16 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
         elif suffix == ".npz":
             yield _Unpacked(version)
         else:
-            with _h5py().File(path, "r") as file:
+            import h5py  # type: ignore[import-untyped,unused-ignore]  # a tenth of a second
+
+            with h5py.File(path, "r") as file:
                 yield _datasets(file)
     except BadInput:
         raise
     except (
         Exception
     ) as error:  # damaged bytes: h5py and NumPy raise nearly anything, MemoryError for a shape that is a lie
-        raise BadInput(f"is damaged or no {suffix} file ({_reason(error)}); get a whole copy of it") from error
+        raise BadInput(f"is damaged or no {suffix} file ({reason(error)}); get a whole copy of it") from error
 
 
 class _Unpacked(Mapping[str, Any]):
@@ -264,14 +267,6 @@ def _unpacked(path: str, changed: int, length: int, key: str) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _mapped(path: str, changed: int, length: int) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise BadInput("needs h5py; install it: pip install 'flowhelm[data]'") from None
-    return h5py
 
 
 def _datasets(file: Any) -> dict[str, Any]:
@@ -329,8 +324,3 @@ def _picture(values: np.ndarray, span: Sequence[float] | None, channels: int) ->
     elif not grey and channels == 1:
         pixels = images.luma(pixels)
     return Picture(pixels[None], depth=8 if values.dtype.str[1:] == "u1" else 16, grey=grey)
-
-
-def _reason(error: BaseException) -> str:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:300]

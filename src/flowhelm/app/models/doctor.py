@@ -7,14 +7,16 @@ import importlib.util
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import Broken
+from ..run import Run, Said, drive
+from .request import DoctorRequest, ModelRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,8 +115,9 @@ def load_model(model: str) -> Flow:
     if model in priors.NAMES or model.endswith(".safetensors"):
         return priors.load(model)
     if models.is_pipeline(model):
-        settings = models.settled(model, device="cpu") | {"device": "cpu"}
-        return models.told(models.opened(model, settings), settings)
+        request = ModelRequest(prior=model)
+        request = request.changed(**models.settled(request))
+        return models.told(drive(models.opened(request)), request)
     place, colon, name = model.rpartition(":")
     if not (colon and place and name):
         raise BadInput(
@@ -174,29 +177,60 @@ def examine_model(
     return examine(flow, clean, Noise(seed, len(clean)))
 
 
-def parity(model: str, settings: Mapping[str, Any], size: tuple[int, int] | None, steps: int) -> tuple[list[str], bool]:
-    """Lines that say how far a pipeline and its flow are from one another, and whether that is what the dtype explains.
-
-    Args:
-        settings: see `models.settled`, with the device.
-    """
-    from ...bench.pipelines.parity import compare
+def examined(request: DoctorRequest) -> Run[bool]:
+    """What is found out about a model, a line each; whether nothing is broken."""
     from ..errors import BadInput
-    from . import opening as models
+    from . import opening
 
-    flow = models.opened(model, {**settings, "text_device": settings["device"]}, size=size)
-    if not steps or getattr(flow.pipe, "text_encoder", None) is None:
+    if not opening.is_pipeline(request.prior):
+        opening.settled(request)  # refuses what only pipelines take
+        if request.parity or request.size is not None:
+            word = "parity" if request.parity else "size"
+            raise BadInput(f"--{word} is for pipelines of diffusers (a folder or org/name), not {request.prior!r}")
+        flow = load_model(request.prior)
+    else:
+        whole = request.changed(**opening.settled(request))
+        size = None if request.size is None else opening.size_of(request.size)
+        if request.parity:
+            return (yield from _parity(whole, size))
+        flow = opening.told((yield from opening.opened(whole, size=size)), whole)
+    found = examine_model(request.prior, request.pictures, flow=flow)
+    for each in found:
+        yield Said(f"{each.name:12} {each.verdict:8} {each.words}")
+    broken = [each for each in found if each.verdict == "broken"]
+    if broken:
+        named = next((each for each in broken if each.name == "convention"), broken[0])
+        yield Said(f"broken: {named.words}")
+        return False
+    verdicts = {each.verdict for each in found}
+    if "skipped" in verdicts:
+        yield Said("well as far as it could be checked; give --pictures for the rest")
+    else:
+        yield Said("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
+    return True
+
+
+def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
+    """How far a pipeline and its flow are from one another, and whether that is what the dtype explains."""
+    from ...priors.pipelines.parity import compare
+    from ..errors import BadInput
+    from . import opening
+
+    flow = yield from opening.opened(request.changed(text_device=request.device), size=size)
+    if getattr(flow.pipe, "text_encoder", None) is None:
         raise BadInput(f"--parity: {flow.name} has no text encoder here; load it with one")
-    found = compare(flow.pipe, size=flow.size, prompt=settings["prompt"], scale=settings["scale"], steps=steps)
-    lines = [
-        f"{found.name}, {flow.size[0]} x {flow.size[1]}, {steps} steps, {settings['dtype']}",
-        f"latents      {found.latents:.1e} apart (of the largest, if that is above 1); {found.tolerance:.0e} is allowed for the dtype",
-        f"pixels       {found.pixels:.1e} apart, in [0, 1]",
-        f"calls        {found.calls} of the pipeline, {found.ours} of the flow; {found.seconds:.2f} and {found.own:.2f} s",
-        f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}",
-    ]
-    verdict = "the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline"
-    return [*lines, verdict], found.good
+    found = compare(flow.pipe, size=flow.size, prompt=request.prompt or "", scale=request.scale, steps=request.steps)
+    yield Said(f"{found.name}, {flow.size[0]} x {flow.size[1]}, {request.steps} steps, {request.dtype}")
+    yield Said(
+        f"latents      {found.latents:.1e} apart (of the largest, if that is above 1); {found.tolerance:.0e} is allowed for the dtype"
+    )
+    yield Said(f"pixels       {found.pixels:.1e} apart, in [0, 1]")
+    yield Said(
+        f"calls        {found.calls} of the pipeline, {found.ours} of the flow; {found.seconds:.2f} and {found.own:.2f} s"
+    )
+    yield Said(f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}")
+    yield Said("the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline")
+    return found.good
 
 
 def module_of(place: str) -> object:
@@ -224,7 +258,8 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
     from torch.nn.functional import interpolate
 
     from ..errors import BadInput
-    from ..files.pictures import FORMATS, read
+    from ..files.atomic import FORMATS
+    from ..files.pictures import read
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BadInput(

@@ -79,7 +79,7 @@ def named(dtype: str) -> torch.dtype:
     """The type of that name, one of `request.DTYPES`."""
     if dtype not in DTYPES:
         raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
-    return getattr(torch, dtype)  # type: ignore[no-any-return]
+    return getattr(torch, dtype)
 
 
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:
@@ -103,7 +103,8 @@ def free(device: str) -> int:
 
 def _check(request: ModelRequest, work: Work) -> Run[None]:
     """Refuses what is sure to run out of memory, before the weights are read. No reserve is asked for: that may be enough."""
-    from .plan import GIB, Settings, plan
+    from .fitting import GIB, Settings
+    from .plan import plan
 
     scheme = PACKED.get(request.quantize)
     if scheme is None:  # of a .gguf file only its reader knows the types

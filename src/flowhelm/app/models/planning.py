@@ -1,11 +1,9 @@
-"""`flowhelm plan`: a plan in words, and what its settings really take on a GPU."""
+"""`flowhelm plan`: a plan for a request, and what its settings really take on a GPU."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,8 +14,26 @@ from ...memory import STEPS, walk
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
 from ..options.signature import bind, pick
+from .fitting import GIB, METHODS, Task, configured, picture
 from .opening import named, size_of
-from .plan import GIB, METHODS, TILE, Plan, Task, configured, picture, plan
+from .plan import Plan, plan
+from .request import PlanRequest
+
+
+def planned(request: PlanRequest) -> Plan:
+    """What fits, and with `probe` what it really takes."""
+    kind = named(request.dtype)
+    found = plan(
+        request.model, request.method, vram=request.vram, size=None if request.size is None else size_of(request.size),
+        operator=request.operator, operator_options=request.operator_options, options=request.method_options,
+        rows=request.particles, steps=request.steps, quantize=request.quantize, dtype=kind, words=request.tokens,
+        reserve=request.reserve,
+    )  # fmt: skip
+    if request.probe is None or not found.fits:
+        return found
+    loaded = _loaded(request.model, found, kind)
+    given = {"operator_options": request.operator_options, "options": request.method_options}
+    return probe(loaded, found, request.probe, **given)
 
 
 def probe(
@@ -52,107 +68,6 @@ def probe(
     torch.cuda.reset_peak_memory_stats(device)
     walk(ready, task.begin(device), min(found.steps, STEPS))
     return replace(found, measured=torch.cuda.max_memory_allocated(device) / GIB)
-
-
-_ENCODERS = {
-    "none": "none",
-    "stay": "stay on the GPU",
-    "freed": "on the GPU for the prompt, freed before the network is loaded",
-    "cpu": "on the CPU",
-}
-
-
-def table(found: Plan) -> Any:
-    """For a terminal."""
-    from rich.table import Table
-
-    made = Table(box=None, show_header=False)
-    made.add_column()
-    made.add_column(justify="right")
-    made.add_column(overflow="fold")
-    for name, size in sorted(found.held.items(), key=lambda pair: -pair[1]):
-        made.add_row(name, f"{size:.2f} GiB", "")
-    made.add_row(
-        "peak", f"{found.peak:.2f} GiB", f"of {found.vram:g} GiB, {found.reserve:g} of them in reserve", style="bold"
-    )
-    if found.measured is not None:
-        made.add_row("measured", f"{found.measured:.2f} GiB", f"foretold / measured {found.peak / found.measured:.3f}")
-    made.add_section()
-    for name, text in _advice(found):
-        made.add_row(name, "", text)
-    return made
-
-
-def _advice(found: Plan) -> Sequence[tuple[str, str]]:
-    settings = found.settings
-    said = [
-        (
-            "weights",
-            f"{found.dtype}" + ("" if settings.quantize == "none" else f", the network's in {settings.quantize}"),
-        ),
-        ("text encoders", _ENCODERS[found.encoders]),
-    ]
-    if settings.checkpointing:
-        said.append(
-            (
-                "checkpointing",
-                f"{' and '.join(settings.checkpointing)}: .enable_gradient_checkpointing(), the same result",
-            )
-        )
-    if settings.chunk:
-        said.append(
-            (
-                "rows",
-                f"{found.rows}, of which the network sees {settings.chunk} at a time (guide.chunked): the same result",
-            )
-        )
-    if settings.tiling:
-        said.append(
-            (
-                "decoder",
-                f"in tiles of {TILE} pixels, in every step the same: this is another function than without, look at the seams",
-            )
-        )
-    return said
-
-
-def run(
-    model: str,
-    method: str,
-    *,
-    vram: float,
-    size: str | None,
-    operator: str,
-    operator_options: Mapping[str, Any],
-    options: Mapping[str, Any],
-    rows: int,
-    steps: int,
-    quantize: str | None,
-    dtype: str,
-    words: int | None,
-    reserve: float,
-    as_json: bool,
-    device: str | None,
-) -> None:
-    """The command."""
-    kind, sides = named(dtype), None if size is None else size_of(size)
-    planned = partial(
-        plan, method=method, vram=vram, size=sides, operator=operator, operator_options=operator_options, options=options,
-        rows=rows, steps=steps, quantize=quantize, dtype=kind, words=words, reserve=reserve,
-    )  # fmt: skip
-    found = planned(model)
-    if device is not None and found.fits:
-        loaded = _loaded(model, found, kind)
-        found = probe(loaded, found, device, operator_options=operator_options, options=options)
-    if as_json:
-        print(found.json())
-    elif found.fits:
-        from rich.console import Console
-
-        print(found.sentence)
-        Console(width=None if sys.stdout.isatty() else 120).print(table(found))
-    if not found.fits:
-        raise BadInput(found.sentence)
 
 
 def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:

@@ -54,7 +54,8 @@ def _module(function: Callable[..., Any]) -> str:
 def title(function: Callable[..., Any]) -> str:
     """First line of the operator's docstring, or of the method's card."""
     own = (inspect.getdoc(function) or "").partition("\n")[0]
-    return _module(function).partition("\n")[0].partition(". ")[0] if own.startswith("Args") or not own else own
+    card = _module(function).partition("\n")[0]
+    return card.partition(". ")[0] if own.startswith("Args") or card.startswith(own.rstrip(".")) else own
 
 
 def _field(function: Callable[..., Any], name: str) -> str:

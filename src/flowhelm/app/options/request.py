@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ...entry import described, members
 from ..errors import BadInput, nearest
+from .named import named
 
 Plain = bool | int | float | str | None
 """A value as JSON holds it."""
@@ -46,8 +47,6 @@ class Option(NamedTuple):
     @property
     def expected(self) -> str:
         """`a number above 0 or None`."""
-        from .signature import named
-
         found = []
         for kind, bounds in self.kinds:
             if get_origin(kind) is Literal:
@@ -59,7 +58,9 @@ class Option(NamedTuple):
             elif functions := named(kind) if kind not in _WORDS else ():
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:
-                found.append(" ".join(filter(None, (_WORDS.get(kind, "a value"), kind is not NoneType and described(bounds)))))
+                found.append(
+                    " ".join(filter(None, (_WORDS.get(kind, "a value"), kind is not NoneType and described(bounds))))
+                )
         return " or ".join(dict.fromkeys(found))
 
 

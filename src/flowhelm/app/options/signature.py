@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, cre
 
 from ... import entry
 from ..errors import BadInput, nearest
+from .named import named
 from .request import Option, Plain, Request, sentence_of
 
 
@@ -112,22 +113,6 @@ def shown(value: Any) -> Plain:
     if isinstance(value, Path):
         return str(value.absolute())
     return value if value is None or isinstance(value, bool | int | float | str) else value.__name__
-
-
-def named(kind: Any) -> Sequence[Callable[..., Any]]:
-    """The functions that an option of this type chooses from. Told by identity: two aliases may be equal."""
-    from ... import inner, particles, transition
-    from ...control import ENERGIES, Energy
-
-    moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
-    choices: tuple[tuple[Any, Sequence[Callable[..., Any]]], ...] = (
-        (inner.Inner, inner.ALL),
-        (Energy, ENERGIES),
-        (transition.Transition, transition.ALL),
-        (transition.Moments, moments),
-        (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
-    )
-    return next((functions for alias, functions in choices if alias is kind), ())
 
 
 def _known(kind: Any) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import guide, operators
 from ...flow import Flow, NetFlow
-from ...measure import Measurement, seen
+from ...measure import Measurement
 from ...metrics import residual_ratio
 from ...operators.baseline import bicubic
 from ...priors.pipelines import Pipeline
@@ -69,7 +69,7 @@ def observe(
             y = operator.A(pictures)
             y = y + std * simulate(y[:, :1] if grey else y)
     # the noise of what is not looked at would count as misfit
-    counts = seen(Measurement(y, operator, std), pictures.new_empty(1, *shape))
+    counts = Measurement(y[:1], operator, std).seen(1)
     copies = y.shape[1] if grey else 1
     return Observed(Measurement(counts * y, operator, std * math.sqrt(copies)), std, counts, shape)
 

@@ -146,7 +146,7 @@ def read(path: Path) -> list[Preset]:
 
 def add(path: Path, found: Iterable[Preset]) -> None:
     """Writes presets into a file, in the place of those for the same purpose."""
-    from ..files.pictures import write_json
+    from ..files.atomic import write_json
 
     held = {repr(p.purpose): p for p in (read(path) if path.exists() else [])}
     held |= {repr(p.purpose): p for p in found}

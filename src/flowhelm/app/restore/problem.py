@@ -21,7 +21,8 @@ from ...rng import Noise
 from ...step import Step
 from ..errors import BadInput
 from ..files import stacks
-from ..files.pictures import Picture, check_writable
+from ..files.atomic import check_writable
+from ..files.pictures import Picture
 from ..models import opening
 from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv

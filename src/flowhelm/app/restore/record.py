@@ -15,8 +15,7 @@ from torch import Tensor
 from ...priors import bundled
 from ..errors import BadInput
 from ..files import stacks
-from ..files.atomic import put
-from ..files.pictures import FORMATS
+from ..files.atomic import FORMATS, put
 from ..models import opening, provenance
 from ..models.device import to_device
 from ..options.request import Request

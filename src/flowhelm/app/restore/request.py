@@ -156,19 +156,13 @@ class RestoreSettings(RestoreRequest):
         return self
 
 
-def methods() -> tuple[Callable[..., Any], ...]:
-    """All methods that restore; every one that steers does."""
-    from ... import restore, steer
-
-    return (*steer.ALL, *restore.ALL)
-
-
 def function_of(part: str, name: str) -> Callable[..., Any]:
     """The operator or the method of that name. Raises BadInput."""
     from ... import operators
+    from ...cards import METHODS
     from ..options.signature import pick
 
-    return pick(part, name, operators.ALL if part == "operator" else methods())
+    return pick(part, name, operators.ALL if part == "operator" else METHODS)
 
 
 def checked(part: str, name: str, given: Any) -> Request:

@@ -35,9 +35,8 @@ from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..options.request import Plain, called_with
 from ..options.signature import options
-from ..run import Stepped, drive
+from ..run import Event, Run, Stepped, drive
 from .problem import Problem, channels, opened, prepared
-from .record import Place
 from .request import PictureRequest, RestoreRequest, RestoreSettings, function_of
 from .result import finished
 from .result import like as like_of
@@ -175,9 +174,8 @@ class Restorer:
             exactly(self.threads)
             given, instead = self._filed(operator, options.pop("operator_options", None) or {}, Path(folder))
             options = {**options, "operator": operator, "operator_options": given}
-            asked = PictureRequest.of(
-                {name: value for name, value in options.items() if value is not None}, "Restorer"
-            ).stored()
+            asked = {name: value for name, value in options.items() if value is not None}
+            PictureRequest.of(asked, "Restorer")  # nothing but what a picture takes
             settings = settle(
                 RestoreRequest.of({**self.given, **asked, "photo": "picture.png"}, "Restorer"), flow=self.flow
             )
@@ -193,10 +191,21 @@ class Restorer:
 
     def run(self, ready: Ready, watch: Callable[[Step], None] | None = None) -> Restored:
         """The second half of a call: the loop, when the device is free. A `Ready` serves once: its noise is drawn."""
+
+        def each(event: Event) -> None:
+            if watch is not None and isinstance(event, Stepped) and event.step is not None:
+                watch(event.step)
+
+        return drive(self.events(ready), each)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def events(self, ready: Ready) -> Run[Restored]:
+        """`run` as a piece of work, which holds the device; who closes it ends the run. What a method refuses is bad input."""
         problem = ready.problem
-        with self._turn, torch.inference_mode(False), torch.no_grad():
+        with self._turn, plainly():
             exactly(self.threads)
-            place = _looped(problem, watch)
+            place = yield from loop(problem)
             picture, result = finished(problem, place)
         return Restored(
             picture[0], result.residual, place.evaluations, place.seconds, result.sha256, result.scores, ready.settings, like_of(problem)
@@ -248,21 +257,6 @@ class Restorer:
             raise TooLarge(
                 f"the restored picture would have {what}, more than {self.limit / 1e6:g} megapixels; scale the picture down"
             )
-
-
-def _looped(problem: Problem, watch: Callable[[Step], None] | None) -> Place:
-    """The loop's end. What a method refuses is bad input; what a watcher raises is its own."""
-    events = loop(problem)
-    try:
-        while True:
-            with plainly():
-                event = next(events)
-            if watch is not None and isinstance(event, Stepped) and event.step is not None:
-                watch(event.step)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    finally:
-        events.close()
 
 
 @contextmanager

@@ -7,20 +7,20 @@ Settings say everything: the same settings on the same machine give the same num
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ... import guide
+from ...cards import carried, resumed
 from ...step import Diverged, Step, finite
 from ..errors import BadInput
-from ..files.atomic import hash_of, put_picture
-from ..files.pictures import write, write_json
+from ..files.atomic import hash_of, put_picture, write_json
+from ..files.pictures import write
 from ..models import opening, provenance
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
 from . import record
@@ -125,7 +125,7 @@ def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None =
         noise.restore(place.noise)
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x
         if place.carried:
-            method = partial(method, **_going_on(method, place.carried))
+            method = partial(method, **resumed(method, place.carried))
         if index == total:
             return place
     began = saved = seen = time.monotonic()
@@ -180,16 +180,3 @@ def _kept(problem: Problem, place: Place, keeping: Keeping, passes: int, going: 
     for name in ("preview",) if going else ("preview", "resume"):
         paths[name].unlink(missing_ok=True)
     return told
-
-
-def carried(method: Callable[..., Iterator[Step]], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is to be kept of a step's info, so that `_going_on` can make the next one of it."""
-    hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
-    if "carried" in hints:
-        return dict(info)
-    return {name: each for name, each in info.items() if hints.get(name) == Tensor | None}
-
-
-def _going_on(method: Callable[..., Iterator[Step]], carried: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The options by which a method takes up what it carried: `carried` as a whole, else one each (a plan, weights)."""
-    return {"carried": carried} if "carried" in inspect.signature(method).parameters else dict(carried)

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..files.pictures import to_pil
+from .figures import figure
 
 LARGEST, LEAST, GAP, EDGE = 256, 96, 6, 3
 _BEST = "#1a7f37"
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2")
 
 
 class Tile(NamedTuple):
@@ -74,72 +74,25 @@ def contact(rows: Mapping[str, Sequence[Tile]]) -> Image.Image:
 
 
 def plot(lines: Sequence[Line], label: str, path: Path) -> None:
-    """Reward against evaluations, as a PNG: by matplotlib if it is there, else by hand and plainer."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        plain(lines, label).save(path, "PNG")
-        return
-    figure = Figure(figsize=(7, 4), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    """Reward against evaluations, as a PNG."""
+    made = figure(7, 4)
+    axes = made.add_subplot()
     other = axes.twinx() if any(line.beside for line in lines) else None
-    for line, colour in zip(lines, coloured(lines), strict=True):
-        of = other if line.beside and other is not None else axes
-        shown = dict(line.points)
-        of.plot(list(shown), list(shown.values()), color=colour, linestyle="--" if line.part else "-",
-                marker="o", markersize=3, drawstyle="default" if line.part or len(shown) == 1 else "steps-post")  # fmt: skip
-    for name, colour in {line.name: colour for line, colour in zip(lines, coloured(lines), strict=True)}.items():
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(line.name for line in lines))}
+    for line in lines:
+        of, shown = other if line.beside and other is not None else axes, dict(line.points)
+        of.plot(
+            list(shown), list(shown.values()), color=colours[line.name], linestyle="--" if line.part else "-", marker="o",
+            markersize=3, drawstyle="default" if line.part or len(shown) == 1 else "steps-post",
+        )  # fmt: skip
+    for name, colour in colours.items():
         axes.plot([], [], color=colour, label=name)
     if any(line.part for line in lines):
         axes.plot([], [], color="#888888", linestyle="--", label="(dashed: estimates on the way)")
-    axes.set_xlabel("evaluations of the network per picture")
-    axes.set_ylabel(label)
+    axes.set(xlabel="evaluations of the network per picture", ylabel=label)
     if other is not None:
         other.set_ylabel("held out")
     axes.grid(color="#eeeeee")
     if lines:
         axes.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4)
-    figure.savefig(path, format="png")
-
-
-def coloured(lines: Sequence[Line]) -> list[str]:
-    """A colour for each name."""
-    names = list(dict.fromkeys(line.name for line in lines))
-    return [_COLOURS[names.index(line.name) % len(_COLOURS)] for line in lines]
-
-
-def plain(lines: Sequence[Line], label: str, size: tuple[int, int] = (770, 440)) -> Image.Image:
-    """The same with Pillow alone."""
-    image = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-    left, top, right, bottom = 70, 16 + 16 * len({line.name for line in lines}), size[0] - 70, size[1] - 48
-    last = max((x for line in lines for x, _ in line.points), default=1) or 1
-    for beside in (False, True):
-        mine = [(line, c) for line, c in zip(lines, coloured(lines), strict=True) if line.beside == beside]
-        values = [y for line, _ in mine for _, y in line.points]
-        if not values:
-            continue
-        low, high = min(values), max(values)
-        span = (high - low) or 1.0
-        places = [
-            [(left + (right - left) * x / last, bottom - (bottom - top) * (y - low) / span) for x, y in line.points]
-            for line, _ in mine
-        ]
-        for share in (0, 0.5, 1):
-            y = bottom - (bottom - top) * share
-            if not beside:
-                draw.line([(left, y), (right, y)], "#dddddd")
-            where, anchor = (right + 6, "lm") if beside else (left - 6, "rm")
-            draw.text((where, y), f"{low + span * share:.4g}", "black", font, anchor=anchor)
-        for (line, colour), points in zip(mine, places, strict=True):
-            if len(points) > 1:
-                draw.line(points, colour, 1 if line.part else 3)
-            for x, y in points:
-                draw.ellipse([x - 2, y - 2, x + 2, y + 2], colour)
-    for share in (0, 0.5, 1):
-        draw.text((left + (right - left) * share, bottom + 6), f"{last * share:.0f}", "black", font, anchor="ma")
-    draw.text(((left + right) / 2, size[1] - 20), "evaluations of the network per picture", "black", font, anchor="ma")
-    draw.text((6, 4), label, "black", font)
-    for i, (name, colour) in enumerate({line.name: c for line, c in zip(lines, coloured(lines), strict=True)}.items()):
-        draw.text((right, 4 + 16 * i), name, colour, font, anchor="ra")
-    return image
+    made.savefig(path, format="png")

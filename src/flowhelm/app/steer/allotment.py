@@ -8,7 +8,6 @@ the steps gets as many particles.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ...budget import Budget
+from ...cards import budget_option, keeps_budget, takes_budget
 from ...flow import Flow, Pixels
 from ...path import Path
 from ...rng import Noise
@@ -24,25 +24,20 @@ from ...transition import euler
 from ..errors import BadInput
 from ..options.signature import bind
 
-WIDTH = {
-    "fk": "particles", "svdd": "draws", "rbf": "draws", "best_of": "draws", "path_search": "draws", "noise_search": "iterations",
-}  # fmt: skip
-"""The option that a budget pays for; of all other methods it is independent chains, of which the best is kept."""
-ASKS = ("best_of", "rbf", "noise_search")
-"""They stop before they spend what is not there."""
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4
 BUDGET = 200
+CHAINS = "chains"
 
 
-class Course(NamedTuple):
+class Allotment(NamedTuple):
     """What is run for one picture.
 
-    steps: of the grid; width: particles, draws, rounds or chains, by their name; evaluations: what it is expected to cost at
-    most; turns: steps that the method reports.
+    steps: of the grid; option: the one that the budget pays for (particles, draws, iterations), or chains, and `width`, its value;
+    evaluations: what it is expected to cost at most; turns: steps that the method reports.
     """
 
     steps: int
-    name: str
+    option: str
     width: int
     evaluations: int
     turns: int
@@ -90,11 +85,7 @@ def _mean(image: Tensor) -> Tensor:
     return image.flatten(1).mean(1)
 
 
-def takes_budget(method: Callable[..., Any]) -> bool:
-    return "budget" in inspect.signature(method).parameters
-
-
-def settle(
+def allot(
     method: Callable[..., Any],
     given: Mapping[str, Any],
     flow: Flow,
@@ -104,7 +95,7 @@ def settle(
     chains: int | None,
     long: int = LONG,
     edit: Callable[[dict[str, Any]], dict[str, Any]] = lambda values: values,
-) -> tuple[Course, int | None]:
+) -> tuple[Allotment, int | None]:
     """Steps and width of a method for a budget, and that budget: None if there is none, since the width was given alone.
 
     Args:
@@ -115,22 +106,20 @@ def settle(
     Raises:
         BadInput: what is wrong with the options, or a budget that does not buy one trajectory, or not what was given.
     """
-    name, who = WIDTH.get(method.__name__, "chains"), method.__name__
-    typed = int(bind(method, {name: given[name]})[name]) if name in given else chains if name == "chains" else None
-    if typed is not None and typed < 1:
-        raise BadInput(f"--{name}: expected at least 1, got {typed}")
+    name, who, bounded = budget_option(method) or CHAINS, method.__name__, keeps_budget(method)
+    typed = int(bind(method, {name: given[name]})[name]) if name in given else chains if name == CHAINS else None
     if budget is None and typed is None:
         budget = BUDGET
-    parts = (chains or 1) if name != "chains" else 1
+    parts = (chains or 1) if name != CHAINS else 1
     values = edit(bind(method, given))
 
     @cache
     def single(width: int, steps: int) -> Cost:
-        more = {} if name == "chains" else {name: width}
+        more = {} if name == CHAINS else {name: width}
         return cost(method, values | more, flow, flow.times(steps))
 
     def priced(width: int, steps: int) -> Cost:
-        each, times = (1, width) if name == "chains" else (width, parts)  # every chain costs the same
+        each, times = (1, width) if name == CHAINS else (width, parts)  # every chain costs the same
         one = single(each, steps)
         return one._replace(evaluations=times * one.evaluations)
 
@@ -155,16 +144,16 @@ def settle(
             found -= 1
         return found
 
-    def course(steps: int, width: int) -> Course:
-        return Course(steps, name, width, *priced(width, steps))
+    def found_for(steps: int, width: int) -> Allotment:
+        return Allotment(steps, name, width, *priced(width, steps))
 
     top = _most(lambda s: length(s) <= long, 1, long) or 1
     if budget is None:
-        return course(steps or top, typed or 1), None
+        return found_for(steps or top, typed or 1), None
     limit = budget
     least = _most(lambda s: length(s) < LEAST, 1, top) + 1
     least = min(least, top)
-    need = typed if typed is not None and who not in ASKS else 1  # the others end by themselves
+    need = typed if typed is not None and not bounded else 1  # the others end by themselves
     if steps is not None:
         if priced(1, steps).evaluations > limit:
             raise BadInput(_poor(limit, who, priced(1, steps).evaluations, steps, "fewer --steps"))
@@ -173,9 +162,9 @@ def settle(
                 f"--budget {limit}: {who} with --{name} {typed} and {steps} steps takes {priced(need, steps).evaluations} "
                 "evaluations; give a larger --budget, or less of the two"
             )
-        return course(steps, typed or widest(steps)), limit
+        return found_for(steps, typed or widest(steps)), limit
     if typed is not None:
-        high = top if who in ASKS else max(top, MOST)
+        high = top if bounded else max(top, MOST)
         found = _most(lambda s: priced(need, s).evaluations <= limit, least, high)
     else:
         short = min(_most(lambda s: length(s) < SHORT, least, top) + 1, top)
@@ -183,7 +172,7 @@ def settle(
     if not found:
         some, other = (f" with --{name} {typed}", f"fewer {name}") if need > 1 else ("", "")
         raise BadInput(_poor(limit, who + some, priced(need, least).evaluations, least, other))
-    return course(found, typed or widest(found)), limit
+    return found_for(found, typed or widest(found)), limit
 
 
 def _most(fits: Callable[[int], bool], low: int, high: int) -> int:

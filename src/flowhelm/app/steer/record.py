@@ -4,21 +4,105 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor
 
 from ..files import atomic as files
-from ..files.pictures import write, write_json
+from ..files.atomic import write_json
+from ..files.pictures import write
+from ..options.request import Request
+from ..run import Event, Noted, Said, Written, near
 from ..show import contact_sheet as contact
 from ..show.contact_sheet import Line, Tile
+from .request import SteerSettings
 
 STILL = 0.95
 """Share of the particles that the effective size must have fallen below once, else the strength counted for nothing."""
-Say = Callable[[str], None]
+Scores = dict[str, float | None]
+State = Literal["running", "finished", "stopped", "diverged", "failed"]
+
+
+# --- the JSON file ---
+
+
+class TraceLine(Request):
+    """One step. `best` is of pictures that are finished, `shown` of estimates, too; None where JSON cannot hold the number."""
+
+    index: int
+    total: int = Field(alias="of")
+    t: float
+    evaluations: int
+    rewards: int
+    decodes: int
+    backwards: int
+    finished: bool
+    reward: float | None
+    mean: float | None
+    best: float | None
+    shown: float | None
+    ess: list[float | None] = Field([])
+    log_z: list[float | None] = Field([])
+    held_out: Scores
+
+
+class Particle(Request):
+    """One particle at the end."""
+
+    reward: float | None
+    held_out: Scores = Field(default_factory=dict)
+    weight: float | None = None
+
+
+class Picture(Request):
+    """One picture, and how it came about."""
+
+    name: str
+    label: str | None = Field(alias="class")
+    number: int
+    finished: bool
+    cut: bool
+    reward: float | None
+    parts: Scores
+    held_out: Scores
+    sha256: str
+    evaluations: int
+    rewards: int
+    decodes: int
+    backwards: int
+    seconds: float
+    particles: list[Particle]
+    trace: list[TraceLine]
+
+
+class Result(Request):
+    state: State
+    pictures: list[Picture]
+
+
+class RunFile(Request):
+    """What `flowhelm rerun` reads."""
+
+    kind: Literal["steer"] = "steer"
+    settings: SteerSettings
+    inputs: dict[str, str]
+    environment: dict[str, str]
+    result: Result
+
+    def stored(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+
+
+def read(path: Path) -> RunFile:
+    """Raises BadInput for any other file."""
+    return RunFile.of_json({"kind": "steer", **files.get_run(path)}, repr(str(path)))
+
+
+# --- a run, as far as it came ---
 
 
 class Best(NamedTuple):
@@ -35,129 +119,117 @@ class Best(NamedTuple):
 
 
 @dataclass
-class Made:
+class PictureRun:
     """One picture's run, as far as it came."""
 
     name: str
     label: str | None
     number: int
     best: Best | None = None
-    trace: list[dict[str, Any]] = field(default_factory=list)
+    trace: list[TraceLine] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
-    particles: list[dict[str, Any]] = field(default_factory=list)
+    particles: list[Particle] = field(default_factory=list)
     parts: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     cut: bool = False  # by the budget, before its end
 
+    @property
+    def result(self) -> Picture:
+        assert self.best is not None
+        last = self.trace[-1]
+        return Picture(
+            **{"class": self.label}, name=self.name, number=self.number, finished=self.best.finished, cut=self.cut,
+            reward=number(self.best.reward), parts=numbers(self.parts), held_out=numbers(self.best.held_out),
+            sha256=files.hash_of(self.best.picture), evaluations=last.evaluations, rewards=last.rewards, decodes=last.decodes,
+            backwards=last.backwards, seconds=self.seconds, particles=self.particles, trace=self.trace,
+        )  # fmt: skip
 
-def outputs(out: Path) -> dict[str, Path]:
+
+def outputs(out: str | Path) -> dict[str, Path]:
     """Where the files of a run go."""
     ends = {"best": "best.png", "sheet": "sheet.png", "curve": "curve.png", "run": "run.json"}
-    return {what: out.with_name(f"{out.name}.{end}") for what, end in ends.items()}
-
-
-def leave(
-    made: Sequence[Made],
-    story: Mapping[str, Any],
-    state: str,
-    paths: Mapping[str, Path],
-    settings: Mapping[str, Any],
-    say: Say,
-) -> dict[str, Any]:
-    kept = [each for each in made if each.best is not None]
-    top = max(kept, key=lambda each: each.best.rank)  # type: ignore[union-attr]
-    assert top.best is not None
-    whole = {**story, "result": result_of(kept, state)}
-    write(paths["best"], top.best.picture)
-    write_json(paths["run"], whole)
-    written = [paths["best"], paths["run"]]
-    rows = {
-        (each.name if len(kept) > 1 else ""): each.tiles
-        or [Tile(contact.small(each.best.picture), f"{each.best.reward:.4g}", True)]
-        for each in kept
-        if each.best is not None
-    }
-    files.put_picture(paths["sheet"], contact.contact(rows))
-    name = " + ".join(_short(text) for text in settings["reward"])
-    files.put(paths["curve"], lambda path: contact.plot(_lines(kept, settings), name, path))
-    written += [paths["sheet"], paths["curve"]]
-    if settings["count"] * len(settings["classes"] or [0]) > 1:
-        written += [single(paths, each.name) for each in kept]
-    if state != "finished":
-        where = "the best finished picture" if top.best.finished else "the estimate so far, which is not finished,"
-        say(f"{state} at picture {len(made)}, step {len(made[-1].trace)}")
-        say(f"{where} is {_near(paths['best'])}, all else in {_near(paths['run'])}")
-        return whole
-    say("wrote " + ", ".join(_near(path) for path in written))
-    for each in kept:
-        assert each.best is not None
-        beside = [f"{_short(k)} {v:.4g}" for k, v in each.parts.items()]
-        beside += [f"held out: {_short(k)} {v:.4g}" for k, v in each.best.held_out.items()]
-        say(
-            f"{each.name}: reward {each.best.reward:.4g}" + "".join(f", {text}" for text in beside)
-            + f"; {each.trace[-1]['evaluations']} evaluations, {each.trace[-1]['rewards']} rewards, {each.seconds:.1f} s"
-        )  # fmt: skip
-    return whole
-
-
-def remarks(made: Sequence[Made], settings: Mapping[str, Any], say: Say) -> None:
-    for each in made:
-        if each.cut:
-            say(f"note: {each.name}: the budget was spent before the last step")
-    k = settings["method_options"].get("particles", 1)
-    sizes = [size for each in made for line in each.trace for size in line.get("ess", ()) if size is not None]
-    if settings["method"] == "fk" and k > 1 and sizes and min(sizes) > STILL * k:
-        say(
-            f"note: the effective sample size stayed at {min(sizes):.1f} of {k}, so that the reward hardly counted; "
-            f"give a larger --strength than {settings['method_options']['strength']:g}"
-        )
-
-
-def result_of(made: Sequence[Made], state: str) -> dict[str, Any]:
-    pictures = []
-    for each in made:
-        if each.best is None:
-            continue
-        last = each.trace[-1]
-        pictures.append(
-            {
-                "name": each.name, "class": each.label, "number": each.number, "finished": each.best.finished, "cut": each.cut,
-                "reward": number(each.best.reward), "parts": plain_of(each.parts),
-                "held_out": plain_of(each.best.held_out), "sha256": files.hash_of(each.best.picture),
-                **{kind: last[kind] for kind in ("evaluations", "rewards", "decodes", "backwards")},
-                "seconds": each.seconds, "particles": each.particles, "trace": each.trace,
-            }
-        )  # fmt: skip
-    return {"state": state, "pictures": pictures}
-
-
-def _lines(made: Sequence[Made], settings: Mapping[str, Any]) -> list[Line]:
-    lines = []
-    for each in made:
-        done = [(line["evaluations"], line["best"]) for line in each.trace if line["best"] is not None]
-        way = [
-            (line["evaluations"], line["shown"])
-            for line in each.trace
-            if line["shown"] is not None and line["best"] is None
-        ]
-        if way:
-            lines.append(Line("reward", way + done[:1], part=True))
-        if done:
-            lines.append(Line("reward", done))
-        for name in settings["held_out"]:
-            seen = [(line["evaluations"], line["held_out"][name]) for line in each.trace]
-            if known := [(e, v) for e, v in seen if v is not None]:
-                lines.append(Line(f"held out: {_short(name)}", known, part=bool(way), beside=True))
-    return lines
-
-
-def plain_of(seen: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: number(value) for name, value in seen.items()}
+    return {what: Path(out).with_name(f"{Path(out).name}.{end}") for what, end in ends.items()}
 
 
 def single(paths: Mapping[str, Path], name: str) -> Path:
+    """Where the best of one of several pictures goes."""
     best = paths["best"]
     return best.with_name(f"{best.name.removesuffix('.best.png')}.{name}.best.png")
+
+
+def result_of(runs: Sequence[PictureRun], state: State) -> Result:
+    return Result(state=state, pictures=[each.result for each in runs if each.best is not None])
+
+
+def leave(runs: Sequence[PictureRun], file: RunFile) -> list[Path]:
+    """Writes the files of a run; returns them."""
+    settings, paths = file.settings, outputs(file.settings.out)
+    kept = [(each, each.best) for each in runs if each.best is not None]
+    write(paths["best"], max((best for _, best in kept), key=lambda best: best.rank).picture)
+    write_json(paths["run"], file.stored())
+    rows = {
+        (each.name if len(kept) > 1 else ""): each.tiles
+        or [Tile(contact.small(best.picture), f"{best.reward:.4g}", True)]
+        for each, best in kept
+    }
+    files.put_picture(paths["sheet"], contact.contact(rows))
+    name = " + ".join(_short(text) for text in settings.reward)
+    curves = [line for each in runs for line in _lines(each, settings.held_out)]
+    files.put(paths["curve"], lambda path: contact.plot(curves, name, path))
+    several = settings.count * len(settings.classes or [0]) > 1
+    return [paths[what] for what in ("best", "run", "sheet", "curve")] + [
+        single(paths, each.name) for each, _ in kept if several
+    ]
+
+
+def summary(runs: Sequence[PictureRun], file: RunFile, written: Sequence[Path]) -> Iterator[Event]:
+    """What a person is told of a run that has ended, in whatever way."""
+    if file.result.state != "finished":
+        finished = any(each.best is not None and each.best.finished for each in runs)
+        where = "the best finished picture" if finished else "the estimate so far, which is not finished,"
+        yield Said(f"{file.result.state} at picture {len(runs)}, step {len(runs[-1].trace)}")
+        yield Said(f"{where} is {near(written[0])}, all else in {near(written[1])}")
+        return
+    yield Written(tuple(written))
+    for each in file.result.pictures:
+        beside = [f"{_short(name)} {value:.4g}" for name, value in each.parts.items() if value is not None]
+        beside += [
+            f"held out: {_short(name)} {value:.4g}" for name, value in each.held_out.items() if value is not None
+        ]
+        reward = -math.inf if each.reward is None else each.reward
+        yield Said(
+            f"{each.name}: reward {reward:.4g}" + "".join(f", {text}" for text in beside)
+            + f"; {each.evaluations} evaluations, {each.rewards} rewards, {each.seconds:.1f} s"
+        )  # fmt: skip
+    for each in file.result.pictures:
+        if each.cut:
+            yield Noted(f"{each.name}: the budget was spent before the last step")
+    options = file.settings.method_options
+    particles, strength = getattr(options, "particles", 1), getattr(options, "strength", None)
+    sizes = [size for each in runs for line in each.trace for size in line.ess if size is not None]
+    if file.settings.method == "fk" and particles > 1 and sizes and min(sizes) > STILL * particles:
+        yield Noted(
+            f"the effective sample size stayed at {min(sizes):.1f} of {particles}, so that the reward hardly counted; "
+            f"give a larger --strength than {strength:g}"
+        )
+
+
+def _lines(run: PictureRun, held_out: Sequence[str]) -> Iterator[Line]:
+    """Its curves: estimates on the way, finished pictures, and what was held out."""
+    done = [(line.evaluations, line.best) for line in run.trace if line.best is not None]
+    way = [(line.evaluations, line.shown) for line in run.trace if line.shown is not None and line.best is None]
+    if way:
+        yield Line("reward", way + done[:1], part=True)
+    if done:
+        yield Line("reward", done)
+    for name in held_out:
+        seen = [(line.evaluations, line.held_out[name]) for line in run.trace]
+        if known := [(evaluations, value) for evaluations, value in seen if value is not None]:
+            yield Line(f"held out: {_short(name)}", known, part=bool(way), beside=True)
+
+
+def numbers(scores: Mapping[str, float]) -> Scores:
+    return {name: number(value) for name, value in scores.items()}
 
 
 def number(value: float | Tensor) -> float | None:
@@ -172,10 +244,3 @@ def low(value: float) -> float:
 def _short(text: str) -> str:
     """A reward's words without the folders of its files."""
     return re.sub(r"[^=*,: ]*/", "", text)
-
-
-def _near(path: Path) -> str:
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -9,36 +9,34 @@ OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safeten
 
 import csv
 import io
-import itertools
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ... import recipes
-from ...interfaces.cli.progress import bar
 from ...priors import bundled
 from ...priors.bundled import Prior
 from ...recipes import Recipe
 from ...step import Update
 from ...train import fit, seeded
-from ..draw.sample import class_rows, draw, guidance_for, sheet
+from ..draw.conditions import own_guidance
+from ..draw.rows import Job, draw_jobs
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.pictures import check_writable, write_json
-from ..options.request import Plain
+from ..files.atomic import check_writable, write_json
 from ..options.signature import bind, options, pick
+from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
 from ..show.loss_curve import curve
+from ..show.sheet import class_rows, sheet
+from .request import TrainRequest
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
 SHEETS = 10  # of samples, over a run
@@ -46,102 +44,65 @@ Row = dict[str, float | None]
 _COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
 
 
-def train(
-    recipe: str,
-    given: Mapping[str, Plain],
-    *,
-    out: Path | None = None,
-    steps: int | None = None,
-    rate: float | None = None,
-    minutes: float = 3.0,
-    bf16: bool = False,
-    compiled: bool = False,
-    device: str = "cpu",
-    threads: int | None = None,
-    tensorboard: bool = False,
-    start: str | None = None,
-    say: Callable[[str], None] = print,
-) -> Path:
-    """Trains, or goes on training; returns the file of the weights.
-
-    Args:
-        given: options of the recipe, as typed. steps, rate: default: the recipe's. A tenth of the steps, at most 500, is
-            the warm-up; all else is as in `fit`.
-        start: weights to begin from instead of fresh ones: a bundled prior or a .safetensors file.
+def train(request: TrainRequest) -> Run[Path]:
+    """Trains, or goes on training; returns the file of the weights. A tenth of the steps, at most 500, is the warm-up.
 
     Raises:
-        ValueError: anything wrong with what was asked for or with the data; nothing is written then.
-        SystemExit: stopped by a signal, all saved; its status is 130 for Ctrl-C.
+        BadInput: anything wrong with what was asked for or with the data; nothing is written then.
+        Stopped: all is saved.
         Diverged: the last good state is in the checkpoint and in the weights.
     """
-    torch.set_num_threads(threads or torch.get_num_threads())
-    place, writer_of = files.to_device(device), _tensorboard() if tensorboard else None
-    builder = pick("recipe", recipe, recipes.ALL)
-    values = bind(builder, given)
-    out = out or Path("runs") / recipe
-    begin = bundled.load(start) if start else None
-    story = _story(builder, values, start)
+    torch.set_num_threads(request.threads or torch.get_num_threads())
+    place = files.to_device(request.device)
+    writer_of = _tensorboard() if request.tensorboard else None
+    builder = pick("recipe", request.recipe, recipes.ALL)
+    values = bind(builder, request.recipe_options)
+    out = request.out or Path("runs") / request.recipe
+    begin = bundled.load(request.start) if request.start else None
+    story = _story(builder, values, request.start)
     resuming = _check(out, story)
     made = _build(builder, values)
     made.flow.net.to(place)
-    steps, rate = steps or made.steps, made.rate if rate is None else rate
-    if not rate > 0:
-        raise BadInput(f"--rate: expected a number above 0, got {rate}")
+    steps, rate = request.steps or made.steps, made.rate if request.rate is None else request.rate
     if begin is not None and not resuming:
         _begin_from(made.flow.net, begin)
     average = deepcopy(made.flow.net)
-    shown = Prior(average, made.flow.shape, null=made.flow.null, name=recipe, about=made.about)
-    weights = out / f"{recipe}.safetensors"
+    weights = out / f"{request.recipe}.safetensors"
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", story)
     updates = fit(
         made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10),
-        seed=values.get("seed", 0), bf16=bf16, compiled=compiled, checkpoint=out / "checkpoint.safetensors", minutes=minutes,
+        seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
+        minutes=request.minutes,
     )  # fmt: skip
-    every = min(100, max(1, steps // 100))
-    with _signals() as asked, closing(updates):
-        saved = drawn = told = began = time.monotonic()
-        one = next(updates, None)
-        done = steps if one is None else one.index - 1
-        log = _Log(out / "log.csv", done)
-        writer = writer_of(str(out / "tensorboard"), purge_step=done + 1) if writer_of and one else None
-        keeper = _Keeper(shown, made, out, weights, log, writer)
-        rows, losses, text, index = len(made.data(done).clean), list[Tensor](), "", done
-        say(f"{out} holds a finished run" if one is None else f"going on after step {done}" if done else f"into {out}")
+    prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    keeper = _Keeper(prior, made, out, weights, steps, request.minutes, writer_of)
+    with closing(updates):  # which writes the checkpoint
+        with unbroken():  # a step and its row are whole
+            update = next(updates, None)
+            keeper.begin(steps if update is None else update.index - 1, update)
+        done = keeper.done
         try:
-            with bar(steps, done) as tell:
-                for update in itertools.chain([one], updates) if one else ():
-                    losses.append(update.loss)
-                    now, index = time.monotonic(), update.index
-                    last, stop = index == steps, asked[0]
-                    if index % every == 0 or last or stop or not text:
-                        loss = float(torch.stack(losses).mean())
-                        text = f"loss {loss:.4f}, {len(losses) * rows / (now - told):.3g} pictures/s"
-                    if index % every == 0 or last:
-                        apart = held_apart(made, average) if index % (10 * every) == 0 or last else None
-                        keeper.row(update, loss, apart, now - began)
-                        losses.clear()
-                        told = time.monotonic()
-                    tell(index, text)
-                    if stop and not last:
-                        break
-                    if index * SHEETS // steps != (index - 1) * SHEETS // steps and now - drawn > 60 and not last:
-                        keeper.samples(index)
-                        drawn = time.monotonic()
-                    if now - saved > 60 * minutes and not last:
-                        keeper.weights(index)
-                        saved = time.monotonic()
-            if index == steps:
-                keeper.samples(steps)
+            if update is None:
+                yield Said(f"{out} holds a finished run")
+            else:
+                yield Planned(steps, done, f"going on after step {done}" if done else f"into {out}")
+            while update is not None:
+                yield Stepped(keeper.index, steps, keeper.text, figures=keeper.row)
+                with unbroken():
+                    update = next(updates, None)
+                    keeper.step(update)
+            keeper.samples()
+        except Stopped:
+            if keeper.index < steps:
+                updates.close()
+                yield Said(
+                    f"stopped after step {keeper.index} of {steps}, all saved in {out}; go on with the same command"
+                )
+            raise
         finally:  # at a divergence, too: the average is as before it
-            keeper.weights(index)
-            if writer is not None:
-                writer.close()
-        if index < steps:
-            updates.close()  # writes the checkpoint
-            say(f"stopped after step {index} of {steps}, all saved in {out}; go on with the same command")
-            raise SystemExit(128 + asked[0])
-    say(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
+            keeper.close()
+    yield Said(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
     return weights
 
 
@@ -201,20 +162,70 @@ def _texts(row: Row) -> list[str]:
 class _Keeper:
     """Writes what a run shows of itself."""
 
-    def __init__(self, prior: Prior, recipe: Recipe, out: Path, weights: Path, log: _Log, writer: Any):
-        self.prior, self.recipe, self.out, self.path, self.log, self.writer = prior, recipe, out, weights, log, writer
+    def __init__(
+        self, prior: Prior, recipe: Recipe, out: Path, weights: Path, steps: int, minutes: float, writer_of: Any
+    ):
+        self.prior, self.recipe, self.out, self.path, self.steps, self.minutes = (
+            prior,
+            recipe,
+            out,
+            weights,
+            steps,
+            minutes,
+        )
+        self.every, self.writer_of = min(100, max(1, steps // 100)), writer_of
+        self.losses, self.text, self.writer = list[Tensor](), "", None
+        self.row: Row | None = None
+        self.began = self.saved = self.drawn = self.measured = time.monotonic()
 
-    def row(self, update: Update, loss: float, apart: float | None, seconds: float) -> None:
+    def begin(self, done: int, update: Update | None) -> None:
+        """After `done` steps; `update`: the one that comes after them, if there is one."""
+        self.done = self.index = done
+        self.log = _Log(self.out / "log.csv", done)
+        self.rows = len(self.recipe.data(done).clean)
+        if self.writer_of is not None and update is not None:
+            self.writer = self.writer_of(str(self.out / "tensorboard"), purge_step=done + 1)
+        self.step(update)
+
+    def step(self, update: Update | None) -> None:
+        """A step is made: its row, and now and then the weights and samples."""
+        if update is None:
+            return
+        self.losses.append(update.loss)
+        self.index, now = update.index, time.monotonic()
+        index, every, last = self.index, self.every, self.index == self.steps
+        if index % every == 0 or last or not self.text:
+            loss = float(torch.stack(self.losses).mean())
+            self.text = f"loss {loss:.4f}, {len(self.losses) * self.rows / (now - self.measured):.3g} pictures/s"
+        if index % every == 0 or last:
+            apart = held_apart(self.recipe, self.prior.net) if index % (10 * every) == 0 or last else None
+            self._add(update, loss, apart, now - self.began)
+            self.losses.clear()
+            self.measured = time.monotonic()
+        if index * SHEETS // self.steps != (index - 1) * SHEETS // self.steps and now - self.drawn > 60 and not last:
+            self.samples()
+            self.drawn = time.monotonic()
+        if now - self.saved > 60 * self.minutes and not last:
+            self.weights()
+            self.saved = time.monotonic()
+
+    def _add(self, update: Update, loss: float, apart: float | None, seconds: float) -> None:
         row: Row = {"step": update.index, "loss": loss, "held_apart": apart, "seconds": self.log.seconds + seconds}
         row |= {name: float(update.info[name]) for name in ("rate", "norm")}
+        self.row = row
         self.log.add(row)
         if self.writer is not None:
             for name in ("loss", "held_apart", "rate", "norm"):
                 if row[name] is not None:
                     self.writer.add_scalar(name, row[name], update.index)
 
-    def weights(self, done: int) -> None:
-        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": done})  # type: ignore[arg-type]
+    def close(self) -> None:
+        self.weights()
+        if self.writer is not None:
+            self.writer.close()
+
+    def weights(self) -> None:
+        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
         points: dict[str, list[tuple[float, float]]] = {"loss": [], "held apart": []}
         for row in self.log.rows:
             for name, column in (("loss", "loss"), ("held apart", "held_apart")):
@@ -222,20 +233,20 @@ class _Keeper:
                     points[name].append((row["step"] or 0.0, value))
         files.put_picture(self.out / "curve.png", curve(points))
 
-    def samples(self, done: int) -> None:
+    def samples(self) -> None:
         """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
         classes = self.prior.about.get("classes", ())
-        jobs = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
-        edit = guidance_for(self.prior, None, None, told=bool(classes))
+        jobs: list[Job] = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
+        rule = own_guidance(self.prior) if classes else None
         was = self.prior.net.training
         self.prior.net.eval()
-        picture = sheet(class_rows(self.prior, draw(self.prior, jobs, guidance=edit, steps=20), jobs))
+        picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
         self.prior.net.train(was)
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
 
-            self.writer.add_image("samples", np.asarray(picture), done, dataformats="HWC")
+            self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
@@ -306,24 +317,3 @@ def _tensorboard() -> Callable[..., Any]:
     except ImportError as error:
         raise BadInput("--tensorboard needs the package tensorboard: pip install 'flowhelm[train]'") from error
     return SummaryWriter  # type: ignore[no-any-return, unused-ignore]
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM puts its number in the list, to be seen after the step; a second one is not waited for."""
-    asked = [0]
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if asked[0]:
-            raise KeyboardInterrupt
-        asked[0] = number
-
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

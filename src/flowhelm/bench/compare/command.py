@@ -1,153 +1,140 @@
 """`flowhelm bench`: from words to entries, then the benchmark itself, whose rows are appended as they are finished."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ... import operators
 from ...app.errors import BadInput
 from ...app.files import atomic as files
-from ...app.files.pictures import check_writable
+from ...app.files.dataset import Pictures, pictures
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
-from ...app.restore.request import METHODS
-from ...interfaces.cli.progress import bar
+from ...app.run import Failed, Noted, Planned, Run, Said, Stepped, Written
+from ...cards import METHODS
+from ...flow import Flow
 from ...priors import bundled
 from ...priors.bundled import Prior
 from . import protocols, rows, runner
 from .gallery import Gallery
 from .perceptual import perceptual
-from .pictures import pictures
 from .protocols import Task
+from .request import BenchRequest, DataRequest, TableRequest
 from .runner import Cell, Entry
-from .table import table
+from .table import Row, table
 
 STEPS = 50
 """Of a method that no preset knows."""
 KEPT = 3
 """Pictures of each task that a report shows."""
-Say = Callable[[str], None]
 
 
-class Budget(NamedTuple):
-    """What every method may spend per picture; `steps` for all where neither is given, None: its preset's."""
+@dataclass(frozen=True)
+class Plan:
+    """What `bench` does: the methods and their labels, and the cells of work."""
 
-    steps: int | None = None
-    evaluations: float | None = None
-    seconds: float | None = None
-
-    @property
-    def words(self) -> str:
-        if self.evaluations is not None:
-            return f"evaluations={self.evaluations:g}"
-        return f"seconds={self.seconds:g}" if self.seconds is not None else ""
+    chosen: Sequence[Worded]
+    labels: Sequence[str]
+    work: Sequence[Cell]
+    gallery: Gallery
 
 
-def bench(
-    *,
-    prior: Sequence[str],
-    protocol: str,
-    task: Sequence[str],
-    method: Sequence[str],
-    data: Path,
-    folder: str,
-    images: int,
-    size: int | None,
-    skip: int,
-    spread: bool,
-    seeds: int,
-    budget: Budget,
-    presets: Sequence[Path],
-    defaults: bool,
-    baselines: bool,
-    batch: int,
-    reference: str | None,
-    report: Path | None,
-    lpips: Path | None,
-    retry: bool,
-    out: Path,
-    threads: int | None,
-    device: str,
-    command: str,
-    say: Say,
-) -> None:
-    """See the command's help."""
-    if sum(each is not None for each in budget) > 1:
-        raise BadInput("--steps, --evaluations and --seconds exclude one another; give one of them")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if out.suffix not in (".csv", ".parquet"):
-        raise BadInput(f"--out {str(out)!r}: rows are .csv or .parquet; name it {out.with_suffix('.csv').name!r}")
-    if report is not None:
-        _check_report(report)
-    device = str(files.to_device(device))
-    chosen = [worded("method", text, METHODS, ("label", "steps")) for text in method or [m.__name__ for m in METHODS]]
-    labels = [c.beside.get("label", t) for c, t in zip(chosen, method or [m.__name__ for m in METHODS], strict=True)]
+def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]:
+    """Compares methods; rows are appended as they are finished, and the same request goes on where it was stopped.
+
+    Args:
+        command: what was typed, for the report.
+
+    Returns:
+        All rows of `request.out`.
+    """
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    if request.report is not None:
+        _check_report(request.report)
+    known = None if request.defaults else [*(p for path in request.presets for p in read(path)), *shipped()]
+    stored = rows.read(request.out)
+    done = {rows.key(row) for row in stored if not (request.retry and row["error"])}
+    measure = perceptual(request.lpips, request.device) if request.lpips is not None else None
+    plan = planned(request, [row["method"] for row in stored])
+    chosen, gallery = plan.chosen, plan.gallery
+    settled: dict[tuple[Any, ...], Entry] = {}
+    total = len(plan.work) * (len(chosen) + 1)
+    yield Planned(total)
+    for number, cell in enumerate(plan.work):
+        at = number * (len(chosen) + 1)
+        where = f"{cell.about['prior']} {cell.task.name} {cell.pictures.names[0]}"
+        if request.baselines:
+            for made in runner.rows_of_baselines(cell, done, measure):
+                gallery.put(made)
+                rows.append(request.out, made.rows)
+        yield Stepped(at + 1, total, f"{where}: baselines")
+        for i, (each, label) in enumerate(zip(chosen, plan.labels, strict=True), 2):
+            purpose = (*(v for k, v in cell.about.items() if k != "seed"), label)
+            if purpose not in settled:
+                settled[purpose] = _settled(each, label, cell, known, request, stored)
+            if not runner.is_done(cell, settled[purpose], done):
+                made = runner.rows_of(cell, settled[purpose], measure)
+                gallery.put(made)
+                rows.append(request.out, made.rows)
+            yield Stepped(at + i, total, f"{where}: {label}")
+    finished = rows.read(request.out)
+    yield Said(table(finished, request.reference))
+    for line in sorted(_beyond(finished)):
+        yield Noted(line)
+    for name, reason in sorted({(f"{r['task']}, {r['method']}", r["error"]) for r in finished if r["error"]}):
+        yield Failed(name, reason)
+    yield from _reported(request, finished, gallery, command)
+    return finished
+
+
+def planned(request: BenchRequest, before: Iterable[str] = ()) -> Plan:
+    """What a request asks for, checked before the long work. `before`: labels of rows that are there."""
+    device = str(files.to_device(request.device))
+    words = request.method or [method.__name__ for method in METHODS]
+    chosen = [worded("method", text, METHODS, ("label", "steps")) for text in words]
+    labels = [each.beside.get("label", text) for each, text in zip(chosen, words, strict=True)]
     if len(set(labels)) < len(labels):
         raise BadInput("two methods have one label; give one of them another: NAME:label=...")
-    known = None if defaults else [*(p for path in presets for p in read(path)), *shipped()]
-    stored = rows.read(out)
-    done = {rows.key(row) for row in stored if not (retry and row["error"])}
-    measure = perceptual(lpips, device) if lpips is not None else None
     work: list[Cell] = []
-    gallery = Gallery(out.with_suffix(".pictures"))
-    for name in prior:
-        flow = prior_for(name, size, device)
-        shape = flow.shape
-        wanted = tasks_of(protocol, task, shape)
-        taken = pictures(
-            data, channels=shape[0], size=shape[-1], folder=folder, images=images, skip=skip, spread=spread
-        )
-        taken = taken._replace(clean=taken.clean.to(device))
+    gallery = Gallery(request.out.with_suffix(".pictures"))
+    for name in request.prior:
+        flow = prior_for(name, request.size, device)
+        wanted = tasks_of(request.protocol, request.task, flow.shape)
+        taken = pictures_for(request, flow, device)
         gallery.names |= set(taken.names[:KEPT])
         about = {
             "prior": flow.name,
             "weights": files.sha256(bundled.weights(name))[:8],
             "data": taken.origin,
-            "size": shape[-1],
+            "size": flow.shape[-1],
         }
         for named, tasks in wanted:
-            columns = about | {"protocol": named}
-            work += runner.cells(flow, tasks, taken, range(seeds), batch, columns)
-    if reference is not None:
-        one = {cell.task.name: cell for cell in work}.values() if baselines else ()  # the same for each cell of a task
+            work += runner.cells(flow, tasks, taken, range(request.seeds), request.batch, about | {"protocol": named})
+    if request.reference is not None:
+        one = (
+            {cell.task.name: cell for cell in work}.values() if request.baselines else ()
+        )  # the same for each cell of a task
         simple = [label for cell in one for label in runner.labels_of_baselines(cell)]
-        those = dict.fromkeys([*labels, *simple, *(row["method"] for row in stored)])
-        if reference not in those:
-            raise BadInput(f"--reference: expected one of {', '.join(those)}, got {reference!r}")
-    settled: dict[tuple[Any, ...], Entry] = {}
-    with bar(len(work) * (len(chosen) + 1)) as tell:
-        for number, cell in enumerate(work):
-            at = number * (len(chosen) + 1)
-            where = f"{cell.about['prior']} {cell.task.name} {cell.pictures.names[0]}"
-            if baselines:
-                for made in runner.rows_of_baselines(cell, done, measure):
-                    gallery.put(made)
-                    rows.append(out, made.rows)
-            tell(at + 1, f"{where}: baselines")
-            for i, (each, label) in enumerate(zip(chosen, labels, strict=True), 2):
-                purpose = (*(v for k, v in cell.about.items() if k != "seed"), label)
-                if purpose not in settled:
-                    settled[purpose] = _settled(each, label, cell, known, budget, stored)
-                if not runner.is_done(cell, settled[purpose], done):
-                    made = runner.rows_of(cell, settled[purpose], measure)
-                    gallery.put(made)
-                    rows.append(out, made.rows)
-                tell(at + i, f"{where}: {label}")
-    finished = rows.read(out)
-    say(table(finished, reference))
-    for line in sorted(_beyond(finished)):
-        say(f"note: {line}")
-    failed = {f"{r['task']}, {r['method']}: {r['error']}" for r in finished if r["error"]}
-    for line in sorted(failed):
-        say(f"failed: {line}")
-    if report is not None:
-        write_report(report, finished, gallery, reference, command, say)
+        those = dict.fromkeys([*labels, *simple, *before])
+        if request.reference not in those:
+            raise BadInput(f"--reference: expected one of {', '.join(those)}, got {request.reference!r}")
+    return Plan(chosen, labels, work, gallery)
+
+
+def pictures_for(request: DataRequest, flow: Flow, device: str) -> Pictures:
+    """The pictures of a request, of the prior's channels and size."""
+    taken = pictures(
+        request.data, channels=flow.shape[0], size=flow.shape[-1], folder=request.folder, images=request.images,
+        skip=request.skip, spread=request.spread,
+    )  # fmt: skip
+    return taken._replace(clean=taken.clean.to(device))
 
 
 def _beyond(finished: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -162,39 +149,33 @@ def _beyond(finished: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def _check_report(path: Path) -> None:
     """Before the long work: a report can be written there."""
-    check_writable(path.parent)
+    files.check_writable(path.parent)
     if path.is_dir():
         raise BadInput(f"--report {str(path)!r} is a folder; name a file in it")
 
 
-def write_report(
-    path: Path,
-    finished: Sequence[Mapping[str, Any]],
-    gallery: Gallery,
-    reference: str | None,
-    command: str,
-    say: Say,
-) -> None:
-    """The HTML report of rows, with the pictures that were kept."""
+def _reported(request: TableRequest, finished: Sequence[Row], gallery: Gallery, command: str) -> Run[None]:
+    """The HTML report, if it is wanted, with the pictures that were kept."""
+    if request.report is None:
+        return
     from .report import report
 
-    text = report(finished, reference, gallery, command)
-    files.put(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    say(f"wrote {path}")
+    text = report(finished, request.reference, gallery, command)
+    files.put(request.report, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    yield Written([request.report])
 
 
-def show(path: Path, *, reference: str | None, report: Path | None, command: str, say: Say) -> None:
-    """See the help of `flowhelm table`."""
+def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
+    """The table of the rows that `bench` has written."""
     if not path.exists():
         raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm bench --out {path}")
-    if report is not None:
-        _check_report(report)
+    if request.report is not None:
+        _check_report(request.report)
     finished = rows.read(path)
     if not finished:
         raise BadInput(f"{str(path)!r} holds no rows; make them with flowhelm bench")
-    say(table(finished, reference))
-    if report is not None:
-        write_report(report, finished, Gallery(path.with_suffix(".pictures")), reference, command, say)
+    yield Said(table(finished, request.reference))
+    yield from _reported(request, finished, Gallery(path.with_suffix(".pictures")), command)
 
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
@@ -258,26 +239,26 @@ def _settled(
     label: str,
     cell: Cell,
     known: Sequence[Preset] | None,
-    budget: Budget,
+    request: BenchRequest,
     stored: Iterable[Mapping[str, Any]],
 ) -> Entry:
     """The entry for a cell's task, its steps chosen for the budget if there is one."""
-    made = entry(chosen, label, cell.task, cell.about["prior"], known, budget.steps)
-    if not budget.words or "steps" in chosen.beside:
+    made = entry(chosen, label, cell.task, cell.about["prior"], known, request.steps)
+    if not request.budget or "steps" in chosen.beside:
         return made
-    made = made._replace(budget=budget.words)
+    made = made._replace(budget=request.budget)
     # as many steps as in the rows that are there: a measured time is never the same twice
     same = {
         **cell.about,
         "method": label,
-        "budget": budget.words,
+        "budget": request.budget,
         "options": json.dumps(dict(made.options), sort_keys=True),
     }
     for row in stored:
         if all(row[name] == value for name, value in same.items() if name != "seed"):
             return made._replace(steps=row["steps"])
     try:
-        steps = runner.steps_of_budget(cell, made, evaluations=budget.evaluations, seconds=budget.seconds)
+        steps = runner.steps_of_budget(cell, made, evaluations=request.evaluations, seconds=request.seconds)
     except ValueError:  # the run itself will say why
         return made
     return made._replace(steps=steps)

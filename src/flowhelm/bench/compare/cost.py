@@ -1,10 +1,10 @@
-"""What a method costs, counted while it runs; and how many steps fit into a budget."""
+"""What a method costs, counted while it runs."""
 
 from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,31 +101,3 @@ class Free(Wrapped):
         a = at(self.path, t, x)
         # at a path's singular end the rate of sigma is infinite
         return torch.nan_to_num((a.alpha * a.d_alpha + a.sigma * a.d_sigma) / (a.alpha**2 + a.sigma**2)) * x
-
-
-def steps_for(cost: Callable[[int], float], budget: float, *, most: int = 1000) -> int:
-    """The number of steps whose cost is nearest to the budget (the smaller one of two equally near).
-
-    Args:
-        cost: of so many steps, non-decreasing. Few are asked for, and none of more than about four times as many steps as are
-            needed: along the line through two that are known, and between two that enclose the budget.
-    """
-    known = {steps: cost(steps) for steps in (2, 4)}
-    while known[top := max(known)] < budget and top < most:
-        below = max(s for s in known if s < top)
-        slope = (known[top] - known[below]) / (top - below)
-        guess = top + round((budget - known[top]) / slope) if slope > 0 else most
-        guess = min(max(guess, top + 1), 4 * top, most)
-        known[guess] = cost(guess)
-    if known[2] > budget:
-        known[1] = cost(1)
-    low = max((s for s in known if known[s] <= budget), default=min(known))
-    high = min((s for s in known if known[s] > budget), default=max(known))
-    halve = False
-    while high - low > 1:
-        share = 0.5 if halve else (budget - known[low]) / (known[high] - known[low])
-        guess = min(max(low + round(share * (high - low)), low + 1), high - 1)
-        known[guess] = cost(guess)
-        low, high = (guess, high) if known[guess] <= budget else (low, guess)
-        halve = not halve  # a bent cost would leave one end where it is
-    return min(known, key=lambda s: (abs(known[s] - budget), s))

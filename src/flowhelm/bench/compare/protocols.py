@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import operators
-from ...measure import Measurement, seen
+from ...measure import Measurement
 from ...metrics import residual_ratio
 from ...rng import Noise
 
@@ -63,7 +63,7 @@ def measured(task: Task, clean: Tensor, names: Sequence[str], seed: int) -> Prob
     with torch.no_grad():
         y = operator.A(clean)
         y = y + task.std * Noise(seed, list(names)).named("measurement")(y)
-    counts = seen(Measurement(y, operator, task.std), clean[:1])
+    counts = Measurement(y[:1], operator, task.std).seen(1)
     return Problem(clean, Measurement(counts * y, operator, task.std), counts)
 
 

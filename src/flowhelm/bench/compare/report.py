@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from ...app.show.figures import figure, png
 from .gallery import Gallery
 from .table import Group, Line, Row, cells_of, groups
 
@@ -66,17 +66,16 @@ def plot(group: Group) -> bytes:
 
     The bars are the intervals of the margins: those of the means themselves tell how much pictures differ, not methods.
     """
-    from matplotlib.figure import Figure
+    from matplotlib import colormaps
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = Figure(figsize=(9, 4.6), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
+    made = figure(9, 4.6)
+    axes = made.add_subplot()
     lines = [line for line in group.lines if not math.isnan(line.mean("psnr").value)]
     costly = [line for line in lines if line.first["name"] != "baseline"]
     free = [line for line in lines if line.first["name"] == "baseline"]
-    colours = _colours(len(costly))
     spans = []
-    for i, (line, colour) in enumerate(zip(costly, colours, strict=True)):
+    for i, line in enumerate(costly):
         cost, value, margin = max(line.mean("cost").value, 1), line.mean("psnr").value, group.margin(line)
         spread = None if margin is None or math.isnan(margin[0].half) else margin[0].half
         marker = "os^Dv<>PX*"[(i + 3 * (i // 20)) % 10]  # there are twenty colours
@@ -84,7 +83,16 @@ def plot(group: Group) -> bytes:
             value - min(spread or 0, 2),
             value + min(spread or 0, 2),
         ]  # of few pictures bars may be tall: they are cut
-        axes.errorbar(cost, value, spread, fmt=marker, color=colour, capsize=3, elinewidth=0.8, label=line.label)
+        axes.errorbar(
+            cost,
+            value,
+            spread,
+            fmt=marker,
+            color=colormaps["tab20"](i % 20),
+            capsize=3,
+            elinewidth=0.8,
+            label=line.label,
+        )
     best = max((line.mean("psnr").value for line in free), default=math.nan)
     for i, line in enumerate(free):
         # one that is far below the methods would squeeze them into a corner
@@ -107,15 +115,7 @@ def plot(group: Group) -> bytes:
     axes.set_title(f"{group.first['task']}{against}", fontsize=10)
     axes.grid(color="#eeeeee")
     axes.set_axisbelow(True)
-    held = io.BytesIO()
-    figure.savefig(held, format="png")
-    return held.getvalue()
-
-
-def _colours(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    return [colormaps["tab20"](i % 20) for i in range(count)]
+    return png(made)
 
 
 def _table(group: Group) -> str:

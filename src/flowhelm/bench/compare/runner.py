@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...app.files.dataset import Pictures
+from ...app.models.affordable import nearest
 from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import psnr, ssim
 from ...rng import Noise
 from ...step import Step
 from .baselines import baselines
-from .cost import Free, Metered, Tally, steps_for, watched
-from .pictures import Pictures
+from .cost import Free, Metered, Tally, watched
 from .protocols import Problem, Task, measured
 from .rows import key
 
@@ -269,7 +270,7 @@ def steps_of_budget(cell: Cell, entry: Entry, *, evaluations: float | None, seco
         return tally.evaluations(len(some.names)) if evaluations is not None else tally.seconds / len(some.names)
 
     if evaluations is not None:
-        return steps_for(spent, evaluations)
+        return nearest(spent, evaluations)
     assert seconds is not None
     spent(2)  # warm
     two, four = spent(2), spent(4)

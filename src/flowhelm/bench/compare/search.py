@@ -5,7 +5,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -15,20 +14,20 @@ import torch
 from ... import __version__, priors
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
-from ...app.files.pictures import check_writable
+from ...app.files.atomic import check_writable
+from ...app.files.dataset import Pictures
 from ...app.options.request import Plain
 from ...app.options.signature import options, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, add, read
-from ...app.restore.request import METHODS
-from ...interfaces.cli.progress import bar
+from ...app.run import Planned, Run, Said, Stepped, Written
+from ...cards import METHODS
 from ...priors.bundled import Prior
 from . import runner
-from .command import STEPS, entry, own_task, prior_for, tasks_of
-from .pictures import Pictures, pictures
+from .command import STEPS, entry, own_task, pictures_for, prior_for, tasks_of
 from .protocols import Task
+from .request import SearchRequest
 
-Say = Callable[[str], None]
 WORST = {"psnr": 0.0, "ssim": -1.0}
 """Scores that no picture falls below: what a failing trial gets."""
 
@@ -54,75 +53,50 @@ class Range(NamedTuple):
         return f"{self.low:g}:{self.high:g}" + ":log" * self.log
 
 
-def search(
-    *,
-    method: Sequence[str],
-    operator: str | None,
-    std: float | None,
-    protocol: str,
-    task: Sequence[str],
-    prior: str,
-    data: Path,
-    folder: str,
-    images: int,
-    size: int | None,
-    skip: int,
-    spread: bool,
-    vary: Sequence[str],
-    trials: int,
-    steps: int | None,
-    evaluations: float | None,
-    score: Literal["psnr", "ssim"],
-    seed: int,
-    batch: int,
-    out: Path,
-    threads: int | None,
-    device: str,
-    command: str,
-    say: Say,
-) -> None:
-    """See the command's help."""
+def search(request: SearchRequest, command: str = "") -> Run[list[Preset]]:
+    """Searches, and adds what it finds to the preset file; the same request goes on where it was stopped.
+
+    Args:
+        command: what was typed, for the preset file.
+    """
     optuna = _optuna()
-    if steps is not None and evaluations is not None:
-        raise BadInput("--steps and --evaluations exclude one another; give one of them")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    check_writable(out.absolute().parent)
-    if out.exists():
-        read(out)  # what stands there is kept: better refused before the search than after it
-    flow = prior_for(prior, size, device)
-    shape = flow.shape
-    if operator is None:
-        tasks = [each for _, some in tasks_of(protocol, task, shape) for each in some]
-    elif task:
-        raise BadInput("--operator and --task exclude one another; give one of them")
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    check_writable(request.out.absolute().parent)
+    if request.out.exists():
+        read(request.out)  # what stands there is kept: better refused before the search than after it
+    flow = prior_for(request.prior, request.size, request.device)
+    if request.operator is None:
+        tasks = [each for _, some in tasks_of(request.protocol, request.task, flow.shape) for each in some]
     else:
-        tasks = [own_task(operator, std)]
-    taken = pictures(data, channels=shape[0], size=shape[-1], folder=folder, images=images, skip=skip, spread=spread)
-    taken = taken._replace(clean=taken.clean.to(device))
-    weights = files.sha256(priors.bundled.weights(prior))
+        tasks = [own_task(request.operator, request.std)]
+    taken = pictures_for(request, flow, request.device)
+    weights = files.sha256(priors.bundled.weights(request.prior))
+    made = []
     for each in tasks:
-        for text in method:
+        for text in request.method:
             chosen = worded("method", text, METHODS)
-            cells = list(runner.cells(flow, [each], taken, [seed], batch, {"prior": flow.name}))
-            ranges = ranges_of(chosen, vary, each.std)
+            cells = list(runner.cells(flow, [each], taken, [request.seed], request.batch, {"prior": flow.name}))
+            ranges = ranges_of(chosen, request.vary, each.std)
             known = {
-                "steps": steps or _steps(chosen, each, flow, cells[0], evaluations),
+                "steps": request.steps or _steps(chosen, each, flow, cells[0], request.evaluations),
                 "vary": {name: r.words for name, r in ranges.items()},
-                "score": score,
-                "seed": seed,
+                "score": request.score,
+                "seed": request.seed,
                 "weights": weights,
                 "flowhelm": __version__,
                 "command": command,
                 **_of(taken),
             }
-            found = _search(optuna, chosen, each, cells, ranges, known, trials, out)
-            add(out, [_preset(chosen, each, flow, known, found)])
-            say(
-                f"{chosen.function.__name__}, {each.operator}, noise {each.std:g}: {score} {found['best']:.3f} with "
+            found = yield from _search(optuna, chosen, each, cells, ranges, known, request)
+            made.append(_preset(chosen, each, flow, known, found))
+            add(request.out, made[-1:])
+            yield Said(
+                f"{chosen.function.__name__}, {each.operator}, noise {each.std:g}: {request.score} {found['best']:.3f} with "
                 f"{found['options']}, {found['default']:.3f} with the defaults"
             )
-    say(f"wrote {out}")
+    yield Written([request.out])
+    return made
 
 
 def ranges_of(chosen: Worded, vary: Sequence[str], std: float) -> dict[str, Range]:
@@ -174,11 +148,10 @@ def _search(
     cells: Sequence[runner.Cell],
     ranges: Mapping[str, Range],
     known: Mapping[str, Any],
-    trials: int,
-    out: Path,
-) -> dict[str, Any]:
+    request: SearchRequest,
+) -> Run[dict[str, Any]]:
     """Trials up to so many, of which the first is the default; those of an interrupted search count."""
-    journal = str(out.with_name(out.name + ".journal"))
+    trials, journal = request.trials, str(request.out.with_name(request.out.name + ".journal"))
     purpose = {k: v for k, v in known.items() if k != "command"}
     purpose |= {
         "method": chosen.function.__name__,
@@ -206,14 +179,15 @@ def _search(
     for trial in study.get_trials(deepcopy=False, states=(begun,)):  # left by an interrupted search
         study.tell(trial.number, state=failed)
     first = len(study.get_trials(deepcopy=False, states=(done,)))
-    with bar(trials, min(first, trials), "searching") as tell:
-        for number in range(first, trials):
-            # a sampler of its own for each trial: an interrupted search goes on as it would have
-            study.sampler = optuna.samplers.TPESampler(seed=known["seed"] + 1000 * number)
-            trial = study.ask({name: _distribution(optuna, r) for name, r in ranges.items()})
-            value = _score(chosen, trial.params, task, cells, known)
-            study.tell(trial, value)
-            tell(number + 1, f"{chosen.function.__name__} {task.name}: {known['score']} {study.best_value:.3f}")
+    yield Planned(trials, min(first, trials), "searching")
+    for number in range(first, trials):
+        # a sampler of its own for each trial: an interrupted search goes on as it would have
+        study.sampler = optuna.samplers.TPESampler(seed=known["seed"] + 1000 * number)
+        trial = study.ask({name: _distribution(optuna, r) for name, r in ranges.items()})
+        value = _score(chosen, trial.params, task, cells, known)
+        study.tell(trial, value)
+        told = f"{chosen.function.__name__} {task.name}: {known['score']} {study.best_value:.3f}"
+        yield Stepped(number + 1, trials, told)
     best = study.best_trial
     better = best.value > study.user_attrs["default"]
     return {

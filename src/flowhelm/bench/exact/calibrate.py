@@ -7,7 +7,6 @@ of it (the method `exact`) say what the tests say of a sampler that is right.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,24 +18,22 @@ from torch import Tensor
 from ... import __version__, operators
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
-from ...app.files.pictures import check_writable, write_json
 from ...app.models import opening as models
-from ...app.options.request import Plain
 from ...app.options.signature import bind, pick, plain
 from ...app.restore.observation import Observed, guess, observe, steps_of
 from ...app.restore.presets import settings as settings_of
-from ...app.restore.request import METHODS
 from ...app.restore.result import chosen
-from ...app.run import signals
+from ...app.run import Planned, Run, Said, Stepped, Written
 from ...app.show.calibration import plot
+from ...cards import METHODS
 from ...flow import Flow, MixtureFlow
-from ...interfaces.cli.progress import bar
 from ...metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test
 from ...priors import bundled
 from ...rng import Noise
 from ...solve import integrate
-from ...step import run
+from ...step import Step
 from ...transition import heun
+from .request import CalibrateRequest
 
 EXACT = "exact"
 SIDE, EXACT_SIDE, DRAW_STEPS, ROWS = 32, 8, 50, 64
@@ -61,84 +58,59 @@ class Known(NamedTuple):
 
 
 @torch.no_grad()
-def calibrate(
-    method: str,
-    given: Mapping[str, Mapping[str, Plain]],
-    *,
-    operator: str = "random_mask",
-    prior: str = EXACT,
-    truths: int = 64,
-    samples: int = 19,
-    steps: int = 20,
-    std: float = 0.1,
-    size: int | None = None,
-    seed: int = 0,
-    out: Path = Path("calibration"),
-    device: str = "cpu",
-    threads: int | None = None,
-    say: Callable[[str], None] = print,
-) -> Judged:
-    """Draws, measures, restores and judges; writes OUT.json and, with matplotlib, OUT.png.
-
-    Args:
-        method: one that restores, or `exact` with the prior `exact`; given: options of the method and of the operator, as typed.
-        samples: of each truth; 19 have 90 % of the truths between the extreme ones.
-        size: side of the pictures; default: 8 for `exact`, the prior's own, at most 32, for others.
-
-    Raises:
-        ValueError: anything wrong with what was asked for; nothing is written then.
-    """
-    if not (0 < std < math.inf) or truths < 20 or samples < 4:
-        raise BadInput(
-            f"expected --std above 0, --truths of at least 20 and --samples of at least 4, got {std}, {truths} and {samples}"
-        )
-    torch.set_num_threads(threads or torch.get_num_threads())
-    place = files.to_device(device)
-    paths = {end: out.with_name(f"{out.name}.{end}") for end in ("json", "png")}
-    check_writable(out.parent)
+def calibrate(request: CalibrateRequest) -> Run[Judged]:
+    """Draws, measures, restores and judges; writes OUT.json and OUT.png. Returns what was found of the method."""
+    method, operator, std, seed = request.method, request.operator, request.std, request.seed
+    truths, samples, steps = request.truths, request.samples, request.steps
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    place = files.to_device(request.device)
+    paths = {end: request.out.with_name(f"{request.out.name}.{end}") for end in ("json", "png")}
+    files.check_writable(request.out.parent)
     builder = pick("operator", operator, operators.ALL)
-    operator_options = plain(builder, given.get("operator", {}))
-    exact, flow = _exact(size or EXACT_SIDE) if prior == EXACT else None, None
-    flow = exact.float_flow if exact else _opened(prior, size, str(place))
-    if method == EXACT and exact is None:
+    operator_options = plain(builder, request.operator_options)
+    exact = _exact(request.size or EXACT_SIDE) if request.prior == EXACT else None
+    flow = exact.float_flow if exact else _opened(request.prior, request.size, str(place))
+    if known_method(method) == EXACT and exact is None:
         raise BadInput("the exact posterior is known with --prior exact only; name a method, or leave out --prior")
     way: Callable[..., Any] | None = None
     method_options: dict[str, Any] = {}
     if method != EXACT:
         way = pick("method", method, METHODS)
-        usual = settings_of(method, operator, operator_options, std, Path(prior).stem)
-        method_options = plain(way, {**usual.options, **given.get("method", {})})
+        usual = settings_of(method, operator, operator_options, std, Path(request.prior).stem)
+        method_options = plain(way, {**usual.options, **request.method_options})
     particles = int(method_options.get("particles", 1))
     rows = max(1, ROWS * SIDE**2 // (flow.shape[-2] * flow.shape[-1] * particles))
     drawing = 0 if exact else -(-truths // rows) * DRAW_STEPS
     total = drawing + (0 if way is None else -(-truths * samples // rows) * steps)
-    with signals(), bar(total) as told:
-        if exact:
-            truth = exact.flow.sample(Noise(seed, truths).named("truth")).float()
-        else:
-            truth = torch.cat(list(_drawn(flow, truths, rows, seed, place, told)))
-        known = _measured(truth.to(place), builder, bind(builder, operator_options), std, seed)
-        found: dict[str, Tensor] = {}
-        if way is not None:
-            ways = partial(way, **bind(way, method_options))
-            later = partial(_later, told, drawing)
-            parts = _restored(flow, known, ways, steps, samples, particles, rows, seed, later)
-            found[method] = torch.cat(list(parts)).unflatten(0, (truths, samples))
-        if exact:
-            draws = exact.draws(known, samples, seed)
-            controls = CONTROLS if way is None else {"exact": CONTROLS["exact"]}
-            found |= {name: change(draws) for name, change in controls.items()}
+    if total:
+        yield Planned(total)
+    if exact:
+        truth = exact.flow.sample(Noise(seed, truths).named("truth")).float()
+    else:
+        truth = yield from _drawn(flow, truths, rows, seed, place, total)
+    known = _measured(truth.to(place), builder, bind(builder, operator_options), std, seed)
+    found: dict[str, Tensor] = {}
+    if way is not None:
+        ways = partial(way, **bind(way, method_options))
+        made = yield from _restored(flow, known, ways, steps, samples, particles, rows, seed, drawing)
+        found[method] = made.unflatten(0, (truths, samples))
+    if exact:
+        draws = exact.draws(known, samples, seed)
+        controls = CONTROLS if way is None else {"exact": CONTROLS["exact"]}
+        found |= {name: change(draws) for name, change in controls.items()}
     judged = {name: _judged(known, draws, seed) for name, draws in found.items()}
     settings = {
         "method": method, "method_options": method_options, "operator": operator, "operator_options": operator_options,
-        "prior": prior, "size": list(flow.shape), "std": std, "steps": steps, "truths": truths, "samples": samples, "seed": seed,
+        "prior": request.prior, "size": list(flow.shape), "std": std, "steps": steps, "truths": truths, "samples": samples, "seed": seed,
     }  # fmt: skip
     stories = {name: _story(known, draws, judged[name]) for name, draws in found.items()}
-    title = f"{method} on {operator}, noise {std:g}, prior {prior}, {steps} steps: {judged[method].verdict}"
-    drawn = plot(paths["png"], title, judged[method], stories[method], truths, samples)
-    write_json(paths["json"], {"flowhelm": __version__, "settings": settings, "found": stories})
-    _tell(method, judged, stories, truths, samples, say)
-    say(f"wrote {paths['json']}" + (f", {paths['png']}" if drawn else "; pip install 'flowhelm[bench]' for the plot"))
+    title = f"{method} on {operator}, noise {std:g}, prior {request.prior}, {steps} steps: {judged[method].verdict}"
+    plot(paths["png"], title, judged[method], stories[method], truths, samples)
+    files.write_json(paths["json"], {"flowhelm": __version__, "settings": settings, "found": stories})
+    for line in _told(method, judged, stories, truths):
+        yield Said(line)
+    yield Written(list(paths.values()))
     return judged[method]
 
 
@@ -191,15 +163,17 @@ def _opened(prior: str, size: int | None, device: str) -> Flow:
     return flow.sized(side, side)
 
 
-def _drawn(
-    flow: Flow, truths: int, rows: int, seed: int, device: torch.device, told: Callable[[int, str], None]
-) -> Iterator[Tensor]:
-    """Pictures of the prior, a conditional one being told nothing."""
+def _drawn(flow: Flow, truths: int, rows: int, seed: int, device: torch.device, total: int) -> Run[Tensor]:
+    """Pictures of the prior, some rows at a time."""
+    made = []
     for part, first in enumerate(range(0, truths, rows)):
         noise = Noise(seed, range(first, min(first + rows, truths))).named("truth")
-        x = flow.source(noise).to(device)
-        moves = integrate(flow, x, flow.times(DRAW_STEPS), transition=heun)
-        yield flow.decode(run(moves, lambda step, n=part: told(n * DRAW_STEPS + step.index, "truths")).x)  # type: ignore[misc]
+        last: Step | None = None
+        for last in integrate(flow, flow.source(noise).to(device), flow.times(DRAW_STEPS), transition=heun):
+            yield Stepped(part * DRAW_STEPS + last.index, total, "truths")
+        assert last is not None
+        made.append(flow.decode(last.x))
+    return torch.cat(made)
 
 
 def _measured(truth: Tensor, builder: Callable[..., Any], options: Mapping[str, Any], std: float, seed: int) -> Known:
@@ -219,12 +193,13 @@ def _restored(
     particles: int,
     rows: int,
     seed: int,
-    told: Callable[[int, str], None],
-) -> Iterator[Tensor]:
-    """`samples` of each truth in its order, some rows at a time; each has a stream of its own."""
+    before: int = 0,
+) -> Run[Tensor]:
+    """`samples` of each truth in its order, some rows at a time; each has a stream of its own. `before`: steps that were made."""
     y = known.observed.measurement
     keys = [(i, k) for i in range(len(known.truth)) for k in range(samples)]
-    times = flow.times(steps)
+    times, total = flow.times(steps), before - (-len(keys) // rows) * steps
+    made = []
     for part, first in enumerate(range(0, len(keys), rows)):
         some = keys[first : first + rows]
         noise = Noise(seed, [("sample", *key) for key in some])
@@ -232,12 +207,12 @@ def _restored(
         moves = steps_of(
             flow, known.observed._replace(measurement=mine), method, times, noise.spawn(particles) if particles > 1 else noise
         )  # fmt: skip
-        last = run(moves, lambda step, n=part: told(n * steps + step.index * steps // step.total, "samples"))  # type: ignore[misc]
-        yield flow.decode(chosen(last.x, last.info, noise.named("chosen")))
-
-
-def _later(told: Callable[[int, str], None], before: int, index: int, text: str) -> None:
-    told(before + index, text)
+        last: Step | None = None
+        for last in moves:
+            yield Stepped(before + part * steps + last.index * steps // last.total, total, "samples")
+        assert last is not None
+        made.append(flow.decode(chosen(last.x, last.info, noise.named("chosen"))))
+    return torch.cat(made)
 
 
 def _judged(known: Known, draws: Tensor, seed: int) -> Judged:
@@ -279,29 +254,24 @@ def _story(known: Known, draws: Tensor, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _tell(
-    method: str,
-    judged: Mapping[str, Judged],
-    stories: Mapping[str, Mapping[str, Any]],
-    truths: int,
-    samples: int,
-    say: Callable[[str], None],
-) -> None:
+def _told(
+    method: str, judged: Mapping[str, Judged], stories: Mapping[str, Mapping[str, Any]], truths: int
+) -> Iterator[str]:
     held = stories[method]["coverage"]
     wide = max(i for i, level in enumerate(held["nominal"]) if level <= 0.9)
     nominal = held["nominal"][wide]
     width = max(map(len, judged))
-    say(f"{'':{width}}  p ranks  p TARP  p intervals  {nominal:.0%} hold  verdict")
+    yield f"{'':{width}}  p ranks  p TARP  p intervals  {nominal:.0%} hold  verdict"
     for name, each in judged.items():
         ranks = min(1.0, min(each.tests[q].p for q in each.ranks if q != TARP) * (len(each.ranks) - 1))
         intervals = each.tests[ENTRIES].p
         share = stories[name]["coverage"]["held"][wide]
-        say(f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}")
+        yield f"{name:{width}}  {ranks:7.2g}  {each.tests[TARP].p:6.2g}  {intervals:11.2g}  {share:8.1%}  {each.verdict}"
     found, share = judged[method], held["held"][wide]
     worst = min(found.tests, key=lambda name: found.tests[name].p)
     why = f"no test rejects it ({truths} truths)" if found.verdict == "calibrated" else f"{_p(found.p)} by {worst}"
     how = f" ({found.off} too {'low' if found.bias > 0 else 'high'})" if found.verdict == "biased" else ""
-    say(f"{method}: {found.verdict}{how}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}")
+    yield f"{method}: {found.verdict}{how}; {nominal:.0%} intervals of pixels hold {share:.1%} of the truths; {why}"
 
 
 def _p(p: float) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ...app.files.dataset import pictures
 from ...flow import Flow, GaussianFlow, NetFlow
 from ...grad import value_and_grad
 from ...grids import uniform
@@ -47,7 +48,6 @@ from ...steer.mpc_flow import mpc_flow
 from ...steer.mpc_flow_dt import mpc_flow_dt
 from ...steer.oc_flow import oc_flow
 from ...step import Step, run
-from ..compare.pictures import pictures
 
 STD, STRENGTH = 0.05, 25.0
 

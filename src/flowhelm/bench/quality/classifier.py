@@ -17,15 +17,15 @@ from typing import Annotated, NamedTuple
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as fn
 
+from ...app.files.atomic import put
 from ...recipes.aerial import whole as aerial
 from ...recipes.animals import whole as animals
 from ...recipes.fashion import whole as fashion
+from ...rewards.classifier import Classifier, read, scaled
 from ...train import seeded
-
-FEATURES = 64
 
 
 class Training(NamedTuple):
@@ -54,62 +54,6 @@ def whole(name: str, data: Path, split: Path | None) -> dict[str, tuple[Tensor, 
     if name not in readers:
         raise ValueError(f"set: expected one of {', '.join(TRAININGS)}, got '{name}'")
     return readers[name](data)
-
-
-def scaled(pictures: Tensor) -> Tensor:
-    """uint8 -> float in [-1, 1]."""
-    return pictures.float() / 127.5 - 1
-
-
-class Residual(nn.Module):
-    """relu(x + bn(conv(relu(bn(conv(x))))))."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.inner = nn.Sequential(*unit(channels, channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return fn.relu(x + self.norm(self.inner(x)))
-
-
-def unit(channels: int, out: int) -> tuple[nn.Module, ...]:
-    """Convolution, batch normalisation, relu."""
-    return nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()
-
-
-class Classifier(nn.Module):
-    """Pictures `(b, channels, h, w)` in [-1, 1] -> logits `(b, classes)`; `features` is the layer before them, `(b, 64)`.
-
-    Attributes:
-        accuracy: on the test part, measured once after training.
-    """
-
-    accuracy: float = float("nan")
-
-    def __init__(self, channels: int, classes: int, widths: tuple[int, ...]):
-        super().__init__()
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2), *unit(4 * channels, widths[0])]
-        for level, width in enumerate(widths):
-            if level:
-                layers += [*unit(widths[level - 1], width), nn.MaxPool2d(2)]
-            if level or len(widths) == 1:
-                layers.append(Residual(width))
-        self.body = nn.Sequential(*layers, *unit(widths[-1], FEATURES))
-        self.head = nn.Linear(FEATURES, classes)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x).mean((2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-    @torch.no_grad()
-    def judge(self, pictures: Tensor, batch: int = 250) -> tuple[Tensor, Tensor]:
-        """Features `(n, 64)` and most likely labels `(n,)` of uint8 pictures `(n, c, h, w)`."""
-        self.eval()
-        features = torch.cat([self.features(scaled(rows)) for rows in pictures.split(batch)])
-        return features, self.head(features).argmax(1)
 
 
 def augmented(x: Tensor, shift: int, turned: bool, generator: torch.Generator) -> Tensor:
@@ -176,28 +120,20 @@ def classifier(name: str, parts: dict[str, tuple[Tensor, Tensor]], work: Path, s
     Raises:
         ValueError: the file is of another network.
     """
-    from safetensors import safe_open
     from safetensors.torch import save_file
 
     path = work / f"{name}_classifier.safetensors"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
         net = learned(name, parts, seed=seed)
-        part = path.with_name(path.name + ".part")
-        about = {"widths": list(TRAININGS[name].widths), "classes": net.head.out_features}
-        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, part, {"about": json.dumps(about)})
-        part.replace(path)
+        weights, about = {k: v.contiguous() for k, v in net.state_dict().items()}, {"about": json.dumps(net.about)}
+        put(path, lambda temporary: save_file(weights, temporary, about))
         return net
-    try:
-        with safe_open(path, framework="pt") as f:
-            about = json.loads(f.metadata()["about"])
-            net = Classifier(parts["train"][0].shape[1], about["classes"], tuple(about["widths"]))
-            net.load_state_dict({key: f.get_tensor(key) for key in f.keys()})  # noqa: SIM118  (a handle, not a dict)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"classifier: '{path}' is of another network ({error}); delete it to train anew") from None
-    net = net.to(memory_format=torch.channels_last)
+    net = read(path)
+    if (net.head.out_features, net.channels) != (int(parts["train"][1].max()) + 1, parts["train"][0].shape[1]):
+        raise ValueError(f"classifier: {str(path)!r} is of another set than {name}; delete it to train anew")
     net.accuracy = _accuracy(net, parts)
-    return net.eval().requires_grad_(False)
+    return net
 
 
 def main(

@@ -12,19 +12,16 @@ usual PNG files of the same pictures. Rows are appended to the CSV file; run the
 from __future__ import annotations
 
 import csv
-import io
 import math
 import time
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 import typer
 from torch import Tensor
 
+from ...app.files.dataset import whole
 from ...flow import NetFlow
 from ...metrics import psnr, ssim
 from ...priors.bundled import Prior, load
@@ -43,21 +40,6 @@ class Photo(NamedTuple):
     folder: str
     name: str
     clean: Tensor
-
-
-def photos(archive: Path, folders: list[str]) -> Iterator[Photo]:
-    """The archive's pictures in FOLDER/, by name."""
-    from PIL import Image
-
-    with zipfile.ZipFile(archive) as z:
-        for folder in folders:
-            names = [n for n in sorted(z.namelist()) if n.split("/")[0] == folder and not n.endswith("/")]
-            names = [n for n in names if n.lower().endswith((".jpg", ".jpeg", ".png", ".bmp"))]
-            if not names:
-                raise ValueError(f"data: expected pictures in {folder}/ of '{archive}', found none; see --folder")
-            for name in names:
-                picture = np.asarray(Image.open(io.BytesIO(z.read(name))).convert("RGB"))
-                yield Photo(folder, name, torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 127.5 - 1)
 
 
 def noisy(clean: Tensor, name: str, sigma: float, seed: int) -> Tensor:
@@ -145,7 +127,7 @@ def main(
     done = {(r["image"], float(r["sigma"])) for r in rows}
     count: dict[str, int] = {}
     todo = []
-    for photo in photos(data, folder or ["CBSD68", "Set5"]):
+    for photo in (Photo(of, *one) for of in folder or ["CBSD68", "Set5"] for one in whole(data, of)):
         count[photo.folder] = count.get(photo.folder, 0) + 1
         if images is None or count[photo.folder] <= images:
             todo += [(photo, sigma) for sigma in SIGMAS if (photo.name, sigma) not in done]

@@ -3,7 +3,7 @@
     python -m flowhelm.bench.quality.generation fashion --data fashion_mnist.npz --work bench --csv generation.csv --sheet sheet.png
 
 A row of the table is one way to sample: guidance, scale, steps, solver. Of its samples, clamped and rounded to 8 bits as they
-would be saved, the classifier of `bench.classifier` says
+would be saved, the classifier of `bench.quality.classifier` says
 - accuracy: how many have the label they were told (and of which class the fewest);
 - Fréchet distance (`metrics.frechet`), in its 64 features, to the test part and to the training part. It depends on the number
   of samples: beside it stands the same distance from as many training pictures (all, if there are fewer) to the test part;
@@ -36,11 +36,12 @@ from ... import guide
 from ...flow import Flow, Guidance
 from ...metrics import frechet_features
 from ...priors.bundled import Prior, load
+from ...rewards.classifier import Classifier, scaled
 from ...rng import Noise
 from ...solve import integrate
 from ...step import run
 from ...transition import Transition, euler, heun, midpoint
-from .classifier import Classifier, classifier, scaled, whole
+from .classifier import classifier, whole
 
 SOLVERS: dict[str, tuple[Transition, int]] = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2)}
 NAMES: dict[str, tuple[str, ...]] = {"none": (), "cfg": ("scale",), "cfg_zero": ("scale",), "raag": ("scale", "decay")}

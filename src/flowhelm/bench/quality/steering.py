@@ -29,6 +29,8 @@ import typer
 from torch import Tensor
 
 from ... import steer
+from ...app.files.atomic import put
+from ...app.show.figures import figure, png
 from ...budget import Budget
 from ...flow import Flow
 from ...grids import uniform
@@ -194,14 +196,10 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def plot(rows: list[dict[str, str]], out: Path) -> None:
     """Reward against evaluations, and against calls of the reward, a column for each prior and reward."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     kinds = list(dict.fromkeys((r["prior"], r["reward"]) for r in rows))
     colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(r["method"] for r in rows))}
-    figure, axes = plt.subplots(2, len(kinds), figsize=(3.4 * len(kinds), 6), squeeze=False)
+    made = figure(3.4 * len(kinds), 6)
+    axes = made.subplots(2, len(kinds), squeeze=False)
     for column, (prior, reward) in enumerate(kinds):
         mine = [r for r in rows if (r["prior"], r["reward"]) == (prior, reward)]
         for line, against in enumerate(("evaluations", "rewards")):
@@ -221,11 +219,7 @@ def plot(rows: list[dict[str, str]], out: Path) -> None:
                 axis.set_title(f"{prior}, {reward}", fontsize=10)
         axes[0, column].set_ylabel("reward" if not column else "")
     axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
-    part = out.with_name(out.name + ".part.png")
-    figure.savefig(part, dpi=110)
-    plt.close(figure)
-    part.replace(out)
+    put(out, lambda temporary: temporary.write_bytes(png(made)))
 
 
 def main(

@@ -28,6 +28,7 @@ import torch
 import typer
 from torch import Tensor
 
+from ...app.files.dataset import pictures
 from ...flow import Flow
 from ...measure import LinearOperator, Measurement, simulate
 from ...metrics import psnr, residual_ratio, ssim
@@ -35,7 +36,6 @@ from ...operators import box, deblur, denoise, random_mask, superres
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import Diverged
-from ..quality.denoising import photos
 from .ours import DEFAULT, OURS, Contestant, Metered, Problem, Rival, Setting
 
 TASKS: dict[str, Callable[..., LinearOperator]] = {
@@ -78,18 +78,6 @@ def observed(task: str, clean: Tensor, noise: Noise) -> Measurement:
         return y
     assert isinstance(y.operator, LinearOperator)
     return replace(y, y=y.operator.A(y.y))  # a mask is a projection
-
-
-def crops(data: Path, folder: str, size: int) -> Tensor:
-    """Centre crops of all the folder's pictures that are large enough, by name: `(n, 3, size, size)` in [-1, 1]."""
-    rows = []
-    for photo in photos(data, [folder]):
-        top, left = ((side - size) // 2 for side in photo.clean.shape[1:])
-        if min(top, left) >= 0:
-            rows.append(photo.clean[:, top : top + size, left : left + size])
-    if not rows:
-        raise ValueError(f"data: expected pictures of at least {size} pixels in {folder}/ of '{data}', found none")
-    return torch.stack(rows)
 
 
 class Bench:
@@ -300,7 +288,7 @@ def main(
     if unknown := [t for t in tasks if t not in TASKS]:
         raise typer.BadParameter(f"task: expected some of {', '.join(TASKS)}, got '{unknown[0]}'")
     torch.set_num_threads(1)
-    clean = crops(data, folder, size)
+    clean = pictures(data, channels=3, size=size, folder=f"{folder}/", images=None).clean
     if len(clean) < images + tune_on:
         raise typer.BadParameter(f"images: expected at most {len(clean) - tune_on}, got {images}")
     clean = clean[-tune_on:] if tune_on else clean[:images]

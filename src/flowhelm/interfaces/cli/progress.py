@@ -1,9 +1,16 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere. On stderr, so that stdout keeps to results."""
+"""A piece of work on a terminal: results on stdout; how far it is on stderr, as a bar, or elsewhere as a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from typing import TypeVar
+
+from ...app.run import Done, Event, Failed, Noted, Planned, Run, Said, Stepped, Warned, Written, drive, near, signals
+
+T = TypeVar("T")
+MANY = 8
+"""Files that are named one by one; of more, their number and folder are."""
 
 Tell = Callable[[int, float], None]
 """Steps done, and the misfit in units of the noise."""
@@ -58,3 +65,54 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
 
 def _long(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
+
+def carried_out(events: Run[T]) -> T:
+    """Runs a piece of work before the eyes of whoever has typed the command; Ctrl-C stops it. Returns what it made."""
+    with terminal() as show, signals():
+        return drive(events, show)
+
+
+@contextmanager
+def terminal() -> Iterator[Callable[[Event], None]]:
+    """What shows the events of a piece of work."""
+    import typer
+
+    with ExitStack() as open_:
+        tell: Say | None = None
+
+        def show(event: Event) -> None:
+            nonlocal tell
+            if isinstance(event, Stepped):
+                tell = tell or open_.enter_context(bar(event.total))
+                tell(event.index, event.text)
+                return
+            open_.close()  # the bar ends before anything else is printed; a step after it begins another
+            tell = None
+            for line in lines(event):
+                typer.echo(line)
+            if isinstance(event, Planned) and event.total > event.done:
+                tell = open_.enter_context(bar(event.total, event.done))
+
+        yield show
+
+
+def lines(event: Event) -> Iterator[str]:
+    """What is printed of an event."""
+    match event:
+        case Planned(text=text) | Said(text=text):
+            yield from filter(None, [text])
+        case Written(paths=paths):
+            folders = {path.parent for path in paths}
+            many = len(paths) > MANY and len(folders) == 1
+            yield (
+                f"wrote {len(paths)} files to {near(folders.pop())}" if many else f"wrote {', '.join(map(near, paths))}"
+            )
+        case Noted(text=text):
+            yield f"note: {text}"
+        case Warned(text=text):
+            yield f"warning: {text}"
+        case Failed(name=name, reason=reason):
+            yield f"  {name}: {reason}"
+        case Done():  # of a batch, whose bar shows it
+            pass

@@ -1,25 +1,24 @@
 """The commands that restore: one photograph, a batch, and what was made before again."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from ...app.batch.request import BatchRequest, Many, Spread
-from ...app.errors import BadInput
-from ...app.restore.request import Restoration, RestoreRequest, Underway
-from .shell import app, own_flags, typed
-from .terminal import carried_out
-from .words import asked, takes
+from ...app.options.request import Request
+from ...app.restore.request import RestoreRequest, Underway
+from .progress import carried_out
+from .shell import app, bad, typed
+from .words import asks, own
 
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The photograph, and options of operator and method."),
-]
+
+class RestoreWords(Underway, Spread, Many, RestoreRequest):
+    """What `flowhelm restore` takes: one photograph, or a batch."""
+
+    operator: str | None = RestoreRequest.model_fields["operator"].merge_field_infos(default=None)  # type: ignore[assignment]
 
 
 @app.command(
@@ -31,23 +30,22 @@ Words = Annotated[
     "A name that several have means the one below first, then the operator's, then the method's; --operator-NAME and "
     "--method-NAME always work.\n\nCtrl-C leaves the estimate so far and a file to go on from; a batch goes on by the same command.",
 )
-@takes(
-    Restoration,
-    RestoreRequest,
-    Underway,
-    Many,
-    Spread,
-    without=("photo", "operator_options", "method_options"),
-    first={"words": (Words, None)},
-)
-def restore(context: typer.Context, given: dict[str, Any]) -> None:
-    if given["resume"] is not None:
+@asks(RestoreWords, without=("photo",))
+def restore(
+    read: Callable[..., RestoreWords],
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The photograph, and options of operator and method."),
+    ] = None,
+) -> None:
+    if context.params["resume"] is not None:
         beside = {name for name in context.params if typed(context, name)} - {"resume", "preview"}
         if beside:
-            raise BadInput("--resume takes all settings from its file; give nothing beside it but --preview")
+            bad("--resume takes all settings from its file; give nothing beside it but --preview")
         from ...app.restore.run import resume as go_on
 
-        carried_out(go_on(given["resume"], preview=given["preview"]))
+        carried_out(go_on(context.params["resume"], preview=context.params["preview"]))
         return
     from ... import operators
     from ...app.batch.items import is_glob
@@ -59,77 +57,70 @@ def restore(context: typer.Context, given: dict[str, Any]) -> None:
     from ...app.restore.settle import settle, usual_method
 
     check_deepinv()
-    if given["operator"] is None:
+    operator, method, prior = (context.params[name] for name in ("operator", "method", "prior"))
+    if operator is None:
         names = ", ".join(f.__name__ for f in operators.ALL)
-        raise BadInput(f"--operator is missing: what was done to the photograph; one of {names}")
+        bad(f"--operator is missing: what was done to the photograph; one of {names}")
     parts = {
-        "operator": function_of("operator", given["operator"]),
-        "method": function_of("method", given["method"] or usual_method(given["operator"], given["prior"])),
+        "operator": function_of("operator", operator),
+        "method": function_of("method", method or usual_method(operator, prior)),
     }
-    own = own_flags(context)
-    photos, chosen = sort_words(given.pop("words") or [], flags(parts, own), own)
+    mine = own(restore)
+    photos, chosen = sort_words(words or [], flags(parts, mine), mine)
     if not photos:
-        raise BadInput("expected one photograph, or a folder of them, got none")
-    options = {f"{part}_options": chosen.get(part, {}) for part in parts}
+        bad("expected one photograph, or a folder of them, got none")
+    given = read(photo=photos[0], **{f"{part}_options": chosen.get(part, {}) for part in parts})
     many = len(photos) > 1 or Path(photos[0]).is_dir() or stacks.is_many(photos[0]) or is_glob(photos[0])
-    if many or given["samples"] > 1 or given["retry"] or given["dry_run"] or given["ray"] is not None:
-        if given["preview"]:
-            raise BadInput("--preview is for one photograph; a batch writes each result as soon as it is there")
+    if many or given.samples > 1 or given.retry or given.dry_run or given.ray is not None:
+        if given.preview:
+            bad("--preview is for one photograph; a batch writes each result as soon as it is there")
         from ...app.batch.description import filled
 
-        out = None if given["out"] is None else str(given["out"])
-        words = asked((BatchRequest,), {**given, **options, "inputs": photos, "seeds": [given["seed"]], "out": out})
-        _batch(filled(BatchRequest.of(words, "restore", "--"), Path.cwd(), "restore"), given)
+        out = None if given.out is None else str(given.out)
+        described = _part(given, BatchRequest) | {"inputs": photos, "seeds": [given.seed], "out": out}
+        _batch(filled(BatchRequest.of(described, "restore", "--"), Path.cwd(), "restore"), given)
         return
-    if given["range"] is not None or given["rows"] != "1":
-        BatchRequest.of(asked((BatchRequest,), {**given, "inputs": photos, "out": None}), "restore", "--")
-    request = RestoreRequest.of(asked((RestoreRequest,), {**given, **options, "photo": photos[0]}), "restore", "--")
-    carried_out(run(settle(request), preview=given["preview"]))
+    request = RestoreRequest.of(_part(given, RestoreRequest), "restore", "--")
+    carried_out(run(settle(request), preview=given.preview))
+
+
+def _part(given: Request, model: type[Request]) -> dict[str, Any]:
+    """Of what was given, the fields of another request."""
+    return {name: getattr(given, name) for name in given.model_fields_set if name in model.model_fields}
 
 
 @app.command("batch")
-@takes(
-    Spread,
-    first={
-        "job": (
-            Annotated[
-                Path | None,
-                typer.Argument(
-                    metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder."
-                ),
-            ],
-            None,
+@asks(Spread)
+def batch_(
+    read: Callable[..., Spread],
+    job: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder."
         ),
-        "schema": (
-            Annotated[bool, typer.Option("--schema", help="Print the JSON schema of descriptions, and stop.")],
-            False,
-        ),
-    },
-)
-def batch_(context: typer.Context, given: dict[str, Any]) -> None:
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of descriptions, and stop.")] = False,
+) -> None:
     """Restore many pictures as a JSON or YAML file describes; killed at any moment, the same command goes on (status 1: some have failed).
 
     flowhelm batch job.json --ray auto
     """
     from ...app.batch import description
 
-    if given["schema"]:
+    if schema:
         typer.echo(json.dumps(description.schema(), indent=2, ensure_ascii=False))
         return
-    if given["job"] is None:
-        raise BadInput(
-            "name a description: flowhelm batch JOB.json; flowhelm restore FOLDER --operator ... --dry-run prints one"
-        )
-    _batch(description.read_file(cast("Path", given["job"])), given)
+    if job is None:
+        bad("name a description: flowhelm batch JOB.json; flowhelm restore FOLDER --operator ... --dry-run prints one")
+    _batch(description.read_file(cast("Path", job)), read())
 
 
-def _batch(request: BatchRequest, given: Mapping[str, Any]) -> None:
+def _batch(request: BatchRequest, how: Spread) -> None:
     from ...app.batch.ray import Where
     from ...app.batch.run import batch, outlook
 
-    how = Spread.of(asked((Spread,), given), "batch", "--")
     if how.ray is None and how.workers is not None:
-        raise BadInput("--workers is for --ray; give --ray auto beside it")
+        bad("--workers is for --ray; give --ray auto beside it")
     if how.dry_run:
         typer.echo(json.dumps(request.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False))
         typer.echo(outlook(request), err=True)

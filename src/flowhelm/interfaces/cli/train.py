@@ -1,11 +1,14 @@
 """The command that trains."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from .shell import app, bad, own
+from ...app.train.request import TrainRequest
+from .progress import carried_out
+from .shell import app, bad
+from .words import asks, own
 
 
 @app.command(
@@ -18,23 +21,12 @@ from .shell import app, bad, own
     "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
     "val/CLASS/*.JPEG). All take --batch and --seed.",
 )
+@asks(TrainRequest, without=("recipe",))
 def train(
-    context: typer.Context,
+    read: Callable[..., TrainRequest],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="RECIPE --data FILE [--OPTION VALUE]...", help="The recipe, and its own options."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; default: runs/RECIPE.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the optimiser; default: the recipe's.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Highest learning rate; default: the recipe's.")] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="Between checkpoints.")] = 3.0,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16; for GPUs that have it.")] = False,
-    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile the network.")] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, too.")] = False,
-    start: Annotated[
-        str | None, typer.Option(help="Begin from these weights: a bundled prior by name, or a .safetensors file.")
     ] = None,
 ) -> None:
     from ... import recipes
@@ -47,21 +39,7 @@ def train(
         bad(f"name a recipe first, one of {names}: flowhelm train fashion --data fashion_mnist.npz")
     name, *others = words or []
     mine = own(train)
-    rest, given = sort_words(others, flags({"recipe": pick("recipe", name, recipes.ALL)}, mine), mine)
+    rest, typed = sort_words(others, flags({"recipe": pick("recipe", name, recipes.ALL)}, mine), mine)
     if rest:
         bad(f"expected one recipe and its options, got also {' '.join(rest)}")
-    run(
-        name,
-        given["recipe"],
-        out=out,
-        steps=steps,
-        rate=rate,
-        minutes=minutes,
-        bf16=bf16,
-        compiled=compiled,
-        device=device,
-        threads=threads,
-        tensorboard=tensorboard,
-        start=start,
-        say=typer.echo,
-    )
+    carried_out(run(read(recipe=name, recipe_options=typed["recipe"])))

@@ -1,93 +1,139 @@
-"""A command's options, made from the request that it fills: name, type, default, range and help stand in the request alone."""
+"""The options of a command, made from its request: names, types, ranges, defaults and help stand there and nowhere else.
+
+@app.command()
+@asks(DrawRequest, arguments=("prior",))
+def sample(read: Callable[..., DrawRequest]) -> None:
+    carried_out(draw(read()))
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Le
-from pydantic import BaseModel
 
-from ...app.options.request import Option, fields
+from ...app.errors import BadInput
+from ...app.options.request import Option, Request, Untyped, fields
+from ...entry import described
+
+R = TypeVar("R", bound=Request)
 
 
-def takes(
-    *models: type[BaseModel], without: Iterable[str] = (), first: Mapping[str, Any] | None = None
-) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """A function `(context, words, given)` as a command of Typer whose options are the fields of requests.
+def asks(model: type[R], *, arguments: Collection[str] = (), without: Collection[str] = ()) -> Callable[..., Any]:
+    """Decorates a command `(read, its own parameters)`.
+
+    Typer sees the command's own parameters and then the fields of the request as options. The command gets `read`, which makes
+    the request of what was typed and of the fields that the command adds: `read(method="flower")`.
 
     Args:
-        models: their fields, in this order; a name that several have belongs to the first.
-        without: fields that the command does not have.
-        first: parameters that come before, as `Annotated` types of Typer, by name; each has the default of its type.
-
-    `given` holds the value of each option, by name, and of those `first`.
+        arguments: fields that are typed by their place; without: fields that are not typed.
     """
 
-    def told(function: Callable[..., Any]) -> Callable[..., None]:
-        options = {name: o for model in reversed(models) for name, o in fields(model).items() if name not in without}
-        ordered = {name: options[name] for model in models for name in fields(model) if name in options}
-        parameters = [
-            inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-            *(
-                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
-                for name, (kind, default) in (first or {}).items()
-            ),
-            *(_parameter(option) for option in ordered.values()),
-        ]
+    def decorate(command: Callable[..., Any]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        mine = {each.name for each in own}
+        typed = {name: option for name, option in _typed(model) if name not in without and name not in mine}
 
-        def command(context: typer.Context, **given: Any) -> None:
-            function(context, {name: _value(ordered.get(name), value) for name, value in given.items()})
+        @wraps(command)
+        def wrapped(**given: Any) -> None:
+            beside = {each.name: given.pop(each.name) for each in own}
+            # what was left at its default is not set: a file that holds the request does not hold it
+            chosen = {
+                name: _value(typed[name], value)
+                for name, value in given.items()
+                if value is not None and value != typed[name].default
+            }
 
-        command.__name__, command.__doc__ = function.__name__, function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        return command
+            def read(**more: Any) -> R:
+                return model.of(chosen | more, command.__name__.strip("_").replace("_", " "), "--")
 
-    return told
+            command(read, **beside)
+
+        options = [_parameter(option, name in arguments) for name, option in typed.items()]
+        options.sort(key=lambda each: each.name not in arguments)
+        first = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        wrapped.__signature__ = inspect.Signature([*first, *options])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {each.name: each.annotation for each in [*first, *options]}
+        return wrapped
+
+    return decorate
 
 
-def flags_of(option: Option) -> tuple[str, ...]:
-    """`--codec-error`, or how the field says that it is spelled."""
-    return option.flags or (f"--{option.name.rstrip('_').replace('_', '-')}",)
+def own(command: Callable[..., None]) -> list[str]:
+    """How the options of a command are spelled, without the `--`: a method's or an operator's option of that name needs its long form."""
+    names = ["help"]
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in ("context", "words"):
+            info = next((part for part in get_args(parameter.annotation) if hasattr(part, "param_decls")), None)
+            # Typer keeps the first spelling where a default would be
+            spelled = (info.default, *(info.param_decls or ())) if info is not None else ()
+            names += [name, *(word.lstrip("-") for word in spelled if isinstance(word, str))]
+    return names
 
 
-def _parameter(option: Option) -> inspect.Parameter:
-    types = [kind for kind in option.types if kind is not type(None)]
-    kind: Any = next((each for each in (list[str], Path, float, int, bool, str) if _is(each, types)), str)
-    least: Any = next((b.ge for _, bounds in option.kinds for b in bounds if isinstance(b, Ge)), None)
-    most: Any = next((b.le for _, bounds in option.kinds for b in bounds if isinstance(b, Le)), None)
-    numeric = kind in (int, float)
-    default = option.default if option.default is not inspect.Parameter.empty else None
-    words = list(flags_of(option))
-    typed = typer.Option(
-        *words, help=option.help, metavar=option.metavar, min=least if numeric else None, max=most if numeric else None
+def _typed(model: type[Request]) -> Iterator[tuple[str, Option]]:
+    """The fields that can be typed, what a model adds to those below it first; none that holds the options of a function."""
+    listed, all_ = fields(model), [n for each in model.__mro__ for n in vars(each).get("__annotations__", ())]
+    for name in dict.fromkeys(all_):
+        if name in listed and not any(isinstance(each, Untyped) for each in model.model_fields[name].metadata):
+            option = listed[name]
+            if not any(get_origin(kind) is dict and get_args(kind) != (str, float) for kind in option.types):
+                yield name, option
+
+
+def _parameter(option: Option, positional: bool) -> inspect.Parameter:
+    kind, bounds = next(each for each in option.kinds if each[0] is not NoneType)
+    several = len([each for each in option.types if each is not NoneType]) > 1  # auto, or a number
+    many = _is_many(option)
+    plain = kind if kind in (bool, int, float, Path) and not several else str
+    typed: Any = list[plain] | None if many else plain if plain is bool or option.needed else plain | None  # type: ignore[valid-type]
+    word = option.name.rstrip("_").replace("_", "-")
+    words = option.flags or (f"--{word}/--no-{word}" if plain is bool and option.default else f"--{word}",)
+    # that a count is at least 1 needs no words
+    allowed = (
+        described(tuple(b for b in bounds if getattr(b, "ge", None) not in (0, 1))) if plain in (int, float) else ""
     )
-    none = default is None or kind is list[str]
+    shown: dict[str, Any] = {"help": option.help + f" Allowed: {allowed}." * bool(allowed), "metavar": option.metavar}
+    info = typer.Argument(**shown) if positional else typer.Option(*words, **shown)
+    default = option.default if plain is not str or option.default is None else str(option.default)
+    start = inspect.Parameter.empty if option.needed else None if many or kind is tuple else default
+    if get_origin(kind) is tuple:
+        start = None
     return inspect.Parameter(
-        option.name, inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        default=None if kind is list[str] else str(default) if kind is str and default is not None else default,
-        annotation=Annotated[kind | None if none else kind, typed],
-    )  # fmt: skip
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=start, annotation=Annotated[typed, info]
+    )
 
 
-def _is(kind: Any, types: list[Any]) -> bool:
-    if kind == list[str]:
-        return any(get_origin(each) in (list, tuple) and get_args(each)[0] is str for each in types)
-    return types == [kind]
+def _is_many(option: Option) -> bool:
+    return any(
+        get_origin(kind) in (list, dict) or (get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis)
+        for kind in option.types
+    )
 
 
-def _value(option: Option | None, value: Any) -> Any:
-    """What was typed, as the request takes it: `0,1` are two numbers."""
-    if option is not None and isinstance(value, str) and any(get_origin(kind) is tuple for kind in option.types):
+def _value(option: Option, value: Any) -> Any:
+    """What was typed, as the request takes it: `0,1` are two numbers, `brightness=0.4` is a number by its name."""
+    if any(get_origin(kind) is tuple for kind in option.types) and isinstance(value, str):
         return value.split(",")
-    return value
-
-
-def asked(models: Iterable[type[BaseModel]], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what was given, the fields of these requests; None is what was not given."""
-    names = {name for model in models for name in model.model_fields}
-    return {name: value for name, value in given.items() if name in names and value is not None}
+    if not any(get_origin(kind) is dict for kind in option.types):
+        return value
+    flag = option.flags[0] if option.flags else f"--{option.name}"
+    found: dict[str, float] = {}
+    for word in value:
+        name, equals, text = word.partition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not equals or not math.isfinite(number):
+            raise BadInput(f"{flag}: expected NAME=VALUE such as brightness=0.4, got {word!r}")
+        if name in found:
+            raise BadInput(f"{flag} {name} is given twice; give it once")
+        found[name] = number
+    return found

@@ -1,67 +1,48 @@
 """The local page, `flowhelm ui`: what the command line does, in a browser of this machine.
 
-    serve     checks what was asked for, opens the page and waits                    (this file)
+    request   what may be set for the page
     page      the tabs, made of gradio's components; nothing is computed there
-    wanted    what the components say -> settings of `job` and `steer`, the command line's own
-    work      one run in a thread: watched, stopped, one at a time
+    fields    components that are made from the options of requests, operators and methods
+    requests  what the components say -> requests and settings, the command line's own
+    running   one run in a thread: watched, stopped, one at a time
     folder    the run folder: names, uploads, history
-    guard     what a browser may ask for at all
+    results   what came of runs, as pictures and tables
 
-Everything goes through `job.settle`, `job.start`, `steer.settle` and `steer.start`, so that a run of the page is that of the command
-line with the same settings, to the bit.
+Everything goes through `settle`, `restore` and `steer` of the application, so that a run of the page is that of the command line with
+the same settings, to the bit.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import unquote
 
 from ...app.errors import BadInput
-from ...app.files.pictures import check_writable
+from ..guard import loopback, refusal
+from .request import PageRequest
 
-MEGAPIXELS = 16.0
-UPLOAD = 64  # MB
-WAITING = 2
-"""Runs that may wait for the device, beside the one that has it."""
 USUAL = ("photos", "fashion", "aerial", "animals")
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "  # gradio's page is made of inline scripts
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+"""Nothing is fetched from elsewhere, whatever the page is made of."""
+HEADERS = {
+    "content-security-policy": _POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}  # fmt: skip
 
 
-class Wanted(NamedTuple):
-    """What the page is to be, checked by `checked`."""
-
-    host: str
-    port: int
-    password: str | None
-    runs: Path
-    device: str
-    threads: int
-    priors: Sequence[str]
-    megapixels: float
-    upload: int
-    waiting: int
-
-
-def checked(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 7860,
-    password: str | None = None,
-    runs: Path = Path("flowhelm-runs"),
-    device: str = "cpu",
-    threads: int | None = None,
-    priors: Sequence[str] = (),
-    megapixels: float = MEGAPIXELS,
-    upload: int = UPLOAD,
-    waiting: int = WAITING,
-) -> Wanted:
-    """Says what cannot be, before anything listens, and makes the run folder.
+def checked(request: PageRequest) -> PageRequest:
+    """Says what cannot be, before anything listens, makes the run folder, and fills in what was left open.
 
     Raises:
         BadInput: an address beyond this machine without a password; a run folder that holds more than runs; a device or a prior that is
@@ -69,59 +50,50 @@ def checked(
     """
     import torch
 
-    from ...app.models import opening as models
+    from ...app.files.atomic import check_writable
+    from ...app.models import opening
     from ...app.models.device import to_device
+    from ...app.models.request import ModelRequest
     from ...priors import bundled
 
-    if not loopback(host) and not password:
+    if not loopback(request.host) and not request.password:
         raise BadInput(
-            f"--host {host} lets other machines in: give a --password, or set FLOWHELM_PASSWORD; 127.0.0.1 needs none"
+            f"--host {request.host} lets other machines in: give a --password, or set FLOWHELM_PASSWORD; 127.0.0.1 needs none"
         )
-    if not 0 < port < 65536:
-        raise BadInput(f"--port: expected 1 to 65535, got {port}")
-    if megapixels <= 0 or upload <= 0:
-        raise BadInput("--max-megapixels and --max-upload: expected numbers above 0")
-    where = runs.expanduser().resolve()
+    where = request.runs.expanduser().resolve()
     for other, what in ((Path.home(), "your home"), (Path.cwd(), "this folder")):
         if other.resolve().is_relative_to(where):
             raise BadInput(
-                f"--runs {str(runs)!r} holds {what}: all in the run folder can be had through the page; name a folder of its own"
+                f"--runs {str(request.runs)!r} holds {what}, and the page shows all that is in the run folder; name a folder of its own"
             )
-    to_device(device)
-    for prior in priors:
-        models.settled(prior, device=device)
-        if not models.is_pipeline(prior):
+    to_device(request.device)
+    for prior in request.priors:
+        opening.settled(ModelRequest.of({"prior": prior, "device": request.device}, "ui"))
+        if not opening.is_pipeline(prior):
             bundled.load(prior)
     try:
         where.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"--runs {str(runs)!r} cannot be made ({error.strerror}); choose another folder") from error
+        raise BadInput(
+            f"--runs {str(request.runs)!r} cannot be made ({error.strerror}); choose another folder"
+        ) from error
     check_writable(where)
-    named = list(dict.fromkeys([*priors, *USUAL]))
-    return Wanted(
-        host,
-        port,
-        password or None,
-        where,
-        device,
-        threads or torch.get_num_threads(),
-        named,
-        megapixels,
-        upload,
-        waiting,
+    named = list(dict.fromkeys([*request.priors, *USUAL]))
+    return request.changed(
+        runs=where, password=request.password or None, priors=named, threads=request.threads or torch.get_num_threads()
     )
 
 
-def loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+def page_refusal(path: str, headers: Mapping[str, str], local: bool) -> str | None:
+    """`refusal`, and of addresses that gradio would fetch for the caller."""
+    asked = unquote(path).lower()
+    if "/proxy=" in asked or "/file=http:" in asked or "/file=https:" in asked:
+        return refusal(path, headers, local) or "this page fetches nothing from elsewhere"
+    return refusal(path, headers, local)
 
 
 @contextmanager
-def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
+def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
     """The page while it is open: its address."""
     with tempfile.TemporaryDirectory(prefix="flowhelm-ui-") as uploads:
         # gradio reads these when it is imported, and the last whenever it takes a file
@@ -130,18 +102,22 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
             import gradio as gr
             from PIL import Image
             from starlette.middleware import Middleware
+            from starlette.responses import PlainTextResponse
         except ImportError as error:
             raise BadInput(f"the page needs {error.name}: pip install 'flowhelm[ui]'") from error
-        from .guard import Guard
+        from ..guard import Guard
         from .page import CSS, page
-        from .work import Desk
+        from .running import Desk
 
-        desk = Desk(wanted.waiting)
+        desk = Desk(request.waiting)
+        guard = Middleware(
+            Guard, local=loopback(request.host), answer=PlainTextResponse, refuses=page_refusal, headers=HEADERS
+        )
         # gradio decodes what a forged request calls a painted picture; Pillow refuses twice as many pixels as this
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, int(wanted.megapixels * 1e6)
-        demo = page(wanted, desk)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, int(request.max_megapixels * 1e6)
+        demo = page(request, desk)
         # runs wait in it once the desk has let them; the other events are gone in no time
-        demo.queue(max_size=wanted.waiting + 30, default_concurrency_limit=1)
+        demo.queue(max_size=request.waiting + 30, default_concurrency_limit=1)
         system = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # of the machine: nothing is fetched
         theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=system[0], font_mono=system[1])
         theme.set(
@@ -152,13 +128,13 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
         try:
             try:
                 _, address, _ = demo.launch(
-                    server_name=f"[{wanted.host}]" if ":" in wanted.host.strip("[]") else wanted.host,
-                    server_port=wanted.port,
-                    auth=None if wanted.password is None else _asks(wanted.password),
+                    server_name=f"[{request.host}]" if ":" in request.host.strip("[]") else request.host,
+                    server_port=request.port,
+                    auth=None if request.password is None else _asks(request.password),
                     auth_message="The password was set where the page was started; any name will do.",
-                    allowed_paths=[str(wanted.runs)],
-                    max_file_size=wanted.upload * 1_000_000,
-                    app_kwargs={"middleware": [Middleware(Guard, local=loopback(wanted.host))]},
+                    allowed_paths=[str(request.runs)],
+                    max_file_size=request.max_upload * 1_000_000,
+                    app_kwargs={"middleware": [guard]},
                     theme=theme,
                     css=CSS,
                     favicon_path=None,
@@ -170,7 +146,7 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
                 )  # fmt: skip
             except OSError as error:
                 raise BadInput(
-                    f"--port {wanted.port} of {wanted.host} cannot be listened on (in use?); choose another --port"
+                    f"--port {request.port} of {request.host} cannot be listened on (in use?); choose another --port"
                 ) from error
             yield address
         finally:
@@ -179,13 +155,13 @@ def opened(wanted: Wanted, *, browser: bool = False) -> Iterator[str]:
             demo.close(verbose=False)
 
 
-def serve(wanted: Wanted, *, browser: bool, say: Callable[[str], None]) -> None:
+def serve(request: PageRequest, *, browser: bool, say: Callable[[str], None]) -> None:
     """Opens the page and waits for Ctrl-C."""
     from ...app.run import signals
 
-    with signals(), opened(wanted, browser=browser) as address:
-        say(f"flowhelm is at {address} (Ctrl-C ends it); runs are kept in {wanted.runs}")
-        if wanted.password is not None:
+    with signals(), opened(request, browser=browser) as address:
+        say(f"flowhelm is at {address} (Ctrl-C ends it); runs are kept in {request.runs}")
+        if request.password is not None:
             say("it asks for the password; the connection is not encrypted, so use it in a network that you trust")
         threading.Event().wait()
 

@@ -15,15 +15,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...app.errors import BadInput
-from ...app.files import atomic as files
 from ...app.files.pictures import read as read_picture
 from ...app.files.pictures import to_pil
+from ...app.restore.record import RestoreFile, get_run, raw_run
+
+if TYPE_CHECKING:
+    from ...app.steer.record import RunFile
 
 SHOWN = 1024  # pixels of the longer side, of pictures that are only looked at
 LISTED = 300
@@ -31,17 +34,20 @@ END = ".run.json"
 
 
 class Run(NamedTuple):
-    """A run of the history."""
+    """A run of the history: `name` is that of its .run.json below the run folder."""
 
-    name: str  # of its .run.json, below the run folder
+    name: str
     path: Path
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    result: Mapping[str, Any]
+    file: RestoreFile | RunFile
+
+    @property
+    def settings(self) -> Any:
+        """`RestoreSettings` or `SteerSettings`."""
+        return self.file.settings
 
     @property
     def steered(self) -> bool:
-        return "photo" not in self.settings
+        return not isinstance(self.file, RestoreFile)
 
     @property
     def when(self) -> str:
@@ -50,22 +56,22 @@ class Run(NamedTuple):
     @property
     def picture(self) -> Path:
         """The result; its folder may have been moved since."""
-        out = Path(self.settings["out"])
+        out = Path(self.settings.out or "")
         return self.path.with_name(f"{out.name}.best.png" if self.steered else out.name)
 
     @property
     def what(self) -> str:
         """Of the result, for people."""
-        return Path(self.settings["prior"]).stem if self.steered else self.photo.name
+        return Path(self.settings.prior).stem if self.steered else self.photo.name
 
     @property
     def photo(self) -> Path:
-        return self.path.with_name(Path(self.settings["photo"]).name)
+        return self.path.with_name(Path(self.settings.photo or "").name)
 
     @property
-    def told(self) -> Mapping[str, Any]:
-        """What it cost, and its scores."""
-        return self.result["pictures"][0] if self.steered else self.result
+    def result(self) -> Any:
+        """What it cost, and its scores; of several steered pictures those of the first."""
+        return self.file.result if isinstance(self.file, RestoreFile) else self.file.result.pictures[0]
 
 
 # --- uploads ---
@@ -173,13 +179,18 @@ def inside(runs: Path, name: str) -> Path:
 
 
 def run(runs: Path, name: str) -> Run:
+    """The run whose .run.json has that name. Raises BadInput for any other file."""
     path = inside(runs, name)
-    told = files.get_run(path)
-    try:
-        found = Run(name, path, told["settings"], told["inputs"], told["result"])
-        _ = found.picture, found.told, found.settings["method"], found.settings["prior"], found.settings["seed"]
-    except (KeyError, TypeError, IndexError) as error:
-        raise BadInput(f"{name!r} is not the .run.json file of a run ({error!r})") from error
+    settings = raw_run(path)["settings"]
+    if "photo" in settings:
+        return Run(name, path, get_run(path))
+    if "reward" not in settings:
+        raise BadInput(f"{name!r} is not the .run.json file of a run; look the history up again")
+    from ...app.steer.record import read
+
+    found = Run(name, path, read(path))
+    if not found.file.result.pictures:  # type: ignore[union-attr]
+        raise BadInput(f"{name!r} is of a run that made no picture")
     return found
 
 
@@ -208,7 +219,7 @@ def same_picture(found: Sequence[Run]) -> None:
         raise BadInput(
             "expected restorations to compare; a steered picture has no photograph in common with another run"
         )
-    if len({each.inputs.get("photo sha256") for each in found}) > 1:
+    if len({each.file.inputs.get("photo sha256") for each in found}) > 1:
         raise BadInput(
             f"expected runs of the same picture, got {', '.join(dict.fromkeys(each.what for each in found))} (by their bytes)"
         )

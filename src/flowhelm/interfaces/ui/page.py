@@ -1,16 +1,15 @@
-"""The page: its tabs, of gradio's components. What they say is read by `wanted`."""
+"""The page: its tabs, of gradio's components. What they say becomes requests in `requests`."""
 
 from __future__ import annotations
 
 import gradio as gr
 
 from ... import __version__
-from . import Wanted
-from .history_tab import compare_, history_
-from .parts import leaving
-from .restore_tab import restore_
-from .steer_tab import steer_
-from .work import Desk
+from .history_tab import compare_tab, history_tab
+from .request import PageRequest
+from .restore_tab import restore_tab
+from .running import Desk
+from .steer_tab import steer_tab
 
 CSS = """
 .gradio-container, .gradio-container main {max-width: 1360px !important; width: 100% !important; margin: 0 auto !important}
@@ -28,8 +27,12 @@ footer {display: none !important}
 """
 
 
-def page(given: Wanted, desk: Desk) -> gr.Blocks:
+def page(request: PageRequest, desk: Desk) -> gr.Blocks:
     """The page for one folder of runs; its runs are those of `desk`."""
+
+    def leave(who: gr.Request) -> None:
+        desk.leave(str(who.session_hash))
+
     with gr.Blocks(title="flowhelm", analytics_enabled=False, fill_width=True) as demo:
         gr.Markdown(
             f"# flowhelm {__version__}\nRestore and steer pictures with pre-trained flow models, on this machine.",
@@ -37,12 +40,12 @@ def page(given: Wanted, desk: Desk) -> gr.Blocks:
         )
         with gr.Tabs() as tabs:
             with gr.Tab("Restore", id="restore"):
-                fill_restore = restore_(demo, given, desk)
+                restore = restore_tab(demo, request, desk)
             with gr.Tab("Steer", id="steer"):
-                fill_steer = steer_(demo, given, desk)
+                steer = steer_tab(demo, request, desk)
             with gr.Tab("Compare", id="compare") as compare:
-                compare_(given, compare)
+                compare_tab(request, compare)
             with gr.Tab("History", id="history") as history:
-                history_(given, history, tabs, fill_restore, fill_steer)
-        demo.unload(leaving(desk))
+                history_tab(request, history, tabs, restore, steer)
+        demo.unload(leave)
     return demo

@@ -1,4 +1,4 @@
-"""The tab that restores: what is shown and what runs is `job.start`."""
+"""The tab that restores: what runs is the command line's own restoration."""
 
 from __future__ import annotations
 
@@ -10,299 +10,230 @@ from typing import Any
 import gradio as gr
 
 from ... import operators
-from ...app.files import atomic as files
-from ...app.files.pictures import FORMATS, to_pil
-from ...app.options.signature import options, pick
-from ...app.restore import run as job
-from . import Wanted, folder, wanted
-from .parts import (
-    EVERY,
-    QUICK,
-    Written,
-    asking,
-    cancelling,
-    ended,
-    error_of,
-    fields_of,
-    methods_of,
-    offered,
-    progress_html,
-    status_html,
-    values_of,
-)
-from .work import Desk, Work, sentence
+from ...app.files.atomic import FORMATS, put_picture
+from ...app.files.pictures import to_pil
+from ...app.options.request import fields
+from ...app.options.signature import options
+from ...app.restore import record
+from ...app.restore.record import RestoreFile
+from ...app.restore.request import Restoration, RestoreSettings, function_of
+from ...app.restore.settle import usual_method
+from ...cards import METHODS
+from . import folder
+from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
+from .request import PageRequest
+from .requests import RestoreFields, reopened, restoration, restore_fields, restored, steps_of, usual
+from .results import pair, spread
+from .running import EVERY, Desk, Work, sentence
+from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
+
+HIDDEN = gr.update(visible=False)
+SHOWN = ("operator", "method", "std", "steps", "simulate")
+"""Fields of a restoration that have a place of their own; the others are below them."""
 
 
-def restore_(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
+def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
     """The tab; its components, and what fills them in from a run of the history."""
     upload, told, written = gr.State(None), gr.State({}), gr.State({})
+    known = fields(RestoreFields)
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
-            photo = gr.File(label="Photograph: drop it here", file_types=sorted(FORMATS), elem_id="photo")
-            view = gr.Image(
-                label="Photograph",
-                height=360,
-                format="png",
-                interactive=False,
-                visible=False,
-                buttons=["fullscreen"],
-                elem_id="view",
-            )
+            photo = gr.File(label="Picture: drop it here", file_types=sorted(FORMATS), elem_id="photo")
+            view = gr.Image(label="Picture", height=360, visible=False, elem_id="view", **WHOLE)
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
                 brush=gr.Brush(default_size=5, colors=["#ff2d55"], color_mode="fixed"), height=470, format="png", visible=False,
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
-                task = gr.Dropdown(
-                    [f.__name__ for f in operators.ALL], value="inpaint", label="Task", info="What was done to the picture",
-                    interactive=True, elem_id="task", min_width=150,
+                operator = functions_of("Task", operators.ALL, "inpaint", "task", info="What was done to the picture")
+                std = field(
+                    known["std"], "std", label="Noise", minimum=1e-6, step=0.005,
+                    info="0.005 none, 0.03 slight, 0.1 strong",
                 )  # fmt: skip
-                std = gr.Number(
-                    0.02,
-                    label="Noise",
-                    info="Std, black -1, white 1",
-                    minimum=1e-6,
-                    step=0.005,
-                    interactive=True,
-                    elem_id="std",
-                    min_width=130,
-                )
-            about_task = gr.Markdown(elem_classes="card")
+            about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
-                prior = gr.Dropdown(
-                    list(given.priors),
-                    value=given.priors[0],
-                    label="Prior",
-                    interactive=True,
-                    elem_id="prior",
-                    min_width=150,
-                )
-                method = gr.Dropdown(
-                    methods_of(job.METHODS), value="", label="Method", interactive=True, elem_id="method", min_width=150
+                prior = priors_of(page, page.priors[0], "prior")
+                method = functions_of(
+                    "Method", METHODS, "", "method", first="default of the task", info="How the picture is restored"
                 )
             with gr.Row():
-                steps = gr.Textbox(label="Steps", max_lines=1, interactive=True, elem_id="steps", min_width=90)
-                seed = gr.Textbox("0", label="Seed", max_lines=1, interactive=True, elem_id="seed", min_width=90)
-                samples = gr.Number(
-                    1,
-                    label="Samples",
-                    precision=0,
-                    minimum=1,
-                    maximum=wanted.SAMPLES,
-                    interactive=True,
-                    elem_id="samples",
-                    min_width=90,
+                steps = field(known["steps"], "steps", info="More take longer", min_width=90)
+                seed = field(
+                    known["seed"], "seed", value="0", placeholder="0", info="Same seed, same result", min_width=90
                 )
-            simulate = gr.Checkbox(
-                label="Simulate",
-                info="The picture is clean: degrade it first, and report PSNR and SSIM",
-                interactive=True,
-                elem_id="simulate",
-            )
+                samples = field(known["samples"], "samples", info="Different results", min_width=90)
+            simulate = field(known["simulate"], "simulate")
             own = gr.Column()
+            with gr.Accordion("More settings", open=False, elem_id="more"):
+                more = {
+                    name: field(known[name], f"more-{name}")
+                    for name in Restoration.model_fields
+                    if name not in SHOWN and not name.endswith("_options")
+                }
         with gr.Column(scale=5, min_width=440):
-            with gr.Row():
-                run = gr.Button("Restore", variant="primary", elem_id="run")
-                cancel = gr.Button("Cancel", variant="stop", elem_id="cancel", interactive=False)
-            status = gr.HTML(
-                status_html("Drop a picture, say what was done to it, and press Restore."), elem_id="status"
+            run, cancel, status = buttons(
+                "Restore", "", "Drop a picture, choose what was done to it, and press Restore."
             )
-            estimate = gr.Image(
-                label="Estimate",
-                height=520,
-                format="png",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="estimate",
-            )
-            slider = gr.ImageSlider(
-                label="Before and after", format="png", max_height=620, visible=False, interactive=False, buttons=["fullscreen"],
-                elem_id="slider",
-            )  # fmt: skip
+            estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
+            slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
             gallery = gr.Gallery(
-                label="Samples", columns=4, visible=False, format="png", interactive=False, object_fit="contain", height="auto",
-                buttons=["fullscreen"], elem_id="gallery",
-            )  # fmt: skip
-            with gr.Row():
-                take = gr.DownloadButton("Picture", interactive=False, elem_id="take")
-                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="story")
-
-    taken = photo.upload(_taken(given), [photo], [upload, view, editor], **QUICK)
+                label="Samples",
+                columns=4,
+                visible=False,
+                object_fit="contain",
+                height="auto",
+                elem_id="gallery",
+                **WHOLE,
+            )
+            take, story = downloads("")
+    taken = photo.upload(_taken(page), [photo], [upload, view, editor], **QUICK)
     cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUICK)
-    for listen in (taken.then, cleared.then, task.change, demo.load):
-        listen(_masked, [task, upload], [view, editor, about_task], **QUICK)
-    cancel.click(cancelling(desk), None, [cancel], **QUICK)
-    outputs = [status, estimate, slider, gallery, take, story, run, cancel]
+    for listen in (taken.then, cleared.then, operator.change, demo.load):
+        listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
 
     with own:
 
         @gr.render(
-            [task, method, prior, std, told, written], [demo.load, task.change, method.change, prior.change, std.blur, told.change],
-            queue=False, show_progress="hidden",
+            [operator, method, prior, std, told, written],
+            [demo.load, operator.change, method.change, prior.change, std.blur, told.change], queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(
-            task_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
+            operator_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
         ) -> None:
             try:
-                default = wanted.usual(task_, method_, prior_, std_, given.device)
+                default = usual(operator_, method_, prior_, std_, page.device)
             except ValueError as error:
                 gr.Markdown(html.escape(sentence(error)))
                 return
-            builder, chosen = pick("operator", task_, operators.ALL), pick("method", default.name, job.METHODS)
+            builder, chosen = function_of("operator", operator_), function_of("method", default.method)
             with gr.Group():
-                fields_of(builder, default.task, values_of(written_, told_, "operator", task_))
-            with gr.Accordion(f"Options of {default.name}", open=False, elem_id="options"):
-                gr.Markdown(wanted.about(chosen), elem_classes="card")
-                values = values_of(written_, told_, "method", task_, default.name)
-                fields_of(chosen, default.method, values)
+                defaults = {name: value for name, value in default.operator_options if value != "needed"}
+                options_of(builder, defaults, values_of(written_, told_, "operator", operator_))
+            with gr.Accordion(f"Options of {default.method}", open=False, elem_id="options"):
+                gr.Markdown(about(chosen), elem_classes="card")
+                values = values_of(written_, told_, "method", operator_, default.method)
+                options_of(chosen, dict(default.method_options), values)
 
-    said = {
-        "photo": upload, "task": task, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps, "seed": seed,
-        "samples": samples, "simulate": simulate,
+    def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
+        name, prior_ = values["operator"], values["prior"]
+        chosen = {
+            "operator_options": dict(values_of(written_, told_, "operator", name)),
+            "method_options": dict(
+                values_of(written_, told_, "method", name, values["method"] or usual_method(name, prior_))
+            ),
+        }
+        yield from restoring({**values, **chosen}, page, desk, who)
+
+    inputs = {
+        "photo": upload, "operator": operator, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps,
+        "seed": seed, "samples": samples, "simulate": simulate, **more,
     }  # fmt: skip
-
-    def go(request: gr.Request, *now: Any) -> Iterator[Any]:
-        *values, told_, written_ = now
-        asked = wanted.Restoration(**dict(zip(said, values, strict=True)))
-        name = wanted.chosen(asked)
-        asked = asked._replace(
-            task_options=dict(values_of(written_, told_, "operator", asked.task)),
-            method_options=dict(values_of(written_, told_, "method", asked.task, name)),
-        )
-        for update in restoring(asked, given, desk, str(request.session_hash)):
-            yield [update.get(part, gr.skip()) for part in _NAMES]
-
-    run.click(asking(desk), None, [status, cancel], **QUICK).success(
-        go, [*said.values(), told, written], outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
-        show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
+    pictures = {"estimate": estimate, "slider": slider, "gallery": gallery}
+    wire(desk, Outputs(status, run, cancel, take, story), pictures, inputs, [told, written], work)
     gr.on(
-        [task.change, method.change, prior.change, std.blur, demo.load],
-        lambda *now: gr.update(placeholder=_steps(now, given.device)), [task, method, prior, std], [steps], **QUICK,
+        [operator.change, method.change, prior.change, std.blur, demo.load],
+        lambda *now: gr.update(placeholder=_steps(now, page.device)), [operator, method, prior, std], [steps], **QUICK,
     )  # fmt: skip
-    parts = [photo, upload, view, editor, task, std, prior, method, steps, seed, samples, simulate, told]
 
     def fill(old: folder.Run) -> list[Any]:
-        settings = old.settings
-        path = folder.inside(given.runs, old.photo.relative_to(given.runs).as_posix())
-        picture = folder.shown(path)
-        fields = {**wanted.reopened(old, given.runs), "mark": old.name}
-        painted = "mask" in fields["operator"]
-        before = {**settings, "out": str(old.picture), "photo": str(path)}
+        settings: RestoreSettings = old.settings
+        path = folder.inside(page.runs, old.photo.relative_to(page.runs).as_posix())
+        picture, again = folder.shown(path), {**reopened(old, page.runs), "mark": old.name}
+        painted = "mask" in again["operator"]
+        others = {name: getattr(settings, name) for name in more} | {
+            "tile": settings.tile if settings.tile is not None else "auto"
+        }
         return [
             str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings["operator"], settings["std"], offered(settings["prior"], given), settings["method"],
-            str(len(settings["times"]) - 1), str(settings["seed"]), 1, settings["simulate"], fields, status_html(f"From {old.when}."),
-            gr.update(visible=False), gr.update(value=wanted.pair(before), visible=True), gr.update(visible=False),
-            gr.update(value=str(old.picture), interactive=True), gr.update(value=str(old.path), interactive=True),
+            settings.operator, settings.std, offered(settings.prior, page), settings.method, str(steps_of(settings)),
+            str(settings.seed), 1, settings.simulate,
+            *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
+            again, status_html(f"From the run of {old.when}."), HIDDEN,
+            gr.update(value=pair(settings.changed(out=str(old.picture), photo=str(path))), visible=True), HIDDEN,
+            *saved(old.picture, old.path).values(),
         ]  # fmt: skip
 
-    return [*parts, *outputs[:6]], fill
-
-
-_NAMES = ("status", "estimate", "slider", "gallery", "take", "story", "run", "cancel")
+    filled = [
+        photo,
+        upload,
+        view,
+        editor,
+        operator,
+        std,
+        prior,
+        method,
+        steps,
+        seed,
+        samples,
+        simulate,
+        *more.values(),
+        told,
+    ]
+    return [*filled, status, *pictures.values(), take, story], fill
 
 
 def restoring(
-    asked: wanted.Restoration, given: Wanted, desk: Desk, who: str, every: float = EVERY
-) -> Iterator[dict[str, Any]]:
-    """Runs it; what the page is to show, by the names of its parts, again and again."""
-    try:
-        if not desk.turn(who):
-            yield ended("Stopped before the first step.")
-            return
-        where, runs = wanted.restoration(asked, given)
-        yield {
-            "status": status_html("Opening the prior ..."),
-            "estimate": gr.update(value=None, visible=True), "slider": gr.update(visible=False),
-            "gallery": gr.update(visible=False), "take": gr.update(value=None, interactive=False),
-            "story": gr.update(value=None, interactive=False), "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
-        }  # fmt: skip
-        made, lines = [], list[str]()
-        for i, settings in enumerate(runs):
-            which = f"Sample {i + 1} of {len(runs)}, " if len(runs) > 1 else ""
-            lines.clear()
-            work = desk.begin(who, lambda watch, s=settings: job.start(s, say=lines.append, watch=watch))  # type: ignore[misc]
-            for seen in work.follow(every):
-                yield {
-                    "status": progress_html(which, seen, f"misfit {seen.said:.2f} of the noise"),
-                    "estimate": to_pil(seen.picture),
-                }
-            if work.error is not None:
-                yield from _ended(work, work.error, Path(settings["out"]), where)
-                return
-            made.append(work.made)
-        yield _restored(made, lines)
-    except Exception as error:
-        yield ended(sentence(error), "wrong")
-        raise error_of(error) from None
+    fields_: Mapping[str, Any], page: PageRequest, desk: Desk, who: str, every: float = EVERY
+) -> Iterator[Looks]:
+    """Restores what the fields say; what the page is to show, by the names of its components, again and again."""
+    settings: list[RestoreSettings] = []
+
+    def begin() -> Any:
+        where, found = restoration(restore_fields(fields_), page)
+        settings.extend(found)
+        return where, restored(found)
+
+    def shows(work: Work) -> Looks:
+        return {} if work.picture is None else {"estimate": to_pil(work.picture)}
+
+    def ends(work: Work) -> Looks | None:
+        if work.error is None:
+            return _result(work)
+        partial = record.outputs(Path(settings[work.done].out or ""))["partial"]
+        return {"estimate": str(partial), **saved(partial, None)} if partial.is_file() else None
+
+    opening = {"estimate": gr.update(value=None, visible=True), "slider": HIDDEN, "gallery": HIDDEN}
+    several = int(fields_.get("samples") or 1)
+    yield from looks(desk, who, begin, shows, ends, opening=opening, several=several, every=every)
 
 
-def _ended(work: Work, error: BaseException, out: Path, where: Path) -> Iterator[dict[str, Any]]:
-    """A run that was stopped, or that diverged: the last estimate stays; anything else raises."""
-    partial = files.outputs(out)["partial"]
-    buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
-    if not partial.is_file():
-        if not any(where.glob("*.run.json")):
-            folder.give_up(where)
-        if not work.stopped:
-            raise error
-        yield ended("Stopped before the first step.")
-        return
-    seen = work.seen
-    assert seen is not None
-    said = (
-        f"Stopped after step {seen.step} of {seen.total}; this is the last estimate"
-        if work.stopped
-        else sentence(error)
-    )
-    yield {
-        **buttons,
-        "status": status_html(said + "."),
-        "estimate": str(partial),
-        "take": gr.update(value=str(partial), interactive=True),
-    }
-
-
-def _restored(made: list[dict[str, Any]], lines: list[str]) -> dict[str, Any]:
-    first = made[0]
-    out = Path(first["settings"]["out"])
+def _result(work: Work) -> Looks:
+    made: list[RestoreFile] = work.made
+    first = made[0].settings
+    outs = [Path(each.settings.out or "") for each in made]
     found = {
-        "run": gr.update(interactive=True), "cancel": gr.update(interactive=False), "estimate": gr.update(visible=False),
-        "slider": gr.update(value=wanted.pair(first["settings"]), visible=True), "take": gr.update(value=str(out), interactive=True),
-        "story": gr.update(value=str(files.outputs(out)["run"]), interactive=True), "status": status_html("\n".join(wanted.words(lines))),
+        "estimate": HIDDEN, "slider": gr.update(value=pair(first), visible=True), "status": summary_html(work),
+        **saved(outs[0], record.outputs(outs[0])["run"]),
     }  # fmt: skip
     if len(made) == 1:
         return found
-    outs = [Path(each["settings"]["out"]) for each in made]
-    mean, deviation, top = wanted.spread(outs)
-    stem = Path(first["settings"]["photo"]).stem
-    for name, picture in (("mean", mean), ("spread", deviation)):
-        files.put_picture(out.with_name(f"{stem}.{name}.png"), picture)
-    shown = [
-        (str(out.with_name(f"{stem}.mean.png")), "mean"),
-        (str(out.with_name(f"{stem}.spread.png")), "std"),
-        *((str(path), f"sample {i}") for i, path in enumerate(outs)),
+    mean, deviation, top = spread(outs)
+    stem = Path(first.photo or "").stem
+    maps = {name: outs[0].with_name(f"{stem}.{name}.png") for name in ("mean", "spread")}
+    for path, picture in zip(maps.values(), (mean, deviation), strict=True):
+        put_picture(path, picture)
+    listed = [
+        (str(maps["mean"]), "mean"),
+        (str(maps["spread"]), "std"),
+        *((str(p), f"sample {i}") for i, p in enumerate(outs)),
     ]
-    evaluations, seconds = (sum(each["result"][kind] for each in made) for kind in ("evaluations", "seconds"))
-    said = (
-        f"{len(made)} samples, {evaluations} evaluations in {seconds:.1f} s; std: brightest is {top:.1f} of 255 levels"
+    evaluations = sum(each.result.evaluations for each in made)
+    work.lines.insert(
+        0,
+        f"{len(made)} samples, {evaluations} evaluations in {sum(each.result.seconds for each in made):.1f} s; "
+        f"in the picture std, the brightest colour is a deviation of {top:.1f} of 255 levels",
     )
-    return {
-        **found,
-        "gallery": gr.update(value=shown, visible=True),
-        "status": status_html(said + "\n" + "\n".join(wanted.words(lines))),
-    }
+    return {**found, "gallery": gr.update(value=listed, visible=True), "status": summary_html(work)}
 
 
-def _taken(given: Wanted) -> Callable[[str | None], tuple[Any, Any, Any]]:
+def _taken(page: PageRequest) -> Callable[[str | None], tuple[Any, Any, Any]]:
     def take(path: str | None) -> tuple[Any, Any, Any]:
         try:
             if path is None:
                 return None, None, None
-            folder.checked(path, given.megapixels)
+            folder.checked(path, page.max_megapixels)
             picture = folder.shown(path)
         except Exception as error:
             raise error_of(error) from None
@@ -316,14 +247,14 @@ def _canvas(picture: Any) -> dict[str, Any]:
 
 
 def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
-    """The photograph is shown in the editor where that is of use."""
-    builder = pick("operator", name, operators.ALL)
+    """The picture is shown in the editor where that is of use."""
+    builder = function_of("operator", name)
     painted = photo is not None and "mask" in options(builder)
-    return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), wanted.about(builder)
+    return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), about(builder)
 
 
 def _steps(now: tuple[str, str, str, float | None], device: str) -> str:
     try:
-        return str(wanted.usual(*now, device=device).steps)
+        return str(steps_of(usual(*now, device=device)))
     except ValueError:
         return ""

@@ -1,4 +1,4 @@
-"""The tab that steers: what runs is `steer.start`."""
+"""The tab that steers: what runs is the command line's own steering."""
 
 from __future__ import annotations
 
@@ -10,253 +10,148 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ... import steer
-from ...app.files.pictures import to_pil
+from ... import steer as methods
+from ...app.models import opening
+from ...app.options.request import Option, fields
 from ...app.options.signature import options, pick
-from ...app.options.signature import shown as typed
 from ...app.show.contact_sheet import Line, plot
-from ...app.steer import run as steered
-from . import Wanted, folder, wanted
-from .parts import (
-    EVERY,
-    QUICK,
-    Written,
-    asking,
-    cancelling,
-    ended,
-    error_of,
-    fields_of,
-    offered,
-    progress_html,
-    status_html,
-    text_of,
-    values_of,
-)
-from .work import Desk, sentence
+from ...priors import bundled
+from . import folder
+from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
+from .request import PageRequest
+from .requests import reopened, steer_request, steering
+from .results import large
+from .running import EVERY, Desk, Work
+from .tab import WHOLE, Looks, Outputs, buttons, downloads, looks, saved, summary_html, wire
 
 
-def steer_(demo: gr.Blocks, given: Wanted, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
+def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any], Callable[[folder.Run], list[Any]]]:
+    """The tab; its components, and what fills them in from a run of the history."""
+    from ...app.steer.request import SteerRequest
+
     told, written = gr.State({}), gr.State({})
-    first = next((name for name in given.priors if name == "fashion"), given.priors[0])
+    known: Mapping[str, Option] = fields(SteerRequest)
+    first = next((name for name in page.priors if name == "fashion"), page.priors[0])
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=400):
             with gr.Row():
-                prior = gr.Dropdown(
-                    list(given.priors),
-                    value=first,
-                    label="Prior",
-                    interactive=True,
-                    elem_id="steer-prior",
-                    min_width=150,
-                )
+                prior = priors_of(page, first, "steer-prior")
                 label = gr.Dropdown(
-                    [("any", ""), *wanted.classes(first)],
-                    value="",
-                    label="Class",
-                    interactive=True,
-                    elem_id="steer-class",
+                    _classes(first), value="", label="Class", info="What the picture shows", interactive=True, elem_id="steer-class",
                     min_width=150,
-                )
-            prompt = gr.Textbox(
-                label="Prompt", placeholder="for priors that take words", interactive=True, elem_id="steer-prompt"
-            )
-            reward = gr.Textbox(
-                "brightness", label="Reward", interactive=True, elem_id="steer-reward",
-                info="[WEIGHT*]NAME[:option=value,...], several joined by ' + ': brightness, colourfulness, palette:colours=1d3557+e63946, "
-                "clip:model=ORG/NAME, ...",
+                )  # fmt: skip
+            prompt = field(known["prompt"], "steer-prompt")
+            reward = field(
+                known["reward"], "steer-reward", value="brightness",
+                info="What the picture is steered by: brightness, colourfulness, palette:colours=1d3557+e63946, clip:model=ORG/NAME, ... "
+                "Join several by ' + '; a number and * before a name is its weight.",
             )  # fmt: skip
             with gr.Row():
-                method = gr.Dropdown(
-                    [(f.__name__, f.__name__) for f in steer.ALL],
-                    value="fk",
-                    label="Method",
-                    interactive=True,
-                    elem_id="steer-method",
-                    min_width=150,
-                )
-                budget = gr.Textbox(
-                    label="Budget",
-                    info="Evaluations",
-                    max_lines=1,
-                    placeholder="200",
-                    interactive=True,
-                    elem_id="steer-budget",
-                    min_width=130,
-                )
+                method = functions_of("Method", methods.ALL, "fk", "steer-method", info="How the picture is steered")
+                budget = field(known["budget"], "steer-budget", info="Evaluations of the network", placeholder="200")
             with gr.Row():
-                steps = gr.Textbox(
-                    label="Steps",
-                    max_lines=1,
-                    placeholder="by the budget",
-                    interactive=True,
-                    elem_id="steer-steps",
+                steps = field(
+                    known["steps"], "steer-steps", info="Of the run", placeholder="as the budget allows", min_width=90
+                )
+                scale = field(
+                    known["scale"], "steer-scale", label="Guidance", info="1 is none, 1.5 to 4 is usual", placeholder="none",
+                    min_width=90,
+                )  # fmt: skip
+                seed = field(
+                    known["seed"],
+                    "steer-seed",
+                    value="0",
+                    placeholder="0",
+                    info="Same seed, same result",
                     min_width=90,
                 )
-                scale = gr.Textbox(
-                    label="Guidance",
-                    max_lines=1,
-                    placeholder="none",
-                    interactive=True,
-                    elem_id="steer-scale",
-                    min_width=90,
-                )
-                seed = gr.Textbox("0", label="Seed", max_lines=1, interactive=True, elem_id="steer-seed", min_width=90)
             own = gr.Column()
         with gr.Column(scale=5, min_width=440):
+            hint = "Choose what the picture should be like, and press Steer."
+            run, cancel, status = buttons("Steer", "steer-", hint)
             with gr.Row():
-                run = gr.Button("Steer", variant="primary", elem_id="steer-run")
-                cancel = gr.Button("Cancel", variant="stop", elem_id="steer-cancel", interactive=False)
-            status = gr.HTML(
-                status_html("Say what the pictures should be like, and press Steer."), elem_id="steer-status"
-            )
-            with gr.Row():
-                best = gr.Image(
-                    label="Best so far",
-                    height=320,
-                    format="png",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="best",
-                    min_width=200,
-                )
-                curve = gr.Image(
-                    label="Reward",
-                    height=320,
-                    format="png",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="curve",
-                    min_width=300,
-                )
-            with gr.Row():
-                take = gr.DownloadButton("Picture", interactive=False, elem_id="steer-take")
-                story = gr.DownloadButton("Its .run.json", interactive=False, elem_id="steer-story")
-            sheet = gr.Image(
-                label="All particles",
-                format="png",
-                interactive=False,
-                visible=False,
-                buttons=["fullscreen"],
-                elem_id="sheet",
-            )
-    prior.input(
-        lambda name: gr.update(choices=[("any", ""), *wanted.classes(name)], value=""), [prior], [label], **QUICK
-    )
-    cancel.click(cancelling(desk), None, [cancel], **QUICK)
-    outputs = [status, best, curve, sheet, take, story, run, cancel]
-    names = ("status", "best", "curve", "sheet", "take", "story", "run", "cancel")
+                best = gr.Image(label="Best so far", height=320, elem_id="best", min_width=200, **WHOLE)
+                curve = gr.Image(label="Reward", height=320, elem_id="curve", min_width=300, **WHOLE)
+            take, story = downloads("steer-")
+            sheet = gr.Image(label="All particles", visible=False, elem_id="sheet", **WHOLE)
+    prior.input(lambda name: gr.update(choices=_classes(name), value=""), [prior], [label], **QUICK)
     with own:
 
         @gr.render(
             [method, told, written], [demo.load, method.change, told.change], queue=False, show_progress="hidden"
         )
         def _options(method_: str, told_: Mapping[str, Any], written_: Written) -> None:
-            chosen = pick("method", method_, steer.ALL)
+            chosen = pick("method", method_, methods.ALL)
             with gr.Accordion(f"Options of {method_}", open=False, elem_id="steer-options"):
-                gr.Markdown(wanted.about(chosen), elem_classes="card")
-                defaults = {o.name: typed(o.default) for o in options(chosen).values() if not o.needed}
-                fields_of(chosen, defaults, values_of(written_, told_, "method", method_))
+                gr.Markdown(about(chosen), elem_classes="card")
+                defaults = {name: option.default for name, option in options(chosen).items()}
+                options_of(chosen, defaults, values_of(written_, told_, "method", method_))
 
-    said = {
-        "prior": prior, "reward": reward, "method": method, "label": label, "prompt": prompt, "budget": budget, "steps": steps,
+    def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
+        chosen = {"method_options": dict(values_of(written_, told_, "method", values["method"]))}
+        yield from steering_looks({**values, **chosen}, page, desk, who)
+
+    inputs = {
+        "prior": prior, "label": label, "prompt": prompt, "reward": reward, "method": method, "budget": budget, "steps": steps,
         "scale": scale, "seed": seed,
     }  # fmt: skip
-
-    def go(request: gr.Request, *now: Any) -> Iterator[Any]:
-        *values, told_, written_ = now
-        asked = wanted.Steering(**dict(zip(said, values, strict=True)))
-        asked = asked._replace(method_options=dict(values_of(written_, told_, "method", asked.method)))
-        for update in steering(asked, given, desk, str(request.session_hash)):
-            yield [update.get(part, gr.skip()) for part in names]
-
-    run.click(asking(desk), None, [status, cancel], **QUICK).success(
-        go, [*said.values(), told, written], outputs, concurrency_id="device", concurrency_limit=1, trigger_mode="once",
-        show_progress="hidden", api_visibility="private",
-    )  # fmt: skip
-
-    parts = [prior, label, prompt, reward, method, budget, steps, scale, seed, told]
+    pictures = {"best": best, "curve": curve, "sheet": sheet}
+    wire(desk, Outputs(status, run, cancel, take, story), pictures, inputs, [told, written], work)
 
     def fill(old: folder.Run) -> list[Any]:
         settings = old.settings
-        name = offered(settings["prior"], given)
+        name = offered(settings.prior, page)
+        shown = [settings.budget, len(settings.times) - 1 if settings.times else settings.steps, settings.scale]
         return [
-            name, gr.update(choices=[("any", ""), *wanted.classes(name)], value=next(iter(settings["classes"]), "")),
-            settings["prompt"] or "", " + ".join(settings["reward"]), settings["method"],
-            *(text_of(settings[part]) for part in ("budget", "steps", "scale")),
-            str(settings["seed"]),
-            {"method": wanted.steered_again(old), "mark": old.name},
+            name, gr.update(choices=_classes(name), value=next(iter(settings.classes), "")), settings.prompt or "",
+            " + ".join(settings.reward), settings.method, *map(text_of, shown), str(settings.seed),
+            {**reopened(old, page.runs), "mark": old.name},
         ]  # fmt: skip
 
-    return parts, fill
+    return [prior, label, prompt, reward, method, budget, steps, scale, seed, told], fill
 
 
-def steering(
-    asked: wanted.Steering, given: Wanted, desk: Desk, who: str, every: float = EVERY
-) -> Iterator[dict[str, Any]]:
-    """Runs it; what the page is to show, by the names of its parts, again and again."""
-    try:
-        if not desk.turn(who):
-            yield ended("Stopped before the first step.")
-            return
-        where, settings = wanted.steering(asked, given)
-        yield {
-            "status": status_html("Opening the prior and the rewards ..."), "best": None, "curve": None,
-            "sheet": gr.update(visible=False),
-            "take": gr.update(value=None, interactive=False), "story": gr.update(value=None, interactive=False),
-            "run": gr.update(interactive=False), "cancel": gr.update(interactive=True),
+def steering_looks(
+    fields_: Mapping[str, Any], page: PageRequest, desk: Desk, who: str, every: float = EVERY
+) -> Iterator[Looks]:
+    """Steers as the fields say; what the page is to show, by the names of its components, again and again."""
+    from ...app.steer import record
+    from ...app.steer.run import steer
+
+    paths: dict[str, Path] = {}
+
+    def begin() -> Any:
+        where, settings = steering(steer_request(fields_), page)
+        paths.update(record.outputs(settings.out))
+        return where, steer(settings)
+
+    def shows(work: Work) -> Looks:
+        return {"best": None if work.picture is None else large(work.picture), "curve": _curve(work, fields_["reward"])}
+
+    def ends(work: Work) -> Looks | None:
+        if not paths["run"].is_file() or not paths["best"].is_file():
+            return None
+        return {
+            "status": summary_html(work), "best": None if work.picture is None else large(work.picture), "curve": str(paths["curve"]),
+            "sheet": gr.update(value=str(paths["sheet"]), visible=True), **saved(paths["best"], paths["run"]),
         }  # fmt: skip
-        lines, trace = list[str](), list[Mapping[str, Any]]()
 
-        def do(watch: Callable[..., None]) -> dict[str, Any]:
-            def each(step: int, total: int, picture: Any, line: Mapping[str, Any]) -> None:
-                trace.append(line)
-                watch(step, total, picture, line)
-
-            return steered.start(settings, say=lines.append, watch=each)
-
-        work = desk.begin(who, do)
-        for seen in work.follow(every):
-            line = seen.said
-            said = f"best {line['shown']:.4g}, {line['evaluations']} evaluations" if line["shown"] is not None else ""
-            yield {
-                "status": progress_html("", seen, said),
-                "best": _large(seen.picture),
-                "curve": _curve(list(trace), asked.reward),
-            }
-        paths = steered.outputs(Path(settings["out"]))
-        buttons = {"run": gr.update(interactive=True), "cancel": gr.update(interactive=False)}
-        if work.error is not None and not (work.stopped and paths["best"].is_file()):
-            if not paths["run"].is_file():
-                folder.give_up(where)
-            if not work.stopped:
-                raise work.error
-            yield ended("Stopped before the first step.")
-            return
-        yield {
-            **buttons, "status": status_html("\n".join(wanted.words(lines))), "best": _large(work.seen.picture) if work.seen else None,
-            "curve": str(paths["curve"]), "sheet": gr.update(value=str(paths["sheet"]), visible=True),
-            "take": gr.update(value=str(paths["best"]), interactive=True), "story": gr.update(value=str(paths["run"]), interactive=True),
-        }  # fmt: skip
-    except Exception as error:
-        yield ended(sentence(error), "wrong")
-        raise error_of(error) from None
+    opening_ = {"best": None, "curve": None, "sheet": gr.update(visible=False)}
+    yield from looks(desk, who, begin, shows, ends, opening=opening_, every=every)
 
 
-def _curve(trace: list[Mapping[str, Any]], reward: str) -> Any:
+def _classes(prior: str) -> list[tuple[str, str]]:
+    """The classes of pictures that a bundled prior knows."""
+    known = [] if opening.is_pipeline(prior) else bundled.load(prior).about.get("classes") or ()
+    return [("any", ""), *((each, each) for each in known)]
+
+
+def _curve(work: Work, reward: str) -> Any:
     """Reward against evaluations, so far: of the best, and the mean of the particles."""
-    ways = (("best", "shown", False), ("mean of the particles", "mean", True))
-    lines = [
-        Line(name, points, part=part)
-        for name, kind, part in ways
-        if (points := [(each["evaluations"], each[kind]) for each in trace if each[kind] is not None])
-    ]
+    trace = list(work.figures)
+    shown = [(each.evaluations, each.shown) for each in trace if each.shown is not None]
+    mean = [(each.evaluations, each.mean) for each in trace if each.mean is not None]
+    lines = [Line("best", shown)] * bool(shown) + [Line("mean of the particles", mean, part=True)] * bool(mean)
     drawn: Any = BytesIO()
     plot(lines, reward, drawn)
     return Image.open(drawn)
-
-
-def _large(picture: Any) -> Any:
-    """Small pictures by repetition, so that their pixels show."""
-    found = to_pil(picture)
-    times = max(1, 256 // max(found.size))
-    return found.resize((found.width * times, found.height * times), 0)

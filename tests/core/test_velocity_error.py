@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from flowhelm.calibration import errors, reciprocal, table
 from flowhelm.flow import GaussianFlow
 from flowhelm.rng import Noise
+from flowhelm.velocity_error import errors, normal, reciprocal, table
 
 
 def double(numbers):
@@ -47,3 +47,12 @@ def test_a_table_needs_increasing_times_and_weights_from_0_on():
     ):
         with pytest.raises(ValueError, match="table: expected at least 2 increasing times"):
             table(t, r)
+
+
+def test_the_weights_of_a_standard_normal_are_one_over_its_error():
+    """Var[clean - source | x_t] = 1 / (t^2 + (1-t)^2) per dimension for N(0, I), and 1 on average over all times."""
+    t = torch.linspace(0, 1, 2001, dtype=torch.float64)
+    error = 2 - (t - (1 - t)) ** 2 / (t**2 + (1 - t) ** 2)
+    weights = normal(t)
+    torch.testing.assert_close(weights * error, torch.full_like(t, 1.5))
+    assert float(torch.trapezoid(weights, t)) == pytest.approx(1, abs=1e-6)

@@ -42,6 +42,11 @@ def reciprocal(error: Tensor) -> Tensor:
     return r / r.mean()
 
 
+def normal(t: Tensor) -> Tensor:
+    """The weights of the exact flow of N(0, I), whose error is 1 / (t^2 + (1-t)^2)."""
+    return 1.5 * (t**2 + (1 - t) ** 2)
+
+
 def table(t: Tensor, r: Tensor) -> Weights:
     """Weights r `(k,)` at increasing times t `(k,)` as a function of the time, linear in between and constant beyond."""
     t, r = t.double().cpu(), r.double().cpu()

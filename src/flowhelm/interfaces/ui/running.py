@@ -1,4 +1,4 @@
-"""One run in a thread: watched from others, stopped between two steps, and never two of them at a time."""
+"""Runs of the page: a piece of work in a thread, watched from others and stopped between two steps; never two of them at a time."""
 
 from __future__ import annotations
 
@@ -6,45 +6,41 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
-from ...app.errors import BadInput, Broken
-from ...app.run import Stopped
-from ...memory import is_short
-from ...step import Diverged
+from ...app import errors
+from ...app.errors import BadInput
+from ...app.run import Done, Event, Noted, Planned, Run, Said, Stepped, Stopped, Warned, drive
 
 POLL = 0.1  # seconds between looks at a thread
-
-
-class Seen(NamedTuple):
-    """A run after a step: `said` is the misfit of a restoration, the line of the trace of a steered picture."""
-
-    step: int
-    total: int
-    picture: Tensor
-    said: Any
-    seconds: float
-
-    @property
-    def left(self) -> str:
-        """In words."""
-        seconds = self.seconds / max(self.step, 1) * (self.total - self.step)
-        return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+EVERY = 1.0
+"""Seconds between estimates that are shown."""
 
 
 class Work:
-    """`do(watch)` in a thread of its own."""
+    """A loop over the events of a piece of work, in a thread of its own.
 
-    def __init__(self, do: Callable[[Callable[..., None]], Any], turn: threading.Lock) -> None:
-        self.seen: Seen | None = None
+    Attributes:
+        step: the last one that was made; picture: an estimate, at most a second older; figures: of all steps.
+        lines: what there is to say of the result. done: how many of several results are there.
+        made: what the work returned; error: or why it did not.
+    """
+
+    def __init__(self, events: Run[Any], turn: threading.Lock, every: float = EVERY):
+        self.step: Stepped | None = None
+        self.picture: Tensor | None = None
+        self.figures: list[Any] = []
+        self.lines: list[str] = []
+        self.done = 0
         self.made: Any = None
         self.error: BaseException | None = None
-        self._do, self._turn, self._halt = do, turn, threading.Event()
-        self._began = time.monotonic()
+        self.every = every
+        self._events, self._turn, self._halt = events, turn, threading.Event()
+        self._began = self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -56,6 +52,14 @@ class Work:
     def stopped(self) -> bool:
         return isinstance(self.error, Stopped)
 
+    @property
+    def left(self) -> str:
+        """How long it will go on, in words."""
+        assert self.step is not None
+        passed = time.monotonic() - self._began
+        seconds = passed / max(self.step.index, 1) * (self.step.total - self.step.index)
+        return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+
     def stop(self) -> None:
         """After the step that is being made."""
         self._halt.set()
@@ -63,16 +67,16 @@ class Work:
     def wait(self, seconds: float | None = None) -> None:
         self._thread.join(seconds)
 
-    def follow(self, every: float = 1.0) -> Iterator[Seen]:
-        """What was seen last, about every so many seconds, until the run has ended; who leaves early ends the run."""
-        told: Seen | None = None
-        last = -every
+    def follow(self) -> Iterator[Stepped]:
+        """The last step, now and then, until the run has ended; who leaves early ends the run."""
+        told, last = None, -self.every
         try:
             while self._thread.is_alive():
                 self._thread.join(POLL)
-                if self.seen is not told and self.seen is not None and time.monotonic() - last >= every:
-                    told, last = self.seen, time.monotonic()
-                    yield told
+                step = self.step
+                if step is not told and step is not None and time.monotonic() - last >= self.every:
+                    told, last = step, time.monotonic()
+                    yield step
         finally:
             self.stop()
 
@@ -82,17 +86,28 @@ class Work:
             while not self._turn.acquire(timeout=POLL):
                 self._check()
             try:
-                self._began = time.monotonic()
-                self.made = self._do(self._watch)
+                self.made = drive(self._events, self._look)
             finally:
                 self._turn.release()
         except BaseException as error:  # told to whoever follows
             self.error = error
+            self._events.close()
 
-    def _watch(self, step: int, total: int, picture: Tensor, said: Any) -> None:
-        self.seen = Seen(step, total, picture, said, time.monotonic() - self._began)
-        if step < total:
-            self._check()
+    def _look(self, event: Event) -> None:
+        if isinstance(event, Planned):
+            self._began = time.monotonic()
+        elif isinstance(event, Stepped):
+            now = time.monotonic()
+            if event.picture is not None and (self.picture is None or now - self._looked >= self.every):
+                self.picture, self._looked = event.picture(), now
+            self.figures.append(event.figures)
+            self.step = event
+            if event.index < event.total:
+                self._check()
+        elif isinstance(event, Said | Noted | Warned):
+            self.lines.append(event.text)
+        elif isinstance(event, Done):
+            self.done, self.lines = self.done + 1, []
 
     def _check(self) -> None:
         if self._halt.is_set():
@@ -102,7 +117,7 @@ class Work:
 class Desk:
     """The runs of all who have the page open: one at a time, a few waiting."""
 
-    def __init__(self, waiting: int = 2) -> None:
+    def __init__(self, waiting: int = 2):
         self.waiting = waiting
         self._turn, self._lock = threading.Lock(), threading.Lock()
         self._works: dict[str, Work] = {}
@@ -117,7 +132,7 @@ class Desk:
         with self._lock:
             running = sum(work.alive for work in self._works.values())
             if who in self._works and self._works[who].alive:
-                raise BadInput("a run of this page is running already; cancel it first")
+                raise BadInput("a run of this page is not finished yet; cancel it first")
             others = len(self._asked.keys() - {who})  # who asks again keeps the place
             if others >= self.waiting + (not running):
                 raise BadInput(
@@ -131,8 +146,8 @@ class Desk:
         with self._lock:
             return self._asked.pop(who, True)
 
-    def begin(self, who: str, do: Callable[[Callable[..., None]], Any]) -> Work:
-        work = self._works[who] = Work(do, self._turn)
+    def begin(self, who: str, events: Run[Any], every: float = EVERY) -> Work:
+        work = self._works[who] = Work(events, self._turn, every)
         return work
 
     def cancel(self, who: str) -> bool:
@@ -164,10 +179,9 @@ class Desk:
 
 
 def sentence(error: BaseException) -> str:
-    """What is said of a failure: one sentence; what none was written for goes to the terminal, whole."""
-    if isinstance(error, ValueError | Diverged | Broken):
-        return " ".join(str(error).split())
-    if is_short(error):
-        return "there is not enough memory for this; take a smaller picture, or see `flowhelm plan`"
-    traceback.print_exception(error, file=sys.stderr)
-    return f"something went wrong in the program ({type(error).__name__}); the terminal says what"
+    """What is said of a failure: one sentence; a fault of the program goes to the terminal, whole."""
+    found = errors.sentence(error)
+    if found is None:
+        traceback.print_exception(error, file=sys.stderr)
+        return f"something went wrong in the program ({type(error).__name__}); the terminal says what"
+    return found

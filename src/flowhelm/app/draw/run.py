@@ -1,0 +1,131 @@
+"""Pictures drawn from a prior, as the command line and programs ask for them: opened, drawn, written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import transition
+from ...priors import bundled
+from ...priors.bundled import Prior
+from ...transition import Transition
+from ..errors import BadInput
+from ..files import atomic as files
+from ..files.atomic import check_writable
+from ..files.pictures import write
+from ..models import opening as models
+from ..options.signature import pick
+from ..run import Planned, Run, Written
+from ..show.sheet import class_rows, sheet
+from .conditions import guidance_of, own_guidance, prior_name, settled
+from .request import DrawRequest
+from .rows import Job, batches, draw_flow, draw_jobs
+
+SOLVERS = (transition.euler, transition.midpoint, transition.heun)
+
+
+class Drawn(NamedTuple):
+    """Pictures `(n, c, h, w)` float32 on the CPU, nominally in [-1, 1], not clamped, and the class and number of each."""
+
+    pictures: Tensor
+    jobs: Sequence[Job]
+
+
+def draw(request: DrawRequest) -> Run[list[Path]]:
+    """Draws pictures and writes a sheet, or each of them to a folder, or both; returns what was written.
+
+    Raises:
+        BadInput: anything that is wrong with what was asked for. Nothing is written then.
+    """
+    torch.set_num_threads(request.threads or torch.get_num_threads())
+    request = request.changed(classes=list(dict.fromkeys(request.classes)))
+    pipeline = models.is_pipeline(request.prior)
+    flow = None if pipeline else _loaded(request)
+    if flow is not None and not (request.classes or request.numbers or request.prompt is not None):
+        request = request.changed(classes=list(flow.about.get("classes", ())))
+    if request.count is None:
+        request = request.changed(count=1 if pipeline else 8 if len(request.classes) > 1 else 16)
+    if flow is not None:
+        _check(flow, request)
+    name = prior_name(request.prior)
+    out = _places(request, name)
+    drawn = yield from (pictures(request) if flow is None else pictures_of(flow, request))
+    rows = [("", drawn.pictures)] if pipeline else class_rows(drawn.pictures, drawn.jobs)
+    written = []
+    if request.each is not None:
+        request.each.mkdir(exist_ok=True)
+        for (label, index), picture in zip(drawn.jobs, drawn.pictures, strict=True):
+            written.append(request.each / f"{'_'.join((label or name).split())}-{index:03d}.png")
+            write(written[-1], picture)
+        yield Written(tuple(written))
+    if out is not None:
+        files.put_picture(out, sheet(rows))
+        written.append(out)
+        yield Written((out,))
+    return written
+
+
+def pictures(request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+    """Opens the prior and draws; `solver`: another move than the request can name."""
+    if not models.is_pipeline(request.prior):
+        return (yield from pictures_of(_loaded(request), request, solver))
+    request = request.changed(device=str(files.to_device(request.device)))
+    request = request.changed(**settled(request))
+    size, count = None if request.size is None else models.size_of(request.size), request.count or 1
+    opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
+    flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
+    yield from models.hint(request)
+    yield Planned(count * request.steps)
+    move = solver or pick("solver", request.solver, SOLVERS)
+    drawn = yield from draw_flow(flow, count, steps=request.steps, solver=move, seed=request.seed)
+    return Drawn(drawn, [(None, index) for index in range(count)])
+
+
+def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+    """The same from a prior that is open."""
+    told = bool(request.classes or request.prompt is not None or request.numbers)
+    rule = guidance_of(request) or (own_guidance(flow) if told else None)
+    labels: Sequence[str | None] = request.classes or [None]
+    jobs: list[Job] = [(label, index) for label in labels for index in range(request.count or 1)]
+    yield Planned(math.ceil(len(jobs) / batches(flow, len(jobs), rule is not None)) * request.steps)
+    move = solver or pick("solver", request.solver, SOLVERS)
+    drawn = yield from draw_jobs(
+        flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, steps=request.steps, solver=move,
+        seed=request.seed,
+    )  # fmt: skip
+    return Drawn(drawn, jobs)
+
+
+def _loaded(request: DrawRequest) -> Prior:
+    settled(request)  # says which options the prior does not take
+    return bundled.load(request.prior, str(files.to_device(request.device)))
+
+
+def _check(flow: Prior, request: DrawRequest) -> None:
+    """What is wrong with a condition is said before the long work."""
+    rows = len(request.classes or [None])
+    if request.classes or request.prompt is not None or request.numbers:
+        flow.told(
+            request.classes or None,
+            prompts=None if request.prompt is None else [request.prompt] * rows,
+            numbers=[request.numbers] * rows if request.numbers else None,
+        )
+
+
+def _places(request: DrawRequest, name: str) -> Path | None:
+    """Where the sheet goes, if it is wanted; BadInput, before the long work, if nothing can be written there."""
+    out = request.out
+    if out is None and request.each is None:
+        out = Path(f"{name}.samples.png")
+    if out is not None:
+        if out.suffix.lower() != ".png":
+            raise BadInput(f"--out {str(out)!r}: a sheet is a PNG; name it {out.with_suffix('.png').name!r}")
+        check_writable(out.parent)
+    if request.each is not None:
+        check_writable(request.each if request.each.exists() else request.each.parent)
+    return out

@@ -1,0 +1,278 @@
+"""The search for the settings that fit: what leaves the result as it is comes first, then packed weights, last a decoder in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ... import guide, restore, steer
+from ...flow import Flow
+from ...measure import Measurement
+from ...memory import Footprint, footprint, hollow, modules
+from ...priors.pipelines import Pipeline
+from ...priors.pipelines.skeleton import wordless
+from ...priors.quantised import GENTLE, quantised
+from ...rng import Noise
+from ...solve import integrate
+from ...step import Step
+from ..options.signature import pick
+
+GIB = 2**30
+TILE = 256
+"""Pixels of a side of the decoder's tiles."""
+OTHERS = ("mpc_flow", "flow_dps")
+"""Methods that do not differentiate the network."""
+
+
+def sample(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noise: Noise | None = None) -> Iterable[Step]:
+    """Draws from the prior; nothing is measured."""
+    return integrate(flow, x, times, noise=noise)
+
+
+METHODS: tuple[Callable[..., Any], ...] = (sample, *steer.ALL, *restore.ALL)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a plan chooses.
+
+    Attributes:
+        quantize: "none", or a scheme of `priors.quantised`.
+        checkpointing: of "network" and "decoder", those whose activations are computed anew in the backward pass.
+        chunk: rows that the network sees at a time; None for all.
+        tiling: the decoder works in tiles.
+    """
+
+    quantize: str = "none"
+    checkpointing: tuple[str, ...] = ()
+    chunk: int | None = None
+    tiling: bool = False
+
+    def __str__(self) -> str:
+        said = [
+            "weights as they are" if self.quantize == "none" else f"weights in {self.quantize}",
+            *(f"checkpointing of the {part}" for part in self.checkpointing),
+            *([f"{self.chunk} rows at a time"] if self.chunk else []),
+            *(["decoder in tiles"] if self.tiling else []),
+        ]
+        return ", ".join(said)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is planned: everything but the settings."""
+
+    flow: Flow  # without data, without text encoders; a pipeline that is not bound is told of no text
+    method: Callable[..., Any]
+    options: Mapping[str, Any]
+    operator: Callable[..., Any]
+    operator_options: Mapping[str, Any]
+    rows: int
+    steps: int
+    words: int | None = None
+    scale: float | None = None
+    known: dict[Settings, Footprint] = field(default_factory=dict)
+
+    def footprint(self, settings: Settings) -> Footprint:
+        if settings not in self.known:
+            flow = hollow(self.flow)
+            if isinstance(flow, Pipeline) and not flow.told:
+                flow = wordless(flow, self.words, self.scale)
+            flow, parts = configured(flow, settings)
+            self.known[settings] = footprint(flow, self.begin("meta"), parts, steps=self.steps)
+        return self.known[settings]
+
+    def begin(self, device: str) -> Callable[[Flow, int], Iterator[Step]]:
+        def start(flow: Flow, steps: int) -> Iterator[Step]:
+            shape = picture(flow)
+            physics: Any = self.operator(shape, **self.operator_options).to(device)
+            with torch.no_grad():
+                y = physics.A(torch.zeros(1, *shape, device=device))
+            x = torch.ones(self.rows, *flow.shape, device=device)
+            noise = Noise(0, self.rows)
+            return cast(
+                "Iterator[Step]",
+                self.method(flow, Measurement(y, physics, 0.05), x, flow.times(steps), noise=noise, **self.options),
+            )
+
+        return start
+
+
+def first(task: Task, budget: float, schemes: Iterable[str]) -> Settings | None:
+    """The first settings that fit, in the order in which they change the result."""
+    for tiling in (False, True) if _tileable(task.flow) else (False,):
+        for scheme in schemes:
+            if packed(task.flow, scheme) > budget:
+                continue
+            plain = Settings(scheme, tiling=tiling)
+            if task.footprint(plain).peak <= budget:
+                return plain
+            least = replace(frugal(task, scheme), tiling=tiling)
+            if task.footprint(least).peak > budget:
+                continue
+            able = tuple(part for part in least.checkpointing if task.footprint(plain).differentiates(part))
+            for kind in dict.fromkeys([(), *((part,) for part in reversed(able)), able]):
+                for chunk in (None, *_chunks(task.rows)):
+                    settings = replace(plain, checkpointing=kind, chunk=chunk)
+                    if task.footprint(settings).peak <= budget:
+                        return settings
+    return None
+
+
+def worthwhile(flow: Flow) -> tuple[str, ...]:
+    """Of the gentle schemes those that make the weights smaller by a tenth: networks of convolutions have little to pack."""
+    whole = packed(flow, "none")
+    return tuple(each for each in GENTLE if each == "none" or packed(flow, each) < 0.9 * whole)
+
+
+def _chunks(rows: int) -> list[int]:
+    """Powers of 2 below the rows, from above."""
+    return [n for n in (2**k for k in reversed(range(rows.bit_length()))) if n < rows]
+
+
+def frugal(task: Task, scheme: str) -> Settings:
+    """What takes the least without another function."""
+    able = tuple(part for part in ("network", "decoder") if _checkpointable(task.flow, part))
+    return Settings(scheme, able, 1 if task.rows > 1 else None)
+
+
+def without_needless(task: Task, settings: Settings) -> Settings:
+    """The settings without checkpointing of what is not differentiated."""
+    found = task.footprint(settings)
+    said = replace(settings, checkpointing=tuple(part for part in settings.checkpointing if found.differentiates(part)))
+    task.known.setdefault(said, found)
+    return said
+
+
+def changes(task: Task, budget: float, given: Settings, schemes: Sequence[str], reserve: float) -> Iterator[str]:
+    """What would make a run fit: options of it, or less to do."""
+    coarser = schemes[schemes.index(given.quantize) :] if given.quantize in schemes else (given.quantize,)
+    found = first(task, budget, coarser)
+    if found is None:
+        yield from remedies(task, budget, coarser[-1], False, reserve, "a picture of")
+        return
+    options = [
+        *([f"--quantize {found.quantize}"] if found.quantize != given.quantize else []),
+        *(["--checkpointing"] if found.checkpointing and not given.checkpointing else []),
+        *(["--tiling"] if found.tiling and not given.tiling else []),
+    ]
+    yield f"{' '.join(options) or 'other settings'} ({task.footprint(found).peak / GIB + reserve:.1f} GiB)"
+
+
+def remedies(
+    task: Task, budget: float, scheme: str, asked: bool, reserve: float, size: str = "--size"
+) -> Iterator[str]:
+    """What would make it fit."""
+
+    def needs(found: Footprint) -> str:
+        return f"({found.peak / GIB + reserve:.1f} GiB)"
+
+    for other in ("int8", "nf4", "nf4-double"):
+        if asked and packed(task.flow, other) < min(packed(task.flow, scheme), budget):
+            found = task.footprint(frugal(task, other))
+            if found.peak <= budget:
+                yield f"--quantize {other} {needs(found)}"
+                break
+    if packed(task.flow, scheme) > budget:
+        return  # nothing else makes the weights smaller
+    if task.footprint(frugal(task, scheme)).differentiates("network"):
+        for name in OTHERS:
+            other_task = replace(task, method=pick("method", name, METHODS), options={}, known={})
+            found = other_task.footprint(frugal(other_task, scheme))
+            if found.peak <= budget:
+                yield f"the method {name}, which does not differentiate the network {needs(found)}"
+                break
+    if task.rows > 1:
+        single = replace(task, rows=1, known={})
+        found = single.footprint(frugal(single, scheme))
+        if found.peak <= budget:
+            yield f"one row at a time {needs(found)}"
+    smaller = _smaller(task, scheme, budget)
+    if smaller is not None:
+        yield f"{size} {smaller[0][1]}x{smaller[0][0]} {needs(smaller[1])}"
+
+
+def _smaller(task: Task, scheme: str, budget: float) -> tuple[tuple[int, int], Footprint] | None:
+    """The largest of a half, a quarter, an eighth of the sides that fits."""
+    sized: Any = getattr(task.flow, "sized", None)
+    _, height, width = picture(task.flow)
+    multiple = getattr(task.flow, "multiple", 16)
+    for factor in (2, 4, 8):
+        size = tuple(max(side // factor // multiple, 1) * multiple for side in (height, width))
+        if sized is None or min(size) < 64:
+            return None
+        try:
+            less = replace(task, flow=sized(*size), known={})
+            found = less.footprint(frugal(less, scheme))
+        except ValueError:  # not every operator, and not every network, takes any size
+            continue
+        if found.peak <= budget:
+            return (size[0], size[1]), found
+    return None
+
+
+def configured(flow: Flow, settings: Settings) -> tuple[Flow, dict[str, list[nn.Module]]]:
+    """The flow with its settings applied to its modules, which are changed; and these modules by name."""
+    parts = modules_of(flow)
+    for module in parts["network"]:
+        quantised(module, settings.quantize)
+    for name in settings.checkpointing:
+        for module in parts[name]:
+            cast("Any", module).enable_gradient_checkpointing()
+    if settings.tiling:
+        for module in parts["decoder"]:
+            tiled(module)
+    return flow if settings.chunk is None else guide.chunked(flow, settings.chunk), parts
+
+
+def tiled(vae: Any) -> None:
+    """Lets a diffusers autoencoder work in tiles of `TILE` pixels, blended; which is not the function that it was trained as."""
+    vae.enable_tiling()
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_sample_min_size, vae.tile_latent_min_size = TILE, TILE // factor
+
+
+def modules_of(flow: Flow) -> dict[str, list[nn.Module]]:
+    """The modules of a flow that must be on the device, "network" and "decoder"."""
+    if isinstance(flow, Pipeline):
+        return {"network": list(flow.nets), "decoder": [flow.pipe.vae]}
+    decoder = modules(getattr(flow, "codec", None))
+    return {"network": [each for each in modules(flow) if not any(each is d for d in decoder)], "decoder": decoder}
+
+
+def picture(flow: Flow) -> tuple[int, int, int]:
+    """(channels, height, width) of one picture."""
+    if isinstance(flow, Pipeline):
+        return (3, *flow.size)
+    if flow.pixels:
+        return cast("tuple[int, int, int]", tuple(flow.shape))
+    with torch.no_grad():
+        return cast("tuple[int, int, int]", tuple(flow.decode(torch.empty(1, *flow.shape, device="meta")).shape[1:]))
+
+
+def packed(flow: Flow, scheme: str) -> int:
+    """Bytes of all weights."""
+    return sum(size_in_bytes(each) for part in configured(hollow(flow), Settings(scheme))[1].values() for each in part)
+
+
+def size_in_bytes(module: nn.Module) -> int:
+    return sum(each.numel() * each.element_size() for each in (*module.parameters(), *module.buffers()))
+
+
+def _checkpointable(flow: Flow, part: str) -> bool:
+    return bool(modules_of(flow)[part]) and all(
+        getattr(each, "_supports_gradient_checkpointing", False) for each in modules_of(flow)[part]
+    )
+
+
+def _tileable(flow: Flow) -> bool:
+    decoders = modules_of(flow)["decoder"]
+    return (
+        bool(decoders)
+        and all(hasattr(each, "tile_latent_min_size") for each in decoders)
+        and max(picture(flow)[1:]) > TILE
+    )

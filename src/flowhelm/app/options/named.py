@@ -1,0 +1,20 @@
+"""Functions of the library that an option chooses from by their names."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def named(kind: Any) -> Sequence[Callable[..., Any]]:
+    """The functions that an option of this type chooses from. Told by identity: two aliases may be equal."""
+    from ... import inner, particles, transition
+    from ...control import ENERGIES, Energy
+
+    moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
+    choices: tuple[tuple[Any, Sequence[Callable[..., Any]]], ...] = (
+        (inner.Inner, inner.ALL),
+        (Energy, ENERGIES),
+        (transition.Transition, transition.ALL),
+        (transition.Moments, moments),
+        (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
+    )
+    return next((functions for alias, functions in choices if alias is kind), ())

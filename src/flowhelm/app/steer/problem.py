@@ -1,0 +1,221 @@
+"""What a steered run is made of: everything that the settings name, opened; what the budget buys; the reward, tried out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ... import steer, transition
+from ...cards import needs_gradient
+from ...flow import Flow, Wrapped
+from ...guide.counted import Count
+from ...path import Ends
+from ...priors import bundled
+from ...rewards import differentiable
+from ...rng import Noise
+from ...step import Reward, Step
+from ..draw.conditions import guidance_of
+from ..errors import BadInput
+from ..models import opening as models
+from ..models.batches import batches
+from ..options.signature import bind, complete, pick
+from ..run import Run
+from . import allotment
+from . import rewards as scores
+from .builders import Subject
+from .request import SteerSettings
+from .scored import Saved
+
+
+class Over(Exception):
+    """The budget is spent."""
+
+
+@dataclass(frozen=True, eq=False)
+class Limited(Wrapped):
+    """A flow that works on at most `size` rows at a time, and ends a run rather than exceed its budget.
+
+    count: of the ledger that watches this flow, which counts a call before it is made here.
+    """
+
+    flow: Flow
+    size: int
+    count: Count
+    limit: float
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.count.rows > self.limit:
+            raise Over
+        if len(x) <= self.size:
+            return self.flow.velocity(x, t)
+        indices = torch.arange(len(x)).split(self.size)
+        parts = zip(indices, x.split(self.size), strict=True)
+        return torch.cat(
+            [
+                self.flow.rows(index, len(x)).velocity(rows, t if t.ndim == 0 else t[index.to(t.device)])
+                for index, rows in parts
+            ]
+        )
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return torch.cat([self.flow.decode(rows) for rows in clean.split(self.size)])
+
+
+class Rewards(NamedTuple):
+    """What is optimised, its terms alone if that is not the same, and what is only looked at."""
+
+    total: Saved
+    parts: Mapping[str, Reward]
+    beside: Mapping[str, Reward]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is run."""
+
+    flow: Any
+    method: Callable[..., Iterator[Step]]
+    options: Mapping[str, Any]  # values of the method's options
+    terms: Sequence[scores.Term]
+    beside: Sequence[scores.Term]
+    rewards: Callable[[str | None], Rewards]  # for pictures of a class
+    rows: int
+    chains: int
+    limit: float  # evaluations of one chain
+    batch: int
+    turns: int
+
+
+def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]:
+    """Opens all, allots the budget, tries the reward out; the settings completed, and a line that says what is run."""
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    flow: Any = yield from _opened(settings)
+    labels: Sequence[str | None] = settings.classes or [None]
+    for label in labels:  # what is wrong with a condition is said before the long work
+        bound(flow, settings, label)
+    method = pick("method", settings.method, steer.ALL)
+    given = settings.method_options.model_dump(exclude_unset=True)
+    pipeline = models.is_pipeline(settings.prior)
+    found, budget = allotment.allot(
+        method, given, flow, budget=settings.budget, steps=settings.steps, chains=settings.chains,
+        long=models.STEPS if pipeline else allotment.LONG, edit=_begun,
+    )  # fmt: skip
+    alone = found.option == allotment.CHAINS
+    given = given if alone else {**given, found.option: found.width}
+    chains = found.width if alone else settings.chains or 1
+    whole = settings.changed(
+        budget=budget, steps=found.steps, chains=chains, method_options=complete(method, given),
+        times=flow.times(found.steps).tolist(),
+    )  # fmt: skip
+    guided = getattr(bound(flow, settings, labels[0]), "guidance", None) is not None
+    batch = settings.batch or (1 if pipeline else batches(flow, 10**9, guided))
+    terms = [scores.term(text) for text in settings.reward]
+    beside = [scores.term(text, "held-out") for text in settings.held_out]
+    values, known = bind(method, given), tuple(getattr(flow, "about", {}).get("classes", ()))
+    subject = Subject(settings.prompt, None, known, settings.reward_device)
+    made = lru_cache(1)(lambda label: _rewards(terms, beside, subject._replace(label=label)))  # models are loaded once
+    problem = Problem(
+        flow, method, _begun(values), terms, beside, made, chains * values.get("particles", 1), chains,
+        math.inf if budget is None else budget // chains, batch, found.turns,
+    )  # fmt: skip
+    _tried(problem, settings)
+    spent = f"{found.evaluations}" + (f" of {budget}" if budget is not None else "")
+    width = f"{chains} chain" + "s" * (chains > 1) if alone else f"{found.width} {found.option}"
+    if not alone and chains > 1:
+        width += f" in each of {chains} chains"
+    line = f"{settings.method}: {found.steps} steps, {width}; at most {spent} evaluations per picture"
+    return problem, whole, line
+
+
+def _opened(settings: SteerSettings) -> Run[Any]:
+    if not models.is_pipeline(settings.prior):
+        return bundled.load(settings.prior, settings.device)
+    size = None if settings.size is None else models.size_of(settings.size)
+    # the least that it takes: one particle, and a reward of no memory
+    options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})
+    work = models.Work(settings.method, size, settings.steps or models.STEPS, options)
+    return (yield from models.opened(settings, size=size, work=work))
+
+
+def bound(flow: Any, settings: SteerSettings, label: str | None) -> Any:
+    """The prior, told what the pictures show; one row, which all particles share."""
+    rule, prompt, numbers = guidance_of(settings), settings.prompt, settings.numbers
+    if models.is_pipeline(settings.prior):
+        return models.told(flow, settings, guidance=rule if settings.guidance else None)
+    if label is None and prompt is None and not numbers:
+        if rule is not None:
+            raise BadInput(f"guidance of prior '{flow.name}': expected a class, a prompt or a number, got none")
+        return flow
+    return flow.told(
+        None if label is None else [label],
+        prompts=None if prompt is None else [prompt],
+        numbers=[numbers] if numbers else None,
+        guidance=rule,
+    )
+
+
+def _rewards(terms: Sequence[scores.Term], beside: Sequence[scores.Term], subject: Subject) -> Rewards:
+    made = [(each, each.make(subject)) for each in terms]
+    shared = {each.label: reward for each, reward in made}
+    total = Saved(scores.summed([(each.weight, reward) for each, reward in made]))
+    alone = len(terms) == 1 and terms[0].weight == 1
+    parts = {} if alone else {each.label: Saved(reward) for each, reward in made}
+    others = {each.text: [(each.weight, shared.get(each.label) or each.make(subject))] for each in beside}
+    return Rewards(total, parts, {name: Saved(scores.summed(pairs)) for name, pairs in others.items()})
+
+
+def _tried(problem: Problem, settings: SteerSettings) -> None:
+    """Scores two pictures, so that what is wrong with a reward is said at once."""
+    flow, method = problem.flow, problem.method
+    pixels = flow.shape if flow.pixels else (3, *flow.size)
+    ramp = torch.linspace(-0.9, 0.9, math.prod(pixels), device=settings.device).view(1, *pixels)
+    pictures = torch.cat([ramp, ramp.flip(-1)])
+    follows = needs_gradient(method) or problem.options.get("proposal", "prior") != "prior"
+    reward, _, others = problem.rewards(next(iter(settings.classes), None))
+    tried: list[Reward] = [reward, *others.values()]
+    with torch.no_grad():
+        for each in tried:
+            score = each(pictures)
+            if score.shape != (2,):
+                raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {tuple(score.shape)}")
+    if follows:
+        begin = (
+            f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
+        )
+        free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
+        remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
+        if not differentiable(reward):
+            raise BadInput(f"{begin} has none; {remedy}")
+        pictures = pictures.requires_grad_()
+        with torch.enable_grad():
+            score = reward(pictures)
+        if not score.requires_grad:
+            raise BadInput(f"{begin} does not depend on it; {remedy}")
+
+
+def _begun(values: dict[str, Any]) -> dict[str, Any]:
+    """Langevin moves have an infinite diffusion at t = 0: the first one is ancestral."""
+    found = dict(values)
+    move, moments = values.get("transition"), values.get("moments")
+    if getattr(move, "func", move) is transition.langevin:
+
+        def moved(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, ends: Ends | None = None) -> Tensor:
+            first = flow.path(s.double()).alpha == 0
+            return (transition.ancestral if first else move)(flow, x, s, t, noise, ends)  # type: ignore[misc]
+
+        found["transition"] = moved
+    if getattr(moments, "func", moments) is transition.langevin_moments:
+
+        def both(flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None) -> tuple[Tensor, Tensor]:
+            first = flow.path(s.double()).alpha == 0
+            return (transition.ancestral_moments if first else moments)(flow, x, s, t, ends)  # type: ignore[misc]
+
+        found["moments"] = both
+    return found

@@ -1,0 +1,78 @@
+"""What may be set for a steered run, and what a run's file holds of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from ..draw.request import Conditions
+from ..models.request import MOST_THREADS
+from ..options.request import Flag, Request
+
+MOST_STEPS = 100_000
+
+
+class SteerRequest(Conditions):
+    """Pictures that a reward likes."""
+
+    reward: Annotated[list[str], Flag(metavar="[WEIGHT*]NAME[:option=value,...]")] = Field(
+        [], description="What the pictures are steered by; several are added up."
+    )
+    held_out: Annotated[list[str], Flag(metavar="[WEIGHT*]NAME[...]")] = Field(
+        [], description="A reward that is reported beside it and never optimised."
+    )
+    method: str = Field("fk", description="A method that needs a reward only: see `flowhelm methods`.")
+    method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
+    budget: int | None = Field(
+        None,
+        ge=1,
+        description="Evaluations of the network per picture; default: 200, or no limit if particles, draws ... are given.",
+    )
+    steps: int | None = Field(
+        None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: as the budget allows."
+    )
+    chains: int | None = Field(
+        None, ge=1, description="Independent runs per picture, of which the best is kept; they share the budget."
+    )
+    count: Annotated[int, Flag(("-n",))] = Field(
+        1, ge=1, description="Pictures (of each class), each steered by itself."
+    )
+    out: Path | None = Field(None, description="How the names of the files begin; default: PRIOR.steered.")
+    batch: int | None = Field(
+        None, ge=1, description="Rows that network, decoder and reward work on at a time; default: 1 for pipelines."
+    )
+    reward_device: str | None = Field(
+        None, description="Where the rewards' models compute; default: where the prior does."
+    )
+
+
+class SteerSettings(SteerRequest):
+    """What a run's file holds: the request, and what the budget has chosen. The same settings on the same machine give the same numbers.
+
+    Of the options of the method, before the allotment those that were given, afterwards all.
+    """
+
+    method_options: SerializeAsAny[Request]  # type: ignore[assignment]
+    out: str  # type: ignore[assignment]
+    threads: int = Field(ge=1, le=MOST_THREADS)
+    dtype: str
+    reward_device: str
+    times: list[Annotated[float, Field(ge=0, le=1)]] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, given: Any) -> Any:
+        """The options of the method that is named, checked by its own model."""
+        if not isinstance(given, dict) or not isinstance(given.get("method"), str):
+            return given
+        from ... import steer
+        from ..options.signature import pick, read
+
+        options = given.get("method_options", {})
+        if isinstance(options, Request):
+            return given
+        if not isinstance(options, dict):
+            raise ValueError(f"expected an object of options of {given['method']}, got {options!r}")
+        return given | {"method_options": read(pick("method", given["method"], steer.ALL), options)}

@@ -1,0 +1,114 @@
+"""What a method's card and signature say of it: its paper, what it needs, what a budget buys, what it carries.
+
+A card is the docstring of the method's module: `NAME: what it is. Paper.`, the update, and fields of a line or more:
+
+    Needs   the reward or measurement, the prior
+    Budget  buys `draws`; never exceeded                 of methods that take a budget; see `budget_option`, `keeps_budget`
+    Cost    evaluations, backwards, memory
+    Paper   its settings, and every deviation
+
+Nothing of this is kept in a list beside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from . import restore, steer
+
+METHODS: tuple[Callable[..., Any], ...] = (*steer.ALL, *restore.ALL)
+
+
+def cite(name: str) -> None:
+    """Prints the name and the paper of a method: `cite("dps")`.
+
+    Raises:
+        ValueError: a name that no method has.
+    """
+    known = {method.__name__: method for method in METHODS}
+    if name not in known:
+        raise ValueError(f"cite: expected the name of a method, one of {', '.join(sorted(known))}, got {name!r}")
+    print(card(known[name]).partition("\n")[0])
+
+
+def card(method: Callable[..., Any]) -> str:
+    return inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
+
+
+def title(method: Callable[..., Any]) -> str:
+    """`FK: Feynman-Kac steering`."""
+    return card(method).partition("\n")[0].partition(". ")[0].removesuffix(".")
+
+
+def field(method: Callable[..., Any], name: str) -> str:
+    """What stands behind `Needs`, `Budget`, `Cost` or `Paper`, its continuation lines joined; nothing if it is not there."""
+    found = re.search(rf"^{name} +(.*(?:\n +.*)*)", card(method), re.M)
+    return " ".join(found[1].split()) if found else ""
+
+
+def pixels_only(method: Callable[..., Any]) -> bool:
+    """Whether it takes priors over pixels only: its Needs name such a prior, and nothing differentiable instead."""
+    needs = field(method, "Needs")
+    return "pixel prior" in needs and "differentiable" not in needs
+
+
+def needs_gradient(method: Callable[..., Any]) -> bool:
+    """Whether it always follows the gradient of its reward or measurement, whatever its options."""
+    return field(method, "Needs").removeprefix("a ").startswith("differentiable")
+
+
+def takes_budget(method: Callable[..., Any]) -> bool:
+    return "budget" in inspect.signature(method).parameters
+
+
+def budget_option(method: Callable[..., Any]) -> str | None:
+    """The option that a budget pays for, such as draws; None of a method whose chains are independent, of which it buys more."""
+    found = re.match(r"buys `(\w+)`", field(method, "Budget"))
+    return found[1] if found else None
+
+
+def keeps_budget(method: Callable[..., Any]) -> bool:
+    """Whether it ends before it spends what is not there."""
+    return "never exceeded" in field(method, "Budget")
+
+
+def whole_samples(method: Callable[..., Any]) -> bool:
+    """Whether what it scores are finished pictures."""
+    return "whole sample" in field(method, "Budget")
+
+
+def carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is to be kept of a step's info besides the state, so that `resumed` can go on from it."""
+    hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
+    if "carried" in hints:
+        return dict(info)
+    return {name: each for name, each in info.items() if hints.get(name) == Tensor | None}
+
+
+def resumed(method: Callable[..., Any], kept: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The options by which a method takes up what it carried: `carried` as a whole, else one each (a plan, weights)."""
+    return {"carried": kept} if "carried" in inspect.signature(method).parameters else dict(kept)
+
+
+__all__ = [
+    "METHODS",
+    "budget_option",
+    "card",
+    "carried",
+    "cite",
+    "field",
+    "keeps_budget",
+    "needs_gradient",
+    "pixels_only",
+    "resumed",
+    "takes_budget",
+    "title",
+    "whole_samples",
+]

@@ -1,0 +1,133 @@
+"""The form of a request to restore, made from `PictureRequest` and the options of operators and methods: OpenAPI, and how it is read.
+
+It is read here, and not by FastAPI, which reads a body of many megabytes before it looks at the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from ... import operators
+from ...app.batch.description import parsed
+from ...app.errors import BadInput, nearest
+from ...app.options.request import fields
+from ...app.options.signature import model_of, options, read
+from ...app.options.words import flags
+from ...app.restore.request import PictureRequest, function_of
+from ...app.restore.settle import usual_method
+from ...cards import METHODS
+
+PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": METHODS}
+FILES = {name: o.help for f in operators.ALL for name, o in options(f).items() if Path in o.types}
+"""Options that are uploaded, and what they are."""
+OWN = {name: option for name, option in fields(PictureRequest).items() if not name.endswith("_options")}
+STEPS = 1000
+
+
+def request_of(prior: str, form: Mapping[str, str]) -> PictureRequest:
+    """What the fields of a form ask for. Raises BadInput."""
+    words = {name: text for name, text in form.items() if name != "settings"}
+    try:
+        given = parsed(form.get("settings") or "{}")
+    except ValueError as error:
+        raise BadInput(f"settings: expected JSON ({error})") from error
+    told = PictureRequest.of_json(given, "settings").stored()
+    if both := sorted(set(told) & set(words)):
+        raise BadInput(f"{both[0]!r} stands in the settings and as a field; give it once")
+    own = {name: _none(name, words.pop(name)) for name in OWN if name in words}
+    asked = PictureRequest.of(told | own, "restore")
+    if asked.steps is not None and asked.steps > STEPS:
+        raise BadInput(f"steps: expected at most {STEPS}, got {asked.steps}")
+    names = {"operator": asked.operator, "method": asked.method or usual_method(asked.operator, prior)}
+    parts = {part: function_of(part, name) for part, name in names.items()}
+    chosen = {part: dict(getattr(asked, f"{part}_options")) for part in parts}
+    for part, function in parts.items():
+        uploaded = {name for name in options(function) if name in FILES}
+        for name in uploaded & set(chosen[part]):
+            raise _not_read(name, name)
+        # to the letter: "3" is no number in JSON
+        read(function, chosen[part] | dict.fromkeys(uploaded, "upload"), strict=True)
+    table = flags(parts, [*OWN, "settings"])
+    for name, text in words.items():
+        if (key := name.replace("_", "-")) not in table:
+            raise BadInput(f"there is no field {name!r}; {nearest(name, [*OWN, *table])}")
+        part, option = table[key]
+        if Path in option.types:
+            raise _not_read(name, option.name)
+        if option.name in chosen[part]:
+            raise BadInput(f"{name!r} is given twice; give it once")
+        chosen[part][option.name] = text
+    return asked.changed(**{f"{part}_options": values for part, values in chosen.items()})
+
+
+def _none(name: str, text: str) -> str | None:
+    return None if text.lower() == "none" and NoneType in OWN[name].types else text
+
+
+def _not_read(name: str, option: str) -> BadInput:
+    return BadInput(f"{name}: a file of the server is not read; upload it as the form file {option!r}")
+
+
+# --- OpenAPI ---
+
+
+def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of an operator or a method, but for those that are uploaded."""
+    whole = model_of(function).model_json_schema()
+    known = {name: each for name, each in whole.get("properties", {}).items() if name not in FILES}
+    needed = [name for name in whole.get("required", ()) if name not in FILES]
+    return {**whole, "properties": known, "required": needed}
+
+
+def settings_schema() -> dict[str, Any]:
+    """The settings as JSON; words in the place of `flowhelm operators`, which a client does not have."""
+    whole = PictureRequest.model_json_schema()
+    properties = {name: dict(each) for name, each in whole["properties"].items()}
+    for part, functions in PARTS.items():
+        words = [f.__name__ for f in functions]
+        properties[part].pop("anyOf", None)
+        properties[part] |= {"enum": words if part == "operator" else [*words, None]}
+        for name in (part, f"{part}_options"):
+            text = properties[name]["description"].replace(f"`flowhelm {part}s NAME`", f"/{part}s")
+            properties[name]["description"] = text.replace(f"`flowhelm {part}s`", f"/{part}s")
+    return {**whole, "properties": properties}
+
+
+def body() -> dict[str, Any]:
+    """The multipart form."""
+    schema, binary = settings_schema(), {"type": "string", "contentMediaType": "application/octet-stream"}
+    own = {name: each for name, each in schema["properties"].items() if name in OWN}
+    uploads = {"picture": "The picture: JPEG, PNG, WebP or TIFF.", **FILES}
+    several: dict[str, dict[str, Any]] = {}
+    for functions in PARTS.values():
+        for function in functions:
+            for name, each in schema_of(function)["properties"].items():
+                if name not in own:
+                    several.setdefault(name, {"title": each["title"], "description": _whose(name)})
+    text = "All settings as JSON; each may be given as a field of the form instead."
+    form = {
+        "type": "object",
+        "properties": {
+            **{name: {**binary, "description": help_} for name, help_ in uploads.items()},
+            "settings": {**schema, "description": text},
+            **own,
+            **several,
+        },
+        "required": ["picture"],
+        "additionalProperties": {"type": "string", "description": "An option by its long name: method-steps, say."},
+    }
+    encoding = {"settings": {"contentType": "application/json"}}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form, "encoding": encoding}}}
+
+
+def _whose(name: str) -> str:
+    """Of a field that several operators and methods have: what it means for each."""
+    helps: dict[str, list[str]] = {}
+    for functions in PARTS.values():
+        for function in functions:
+            if name in (known := options(function)):
+                helps.setdefault(known[name].help, []).append(function.__name__)
+    return " ".join(f"{text.rstrip('.')} ({', '.join(names)})." for text, names in helps.items())

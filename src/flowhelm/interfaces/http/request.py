@@ -1,0 +1,27 @@
+"""What may be set for `flowhelm serve`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ...app.models.request import ModelRequest
+from ...app.options.request import Request
+
+
+class Limits(Request):
+    """What one request may ask for, and how many may wait for the device (beyond the one that has it)."""
+
+    megabytes: float = Field(64.0, ge=0.001, description="The largest upload, in megabytes.")
+    megapixels: float = Field(16.0, ge=0.001, description="The largest picture, uploaded or restored.")
+    seconds: float = Field(600.0, ge=0, description="How long one run may take.")
+    waiting: int = Field(8, ge=0, description="How many requests may wait for the device; one more is refused.")
+
+
+class ServeRequest(Limits, ModelRequest):
+    """Where the server listens, and by which prior it restores."""
+
+    host: str = Field("127.0.0.1", description="The address to listen at; one that other machines reach needs a token.")
+    port: int = Field(8000, ge=1, le=65535, description="The port to listen at.")
+    token: str | None = Field(
+        None, description="A secret that each request must bear; better set it in the environment."
+    )
