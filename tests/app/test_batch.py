@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import described, lines, made, numbers, pictures, results
-from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 
 from flowhelm import operators
@@ -26,9 +25,10 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.files.atomic import sha256
 from flowhelm.app.options.signature import complete, options, read
 from flowhelm.app.restore import run as job
-from flowhelm.app.restore.request import methods
 from flowhelm.app.run import Stopped
+from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.cli.progress import carried_out
 
 
 @pytest.fixture
@@ -414,7 +414,10 @@ def test_paths_are_relative_to_the_file(folder, prior, tmp_path, monkeypatch):
         ({"inputs": 3}, "inputs: expected a text or a list of texts, got 3"),
         ({"tile": "some"}, "tile: expected one of auto or a whole number of at least 0, got 'some'"),
         ({"operator_options": {"sigam": 1}}, "operator_options: deblur has no option 'sigam'; did you mean sigma?"),
-        ({"operator_options": {"sigma": "wide"}}, "operator_options: deblur: sigma: expected a number, got 'wide'"),
+        (
+            {"operator_options": {"sigma": "wide"}},
+            "deblur: sigma: expected a number above 0 and of at most 200, got 'wide'",
+        ),
         ({"operator_options": {"border": "round"}}, "border: there is no 'round'; expected open, circular"),
         ({"operator": "inpaint", "operator_options": {}}, "operator_options: inpaint needs mask: picture of the clean"),
         ({"method_options": {"inner": "adam:rounds=2"}}, "adam has no option 'rounds'"),
@@ -460,7 +463,7 @@ def test_the_schema_is_that_of_the_signatures(capsys):
         for rule in schema["allOf"]
         for part in rule["if"]["properties"]
     }
-    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in methods()}
+    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in METHODS}
     assert conditions["operator", "inpaint"]["required"] == ["operator_options"]
     assert conditions["operator", "deblur"]["properties"]["operator_options"]["properties"]["border"]["enum"] == [
         "open",
@@ -468,7 +471,7 @@ def test_the_schema_is_that_of_the_signatures(capsys):
     ]
 
 
-@pytest.mark.parametrize("function", [*operators.ALL, *methods()], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
     chosen = complete(function, given)

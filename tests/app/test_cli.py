@@ -22,7 +22,7 @@ from flowhelm.app.options.signature import bind, options, plain
 from flowhelm.app.options.words import flags, sort_words
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.presets import TABLE, preset
-from flowhelm.app.restore.request import methods
+from flowhelm.cards import METHODS
 from flowhelm.control import flux2
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
@@ -57,7 +57,7 @@ def test_options_are_those_of_the_signature():
     assert options(operators.motion)["kernel"].help.endswith("picks one; without, the first")
 
 
-@pytest.mark.parametrize("function", [*methods(), *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*METHODS, *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
 def test_every_option_reads_its_own_default(function):
     for name, option in options(function).items():
         if not option.needed:
@@ -96,9 +96,9 @@ def test_a_function_may_have_options_of_its_own():
     ("function", "given", "message"),
     [
         (mpc_flow, {"strenght": "1"}, "mpc_flow has no option 'strenght'; did you mean strength?"),
-        (mpc_flow, {"strength": "much"}, "mpc_flow: --strength: expected a number, got 'much'"),
-        (mpc_flow, {"strength": "nan"}, "mpc_flow: --strength: expected a number, got 'nan'"),
-        (mpc_flow, {"horizon": "1.5"}, "mpc_flow: --horizon: expected a whole number or none, got '1.5'"),
+        (mpc_flow, {"strength": "much"}, "mpc_flow: --strength: expected a number above 0, got 'much'"),
+        (mpc_flow, {"strength": "nan"}, "mpc_flow: --strength: expected a number above 0, got 'nan'"),
+        (mpc_flow, {"horizon": "1.5"}, "mpc_flow: --horizon: expected a whole number of at least 1 or none, got '1.5'"),
         (mpc_flow, {"inner": "adm"}, "mpc_flow: --inner: there is no 'adm'; did you mean adam?"),
         (mpc_flow, {"inner": "adam:rat=1"}, "adam has no option 'rat'; did you mean rate?"),
         (operators.demosaic, {"pattern": "RGB"}, "--pattern: there is no 'RGB'; did you mean RGGB?"),
@@ -140,7 +140,7 @@ def test_switches_take_no_word_that_is_none_of_theirs():
 
 def test_presets_are_of_this_library():
     assert set(TABLE) == {builder.__name__ for builder in operators.ALL}
-    known = {method.__name__: method for method in methods()}
+    known = {method.__name__: method for method in METHODS}
     for operator in TABLE:
         method, chosen, steps = preset(operator, 0.1)
         assert steps > 0
@@ -153,7 +153,7 @@ def test_presets_are_of_this_library():
 
 @pytest.mark.parametrize("kind", ["methods", "operators"])
 def test_cards(kind, capsys):
-    functions = methods() if kind == "methods" else operators.ALL
+    functions = METHODS if kind == "methods" else operators.ALL
     assert main([kind]) == 0
     listed = capsys.readouterr().out
     for function in functions:
@@ -254,12 +254,15 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --sede 2", "did you mean --seed?"),
         ("photo.png --operator deblur --sigma", "--sigma needs a value"),
         ("photo.png --operator deblur --sigma 1 --sigma 2", "given twice"),
-        ("photo.png --operator deblur --sigma wide", "--sigma: expected a number, got 'wide'"),
-        ("photo.png --operator deblur --sigma -1", "expected sigma > 0"),
+        (
+            "photo.png --operator deblur --sigma wide",
+            "--sigma: expected a number above 0 and of at most 200, got 'wide'",
+        ),
+        ("photo.png --operator deblur --sigma -1", "--sigma: expected a number above 0 and of at most 200, got '-1'"),
         ("photo.png --operator deblur --std 0", "--std"),
         ("photo.png --operator deblur --steps 0", "--steps"),
         ("photo.png --operator deblur --steps many", "--steps"),
-        ("photo.png --operator deblur --strength 0", "strength a number above 0"),
+        ("photo.png --operator deblur --strength 0", "--strength: expected a number above 0, got '0'"),
         ("photo.png --operator deblur --tile some", "--tile"),
         ("photo.png --operator deblur --device moon", "device 'moon' is not there"),
         ("photo.png --operator deblur --prior text.png", "text.png"),

@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import batches
 import pytest
 from batches import lines, made, pictures, results
-from flowhelm.interfaces.cli.terminal import carried_out
 
 from flowhelm.app.batch import ray as cluster
 from flowhelm.app.batch.ray import TRIES, Where
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.cli.progress import carried_out
 
 
 def described(folder: Path, prior: str, out: str, **more):
@@ -172,7 +172,7 @@ def test_a_full_disk_in_a_worker(tmp_path, prior, monkeypatch, capsys):
             raise OSError(28, "No space left on device")
         put(source, target)
 
-    monkeypatch.setattr("flowhelm.app.files.pictures.os.replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert not carried_out(batch(described(folder, prior, "ray"), ray=on(monkeypatch, Fake(), 1)))
     assert "stopped, since the disk is full" in capsys.readouterr().out
     assert [line["name"] for line in lines(tmp_path / "ray")] == ["p00.png", "p01.png"]

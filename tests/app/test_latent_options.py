@@ -9,6 +9,8 @@ from PIL import Image
 
 from flowhelm.app.files.pictures import read
 from flowhelm.app.restore import run as job
+from flowhelm.app.restore.request import RestoreSettings
+from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
 
 
@@ -76,7 +78,7 @@ def test_the_codec_s_error_makes_a_misfit_smaller(photo, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--warm", "1.5"], "between 0"),
+        (["--warm", "1.5"], "--warm: expected a number above 0 and below 1 or none, got 1.5"),
         (["--keep", "--operator", "jpeg", "--simulate"], "not linear"),
     ],
 )
@@ -90,6 +92,5 @@ def test_mistakes(photo, capsys, more, message):
 def test_settings_of_an_older_run_need_not_name_them(photo):
     settings, _ = restored()
     old = {name: value for name, value in settings["settings"].items() if name not in ("keep", "warm", "codec_error")}
-    assert (
-        job.start({**old, "out": str(photo.parent / "again.png")})["result"]["sha256"] == settings["result"]["sha256"]
-    )
+    again = RestoreSettings.of_json({**old, "out": str(photo.parent / "again.png")}, "old")
+    assert drive(job.restore(again)).result.sha256 == settings["result"]["sha256"]

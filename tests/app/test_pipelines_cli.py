@@ -14,8 +14,11 @@ from flowhelm.app.files import atomic as files
 from flowhelm.app.models import opening as models
 from flowhelm.app.models.fitting import Settings
 from flowhelm.app.models.plan import plan
+from flowhelm.app.models.request import ModelRequest
+from flowhelm.app.restore import problem
 from flowhelm.app.restore import run as job
-from flowhelm.app.run import drive
+from flowhelm.app.restore.request import RestoreSettings
+from flowhelm.app.run import Noted, drive
 from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import pipelines
@@ -86,7 +89,10 @@ def test_restoring_pulls_the_picture_to_the_photograph(photo, sd3, capsys):
     assert {"diffusers", "transformers"} <= set(other["environment"])
     flow = pipelines.load(sd3, size=(32, 32))
     assert settings["times"] == flow.times(4).tolist()
-    bound, expected = models.told(flow, settings), flow.bind(["a cat"], negative="dog", scale=3.0)
+    bound, expected = (
+        models.told(flow, RestoreSettings.of_json(settings, "told")),
+        flow.bind(["a cat"], negative="dog", scale=3.0),
+    )
     for one, other in ((bound.told, expected.told), (bound.null, expected.null)):
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert bound.guidance.keywords == {"scale": 3.0}
@@ -182,7 +188,8 @@ def test_a_size_that_it_cannot_take(photo, sd, capsys):
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU that is none: what is loaded onto it runs out of memory. Set its free bytes."""
-    monkeypatch.setattr(files, "to_device", lambda name: torch.device("cpu"))
+    for module in (files, problem):
+        monkeypatch.setattr(module, "to_device", lambda name: torch.device("cpu"))
     loaded = []
 
     def load(name, **given):
@@ -228,23 +235,23 @@ def test_what_will_not_fit_is_refused_before_it_is_loaded(photo, sd3, gpu, comma
 def test_nothing_is_planned_on_the_cpu_nor_of_a_gguf_file(sd3, gpu, monkeypatch):
     loaded = gpu(0)
     monkeypatch.setattr(models, "_check", None)
-    settings = models.settled(sd3, device="cpu") | {"device": "cpu"}
     with pytest.raises(torch.OutOfMemoryError):
-        models.opened(sd3, settings, work=models.Work("sample", (32, 32), 4))
+        drive(models.opened(ModelRequest(prior=sd3), work=models.Work("sample", (32, 32), 4)))
     monkeypatch.undo()
     assert len(loaded) == 1
 
 
-def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu, capsys):
+def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu):
     loaded = gpu(2**20)
-    settings = models.settled(sd3, device="cuda") | {"device": "cuda"}
+    told = []
     for more, work in (
         ({}, models.Work("sample", (31, 32), 4)),
         ({"quantize": "a.gguf"}, models.Work("sample", None, 4)),
     ):
         with pytest.raises(torch.OutOfMemoryError):
-            models.opened(sd3, settings | more, work=work)
-    assert capsys.readouterr().out.count("note: whether it fits could not be found out") == 1
+            drive(models.opened(ModelRequest(prior=sd3, device="cuda", **more), work=work), told.append)
+    assert [type(event) for event in told] == [Noted]
+    assert "could not be found out" in told[0].text
     assert len(loaded) == 2
 
 
@@ -257,15 +264,15 @@ def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu, capsys):
     ],
 )
 def test_the_settings_of_the_run_are_what_is_planned(sd3, gpu, given, free, advice):
-    settings = models.settled(sd3, device="cuda", scale=1.0) | {"device": "cuda"}
     work = models.Work("dps", (96, 96), 4)
     whole = plan(
         sd3, "dps", vram=8, size=(96, 96), operator="denoise", steps=4, scale=1.0, reserve=0.0, settings=Settings()
     )  # fmt: skip
     assert whole.fits
     gpu(int(free * whole.peak * 2**30))
+    request = ModelRequest(prior=sd3, device="cuda", scale=1.0, **given)
     with pytest.raises(models.BadInput if advice else torch.OutOfMemoryError) as caught:
-        models.opened(sd3, settings | given, work=work)
+        drive(models.opened(request.changed(**models.settled(request)), work=work))
     assert advice is None or advice in str(caught.value)
 
 

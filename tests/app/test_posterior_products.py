@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from batches import made
-from flowhelm.interfaces.cli.terminal import carried_out
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,6 +22,7 @@ from flowhelm.app.restore.record import Place
 from flowhelm.app.restore.result import answer, chosen
 from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.rng import Noise
 
 FILES = {
@@ -142,7 +142,7 @@ def test_a_stop_at_the_last_moment(folder, prior, tmp_path, monkeypatch):
     def stopped(*_):
         raise Stopped(130)
 
-    monkeypatch.setattr(posterior, "_flip", stopped)
+    monkeypatch.setattr(posterior, "flip", stopped)
     with pytest.raises(Stopped):
         made(given)
     assert not list(out.glob("*posterior"))
@@ -161,7 +161,7 @@ def test_what_cannot_be_made_costs_no_sample(folder, prior, tmp_path, monkeypatc
     def broken(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(posterior, "_flip", broken)
+    monkeypatch.setattr(posterior, "flip", broken)
     assert not carried_out(batch(given))
     said = capsys.readouterr().out
     assert "6 items: 6 done, 0 failed" in said

@@ -14,13 +14,14 @@ from flowhelm.app.options.signature import bind, options, pick, plain
 from flowhelm.app.options.words import worded
 from flowhelm.app.restore import presets
 from flowhelm.app.restore.presets import Preset, add, preset, read, settings, shipped
-from flowhelm.app.restore.request import methods
+from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
 from flowhelm.app.run import drive
 from flowhelm.bench.compare import search
 from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.request import SearchRequest
 from flowhelm.bench.compare.search import Range, ranges_of
+from flowhelm.cards import METHODS
 from flowhelm.flow import GaussianFlow
 
 
@@ -69,19 +70,24 @@ def test_without_a_file_the_table_serves_its_own_method():
 
 def test_restore_does_what_it_did_and_takes_what_was_found(tmp_path, monkeypatch):
     def settled(**changed):
-        given = {"given": {"operator": {"border": "circular"}}, "method": None, "steps": None, "std": 0.05, "seed": 0,
-                 "prior": "photos", "simulate": True, "out": None, "threads": None, "device": "cpu", "tile": 0}  # fmt: skip
-        return settle(tmp_path / "photo.png", "deblur", **(given | changed))
+        usual = {
+            "operator": "deblur",
+            "operator_options": {"border": "circular"},
+            "std": 0.05,
+            "simulate": True,
+            "tile": 0,
+        }
+        return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
 
     usual = settled()
-    assert usual["method"] == "mpc_flow"
-    assert usual["method_options"]["strength"] == pytest.approx(2 / 0.05**2)
-    assert len(usual["times"]) == 51
+    assert usual.method == "mpc_flow"
+    assert usual.method_options.strength == pytest.approx(2 / 0.05**2)
+    assert len(usual.times) == 51
     monkeypatch.setattr(presets, "shipped", lambda: (made(options={"rate": 1.5}, steps=7),))
     found = settled(method="pnp_flow")
-    assert (found["method_options"]["rate"], len(found["times"])) == (1.5, 8)
-    assert settled(method="pnp_flow", steps=3, given={"method": {"rate": "0.3"}})["method_options"]["rate"] == 0.3
-    assert settled()["method_options"] == usual["method_options"]  # the default stays TABLE's
+    assert (found.method_options.rate, len(found.times)) == (1.5, 8)
+    assert settled(method="pnp_flow", steps=3, method_options={"rate": "0.3"}).method_options.rate == 0.3
+    assert settled().method_options == usual.method_options  # the default stays TABLE's
 
 
 # --- files ---
@@ -90,7 +96,7 @@ def test_restore_does_what_it_did_and_takes_what_was_found(tmp_path, monkeypatch
 def test_what_ships_is_of_this_library_and_says_where_it_comes_from():
     assert shipped()
     for each in shipped():
-        method = pick("method", each.method, methods())
+        method = pick("method", each.method, METHODS)
         builder = pick("operator", each.operator, operators.ALL)
         bind(method, each.options)
         assert plain(builder, each.operator_options).keys() == each.operator_options.keys()
@@ -129,22 +135,22 @@ def test_another_file_is_no_preset_file(tmp_path, text):
 
 
 def test_every_positive_number_is_searched_around_its_default():
-    found = ranges_of(worded("method", "pnp_flow", methods()), [], 0.05)
+    found = ranges_of(worded("method", "pnp_flow", METHODS), [], 0.05)
     assert found == {"decay": Range(0.03, 3.0, True), "rate": Range(0.1, 10.0, True)}
-    assert set(ranges_of(worded("method", "pnp_flow:rate=1", methods()), [], 0.05)) == {"decay"}
-    (strength,) = ranges_of(worded("method", "mpc_flow", methods()), [], 0.05).values()
+    assert set(ranges_of(worded("method", "pnp_flow:rate=1", METHODS), [], 0.05)) == {"decay"}
+    (strength,) = ranges_of(worded("method", "mpc_flow", METHODS), [], 0.05).values()
     assert (strength.low, strength.high) == pytest.approx(
         (25.0, 4000.0)
     )  # 1 / std^2 = 400, and the default is among them
 
 
 def test_what_is_varied_can_be_said():
-    dps = worded("method", "dps", methods())
+    dps = worded("method", "dps", METHODS)
     given = ["step=0.1:10:log", "start=0:0.2", "exact=true|false"]
     assert ranges_of(dps, given, 0.05) == {
         "step": Range(0.1, 10.0, True), "start": Range(0.0, 0.2), "exact": Range(choices=("true", "false")),
     }  # fmt: skip
-    assert ranges_of(worded("method", "flow_dps", methods()), ["inner=1:20:log"], 0.05)["inner"].whole
+    assert ranges_of(worded("method", "flow_dps", METHODS), ["inner=1:20:log"], 0.05)["inner"].whole
     for wrong in ("stop=1:2", "step", "step=1", "step=2:1", "step=0:1:log", "step=a:b", "step=1:inf"):
         with pytest.raises(BadInput, match="--vary"):
             ranges_of(dps, [wrong], 0.05)
@@ -271,6 +277,6 @@ def test_a_setting_that_fails_is_the_worst():
     chosen = worded("method", "refuses", [refuses])
     for score, worst in (("psnr", 0.0), ("ssim", -1.0)):
         assert search._score(chosen, {"rate": 2.0}, task, cells, {"steps": 2, "score": score}) == worst
-    pnp = worded("method", "pnp_flow", methods())
+    pnp = worded("method", "pnp_flow", METHODS)
     value = search._score(pnp, {"rate": 1.0}, task, cells, {"steps": 2, "score": "psnr"})
     assert 5 < value < 40

@@ -14,7 +14,8 @@ from PIL import Image
 import flowhelm
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import read, write
-from flowhelm.app.models import opening as models
+from flowhelm.app.models.request import ModelRequest
+from flowhelm.app.restore.request import PictureRequest
 from flowhelm.app.restore.restorer import Restorer
 from flowhelm.interfaces.cli import main
 
@@ -177,21 +178,21 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"operator": "debllur"}, "did you mean deblur"),
         ({"method": "mpc_flo"}, "did you mean mpc_flow"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
-        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number, got 'wide'"),
+        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number above 0"),
         ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
         ({"method_options": {"horizons": 2}}, "did you mean horizon"),
         ({"std": 0.0}, "std: expected a number above 0"),
-        ({"std": float("nan")}, "std: expected a number above 0"),
-        ({"steps": 0}, "steps: expected at least 1"),
-        ({"tile": -1}, "tile: expected 0"),
-        ({"warm": 2.0}, "warm: expected a time between 0"),
+        ({"std": float("nan")}, "std: expected a number, got nan"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1 and of at most 100000 or none, got 0"),
+        ({"tile": -1}, "tile: expected one of auto or a whole number of at least 0, got -1"),
+        ({"warm": 2.0}, "warm: expected a number above 0 and below 1 or none, got 2.0"),
         ({"operator": "inpaint"}, "inpaint needs mask"),
         ({"operator": "inpaint", "operator_options": {"mask": torch.full((24, 32), 0.5)}}, "expected 0 .missing. and 1"),
         ({"operator": "inpaint", "operator_options": {"mask": torch.ones(3, 24, 32)}}, r"expected an array \(h, w\)"),
         ({"operator": "inpaint", "operator_options": {"mask": "nowhere.png"}}, "does not exist"),
         ({"operator": "phase"}, "add simulate to make them"),
-        ({"operator": "phase", "simulate": True, "operator_options": {"oversampling": 1e6}}, "between 1 and 16"),
+        ({"operator": "phase", "simulate": True, "operator_options": {"oversampling": 1e6}}, "oversampling: expected a number of"),
         ({"operator": "superres", "operator_options": {"factor": 100000}}, "more than 300 megapixels"),
         ({"method": "fk", "method_options": {"particles": 10**7}}, "for 10000000 particles"),
         ({"operator": "jpeg", "keep": True}, "keep: jpeg is not linear"),
@@ -257,9 +258,9 @@ def test_gradients_are_there_in_inference_mode(photo, prior, restorer):
 
 
 def test_arguments_are_those_of_the_command_line():
-    of_models = set(inspect.signature(models.settled).parameters) - {"name", "device"}
-    assert set(inspect.signature(Restorer).parameters) == of_models | {"prior", "device", "threads", "limit"}
+    assert set(inspect.signature(Restorer).parameters) == {*ModelRequest.model_fields, "limit"}
     call, prepare = (set(inspect.signature(f).parameters) for f in (Restorer.__call__, Restorer.prepare))
+    assert prepare == {*PictureRequest.model_fields, "self", "picture"}
     assert call == prepare | {"watch"}
 
 

@@ -72,19 +72,23 @@ def terminal() -> Iterator[Callable[[Event], None]]:
 
     with ExitStack() as open_:
         tell: Say | None = None
+        total = 0  # of the bar: a method that improves a whole trajectory steps by its own count
 
         def show(event: Event) -> None:
-            nonlocal tell
+            nonlocal tell, total
             if isinstance(event, Stepped):
-                tell = tell or open_.enter_context(bar(event.total))
-                tell(event.index, event.text)
+                if tell is None:
+                    total = event.total
+                    tell = open_.enter_context(bar(total))
+                tell(event.index * total // max(event.total, 1), event.text)
                 return
             open_.close()  # the bar ends before anything else is printed; a step after it begins another
             tell = None
             for line in lines(event):
                 typer.echo(line)
             if isinstance(event, Planned) and event.total > event.done:
-                tell = open_.enter_context(bar(event.total, event.done))
+                total = event.total
+                tell = open_.enter_context(bar(total, event.done))
 
         yield show
 
