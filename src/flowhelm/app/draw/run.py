@@ -15,16 +15,17 @@ from ...priors import bundled
 from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
-from ..files import atomic as files
-from ..files.atomic import check_writable
+from ..files.atomic import check_writable, put_picture
 from ..files.pictures import write
 from ..models import opening as models
+from ..models.batches import batches
+from ..models.device import to_device
 from ..options.signature import pick
 from ..run import Planned, Run, Written
 from ..show.sheet import class_rows, sheet
-from .conditions import guidance_of, own_guidance, prior_name, settled
+from .conditions import conditioned, guidance_of, own_guidance, prior_name, settled
 from .request import DrawRequest
-from .rows import Job, batches, draw_flow, draw_jobs
+from .rows import Job, draw_flow, draw_jobs
 
 SOLVERS = (transition.euler, transition.midpoint, transition.heun)
 
@@ -50,8 +51,8 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
         request = request.changed(classes=list(flow.about.get("classes", ())))
     if request.count is None:
         request = request.changed(count=1 if pipeline else 8 if len(request.classes) > 1 else 16)
-    if flow is not None:
-        _check(flow, request)
+    if flow is not None:  # what is wrong with a condition is said before the long work
+        conditioned(flow, request.classes or [None], request.prompt, request.numbers, None)
     name = prior_name(request.prior)
     out = _places(request, name)
     drawn = yield from (pictures(request) if flow is None else pictures_of(flow, request))
@@ -64,7 +65,7 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
             write(written[-1], picture)
         yield Written(tuple(written))
     if out is not None:
-        files.put_picture(out, sheet(rows))
+        put_picture(out, sheet(rows))
         written.append(out)
         yield Written((out,))
     return written
@@ -74,7 +75,7 @@ def pictures(request: DrawRequest, solver: Transition | None = None) -> Run[Draw
     """Opens the prior and draws; `solver`: another move than the request can name."""
     if not models.is_pipeline(request.prior):
         return (yield from pictures_of(_loaded(request), request, solver))
-    request = request.changed(device=str(files.to_device(request.device)))
+    request = request.changed(device=str(to_device(request.device)))
     request = request.changed(**settled(request))
     size, count = None if request.size is None else models.size_of(request.size), request.count or 1
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
@@ -103,18 +104,7 @@ def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = N
 
 def _loaded(request: DrawRequest) -> Prior:
     settled(request)  # says which options the prior does not take
-    return bundled.load(request.prior, str(files.to_device(request.device)))
-
-
-def _check(flow: Prior, request: DrawRequest) -> None:
-    """What is wrong with a condition is said before the long work."""
-    rows = len(request.classes or [None])
-    if request.classes or request.prompt is not None or request.numbers:
-        flow.told(
-            request.classes or None,
-            prompts=None if request.prompt is None else [request.prompt] * rows,
-            numbers=[request.numbers] * rows if request.numbers else None,
-        )
+    return bundled.load(request.prior, str(to_device(request.device)))
 
 
 def _places(request: DrawRequest, name: str) -> Path | None:

@@ -77,10 +77,10 @@ def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     yield "deepinv", installed("deepinv")
     yield "device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     from ...priors import bundled
-    from ..files.atomic import sha256, weights
+    from ..files.atomic import sha256
 
     flow = bundled.load(prior)
-    yield "prior", f"{prior}, sha256 {sha256(weights(prior))[:16]}"
+    yield "prior", f"{prior}, sha256 {sha256(bundled.weights(prior))[:16]}"
     small = flow.sized(64, 64)
     start = time.monotonic()
     with torch.no_grad():

@@ -22,6 +22,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...transition import euler
 from ..errors import BadInput
+from ..models.affordable import affordable
 from ..options.signature import bind
 
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4
@@ -56,12 +57,14 @@ class Nothing(Pixels):
 
 
 class Cost(NamedTuple):
+    """Of one chain: evaluations, at most, and steps that the method reports."""
+
     evaluations: int
     turns: int
 
 
 def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, times: Tensor) -> Cost:
-    """Evaluations of one chain, by counting: at most, for methods whose cost depends on the reward."""
+    """By counting, on a flow that costs nothing."""
     ledger, rows = Budget(), values.get("particles", 1)
     calls = 0
 
@@ -134,60 +137,35 @@ def allot(
             pass
         return int(ledger.spent["evaluations"].sum())
 
-    def widest(steps: int) -> int:
-        """0 if not even one fits."""
-        one = priced(1, steps).evaluations
-        if budget is None or one > budget:
-            return int(budget is None)
-        found = 1 + (budget - one) // max(priced(2, steps).evaluations - one, 1)
-        while found > 1 and priced(found, steps).evaluations > budget:
-            found -= 1
-        return found
+    def longest(width: int, limit: int, least: int, most: int) -> int:
+        return affordable(lambda s: priced(width, s).evaluations, limit, least=least, most=most)
 
-    def found_for(steps: int, width: int) -> Allotment:
-        return Allotment(steps, name, width, *priced(width, steps))
-
-    top = _most(lambda s: length(s) <= long, 1, long) or 1
+    top = affordable(length, long, most=long) or 1
     if budget is None:
-        return found_for(steps or top, typed or 1), None
-    limit = budget
-    least = _most(lambda s: length(s) < LEAST, 1, top) + 1
-    least = min(least, top)
+        found, width = steps or top, typed or 1
+        return Allotment(found, name, width, *priced(width, found)), None
+    least = min(affordable(length, LEAST - 1, most=top) + 1, top)
     need = typed if typed is not None and not bounded else 1  # the others end by themselves
     if steps is not None:
-        if priced(1, steps).evaluations > limit:
-            raise BadInput(_poor(limit, who, priced(1, steps).evaluations, steps, "fewer --steps"))
-        if priced(need, steps).evaluations > limit:
+        least, found = steps, longest(need, budget, steps, steps)
+        if priced(1, steps).evaluations <= budget and not found:
             raise BadInput(
-                f"--budget {limit}: {who} with --{name} {typed} and {steps} steps takes {priced(need, steps).evaluations} "
+                f"--budget {budget}: {who} with --{name} {typed} and {steps} steps takes {priced(need, steps).evaluations} "
                 "evaluations; give a larger --budget, or less of the two"
             )
-        return found_for(steps, typed or widest(steps)), limit
-    if typed is not None:
-        high = top if bounded else max(top, MOST)
-        found = _most(lambda s: priced(need, s).evaluations <= limit, least, high)
+        need, other = 1, ", or fewer --steps"
+    elif typed is not None:
+        found = longest(need, budget, least, top if bounded else max(top, MOST))
+        other = f", or fewer {name}" if need > 1 else ""
     else:
-        short = min(_most(lambda s: length(s) < SHORT, least, top) + 1, top)
-        found = _most(lambda s: widest(s) >= FEW, short, top) or _most(lambda s: widest(s) > 0, least, short)
+        short = min(affordable(length, SHORT - 1, least=least, most=top) + 1, top)
+        found = longest(FEW, budget, short, top) or longest(1, budget, least, short)
+        other = ""
     if not found:
-        some, other = (f" with --{name} {typed}", f"fewer {name}") if need > 1 else ("", "")
-        raise BadInput(_poor(limit, who + some, priced(need, least).evaluations, least, other))
-    return found_for(found, typed or widest(found)), limit
-
-
-def _most(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest of low ... high that fits, if all below one that fits do; 0 if none does."""
-    if high < low or not fits(low):
-        return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
-
-
-def _poor(budget: int, who: str, needed: int, steps: int, other: str) -> str:
-    or_else = f", or {other}" if other else ""
-    return (
-        f"--budget {budget}: one trajectory of {who} takes {needed} evaluations ({steps} steps); "
-        f"give --budget {needed} or more{or_else}"
-    )
+        some, needed = f" with --{name} {typed}" if need > 1 else "", priced(need, least).evaluations
+        raise BadInput(
+            f"--budget {budget}: one trajectory of {who}{some} takes {needed} evaluations ({least} steps); "
+            f"give --budget {needed} or more{other}"
+        )
+    width = typed or affordable(lambda w: priced(w, found).evaluations, budget, most=budget)
+    return Allotment(found, name, width, *priced(width, found)), budget

@@ -99,7 +99,7 @@ class RunFile(Request):
 
 def read(path: Path) -> RunFile:
     """Raises BadInput for any other file."""
-    return RunFile.of_json({"kind": "steer", **files.get_run(path)}, repr(str(path)))
+    return RunFile.of_json({"kind": "steer"} | files.raw_run(path), repr(str(path)))
 
 
 # --- a run, as far as it came ---

@@ -66,6 +66,9 @@ def term(text: str, flag: str = "reward") -> Term:
     name, _, tail = rest.partition(":")
     builder = pick(flag.replace("-", " "), name, BUILDERS)
     given = _given(builder, tail)
+    for key, option in options(builder).items():
+        if option.needed and key not in given:
+            raise BadInput(f"{name}: expected {key}=..., {option.help.rstrip('.')}; write {name}:{key}=...")
     values = bind(builder, given)
     named = {key: str(value) for key, value in values.items() if isinstance(value, Path) or key in MODELS}
     reads = {key: str(Path(path).absolute()) if Path(path).exists() else path for key, path in named.items()}

@@ -32,6 +32,7 @@ from ..draw.rows import Job, draw_jobs
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import check_writable, write_json
+from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
 from ..show.loss_curve import curve
@@ -53,7 +54,7 @@ def train(request: TrainRequest) -> Run[Path]:
         Diverged: the last good state is in the checkpoint and in the weights.
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
-    place = files.to_device(request.device)
+    place = to_device(request.device)
     writer_of = _tensorboard() if request.tensorboard else None
     builder = pick("recipe", request.recipe, recipes.ALL)
     values = bind(builder, request.recipe_options)
