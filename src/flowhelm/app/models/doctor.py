@@ -12,9 +12,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import Broken
+from ..errors import BadInput, Broken, first_line
 from ..run import Run, Said, drive
 from .request import DoctorRequest, ModelRequest
 
@@ -39,37 +39,31 @@ def installed(package: str) -> str:
         return "missing"
 
 
+def _importable(package: str, wrong: str, again: str) -> None:
+    """Raises Broken, which says what is `wrong` and what to install `again`."""
+    try:
+        importlib.import_module(package)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise Broken(f"{wrong} ({first_line(error)}); mend it with: pip install --force-reinstall {again}") from error
+
+
 def check_torchvision() -> None:
     """Raises Broken if torchvision cannot be imported, which deepinv does: it is built for exactly one torch."""
-    try:
-        import torchvision  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise Broken(
-            f"torchvision {installed('torchvision')} does not fit torch {installed('torch')} "
-            f"({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
-        ) from error
+    wrong = f"torchvision {installed('torchvision')} does not fit torch {installed('torch')}"
+    _importable("torchvision", wrong, "torch torchvision")
 
 
 def check_deepinv() -> None:
     check_torchvision()
-    try:
-        import deepinv  # noqa: F401
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise Broken(
-            f"deepinv {installed('deepinv')} cannot be imported ({_first_line(error)}); "
-            "mend it with: pip install --force-reinstall deepinv"
-        ) from error
+    _importable("deepinv", f"deepinv {installed('deepinv')} cannot be imported", "deepinv")
 
 
 def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     """(what, how it is), one after another; raises at the first thing that does not work."""
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    try:
-        import torch
-    except (ImportError, RuntimeError, OSError) as error:
-        raise Broken(
-            f"torch cannot be imported ({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
-        ) from error
+    _importable("torch", "torch cannot be imported", "torch torchvision")
+    import torch
+
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
     check_torchvision()
     yield "torchvision", f"{installed('torchvision')}, fits torch"
@@ -84,10 +78,8 @@ def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     small = flow.sized(64, 64)
     start = time.monotonic()
     with torch.no_grad():
-        finite = bool(
-            small.velocity(torch.zeros(1, *small.shape), torch.tensor(0.5, dtype=torch.float64)).isfinite().all()
-        )
-    if not finite:
+        v = small.velocity(torch.zeros(1, *small.shape), torch.tensor(0.5, dtype=torch.float64))
+    if not v.isfinite().all():
         raise Broken(f"prior {prior} gives infinite values; install flowhelm again")
     yield "evaluation", f"64 x 64 in {time.monotonic() - start:.2f} s"
 
@@ -104,7 +96,6 @@ def load_model(model: str) -> Flow:
     """
     from ... import priors
     from ...flow import Flow
-    from ..errors import BadInput
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -129,7 +120,7 @@ def load_model(model: str) -> Flow:
     except BadInput:
         raise
     except Exception as error:  # a stranger's code raises anything
-        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {_first_line(error)})") from error
+        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(flow, Flow):
         raise BadInput(
             f"model {model!r} returns {type(flow).__name__}; return a Flow, made by priors.from_velocity for instance"
@@ -179,7 +170,6 @@ def examine_model(
 
 def examined(request: DoctorRequest) -> Run[bool]:
     """What is found out about a model, a line each; whether nothing is broken."""
-    from ..errors import BadInput
     from . import opening
 
     if not opening.is_pipeline(request.prior):
@@ -203,17 +193,14 @@ def examined(request: DoctorRequest) -> Run[bool]:
         yield Said(f"broken: {named.words}")
         return False
     verdicts = {each.verdict for each in found}
-    if "skipped" in verdicts:
-        yield Said("well as far as it could be checked; give --pictures for the rest")
-    else:
-        yield Said("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
+    well = "nothing is broken; look at what is odd" if "odd" in verdicts else "all well"
+    yield Said("well as far as it could be checked; give --pictures for the rest" if "skipped" in verdicts else well)
     return True
 
 
 def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
     """How far a pipeline and its flow are from one another, and whether that is what the dtype explains."""
     from ...priors.pipelines.parity import compare
-    from ..errors import BadInput
     from . import opening
 
     flow = yield from opening.opened(request.changed(text_device=request.device), size=size)
@@ -235,7 +222,6 @@ def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
 
 def module_of(place: str) -> object:
     """The module of a name or of a .py file."""
-    from ..errors import BadInput
 
     if not place.endswith(".py"):
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -243,9 +229,7 @@ def module_of(place: str) -> object:
         return importlib.import_module(place)
     if not Path(place).is_file():
         raise BadInput(f"{place!r} does not exist; check the path")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.spec_from_file_location(Path(place).stem, place)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look for themselves there
     spec.loader.exec_module(module)
@@ -257,7 +241,6 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    from ..errors import BadInput
     from ..files.atomic import FORMATS
     from ..files.pictures import read
 
@@ -299,7 +282,3 @@ def _drawn(shape: tuple[int, ...]) -> Tensor:
             shade = 0.7 * (2 * place[3] - 1) + 0.3 * (2 * place[3:] - 1)  # mostly grey
             picture[:, disc] = shade[:, None]
     return pictures
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

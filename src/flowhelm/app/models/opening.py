@@ -15,9 +15,9 @@ from ...priors import pipelines
 from ...priors.bundled import NAMES
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
-from ..errors import BadInput, nearest
+from ..errors import BadInput, first_line
 from ..run import Event, Noted, Run
-from .request import DTYPES, ModelRequest
+from .request import Dtype, ModelRequest
 
 OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
@@ -75,10 +75,7 @@ def where(prior: str) -> str:
     return prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute())
 
 
-def named(dtype: str) -> torch.dtype:
-    """The type of that name, one of `request.DTYPES`."""
-    if dtype not in DTYPES:
-        raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
+def named(dtype: Dtype) -> torch.dtype:
     return getattr(torch, dtype)
 
 
@@ -117,8 +114,7 @@ def _check(request: ModelRequest, work: Work) -> Run[None]:
             settings=Settings(scheme, parts, tiling=request.tiling), dtype=named(request.dtype or "float32"), reserve=0.0,
         )  # fmt: skip
     except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Noted(f"whether it fits into the GPU could not be found out ({why})")
+        yield Noted(f"whether it fits into the GPU could not be found out ({first_line(error)})")
         return
     if not found.fits:
         raise BadInput(f"{found.sentence}; --no-plan tries it all the same")

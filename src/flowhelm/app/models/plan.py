@@ -19,16 +19,14 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from ... import operators, priors
+from ... import priors
 from ...flow import Flow
 from ...memory import hollow
 from ...priors.pipelines import Pipeline, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
-from ..options.signature import bind, pick
 from .fitting import (
     GIB,
-    METHODS,
     Settings,
     Task,
     changes,
@@ -88,10 +86,8 @@ class Plan:
         what = f"{self.method} on {self.model} at {self.size[1]} x {self.size[0]}"
         if self.fits:
             return f"{what} fits: {self.peak:.1f} GiB of {self.vram:.4g}, {self.settings}"
-        if not self.remedies:
-            advice = "nothing that was tried would make it fit"
-        else:
-            advice = "what would fit: " + "; ".join(self.remedies)
+        fitting = "what would fit: " + "; ".join(self.remedies)
+        advice = fitting if self.remedies else "nothing that was tried would make it fit"
         apart = f" ({self.peak:.1f} and {self.reserve:g} in reserve)" if self.reserve else ""
         return (
             f"{what} does not fit: it needs {self.peak + self.reserve:.1f} GiB{apart} with {self.settings}, and there are "
@@ -148,17 +144,7 @@ def plan(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )
     flow, others = _model(model, size, dtype)
-    task = Task(
-        flow,
-        pick("method", method, METHODS),
-        bind(pick("method", method, METHODS), options or {}),
-        pick("operator", operator, operators.ALL),
-        bind(pick("operator", operator, operators.ALL), operator_options or {}),
-        rows,
-        steps,
-        words,
-        scale,
-    )
+    task = Task.of(flow, method, options or {}, operator, operator_options or {}, rows, steps, words, scale)
     budget = (vram - reserve) * GIB
     schemes = (quantize,) if quantize else worthwhile(flow)
     aside = sum(map(size_in_bytes, others.values()))

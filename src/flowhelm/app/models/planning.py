@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
-from ... import operators, priors
+from ... import priors
 from ...flow import Flow
 from ...memory import STEPS, walk
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
-from ..options.signature import bind, pick
-from .fitting import GIB, METHODS, Task, configured, picture
+from .fitting import GIB, Task, configured, picture
 from .opening import named, size_of
 from .plan import Plan, plan
 from .request import PlanRequest
 
 
 def planned(request: PlanRequest) -> Plan:
-    """What fits, and with `probe` what it really takes."""
+    """What fits; with `probe` also what its settings really take: two steps on a CUDA device, its allocator asked for the peak.
+
+    Raises:
+        BadInput: a probe on another device, or of packed weights.
+    """
     kind = named(request.dtype)
     found = plan(
         request.model, request.method, vram=request.vram, size=None if request.size is None else size_of(request.size),
@@ -31,42 +33,21 @@ def planned(request: PlanRequest) -> Plan:
     )  # fmt: skip
     if request.probe is None or not found.fits:
         return found
-    loaded = _loaded(request.model, found, kind)
-    given = {"operator_options": request.operator_options, "options": request.method_options}
-    return probe(loaded, found, request.probe, **given)
-
-
-def probe(
-    flow: Flow, found: Plan, device: str, *, operator_options: Mapping[str, Any], options: Mapping[str, Any]
-) -> Plan:
-    """The plan with what its settings really take: two steps on a CUDA device, its allocator asked for the peak.
-
-    Args:
-        flow: with weights, unpacked, bound.
-        found: a plan whose settings do not pack weights.
-
-    Raises:
-        ValueError: another device, or packed weights.
-    """
-    if torch.device(device).type != "cuda" or found.settings.quantize != "none":
+    device = torch.device(request.probe)
+    if device.type != "cuda" or found.settings.quantize != "none":
         raise BadInput(
             "probe: expected a CUDA device and weights that are not packed, got "
             f"{device} and {found.settings.quantize}; on the CPU see python -m flowhelm.bench.pipelines.memory"
         )
-    task = Task(
-        flow,
-        pick("method", found.method, METHODS),
-        bind(pick("method", found.method, METHODS), options),
-        pick("operator", found.operator, operators.ALL),
-        bind(pick("operator", found.operator, operators.ALL), operator_options),
-        found.rows,
-        found.steps,
+    flow = _loaded(request.model, found, kind)
+    task = Task.of(
+        flow, found.method, request.method_options, found.operator, request.operator_options, found.rows, found.steps
     )
     ready, parts = configured(flow, found.settings)
     for each in (module for part in parts.values() for module in part):
         each.to(device)
     torch.cuda.reset_peak_memory_stats(device)
-    walk(ready, task.begin(device), min(found.steps, STEPS))
+    walk(ready, task.begin(request.probe), min(found.steps, STEPS))
     return replace(found, measured=torch.cuda.max_memory_allocated(device) / GIB)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ..errors import nearest
 from ..options.request import Flag, Request, Untyped
 
-DTYPES = ("float32", "bfloat16", "float16")
+Dtype = Literal["float32", "bfloat16", "float16"]
 MOST_THREADS = 1024
 
 
@@ -31,7 +30,7 @@ class ModelRequest(DeviceRequest):
     prompt: str | None = Field(None, description="What the picture shows, in words; for pipelines.")
     negative: str | None = Field(None, description="What the picture must not show; for guided pipelines.")
     scale: float | None = Field(None, description="Strength of the guidance; default: the pipeline's own.")
-    dtype: str | None = Field(
+    dtype: Dtype | None = Field(
         None, description="Type of a pipeline's weights: float32, bfloat16 or float16; default: bfloat16 on a GPU."
     )
     quantize: str | None = Field(
@@ -48,13 +47,6 @@ class ModelRequest(DeviceRequest):
         False, description="Try a pipeline that is not expected to fit into the GPU (see `flowhelm plan`)."
     )
 
-    @field_validator("dtype")
-    @classmethod
-    def _known(cls, dtype: str | None) -> str | None:
-        if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"there is no {dtype!r}; {nearest(dtype, DTYPES)}")
-        return dtype
-
 
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
 """`512x768`, height first."""
@@ -70,7 +62,7 @@ class PlanRequest(Request):
     method_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the method.")
     operator_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the operator.")
     vram: float = Field(gt=0, description="Memory of the GPU, in GiB.")
-    size: Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")] = Field(
+    size: Size = Field(
         None, description="Size of the pictures in pixels, or one number for a square; default: the model's own."
     )
     operator: str = Field("superres", description="What was done to the picture: see `flowhelm operators`.")
@@ -80,7 +72,7 @@ class PlanRequest(Request):
         None,
         description="Pack the weights: none, int8, nf4, nf4-double, fp8 or a type of GGUF; default: the gentlest that fits.",
     )
-    dtype: str = Field("bfloat16", description="Type of weights that are not packed.")
+    dtype: Dtype = Field("bfloat16", description="Type of weights that are not packed.")
     tokens: int | None = Field(
         None, ge=1, description="Tokens of the prompt; default: as many as the pipeline pads to."
     )

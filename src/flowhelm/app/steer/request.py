@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ..draw.request import Conditions
-from ..models.request import MOST_THREADS
+from ..models.request import MOST_THREADS, Dtype
 from ..options.request import Flag, Request
 
 MOST_STEPS = 100_000
@@ -57,7 +57,7 @@ class SteerSettings(SteerRequest):
     method_options: SerializeAsAny[Request]  # type: ignore[assignment]
     out: str  # type: ignore[assignment]
     threads: int = Field(ge=1, le=MOST_THREADS)
-    dtype: str
+    dtype: Dtype
     reward_device: str
     times: list[Annotated[float, Field(ge=0, le=1)]] | None = None
 

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from ... import rewards
 from ...step import Reward
-from ..errors import BadInput, nearest
+from ..errors import BadInput, first_line, nearest
 from ..files import atomic as files
 from ..models import opening as models
 from ..models.doctor import module_of
 from ..options.request import Plain
 from ..options.signature import bind, options, pick, shown
 from .builders import BUILDERS, MODELS, Subject
-from .scored import Own, first_line
+from .scored import Own
 
 
 class Term(NamedTuple):

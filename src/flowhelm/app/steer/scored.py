@@ -10,11 +10,7 @@ from torch import Tensor
 
 from ...rewards import differentiable, rows_of
 from ...step import Reward
-from ..errors import BadInput
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+from ..errors import BadInput, first_line
 
 
 @dataclass(frozen=True, eq=False)
