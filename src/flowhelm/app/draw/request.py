@@ -54,14 +54,19 @@ class Conditions(ModelRequest):
         return f"{size[0]}x{size[1]}" if isinstance(size, tuple | list) and len(size) == 2 else size
 
 
-class DrawRequest(Conditions):
-    """Pictures drawn from a prior."""
+class Drawing(Conditions):
+    """Pictures drawn from a prior, as tensors: by `flowhelm.generate`."""
 
     steps: int = Field(25, ge=1, description="Steps of the solver.")
     solver: Solver = Field("euler", description="Solver of the flow: euler, midpoint or heun.")
     count: Annotated[int | None, Flag(("-n",))] = Field(
         None, ge=1, description="Pictures (of each class); default: 16; of several classes 8 each; of a pipeline 1."
     )
+
+
+class DrawRequest(Drawing):
+    """Pictures drawn from a prior, and written."""
+
     out: Path | None = Field(None, description="The sheet of pictures, a PNG; default: PRIOR.samples.png.")
     each: Annotated[Path | None, Flag(metavar="FOLDER")] = Field(
         None, description="Write each picture into this folder (and a sheet only with --out)."

@@ -24,7 +24,7 @@ from ..options.signature import pick
 from ..run import Planned, Run, Written
 from ..show.sheet import class_rows, sheet
 from .conditions import conditioned, guidance_of, own_guidance, prior_name, settled
-from .request import DrawRequest
+from .request import Drawing, DrawRequest
 from .rows import Job, draw_flow, draw_jobs
 
 SOLVERS = (transition.euler, transition.midpoint, transition.heun)
@@ -71,7 +71,7 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     return written
 
 
-def pictures(request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     """Opens the prior and draws; `solver`: another move than the request can name."""
     if not models.is_pipeline(request.prior):
         return (yield from pictures_of(_loaded(request), request, solver))
@@ -87,7 +87,7 @@ def pictures(request: DrawRequest, solver: Transition | None = None) -> Run[Draw
     return Drawn(drawn, [(None, index) for index in range(count)])
 
 
-def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     """The same from a prior that is open."""
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
@@ -102,7 +102,7 @@ def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = N
     return Drawn(drawn, jobs)
 
 
-def _loaded(request: DrawRequest) -> Prior:
+def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
     return bundled.load(request.prior, str(to_device(request.device)))
 
