@@ -17,9 +17,9 @@ from ...transition import Transition
 from ..errors import BadInput
 from ..files.atomic import check_writable, put_picture
 from ..files.pictures import write
+from ..models import device as devices
 from ..models import opening as models
 from ..models.batches import batches
-from ..models.device import to_device
 from ..options.signature import pick
 from ..run import Planned, Run, Written
 from ..show.sheet import class_rows, sheet
@@ -75,7 +75,7 @@ def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     """Opens the prior and draws; `solver`: another move than the request can name."""
     if not models.is_pipeline(request.prior):
         return (yield from pictures_of(_loaded(request), request, solver))
-    request = request.changed(device=str(to_device(request.device)))
+    request = request.changed(device=str(devices.to_device(request.device)))
     request = request.changed(**settled(request))
     size, count = None if request.size is None else models.size_of(request.size), request.count or 1
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
@@ -104,7 +104,7 @@ def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None)
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
-    return bundled.load(request.prior, str(to_device(request.device)))
+    return bundled.load(request.prior, str(devices.to_device(request.device)))
 
 
 def _places(request: DrawRequest, name: str) -> Path | None:

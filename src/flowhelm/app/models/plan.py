@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,8 +21,8 @@ from torch import nn
 
 from ... import priors
 from ...flow import Flow
-from ...memory import hollow
-from ...priors.pipelines import Pipeline, wrap
+from ...memory import STEPS, hollow, walk
+from ...priors.pipelines import Pipeline, load, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
 from .fitting import (
@@ -30,6 +30,7 @@ from .fitting import (
     Settings,
     Task,
     changes,
+    configured,
     first,
     frugal,
     modules_of,
@@ -38,7 +39,9 @@ from .fitting import (
     size_in_bytes,
     without_needless,
     worthwhile,
-)  # fmt: skip
+)
+from .opening import named, size_of
+from .request import PlanRequest
 
 RESERVE = 1.0
 """GiB that are not planned with: the driver's own, workspaces of kernels, gaps between blocks. An allowance, not a measurement."""
@@ -187,6 +190,39 @@ def plan(
     )
 
 
+def planned(request: PlanRequest) -> Plan:
+    """What fits; with `probe` also what its settings really take: two steps on a CUDA device, its allocator asked for the peak.
+
+    Raises:
+        BadInput: a probe on another device, or of packed weights.
+    """
+    kind = named(request.dtype)
+    found = plan(
+        request.model, request.method, vram=request.vram, size=None if request.size is None else size_of(request.size),
+        operator=request.operator, operator_options=request.operator_options, options=request.method_options,
+        rows=request.particles, steps=request.steps, quantize=request.quantize, dtype=kind, words=request.tokens,
+        reserve=request.reserve,
+    )  # fmt: skip
+    if request.probe is None or not found.fits:
+        return found
+    device = torch.device(request.probe)
+    if device.type != "cuda" or found.settings.quantize != "none":
+        raise BadInput(
+            "probe: expected a CUDA device and weights that are not packed, got "
+            f"{device} and {found.settings.quantize}; on the CPU see python -m flowhelm.bench.pipelines.memory"
+        )
+    flow = _loaded(request.model, found, kind)
+    task = Task.of(
+        flow, found.method, request.method_options, found.operator, request.operator_options, found.rows, found.steps
+    )
+    ready, parts = configured(flow, found.settings)
+    for each in (module for part in parts.values() for module in part):
+        each.to(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    walk(ready, task.begin(request.probe), min(found.steps, STEPS))
+    return replace(found, measured=torch.cuda.max_memory_allocated(device) / GIB)
+
+
 def _model(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> tuple[Flow, dict[str, nn.Module]]:
     """The flow without data and without text encoders, and these by name."""
     flow = _flow(model, size, dtype)
@@ -228,3 +264,11 @@ def _name(flow: Flow, model: Any) -> str:
 
 def _gib(sizes: Mapping[str, int]) -> dict[str, float]:
     return {name: size / GIB for name, size in sizes.items()}
+
+
+def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
+    """With weights, bound to an empty prompt."""
+    if model in priors.NAMES or model.endswith(".safetensors"):
+        flow: Any = priors.load(model)
+        return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
+    return cast("Pipeline", load(model, size=found.size, dtype=dtype)).bind([""])

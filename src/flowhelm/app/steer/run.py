@@ -30,9 +30,9 @@ from ..draw.conditions import prior_name, settled
 from ..errors import BadInput
 from ..files.atomic import check_writable, write_json
 from ..files.pictures import write
+from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
-from ..models.device import to_device
 from ..options.signature import pick, read
 from ..run import Event, Planned, Run, Said, Stepped, Stopped, near
 from ..show import contact_sheet as contact
@@ -69,7 +69,7 @@ def settle(request: SteerRequest) -> SteerSettings:
             f"{method.__name__} with --transition {move}: all draws would be the same; take a random move, such as ancestral or glass"
         )
     told = settled(request)
-    device, judge = (str(to_device(name)) for name in (request.device, request.reward_device or request.device))
+    device, judge = (str(devices.to_device(name)) for name in (request.device, request.reward_device or request.device))
     name = f"{prior_name(request.prior)}.steered"
     stem = Path(name) if request.out is None else request.out / name if request.out.is_dir() else request.out
     stem = stem.with_suffix("") if stem.suffix.lower() == ".png" else stem
