@@ -80,3 +80,7 @@ def prior_name(prior: str) -> str:
     if models.is_pipeline(prior):
         return Path(prior).resolve().name if Path(prior).is_dir() else prior.rpartition("/")[2]
     return Path(prior).stem
+
+
+def picture_name(prior: str, label: str | None, number: int) -> str:
+    return f"{'_'.join((label or prior_name(prior)).split())}-{number:03d}"

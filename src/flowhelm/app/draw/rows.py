@@ -30,6 +30,12 @@ Job = tuple[str | None, int]
 """Class, or None for none, and number of a picture."""
 
 
+def jobs_of(classes: Sequence[str], count: int) -> list[Job]:
+    """So many of each class, class by class; or of none."""
+    labels: Sequence[str | None] = classes or [None]
+    return [(label, index) for label in labels for index in range(count)]
+
+
 @torch.no_grad()
 def draw_jobs(
     flow: Prior,
@@ -81,5 +87,5 @@ def _integrated(flow: Flow, x: Tensor, steps: int, solver: Transition, done: int
 
 def _device(flow: Flow) -> torch.device:
     net = getattr(flow, "net", None)
-    parameters = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
-    return getattr(net, "device", torch.device("cpu")) if parameters is None else parameters.device
+    weight = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
+    return getattr(net if weight is None else weight, "device", torch.device("cpu"))

@@ -30,24 +30,29 @@ State = Literal["running", "finished", "stopped", "diverged", "failed"]
 # --- the JSON file ---
 
 
-class TraceLine(Request):
-    """One step. `best` is of pictures that are finished, `shown` of estimates, too; None where JSON cannot hold the number."""
+class Scored(Request):
+    """What a picture is worth, None where JSON cannot hold the number, and what was spent on it."""
 
-    index: int
-    total: int = Field(alias="of")
-    t: float
+    finished: bool
+    reward: float | None
+    held_out: Scores
     evaluations: int
     rewards: int
     decodes: int
     backwards: int
-    finished: bool
-    reward: float | None
+
+
+class TraceLine(Scored):
+    """One step. `best` is of pictures that are finished, `shown` of estimates, too."""
+
+    index: int
+    total: int = Field(alias="of")
+    t: float
     mean: float | None
     best: float | None
     shown: float | None
     ess: list[float | None] = Field([])
     log_z: list[float | None] = Field([])
-    held_out: Scores
 
 
 class Particle(Request):
@@ -58,22 +63,15 @@ class Particle(Request):
     weight: float | None = None
 
 
-class Picture(Request):
+class Picture(Scored):
     """One picture, and how it came about."""
 
     name: str
     label: str | None = Field(alias="class")
     number: int
-    finished: bool
     cut: bool
-    reward: float | None
     parts: Scores
-    held_out: Scores
     sha256: str
-    evaluations: int
-    rewards: int
-    decodes: int
-    backwards: int
     seconds: float
     particles: list[Particle]
     trace: list[TraceLine]

@@ -6,7 +6,6 @@ particle begins where `flowhelm sample` begins that picture. The best so far is 
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -26,7 +25,8 @@ from ...rewards import chunked
 from ...rng import Noise
 from ...step import Diverged, Reward, Step
 from ...step import run as checked
-from ..draw.conditions import prior_name, settled
+from ..draw.conditions import picture_name, prior_name, settled
+from ..draw.rows import jobs_of
 from ..errors import BadInput
 from ..files.atomic import check_writable, write_json
 from ..files.pictures import write
@@ -59,9 +59,8 @@ def settle(request: SteerRequest) -> SteerSettings:
     options = read(method, request.method_options)  # says at once what does not fit
     terms = [scores.term(text) for text in request.reward]
     beside = [scores.term(text, "held-out") for text in request.held_out]
-    for listed, flag in ((terms, "reward"), (beside, "held-out")):
-        twice = [a.label for a, b in itertools.combinations(listed, 2) if a.label == b.label]
-        if twice:
+    for flag, labels in (("reward", [each.label for each in terms]), ("held-out", [each.label for each in beside])):
+        if twice := [label for i, label in enumerate(labels) if label in labels[:i]]:
             raise BadInput(f"--{flag} {twice[0]} is given twice; give it once, with a weight")
     move = request.method_options.get("transition")
     if method.__name__ in ("svdd", "rbf") and move in ("euler", "midpoint", "heun"):
@@ -96,7 +95,7 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     problem, settings, line = yield from prepared(settings)
     yield from models.hint(settings)
     runs: list[PictureRun] = []
-    jobs = _jobs(settings)
+    jobs = jobs_of(settings.classes, settings.count)
     fresh = RunFile(
         kind="steer",
         settings=settings,
@@ -111,7 +110,7 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     yield Planned(problem.turns * len(jobs), text=line)
     try:
         for i, job in enumerate(jobs):
-            runs.append(PictureRun(*job))
+            runs.append(PictureRun(picture_name(settings.prior, *job), *job))
             yield from _steered(problem, settings, runs, len(jobs))
             if i + 1 < len(jobs):  # at the end all is written
                 write_json(outputs(settings.out)["run"], file("running").stored())
@@ -162,15 +161,6 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
         return end.value
     finally:
         events.close()
-
-
-def _jobs(settings: SteerSettings) -> list[tuple[str, str | None, int]]:
-    """(name, class, number) of every picture."""
-    name = prior_name(settings.prior)
-    labels: Sequence[str | None] = settings.classes or [None]
-    return [
-        (f"{'_'.join((label or name).split())}-{i:03d}", label, i) for label in labels for i in range(settings.count)
-    ]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from ...recipes import Recipe
 from ...step import Update
 from ...train import fit, seeded
 from ..draw.conditions import own_guidance
-from ..draw.rows import Job, draw_jobs
+from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import check_writable, write_json
@@ -238,7 +238,7 @@ class _Keeper:
     def samples(self) -> None:
         """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
         classes = self.prior.about.get("classes", ())
-        jobs: list[Job] = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
+        jobs = jobs_of(classes, 4 if classes else 16)
         rule = own_guidance(self.prior) if classes else None
         with _judged(self.prior.net):
             picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
