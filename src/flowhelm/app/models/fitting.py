@@ -76,7 +76,7 @@ class Task:
     steps: int
     words: int | None = None
     scale: float | None = None
-    known: dict[Settings, Footprint] = field(default_factory=dict)
+    known: dict[Settings, Footprint] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(
@@ -199,10 +199,10 @@ def remedies(
         return  # nothing else makes the weights smaller
     if task.footprint(frugal(task, scheme)).differentiates("network"):
         for name in OTHERS:
-            if memory := needs(replace(task, method=pick("method", name, METHODS), options={}, known={}), scheme):
+            if memory := needs(replace(task, method=pick("method", name, METHODS), options={}), scheme):
                 yield f"the method {name}, which does not differentiate the network {memory}"
                 break
-    if task.rows > 1 and (memory := needs(replace(task, rows=1, known={}), scheme)):
+    if task.rows > 1 and (memory := needs(replace(task, rows=1), scheme)):
         yield f"one row at a time {memory}"
     sized: Any = getattr(task.flow, "sized", None)
     multiple = getattr(task.flow, "multiple", 16)
@@ -211,7 +211,7 @@ def remedies(
         if min(high, wide) < 64:
             return
         with suppress(ValueError):  # not every operator, and not every network, takes any size
-            if memory := needs(replace(task, flow=sized(high, wide), known={}), scheme):
+            if memory := needs(replace(task, flow=sized(high, wide)), scheme):
                 yield f"{size} {wide}x{high} {memory}"
                 return
 

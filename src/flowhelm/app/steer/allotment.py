@@ -8,7 +8,7 @@ the steps gets as many particles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ...flow import Flow, Pixels
 from ...path import Path
 from ...rng import Noise
 from ...solve import integrate
+from ...step import Reward, Step
 from ...transition import euler
 from ..errors import BadInput
 from ..models.affordable import affordable
@@ -78,14 +79,10 @@ def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, time
     if takes_budget(method):
         steps = method(empty, falling, x, times, noise=noise, budget=ledger, **values)
     else:
-        asked, reward = ledger.watch(empty, _mean, 1)
+        asked, reward = ledger.watch(empty, lambda image: image.flatten(1).mean(1), 1)
         steps = method(asked, reward, x, times, noise=noise, **values)
     turns = sum(1 for _ in steps)
     return Cost(int(ledger.spent["evaluations"].sum()), turns)
-
-
-def _mean(image: Tensor) -> Tensor:
-    return image.flatten(1).mean(1)
 
 
 def allot(
@@ -126,16 +123,13 @@ def allot(
         one = single(each, steps)
         return one._replace(evaluations=times * one.evaluations)
 
+    def plain(flow: Flow, reward: Reward, x: Tensor, times: Tensor, *, noise: Noise) -> Iterator[Step]:
+        return integrate(flow, x, times, transition=values.get("transition") or euler, noise=noise)
+
     @cache
     def length(steps: int) -> int:
         """Evaluations of one trajectory without any choice."""
-        ledger = Budget()
-        watched, _ = ledger.watch(Nothing(flow.path), _mean, 1)
-        noise = Noise(0, 1)
-        move = values.get("transition") or euler
-        for _ in integrate(watched, watched.source(noise), flow.times(steps), transition=move, noise=noise):
-            pass
-        return int(ledger.spent["evaluations"].sum())
+        return cost(plain, {}, flow, flow.times(steps)).evaluations
 
     def longest(width: int, limit: int, least: int, most: int) -> int:
         return affordable(lambda s: priced(width, s).evaluations, limit, least=least, most=most)

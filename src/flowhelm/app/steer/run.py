@@ -120,14 +120,10 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
         raise
     except (Stopped, RuntimeError, ValueError) as error:
         states: dict[type, record.State] = {Stopped: "stopped", Diverged: "diverged"}
-        ended = file(states.get(type(error), "failed"))
-        if ended.result.pictures:
-            yield from record.summary(runs, ended, record.leave(runs, ended))
-        else:
-            yield Said(f"{ended.result.state} before the first step; nothing was written")
+        yield from record.ended(runs, file(states.get(type(error), "failed")))
         raise
     whole = file("finished")
-    yield from record.summary(runs, whole, record.leave(runs, whole))
+    yield from record.ended(runs, whole)
     return whole
 
 
