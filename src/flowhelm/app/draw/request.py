@@ -24,15 +24,13 @@ class Conditions(ModelRequest):
         description="The prior: a bundled one by name (see `flowhelm priors`), a .safetensors file, or a diffusers pipeline (a folder, "
         "or org/name)."
     )
-    classes: Classes = Field(
-        [], description="A class of pictures that a bundled prior knows; may be given several times."
-    )
+    classes: Classes = Field([], description="A class that a bundled prior knows; may be given several times.")
     prompt: str | None = Field(
         None, description="What the pictures show: for a pipeline any text, for a bundled prior words that it knows."
     )
     numbers: Numbers = Field({}, description="A number that a bundled prior knows; may be given several times.")
     scale: float | None = Field(
-        None, description="Strength of the guidance: 1 is none, 1.5 to 4 is usual; default: the prior's own."
+        None, description="Strength of guidance: 1 is none, 1.5 to 4 usual; default: the prior's."
     )
     guidance: GuidanceName | None = Field(
         None, description="Rule of the guidance: cfg, raag or cfg_zero; default: cfg, or the pipeline's own rule."

@@ -128,9 +128,7 @@ def load_model(model: str) -> Flow:
     return flow
 
 
-def examine_model(
-    model: str, pictures: Path | None = None, seed: int = 0, *, flow: Flow | None = None
-) -> list[Finding]:
+def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None = None) -> list[Finding]:
     """What `priors.examine` finds out about a model.
 
     Args:
@@ -160,12 +158,12 @@ def examine_model(
         image = None if image is None else image[..., top : top + SIDE, left : left + SIDE]
     bound = max((len(c) for c in getattr(flow, "condition", ())), default=1)
     if image is None:
-        return examine(flow, None, Noise(seed, bound * -(-COUNT // bound)))
+        return examine(flow, None, Noise(0, bound * -(-COUNT // bound)))
     if len(image) % bound:
         image = image.repeat_interleave(bound, 0)
     with torch.no_grad():
         clean = flow.encode(image)
-    return examine(flow, clean, Noise(seed, len(clean)))
+    return examine(flow, clean, Noise(0, len(clean)))
 
 
 def examined(request: DoctorRequest) -> Run[bool]:
@@ -246,7 +244,7 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BadInput(
-            f"the model's pictures have the shape {shape}; --pictures is for models of (1 or 3, height, width)"
+            f"the model's pictures are of shape {shape}; --pictures is for models of (1 or 3, height, width)"
         )
     found = sorted(p for p in where.iterdir() if p.suffix.lower() in FORMATS) if where.is_dir() else [where]
     if not found:
@@ -275,9 +273,8 @@ def _drawn(shape: tuple[int, ...]) -> Tensor:
     for picture in pictures:
         for _ in range(500):
             place = torch.rand(3 + channels, generator=generator)
-            radius = (
-                max(height, width) / 30 / (1 - place[2] * (1 - (2 / 30) ** 2)).sqrt()
-            )  # density 1 / r^3, up to half the side
+            # of density 1 / r^3, up to half the side
+            radius = max(height, width) / 30 / (1 - place[2] * (1 - (2 / 30) ** 2)).sqrt()
             disc = (rows - height * place[0]) ** 2 + (columns - width * place[1]) ** 2 < radius**2
             shade = 0.7 * (2 * place[3] - 1) + 0.3 * (2 * place[3:] - 1)  # mostly grey
             picture[:, disc] = shade[:, None]

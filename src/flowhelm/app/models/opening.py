@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,9 +125,7 @@ def told(flow: Pipeline, request: ModelRequest, *, guidance: Guidance | None = N
     """The pipeline with the prompt of a run's settings, for every row."""
     bound = flow.bind([request.prompt or ""], negative=request.negative, scale=request.scale, guidance=guidance)
     if request.negative and bound.null is None:
-        raise BadInput(
-            f"--negative: {flow.name} compares with nothing at this --scale, or is not guided by a second prompt"
-        )
+        raise BadInput(f"--negative: {flow.name} compares with nothing at this --scale, or has no second prompt")
     return bound
 
 
@@ -152,28 +151,24 @@ def fingerprint(name: str) -> str:
 
     Weights of tens of GiB are told apart at once by it; it is no proof against one who means to deceive.
     """
-    folder, found = cached(name), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _PARTS and p.is_file()):
-        inner = path.relative_to(folder)
-        if not any(part.startswith(".") for part in inner.parts):
-            _add(found, inner.as_posix(), path)
-    return found.hexdigest()
+    folder = cached(name)
+    inside = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in _PARTS and p.is_file()]
+    return _fingerprint(folder, [path for path in inside if not any(part.startswith(".") for part in path.parts)])
 
 
 def fingerprint_of_file(path: Path) -> str:
     """The same of one large file."""
+    return _fingerprint(path.parent, [Path(path.name)])
+
+
+def _fingerprint(folder: Path, inside: Sequence[Path]) -> str:
     found = hashlib.sha256()
-    _add(found, path.name, path)
-    return found.hexdigest()
-
-
-def _add(found: Any, name: str, path: Path) -> None:
-    size = path.stat().st_size
-    found.update(f"{name}\0{size}\0".encode())
-    with open(path, "rb") as file:
-        if size <= _WHOLE:
+    for path in inside:
+        with open(folder / path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found.update(f"{path.as_posix()}\0{size}\0".encode())
+            if size > _WHOLE:
+                found.update(file.read(_WHOLE // 2))
+                file.seek(-(_WHOLE // 2), 2)
             found.update(file.read())
-            return
-        found.update(file.read(_WHOLE // 2))
-        file.seek(-(_WHOLE // 2), 2)
-        found.update(file.read())
+    return found.hexdigest()

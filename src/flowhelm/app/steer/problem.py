@@ -171,9 +171,8 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
             if score.shape != (2,):
                 raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {tuple(score.shape)}")
     if follows:
-        begin = (
-            f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
-        )
+        names = " + ".join(each.label for each in problem.terms)
+        begin = f"{method.__name__} follows the gradient of the reward, and {names}"
         free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
         remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
         if not differentiable(reward):

@@ -54,9 +54,7 @@ def term(text: str, flag: str = "reward") -> Term:
         weight = math.nan
     rest = rest.strip()
     if not math.isfinite(weight) or not weight or not rest:
-        raise BadInput(
-            f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, such as 2*brightness, got {text!r}"
-        )
+        raise BadInput(f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, as 2*brightness, got {text!r}")
     if found := re.fullmatch(r"(.+\.py):(\w+)", rest):
         return _own(weight, Path(found[1]), found[2], flag)
     if found := re.match(r"(?!\w+:\w+=)(.+?\.safetensors)(?::|$)", rest):

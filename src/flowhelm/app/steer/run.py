@@ -52,9 +52,7 @@ def settle(request: SteerRequest) -> SteerSettings:
     """Settings, checked as far as possible without opening the prior; what the budget chooses is added by `steer`."""
     if not request.reward:
         names = ", ".join(f.__name__ for f in BUILDERS)
-        raise BadInput(
-            f"--reward is missing: what the pictures are steered by, one of {names}, or FILE.py:FUNCTION of your own"
-        )
+        raise BadInput(f"--reward is missing: what the pictures are steered by, one of {names}, or FILE.py:FUNCTION")
     method = pick("method", request.method, methods.ALL)
     options = read(method, request.method_options)  # says at once what does not fit
     terms = [scores.term(text) for text in request.reward]
@@ -168,9 +166,8 @@ def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRu
     began = time.monotonic()
     # what is fixed was allotted to fit, to the last evaluation; a method that asks would keep some back for what it cannot know
     ledger = Budget(evaluations=problem.limit) if keeps_budget(problem.method) else Budget()
-    flow = Limited(
-        bound(problem.flow, settings, made.label), problem.batch, ledger.count, problem.limit * problem.chains
-    )
+    told, limit = bound(problem.flow, settings, made.label), problem.limit * problem.chains
+    flow = Limited(told, problem.batch, ledger.count, limit)
     rewards, gallery = problem.rewards(made.label), Gallery()
     scored = replace(rewards.total, seen=gallery.add) if whole_samples(problem.method) else rewards.total
     reward: Reward = chunked(scored, problem.batch)

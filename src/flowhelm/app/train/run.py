@@ -276,7 +276,7 @@ def _check(out: Path, story: Mapping[str, Any]) -> bool:
         changed = [f"{name} was {old.get(name)}, is {value}" for name, value in story.items() if old.get(name) != value]
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(
-            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; use another --out"
+            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
         ) from error
     if changed:
         raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")
