@@ -12,6 +12,7 @@ from ...flow import Guidance
 from ...priors.bundled import Prior
 from ..errors import BadInput
 from ..models import opening as models
+from ..models.request import size_of
 from ..options.signature import pick
 from .request import Conditions
 
@@ -26,10 +27,8 @@ def settled(request: Conditions) -> dict[str, Any]:
     if pipeline and (request.classes or request.numbers):
         word = "class" if request.classes else "number"
         raise BadInput(f"--{word} is for bundled priors; say it in the --prompt")
-    if request.size is not None:
-        if not pipeline:
-            raise BadInput(f"--size is for pipelines of diffusers; the prior {request.prior!r} has its own")
-        models.size_of(request.size)
+    if size_of(request.size) is not None and not pipeline:
+        raise BadInput(f"--size is for pipelines of diffusers; the prior {request.prior!r} has its own")
     guidance_of(request)
     if pipeline:
         return models.settled(request)

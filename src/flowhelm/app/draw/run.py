@@ -20,6 +20,7 @@ from ..files.pictures import write
 from ..models import device as devices
 from ..models import opening as models
 from ..models.batches import batches
+from ..models.request import size_of
 from ..options.signature import pick
 from ..run import Planned, Run, Written
 from ..show.sheet import class_rows, sheet
@@ -76,7 +77,7 @@ def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
         return (yield from pictures_of(_loaded(request), request, solver))
     request = request.changed(device=str(devices.to_device(request.device)))
     request = request.changed(**settled(request))
-    size, count = None if request.size is None else models.size_of(request.size), request.count or 1
+    size, count = size_of(request.size), request.count or 1
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, Broken, first_line
 from ..run import Run, Said, drive
-from .request import DoctorRequest, ModelRequest
+from .request import DoctorRequest, ModelRequest, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,7 +178,7 @@ def examined(request: DoctorRequest) -> Run[bool]:
         flow = load_model(request.prior)
     else:
         whole = request.changed(**opening.settled(request))
-        size = None if request.size is None else opening.size_of(request.size)
+        size = size_of(request.size)
         if request.parity:
             return (yield from _parity(whole, size))
         flow = opening.told((yield from opening.opened(whole, size=size)), whole)

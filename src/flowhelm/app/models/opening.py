@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
 from ..errors import BadInput, first_line
 from ..run import Event, Noted, Run
-from .request import Dtype, ModelRequest
+from .request import ModelRequest
 
 OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
@@ -27,8 +26,6 @@ METHOD, STEPS = "mpc_flow", 28
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
 """What a plan calls that which `--quantize` asks for."""
 _WHOLE = 2**21
-MOST = 16384
-"""Pixels of a side that is asked for: more is a mistake in typing, and masks of it alone would fill the memory."""
 _PARTS = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 
 
@@ -76,10 +73,6 @@ def where(prior: str) -> str:
     return prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute())
 
 
-def named(dtype: Dtype) -> torch.dtype:
-    return getattr(torch, dtype)
-
-
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:
     """The pipeline of a run's settings, not told anything yet.
 
@@ -89,7 +82,7 @@ def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: 
     if work is not None and request.device.startswith("cuda") and not request.no_plan:
         yield from _check(request, work)
     return pipelines.load(
-        request.prior, size=size, dtype=named(request.dtype or "float32"), device=request.device, quantize=request.quantize,
+        request.prior, size=size, dtype=getattr(torch, request.dtype or "float32"), device=request.device, quantize=request.quantize,
         text_device=getattr(request, "text_device", None), checkpointing=request.checkpointing, tiling=request.tiling,
     )  # fmt: skip
 
@@ -112,7 +105,7 @@ def _check(request: ModelRequest, work: Work) -> Run[None]:
         found = plan(
             request.prior, work.method, vram=free(request.device) / GIB, size=work.size, operator=work.operator,
             operator_options=work.operator_options, options=work.options, steps=work.steps, scale=request.scale,
-            settings=Settings(scheme, parts, tiling=request.tiling), dtype=named(request.dtype or "float32"), reserve=0.0,
+            settings=Settings(scheme, parts, tiling=request.tiling), dtype=getattr(torch, request.dtype or "float32"), reserve=0.0,
         )  # fmt: skip
     except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
         yield Noted(f"whether it fits into the GPU could not be found out ({first_line(error)})")
@@ -133,17 +126,6 @@ def hint(request: ModelRequest) -> Iterator[Event]:
     """A note where a pipeline is given no prompt."""
     if is_pipeline(request.prior) and not request.prompt:
         yield Noted("no --prompt is given; the empty text is used")
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """`"512x768"` -> height 512, width 768; `"512"` is a square."""
-    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
-    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not (0 < height <= MOST and 0 < width <= MOST):
-        raise BadInput(
-            f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, at most {MOST} each, got {text!r}"
-        )
-    return height, width
 
 
 def fingerprint(name: str) -> str:

@@ -40,8 +40,7 @@ from .fitting import (
     without_needless,
     worthwhile,
 )
-from .opening import named, size_of
-from .request import PlanRequest
+from .request import PlanRequest, size_of
 
 RESERVE = 1.0
 """GiB that are not planned with: the driver's own, workspaces of kernels, gaps between blocks. An allowance, not a measurement."""
@@ -196,9 +195,9 @@ def planned(request: PlanRequest) -> Plan:
     Raises:
         BadInput: a probe on another device, or of packed weights.
     """
-    kind = named(request.dtype)
+    kind = getattr(torch, request.dtype)
     found = plan(
-        request.model, request.method, vram=request.vram, size=None if request.size is None else size_of(request.size),
+        request.model, request.method, vram=request.vram, size=size_of(request.size),
         operator=request.operator, operator_options=request.operator_options, options=request.method_options,
         rows=request.particles, steps=request.steps, quantize=request.quantize, dtype=kind, words=request.tokens,
         reserve=request.reserve,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from ..errors import BadInput
 from ..options.request import Flag, Request, Untyped
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -44,6 +46,21 @@ class ModelRequest(DeviceRequest):
 
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
 """`512x768`, height first."""
+MOST = 16384
+"""Pixels of a side that is asked for: more is a mistake in typing, and masks of it alone would fill the memory."""
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """`"512x768"` -> height 512, width 768; `"512"` is a square; None stays None."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
+    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not (0 < height <= MOST and 0 < width <= MOST):
+        raise BadInput(
+            f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, at most {MOST} each, got {text!r}"
+        )
+    return height, width
 
 
 class PlanRequest(Request):

@@ -23,6 +23,7 @@ from ..errors import BadInput
 from ..models import opening as models
 from ..models.batches import batches
 from ..models.device import exactly
+from ..models.request import size_of
 from ..options.signature import bind, complete, pick
 from ..run import Run
 from . import allotment
@@ -131,7 +132,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
         return bundled.load(settings.prior, settings.device)
-    size = None if settings.size is None else models.size_of(settings.size)
+    size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory
     options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})
     work = models.Work(settings.method, size, settings.steps or models.STEPS, options)
