@@ -188,7 +188,7 @@ def test_a_size_that_it_cannot_take(photo, sd, capsys):
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU that is none: what is loaded onto it runs out of memory. Set its free bytes."""
-    for module in (files, problem):
+    for module in (device, problem):
         monkeypatch.setattr(module, "to_device", lambda name: torch.device("cpu"))
     loaded = []
 
