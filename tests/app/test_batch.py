@@ -174,7 +174,7 @@ def test_bad_items_cost_no_others(tmp_path, prior, monkeypatch, capsys):
         ("p03", "No such file"),
         ("p05", "masks/p05.png"),
     ):
-        (line,) = [line for line in said.splitlines() if line.startswith(f"  {name}.restored.png: ")]
+        (line,) = [line for line in said.splitlines() if line.startswith(f"failed: {name}.restored.png: ")]
         assert reason in line
     assert set(results(out)) == {"p00.restored.png", "p04.restored.png"}
     # what has not changed is not tried again, and is not forgotten; p03 is gone, and so no item of the folder any more

@@ -461,4 +461,4 @@ def test_mutated_pictures_through_the_program(name, prior, tmp_path, capfd):
     assert not list((tmp_path / "out").rglob(".*"))
     said = capfd.readouterr()
     assert "Traceback" not in said.out + said.err
-    assert len([line for line in said.out.splitlines() if line.startswith("  ")]) == len(failed)
+    assert len([line for line in said.out.splitlines() if line.startswith("failed: ")]) == len(failed)

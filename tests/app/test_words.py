@@ -112,7 +112,7 @@ def test_a_terminal_shows_every_event(capsys, tmp_path, monkeypatch):
     assert carried_out(work()) == 5
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        "two steps", "note: it is small", "warning: it is dark", "  b.png: it is no picture", "wrote a.png, /other/b.png",
+        "two steps", "note: it is small", "warning: it is dark", "failed: b.png: it is no picture", "wrote a.png, /other/b.png",
         "wrote 9 files to each", "a: 3 evaluations",
     ]  # fmt: skip
     assert said.err.splitlines()[-1].startswith("step 2/2, misfit 2, 0 s left")

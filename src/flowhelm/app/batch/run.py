@@ -234,7 +234,7 @@ def _summary(
     earlier = f" ({done} of them before)" if done else ""
     yield Said(f"{len(items)} items: {done + made} done{earlier}, {len(failed)} failed; see {out / 'manifest.jsonl'}")
     for item, reason in before.items():
-        yield Said(f"  {item.output}: {reason}")
+        yield Said(f"failed before: {item.output}: {reason}")
     if failed:
         yield Said("what has changed since is tried again by the same command, everything with --retry")
     if full is not None:

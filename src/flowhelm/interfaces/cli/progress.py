@@ -109,6 +109,6 @@ def lines(event: Event) -> Iterator[str]:
         case Warned(text=text):
             yield f"warning: {text}"
         case Failed(name=name, reason=reason):
-            yield f"  {name}: {reason}"
+            yield f"failed: {name}: {reason}"
         case Done():  # of a batch, whose bar shows it
             pass
