@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from flowhelm.app.draw import rows as drawing
-from flowhelm.app.files import atomic as files
+from flowhelm.app.models import device
 from flowhelm.app.models import opening as models
 from flowhelm.app.models.fitting import Settings
 from flowhelm.app.models.plan import plan
@@ -188,7 +188,7 @@ def test_a_size_that_it_cannot_take(photo, sd, capsys):
 @pytest.fixture
 def gpu(monkeypatch):
     """A GPU that is none: what is loaded onto it runs out of memory. Set its free bytes."""
-    for module in (files, problem):
+    for module in (device, problem):
         monkeypatch.setattr(module, "to_device", lambda name: torch.device("cpu"))
     loaded = []
 
@@ -211,7 +211,7 @@ def test_what_will_not_fit_is_refused_before_it_is_loaded(photo, sd3, gpu, comma
     if command == "steer":
         given += ["--reward", "brightness", "--method", "fk", "--particles", "2", "--out", str(photo.with_name("out"))]
     if command != "restore":
-        monkeypatch.setattr(files, "to_device", torch.device)
+        monkeypatch.setattr(device, "to_device", torch.device)
     loaded = gpu(2**20)
     assert main(given) == 2
     error = capsys.readouterr().err

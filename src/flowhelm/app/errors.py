@@ -26,6 +26,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"expected {', '.join(names) or 'none'}"
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a stranger's code says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def sentence(error: BaseException) -> str | None:
     """What a person is told of a failure, in one sentence; None for a fault of the program, whose traceback matters."""
     from ..memory import is_short  # these need torch, and what only reads words must not wait for it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,21 @@ from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
 from ..models import opening as models
+from ..options.request import called_with
 from ..options.signature import pick
 from ..run import Event, Stepped, drive
-from .request import DrawRequest
+from .request import Drawing
 from .rows import draw_flow
 from .run import SOLVERS, pictures, pictures_of
 
 
+@called_with(Drawing)
 def generate(
     prior: str | Path | Flow,
     *,
-    count: int = 1,
-    steps: int = 25,
-    seed: int = 0,
     solver: str | Transition = "euler",
-    classes: Sequence[str] = (),
-    prompt: str | None = None,
-    numbers: Mapping[str, float] | None = None,
-    negative: str | None = None,
-    scale: float | None = None,
-    guidance: str | None = None,
-    size: tuple[int, int] | None = None,
-    device: str = "cpu",
-    dtype: str | None = None,
-    quantize: str | None = None,
-    tiling: bool = False,
-    no_plan: bool = False,
     watch: Callable[[int], object] | None = None,
+    **options: Any,
 ) -> Tensor:
     """Pictures `(count, c, h, w)` float32 on the CPU, nominally in [-1, 1], not clamped: those of `flowhelm sample`, to the bit.
 
@@ -49,27 +37,24 @@ def generate(
         flowhelm.generate(flow, steps=50, solver="heun")
 
     Picture number i of a seed is the same however many are drawn (but for the last bits, which may depend on the size of a batch).
-    The options are those of `flowhelm sample`; `app.draw.request` describes them.
+    The options are those of `flowhelm sample`, and `Drawing` describes them: steps, seed, classes, prompt, numbers, scale, guidance, ...
 
     Args:
         prior: a bundled prior by name, a .safetensors file that `flowhelm train` wrote, a pipeline of diffusers (a folder or
             org/name), or any `Flow` that is open already; what is bound to its rows stays.
-        count: pictures; of each class if there are classes: `(classes * count, c, h, w)`, class by class.
         solver: euler, midpoint or heun by name, or any transition.
-        size: (height, width) of a pipeline's pictures; default its own.
+        options: count (default 1) is of each class if there are classes: `(classes * count, c, h, w)`, class by class; size is
+            (height, width) of a pipeline's pictures, default its own.
         watch: called with the steps done, of all batches together; what it raises ends the run.
 
     Raises:
         ValueError: anything that is wrong with what was asked for.
     """
     move = solver if callable(solver) else None
-    given: dict[str, Any] = {
-        "prior": "" if isinstance(prior, Flow) else str(prior), "count": count, "steps": steps, "seed": seed,
-        "classes": list(classes), "prompt": prompt, "numbers": dict(numbers or {}), "negative": negative, "scale": scale,
-        "guidance": guidance, "size": size, "device": device, "dtype": dtype, "quantize": quantize, "tiling": tiling,
-        "no_plan": no_plan, **({} if move else {"solver": solver}),
-    }  # fmt: skip
-    request = DrawRequest.of(given, "generate")
+    given = {"prior": "" if isinstance(prior, Flow) else str(prior), **({} if move else {"solver": solver}), **options}
+    request = Drawing.of({name: value for name, value in given.items() if value is not None}, "generate")
+    if request.threads:
+        torch.set_num_threads(request.threads)
 
     def each(event: Event) -> None:
         if watch is not None and isinstance(event, Stepped):
@@ -83,11 +68,11 @@ def generate(
             return drive(pictures(request, move), each).pictures
         if isinstance(prior, Prior) and not prior.condition:
             return drive(pictures_of(prior, request, move), each).pictures
-        told = request.model_dump(exclude_defaults=True, exclude={"prior", "count", "steps", "seed", "solver"})
-        if told.keys() - {"device"}:
+        own = {"prior", "count", "steps", "seed", "solver", "device", "threads"}
+        if request.model_dump(exclude_defaults=True, exclude=own):
             raise BadInput(
                 "generate: a flow that is open already is told what to draw by its own `bind` or `told`; give nothing but count, "
                 "steps, seed and solver"
             )
         chosen = move or pick("solver", request.solver, SOLVERS)
-        return drive(draw_flow(prior, count, steps=steps, solver=chosen, seed=seed), each)
+        return drive(draw_flow(prior, request.count or 1, steps=request.steps, solver=chosen, seed=request.seed), each)

@@ -24,15 +24,13 @@ class Conditions(ModelRequest):
         description="The prior: a bundled one by name (see `flowhelm priors`), a .safetensors file, or a diffusers pipeline (a folder, "
         "or org/name)."
     )
-    classes: Classes = Field(
-        [], description="A class of pictures that a bundled prior knows; may be given several times."
-    )
+    classes: Classes = Field([], description="A class that a bundled prior knows; may be given several times.")
     prompt: str | None = Field(
         None, description="What the pictures show: for a pipeline any text, for a bundled prior words that it knows."
     )
     numbers: Numbers = Field({}, description="A number that a bundled prior knows; may be given several times.")
     scale: float | None = Field(
-        None, description="Strength of the guidance: 1 is none, 1.5 to 4 is usual; default: the prior's own."
+        None, description="Strength of guidance: 1 is none, 1.5 to 4 usual; default: the prior's."
     )
     guidance: GuidanceName | None = Field(
         None, description="Rule of the guidance: cfg, raag or cfg_zero; default: cfg, or the pipeline's own rule."
@@ -54,14 +52,19 @@ class Conditions(ModelRequest):
         return f"{size[0]}x{size[1]}" if isinstance(size, tuple | list) and len(size) == 2 else size
 
 
-class DrawRequest(Conditions):
-    """Pictures drawn from a prior."""
+class Drawing(Conditions):
+    """Pictures drawn from a prior, as tensors: by `flowhelm.generate`."""
 
     steps: int = Field(25, ge=1, description="Steps of the solver.")
     solver: Solver = Field("euler", description="Solver of the flow: euler, midpoint or heun.")
     count: Annotated[int | None, Flag(("-n",))] = Field(
         None, ge=1, description="Pictures (of each class); default: 16; of several classes 8 each; of a pipeline 1."
     )
+
+
+class DrawRequest(Drawing):
+    """Pictures drawn from a prior, and written."""
+
     out: Path | None = Field(None, description="The sheet of pictures, a PNG; default: PRIOR.samples.png.")
     each: Annotated[Path | None, Flag(metavar="FOLDER")] = Field(
         None, description="Write each picture into this folder (and a sheet only with --out)."

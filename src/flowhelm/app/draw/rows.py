@@ -24,9 +24,16 @@ from ...step import run
 from ...transition import Transition, euler
 from ..models.batches import batches
 from ..run import Run, Stepped
+from .conditions import conditioned
 
 Job = tuple[str | None, int]
 """Class, or None for none, and number of a picture."""
+
+
+def jobs_of(classes: Sequence[str], count: int) -> list[Job]:
+    """So many of each class, class by class; or of none."""
+    labels: Sequence[str | None] = classes or [None]
+    return [(label, index) for label in labels for index in range(count)]
 
 
 @torch.no_grad()
@@ -41,31 +48,13 @@ def draw_jobs(
     solver: Transition = euler,
     seed: int = 0,
 ) -> Run[Tensor]:
-    """One picture per job: `(len(jobs), c, h, w)` in [-1, 1] (not clamped), on the CPU.
-
-    Args:
-        jobs: all with a class, or none.
-        prompt, numbers: what every picture is told beside its class; see `Prior.told`.
-
-    Raises:
-        ValueError: a condition that the prior does not know, or guidance without any.
-    """
+    """One picture per job: `(len(jobs), c, h, w)` in [-1, 1] (not clamped), on the CPU; what it is told: see `conditioned`."""
     size = batches(flow, len(jobs), guidance is not None)
     device = next(flow.net.parameters()).device
     parts, total = [], steps * math.ceil(len(jobs) / size)
     for first in range(0, len(jobs), size):
         rows = jobs[first : first + size]
-        classes = [name for name, _ in rows if name is not None]
-        bound = flow
-        if classes or prompt is not None or numbers:
-            bound = flow.told(
-                classes or None,
-                prompts=None if prompt is None else [prompt] * len(rows),
-                numbers=[numbers] * len(rows) if numbers else None,
-                guidance=guidance,
-            )
-        elif guidance is not None:
-            raise ValueError(f"guidance of prior '{flow.name}': expected a class, a prompt or a number, got none")
+        bound = conditioned(flow, [label for label, _ in rows], prompt, numbers, guidance)
         x = bound.source(Noise(seed, [index for _, index in rows])).to(device)
         done = first // size * steps
         x = yield from _integrated(bound, x, steps, solver, done, total, f"{len(jobs)} pictures")
@@ -98,5 +87,5 @@ def _integrated(flow: Flow, x: Tensor, steps: int, solver: Transition, done: int
 
 def _device(flow: Flow) -> torch.device:
     net = getattr(flow, "net", None)
-    parameters = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
-    return getattr(net, "device", torch.device("cpu")) if parameters is None else parameters.device
+    weight = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
+    return getattr(net if weight is None else weight, "device", torch.device("cpu"))

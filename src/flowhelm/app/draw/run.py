@@ -15,16 +15,18 @@ from ...priors import bundled
 from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
-from ..files import atomic as files
-from ..files.atomic import check_writable
+from ..files.atomic import check_writable, put_picture
 from ..files.pictures import write
+from ..models import device as devices
 from ..models import opening as models
+from ..models.batches import batches
+from ..models.request import size_of
 from ..options.signature import pick
 from ..run import Planned, Run, Written
 from ..show.sheet import class_rows, sheet
-from .conditions import guidance_of, own_guidance, prior_name, settled
-from .request import DrawRequest
-from .rows import Job, batches, draw_flow, draw_jobs
+from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
+from .request import Drawing, DrawRequest
+from .rows import Job, draw_flow, draw_jobs, jobs_of
 
 SOLVERS = (transition.euler, transition.midpoint, transition.heun)
 
@@ -50,48 +52,46 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
         request = request.changed(classes=list(flow.about.get("classes", ())))
     if request.count is None:
         request = request.changed(count=1 if pipeline else 8 if len(request.classes) > 1 else 16)
-    if flow is not None:
-        _check(flow, request)
-    name = prior_name(request.prior)
-    out = _places(request, name)
+    if flow is not None:  # what is wrong with a condition is said before the long work
+        conditioned(flow, request.classes or [None], request.prompt, request.numbers, None)
+    out = _places(request)
     drawn = yield from (pictures(request) if flow is None else pictures_of(flow, request))
     rows = [("", drawn.pictures)] if pipeline else class_rows(drawn.pictures, drawn.jobs)
     written = []
     if request.each is not None:
         request.each.mkdir(exist_ok=True)
-        for (label, index), picture in zip(drawn.jobs, drawn.pictures, strict=True):
-            written.append(request.each / f"{'_'.join((label or name).split())}-{index:03d}.png")
+        for job, picture in zip(drawn.jobs, drawn.pictures, strict=True):
+            written.append(request.each / f"{picture_name(request.prior, *job)}.png")
             write(written[-1], picture)
         yield Written(tuple(written))
     if out is not None:
-        files.put_picture(out, sheet(rows))
+        put_picture(out, sheet(rows))
         written.append(out)
         yield Written((out,))
     return written
 
 
-def pictures(request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     """Opens the prior and draws; `solver`: another move than the request can name."""
     if not models.is_pipeline(request.prior):
         return (yield from pictures_of(_loaded(request), request, solver))
-    request = request.changed(device=str(files.to_device(request.device)))
+    request = request.changed(device=str(devices.to_device(request.device)))
     request = request.changed(**settled(request))
-    size, count = None if request.size is None else models.size_of(request.size), request.count or 1
+    size, count = size_of(request.size), request.count or 1
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
     yield Planned(count * request.steps)
     move = solver or pick("solver", request.solver, SOLVERS)
     drawn = yield from draw_flow(flow, count, steps=request.steps, solver=move, seed=request.seed)
-    return Drawn(drawn, [(None, index) for index in range(count)])
+    return Drawn(drawn, jobs_of([], count))
 
 
-def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = None) -> Run[Drawn]:
+def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     """The same from a prior that is open."""
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
-    labels: Sequence[str | None] = request.classes or [None]
-    jobs: list[Job] = [(label, index) for label in labels for index in range(request.count or 1)]
+    jobs = jobs_of(request.classes, request.count or 1)
     yield Planned(math.ceil(len(jobs) / batches(flow, len(jobs), rule is not None)) * request.steps)
     move = solver or pick("solver", request.solver, SOLVERS)
     drawn = yield from draw_jobs(
@@ -101,27 +101,16 @@ def pictures_of(flow: Prior, request: DrawRequest, solver: Transition | None = N
     return Drawn(drawn, jobs)
 
 
-def _loaded(request: DrawRequest) -> Prior:
+def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
-    return bundled.load(request.prior, str(files.to_device(request.device)))
+    return bundled.load(request.prior, str(devices.to_device(request.device)))
 
 
-def _check(flow: Prior, request: DrawRequest) -> None:
-    """What is wrong with a condition is said before the long work."""
-    rows = len(request.classes or [None])
-    if request.classes or request.prompt is not None or request.numbers:
-        flow.told(
-            request.classes or None,
-            prompts=None if request.prompt is None else [request.prompt] * rows,
-            numbers=[request.numbers] * rows if request.numbers else None,
-        )
-
-
-def _places(request: DrawRequest, name: str) -> Path | None:
+def _places(request: DrawRequest) -> Path | None:
     """Where the sheet goes, if it is wanted; BadInput, before the long work, if nothing can be written there."""
     out = request.out
     if out is None and request.each is None:
-        out = Path(f"{name}.samples.png")
+        out = Path(f"{prior_name(request.prior)}.samples.png")
     if out is not None:
         if out.suffix.lower() != ".png":
             raise BadInput(f"--out {str(out)!r}: a sheet is a PNG; name it {out.with_suffix('.png').name!r}")

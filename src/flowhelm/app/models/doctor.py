@@ -12,11 +12,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import Broken
+from ..errors import BadInput, Broken, first_line
 from ..run import Run, Said, drive
-from .request import DoctorRequest, ModelRequest
+from .request import DoctorRequest, ModelRequest, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,37 +39,31 @@ def installed(package: str) -> str:
         return "missing"
 
 
+def _importable(package: str, wrong: str, again: str) -> None:
+    """Raises Broken, which says what is `wrong` and what to install `again`."""
+    try:
+        importlib.import_module(package)
+    except (ImportError, RuntimeError, OSError, AttributeError) as error:
+        raise Broken(f"{wrong} ({first_line(error)}); mend it with: pip install --force-reinstall {again}") from error
+
+
 def check_torchvision() -> None:
     """Raises Broken if torchvision cannot be imported, which deepinv does: it is built for exactly one torch."""
-    try:
-        import torchvision  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise Broken(
-            f"torchvision {installed('torchvision')} does not fit torch {installed('torch')} "
-            f"({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
-        ) from error
+    wrong = f"torchvision {installed('torchvision')} does not fit torch {installed('torch')}"
+    _importable("torchvision", wrong, "torch torchvision")
 
 
 def check_deepinv() -> None:
     check_torchvision()
-    try:
-        import deepinv  # noqa: F401
-    except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise Broken(
-            f"deepinv {installed('deepinv')} cannot be imported ({_first_line(error)}); "
-            "mend it with: pip install --force-reinstall deepinv"
-        ) from error
+    _importable("deepinv", f"deepinv {installed('deepinv')} cannot be imported", "deepinv")
 
 
 def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     """(what, how it is), one after another; raises at the first thing that does not work."""
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    try:
-        import torch
-    except (ImportError, RuntimeError, OSError) as error:
-        raise Broken(
-            f"torch cannot be imported ({_first_line(error)}); mend it with: pip install --force-reinstall torch torchvision"
-        ) from error
+    _importable("torch", "torch cannot be imported", "torch torchvision")
+    import torch
+
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads"
     check_torchvision()
     yield "torchvision", f"{installed('torchvision')}, fits torch"
@@ -77,17 +71,15 @@ def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
     yield "deepinv", installed("deepinv")
     yield "device", torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     from ...priors import bundled
-    from ..files.atomic import sha256, weights
+    from ..files.atomic import sha256
 
     flow = bundled.load(prior)
-    yield "prior", f"{prior}, sha256 {sha256(weights(prior))[:16]}"
+    yield "prior", f"{prior}, sha256 {sha256(bundled.weights(prior))[:16]}"
     small = flow.sized(64, 64)
     start = time.monotonic()
     with torch.no_grad():
-        finite = bool(
-            small.velocity(torch.zeros(1, *small.shape), torch.tensor(0.5, dtype=torch.float64)).isfinite().all()
-        )
-    if not finite:
+        v = small.velocity(torch.zeros(1, *small.shape), torch.tensor(0.5, dtype=torch.float64))
+    if not v.isfinite().all():
         raise Broken(f"prior {prior} gives infinite values; install flowhelm again")
     yield "evaluation", f"64 x 64 in {time.monotonic() - start:.2f} s"
 
@@ -104,7 +96,6 @@ def load_model(model: str) -> Flow:
     """
     from ... import priors
     from ...flow import Flow
-    from ..errors import BadInput
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -129,7 +120,7 @@ def load_model(model: str) -> Flow:
     except BadInput:
         raise
     except Exception as error:  # a stranger's code raises anything
-        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {_first_line(error)})") from error
+        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(flow, Flow):
         raise BadInput(
             f"model {model!r} returns {type(flow).__name__}; return a Flow, made by priors.from_velocity for instance"
@@ -137,9 +128,7 @@ def load_model(model: str) -> Flow:
     return flow
 
 
-def examine_model(
-    model: str, pictures: Path | None = None, seed: int = 0, *, flow: Flow | None = None
-) -> list[Finding]:
+def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None = None) -> list[Finding]:
     """What `priors.examine` finds out about a model.
 
     Args:
@@ -169,17 +158,16 @@ def examine_model(
         image = None if image is None else image[..., top : top + SIDE, left : left + SIDE]
     bound = max((len(c) for c in getattr(flow, "condition", ())), default=1)
     if image is None:
-        return examine(flow, None, Noise(seed, bound * -(-COUNT // bound)))
+        return examine(flow, None, Noise(0, bound * -(-COUNT // bound)))
     if len(image) % bound:
         image = image.repeat_interleave(bound, 0)
     with torch.no_grad():
         clean = flow.encode(image)
-    return examine(flow, clean, Noise(seed, len(clean)))
+    return examine(flow, clean, Noise(0, len(clean)))
 
 
 def examined(request: DoctorRequest) -> Run[bool]:
     """What is found out about a model, a line each; whether nothing is broken."""
-    from ..errors import BadInput
     from . import opening
 
     if not opening.is_pipeline(request.prior):
@@ -190,7 +178,7 @@ def examined(request: DoctorRequest) -> Run[bool]:
         flow = load_model(request.prior)
     else:
         whole = request.changed(**opening.settled(request))
-        size = None if request.size is None else opening.size_of(request.size)
+        size = size_of(request.size)
         if request.parity:
             return (yield from _parity(whole, size))
         flow = opening.told((yield from opening.opened(whole, size=size)), whole)
@@ -203,17 +191,14 @@ def examined(request: DoctorRequest) -> Run[bool]:
         yield Said(f"broken: {named.words}")
         return False
     verdicts = {each.verdict for each in found}
-    if "skipped" in verdicts:
-        yield Said("well as far as it could be checked; give --pictures for the rest")
-    else:
-        yield Said("nothing is broken; look at what is odd" if "odd" in verdicts else "all well")
+    well = "nothing is broken; look at what is odd" if "odd" in verdicts else "all well"
+    yield Said("well as far as it could be checked; give --pictures for the rest" if "skipped" in verdicts else well)
     return True
 
 
 def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
     """How far a pipeline and its flow are from one another, and whether that is what the dtype explains."""
     from ...priors.pipelines.parity import compare
-    from ..errors import BadInput
     from . import opening
 
     flow = yield from opening.opened(request.changed(text_device=request.device), size=size)
@@ -235,7 +220,6 @@ def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
 
 def module_of(place: str) -> object:
     """The module of a name or of a .py file."""
-    from ..errors import BadInput
 
     if not place.endswith(".py"):
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -243,9 +227,7 @@ def module_of(place: str) -> object:
         return importlib.import_module(place)
     if not Path(place).is_file():
         raise BadInput(f"{place!r} does not exist; check the path")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.spec_from_file_location(Path(place).stem, place)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look for themselves there
     spec.loader.exec_module(module)
@@ -257,13 +239,12 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    from ..errors import BadInput
     from ..files.atomic import FORMATS
     from ..files.pictures import read
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BadInput(
-            f"the model's pictures have the shape {shape}; --pictures is for models of (1 or 3, height, width)"
+            f"the model's pictures are of shape {shape}; --pictures is for models of (1 or 3, height, width)"
         )
     found = sorted(p for p in where.iterdir() if p.suffix.lower() in FORMATS) if where.is_dir() else [where]
     if not found:
@@ -292,14 +273,9 @@ def _drawn(shape: tuple[int, ...]) -> Tensor:
     for picture in pictures:
         for _ in range(500):
             place = torch.rand(3 + channels, generator=generator)
-            radius = (
-                max(height, width) / 30 / (1 - place[2] * (1 - (2 / 30) ** 2)).sqrt()
-            )  # density 1 / r^3, up to half the side
+            # of density 1 / r^3, up to half the side
+            radius = max(height, width) / 30 / (1 - place[2] * (1 - (2 / 30) ** 2)).sqrt()
             disc = (rows - height * place[0]) ** 2 + (columns - width * place[1]) ** 2 < radius**2
             shade = 0.7 * (2 * place[3] - 1) + 0.3 * (2 * place[3:] - 1)  # mostly grey
             picture[:, disc] = shade[:, None]
     return pictures
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

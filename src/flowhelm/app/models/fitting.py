@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ... import guide, restore, steer
+from ... import guide, operators, restore, steer
 from ...flow import Flow
 from ...measure import Measurement
 from ...memory import Footprint, footprint, hollow, modules
@@ -19,7 +20,7 @@ from ...priors.quantised import GENTLE, quantised
 from ...rng import Noise
 from ...solve import integrate
 from ...step import Step
-from ..options.signature import pick
+from ..options.signature import bind, pick
 
 GIB = 2**30
 TILE = 256
@@ -56,10 +57,10 @@ class Settings:
         said = [
             "weights as they are" if self.quantize == "none" else f"weights in {self.quantize}",
             *(f"checkpointing of the {part}" for part in self.checkpointing),
-            *([f"{self.chunk} rows at a time"] if self.chunk else []),
-            *(["decoder in tiles"] if self.tiling else []),
+            f"{self.chunk} rows at a time" if self.chunk else "",
+            "decoder in tiles" if self.tiling else "",
         ]
-        return ", ".join(said)
+        return ", ".join(filter(None, said))
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,25 @@ class Task:
     steps: int
     words: int | None = None
     scale: float | None = None
-    known: dict[Settings, Footprint] = field(default_factory=dict)
+    known: dict[Settings, Footprint] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(
+        cls,
+        flow: Flow,
+        method: str,
+        options: Mapping[str, Any],
+        operator: str,
+        operator_options: Mapping[str, Any],
+        rows: int,
+        steps: int,
+        words: int | None = None,
+        scale: float | None = None,
+    ) -> Task:
+        """By the names of method, operator and options. Raises BadInput."""
+        run, made = pick("method", method, METHODS), pick("operator", operator, operators.ALL)
+        values = bind(run, options), bind(made, operator_options)
+        return cls(flow, run, values[0], made, values[1], rows, steps, words, scale)
 
     def footprint(self, settings: Settings) -> Footprint:
         if settings not in self.known:
@@ -93,11 +112,9 @@ class Task:
             with torch.no_grad():
                 y = physics.A(torch.zeros(1, *shape, device=device))
             x = torch.ones(self.rows, *flow.shape, device=device)
-            noise = Noise(0, self.rows)
-            return cast(
-                "Iterator[Step]",
-                self.method(flow, Measurement(y, physics, 0.05), x, flow.times(steps), noise=noise, **self.options),
-            )
+            y, noise = Measurement(y, physics, 0.05), Noise(0, self.rows)
+            made: Iterator[Step] = self.method(flow, y, x, flow.times(steps), noise=noise, **self.options)
+            return made
 
         return start
 
@@ -155,12 +172,12 @@ def changes(task: Task, budget: float, given: Settings, schemes: Sequence[str], 
     if found is None:
         yield from remedies(task, budget, coarser[-1], False, reserve, "a picture of")
         return
-    options = [
-        *([f"--quantize {found.quantize}"] if found.quantize != given.quantize else []),
-        *(["--checkpointing"] if found.checkpointing and not given.checkpointing else []),
-        *(["--tiling"] if found.tiling and not given.tiling else []),
-    ]
-    yield f"{' '.join(options) or 'other settings'} ({task.footprint(found).peak / GIB + reserve:.1f} GiB)"
+    options = (
+        f"--quantize {found.quantize}" if found.quantize != given.quantize else "",
+        "--checkpointing" if found.checkpointing and not given.checkpointing else "",
+        "--tiling" if found.tiling and not given.tiling else "",
+    )
+    yield f"{' '.join(filter(None, options)) or 'other settings'} ({task.footprint(found).peak / GIB + reserve:.1f} GiB)"
 
 
 def remedies(
@@ -168,51 +185,35 @@ def remedies(
 ) -> Iterator[str]:
     """What would make it fit."""
 
-    def needs(found: Footprint) -> str:
-        return f"({found.peak / GIB + reserve:.1f} GiB)"
+    def needs(other: Task, scheme: str) -> str:
+        """Nothing if it does not fit."""
+        peak = other.footprint(frugal(other, scheme)).peak
+        return f"({peak / GIB + reserve:.1f} GiB)" if peak <= budget else ""
 
     for other in ("int8", "nf4", "nf4-double"):
-        if asked and packed(task.flow, other) < min(packed(task.flow, scheme), budget):
-            found = task.footprint(frugal(task, other))
-            if found.peak <= budget:
-                yield f"--quantize {other} {needs(found)}"
-                break
+        lighter = asked and packed(task.flow, other) < min(packed(task.flow, scheme), budget)
+        if lighter and (memory := needs(task, other)):
+            yield f"--quantize {other} {memory}"
+            break
     if packed(task.flow, scheme) > budget:
         return  # nothing else makes the weights smaller
     if task.footprint(frugal(task, scheme)).differentiates("network"):
         for name in OTHERS:
-            other_task = replace(task, method=pick("method", name, METHODS), options={}, known={})
-            found = other_task.footprint(frugal(other_task, scheme))
-            if found.peak <= budget:
-                yield f"the method {name}, which does not differentiate the network {needs(found)}"
+            if memory := needs(replace(task, method=pick("method", name, METHODS), options={}), scheme):
+                yield f"the method {name}, which does not differentiate the network {memory}"
                 break
-    if task.rows > 1:
-        single = replace(task, rows=1, known={})
-        found = single.footprint(frugal(single, scheme))
-        if found.peak <= budget:
-            yield f"one row at a time {needs(found)}"
-    smaller = _smaller(task, scheme, budget)
-    if smaller is not None:
-        yield f"{size} {smaller[0][1]}x{smaller[0][0]} {needs(smaller[1])}"
-
-
-def _smaller(task: Task, scheme: str, budget: float) -> tuple[tuple[int, int], Footprint] | None:
-    """The largest of a half, a quarter, an eighth of the sides that fits."""
+    if task.rows > 1 and (memory := needs(replace(task, rows=1), scheme)):
+        yield f"one row at a time {memory}"
     sized: Any = getattr(task.flow, "sized", None)
-    _, height, width = picture(task.flow)
     multiple = getattr(task.flow, "multiple", 16)
-    for factor in (2, 4, 8):
-        size = tuple(max(side // factor // multiple, 1) * multiple for side in (height, width))
-        if sized is None or min(size) < 64:
-            return None
-        try:
-            less = replace(task, flow=sized(*size), known={})
-            found = less.footprint(frugal(less, scheme))
-        except ValueError:  # not every operator, and not every network, takes any size
-            continue
-        if found.peak <= budget:
-            return (size[0], size[1]), found
-    return None
+    for factor in (2, 4, 8) if sized is not None else ():
+        high, wide = (max(side // factor // multiple, 1) * multiple for side in picture(task.flow)[1:])
+        if min(high, wide) < 64:
+            return
+        with suppress(ValueError):  # not every operator, and not every network, takes any size
+            if memory := needs(replace(task, flow=sized(high, wide)), scheme):
+                yield f"{size} {wide}x{high} {memory}"
+                return
 
 
 def configured(flow: Flow, settings: Settings) -> tuple[Flow, dict[str, list[nn.Module]]]:
@@ -264,15 +265,11 @@ def size_in_bytes(module: nn.Module) -> int:
 
 
 def _checkpointable(flow: Flow, part: str) -> bool:
-    return bool(modules_of(flow)[part]) and all(
-        getattr(each, "_supports_gradient_checkpointing", False) for each in modules_of(flow)[part]
-    )
+    found = modules_of(flow)[part]
+    return bool(found) and all(getattr(each, "_supports_gradient_checkpointing", False) for each in found)
 
 
 def _tileable(flow: Flow) -> bool:
     decoders = modules_of(flow)["decoder"]
-    return (
-        bool(decoders)
-        and all(hasattr(each, "tile_latent_min_size") for each in decoders)
-        and max(picture(flow)[1:]) > TILE
-    )
+    able = bool(decoders) and all(hasattr(each, "tile_latent_min_size") for each in decoders)
+    return able and max(picture(flow)[1:]) > TILE

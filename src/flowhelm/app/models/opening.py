@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from ...priors import pipelines
 from ...priors.bundled import NAMES
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
-from ..errors import BadInput, nearest
+from ..errors import BadInput, first_line
 from ..run import Event, Noted, Run
-from .request import DTYPES, ModelRequest
+from .request import ModelRequest
 
 OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
@@ -26,8 +26,6 @@ METHOD, STEPS = "mpc_flow", 28
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
 """What a plan calls that which `--quantize` asks for."""
 _WHOLE = 2**21
-MOST = 16384
-"""Pixels of a side that is asked for: more is a mistake in typing, and masks of it alone would fill the memory."""
 _PARTS = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 
 
@@ -75,13 +73,6 @@ def where(prior: str) -> str:
     return prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute())
 
 
-def named(dtype: str) -> torch.dtype:
-    """The type of that name, one of `request.DTYPES`."""
-    if dtype not in DTYPES:
-        raise BadInput(f"--dtype: there is no {dtype!r}; {nearest(dtype, DTYPES)}")
-    return getattr(torch, dtype)
-
-
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:
     """The pipeline of a run's settings, not told anything yet.
 
@@ -91,7 +82,7 @@ def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: 
     if work is not None and request.device.startswith("cuda") and not request.no_plan:
         yield from _check(request, work)
     return pipelines.load(
-        request.prior, size=size, dtype=named(request.dtype or "float32"), device=request.device, quantize=request.quantize,
+        request.prior, size=size, dtype=getattr(torch, request.dtype or "float32"), device=request.device, quantize=request.quantize,
         text_device=getattr(request, "text_device", None), checkpointing=request.checkpointing, tiling=request.tiling,
     )  # fmt: skip
 
@@ -114,11 +105,10 @@ def _check(request: ModelRequest, work: Work) -> Run[None]:
         found = plan(
             request.prior, work.method, vram=free(request.device) / GIB, size=work.size, operator=work.operator,
             operator_options=work.operator_options, options=work.options, steps=work.steps, scale=request.scale,
-            settings=Settings(scheme, parts, tiling=request.tiling), dtype=named(request.dtype or "float32"), reserve=0.0,
+            settings=Settings(scheme, parts, tiling=request.tiling), dtype=getattr(torch, request.dtype or "float32"), reserve=0.0,
         )  # fmt: skip
     except Exception as error:  # of diffusers, or of a stranger's configs: loading says what is wrong with them
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        yield Noted(f"whether it fits into the GPU could not be found out ({why})")
+        yield Noted(f"whether it fits into the GPU could not be found out ({first_line(error)})")
         return
     if not found.fits:
         raise BadInput(f"{found.sentence}; --no-plan tries it all the same")
@@ -128,9 +118,7 @@ def told(flow: Pipeline, request: ModelRequest, *, guidance: Guidance | None = N
     """The pipeline with the prompt of a run's settings, for every row."""
     bound = flow.bind([request.prompt or ""], negative=request.negative, scale=request.scale, guidance=guidance)
     if request.negative and bound.null is None:
-        raise BadInput(
-            f"--negative: {flow.name} compares with nothing at this --scale, or is not guided by a second prompt"
-        )
+        raise BadInput(f"--negative: {flow.name} compares with nothing at this --scale, or has no second prompt")
     return bound
 
 
@@ -140,44 +128,29 @@ def hint(request: ModelRequest) -> Iterator[Event]:
         yield Noted("no --prompt is given; the empty text is used")
 
 
-def size_of(text: str) -> tuple[int, int]:
-    """`"512x768"` -> height 512, width 768; `"512"` is a square."""
-    found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", text)
-    height, width = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not (0 < height <= MOST and 0 < width <= MOST):
-        raise BadInput(
-            f"--size: expected HEIGHTxWIDTH in pixels such as 512x768, or one number, at most {MOST} each, got {text!r}"
-        )
-    return height, width
-
-
 def fingerprint(name: str) -> str:
     """sha256 over the names and sizes of a pipeline's files, and what is in them: of files over 2 MiB, the first and last MiB.
 
     Weights of tens of GiB are told apart at once by it; it is no proof against one who means to deceive.
     """
-    folder, found = cached(name), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in _PARTS and p.is_file()):
-        inner = path.relative_to(folder)
-        if not any(part.startswith(".") for part in inner.parts):
-            _add(found, inner.as_posix(), path)
-    return found.hexdigest()
+    folder = cached(name)
+    inside = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in _PARTS and p.is_file()]
+    return _fingerprint(folder, [path for path in inside if not any(part.startswith(".") for part in path.parts)])
 
 
 def fingerprint_of_file(path: Path) -> str:
     """The same of one large file."""
+    return _fingerprint(path.parent, [Path(path.name)])
+
+
+def _fingerprint(folder: Path, inside: Sequence[Path]) -> str:
     found = hashlib.sha256()
-    _add(found, path.name, path)
-    return found.hexdigest()
-
-
-def _add(found: Any, name: str, path: Path) -> None:
-    size = path.stat().st_size
-    found.update(f"{name}\0{size}\0".encode())
-    with open(path, "rb") as file:
-        if size <= _WHOLE:
+    for path in inside:
+        with open(folder / path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found.update(f"{path.as_posix()}\0{size}\0".encode())
+            if size > _WHOLE:
+                found.update(file.read(_WHOLE // 2))
+                file.seek(-(_WHOLE // 2), 2)
             found.update(file.read())
-            return
-        found.update(file.read(_WHOLE // 2))
-        file.seek(-(_WHOLE // 2), 2)
-        found.update(file.read())
+    return found.hexdigest()

@@ -12,26 +12,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from ... import operators, priors
+from ... import priors
 from ...flow import Flow
-from ...memory import hollow
-from ...priors.pipelines import Pipeline, wrap
+from ...memory import STEPS, hollow, walk
+from ...priors.pipelines import Pipeline, load, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
-from ..options.signature import bind, pick
 from .fitting import (
     GIB,
-    METHODS,
     Settings,
     Task,
     changes,
+    configured,
     first,
     frugal,
     modules_of,
@@ -40,7 +39,8 @@ from .fitting import (
     size_in_bytes,
     without_needless,
     worthwhile,
-)  # fmt: skip
+)
+from .request import PlanRequest, size_of
 
 RESERVE = 1.0
 """GiB that are not planned with: the driver's own, workspaces of kernels, gaps between blocks. An allowance, not a measurement."""
@@ -88,10 +88,8 @@ class Plan:
         what = f"{self.method} on {self.model} at {self.size[1]} x {self.size[0]}"
         if self.fits:
             return f"{what} fits: {self.peak:.1f} GiB of {self.vram:.4g}, {self.settings}"
-        if not self.remedies:
-            advice = "nothing that was tried would make it fit"
-        else:
-            advice = "what would fit: " + "; ".join(self.remedies)
+        fitting = "what would fit: " + "; ".join(self.remedies)
+        advice = fitting if self.remedies else "nothing that was tried would make it fit"
         apart = f" ({self.peak:.1f} and {self.reserve:g} in reserve)" if self.reserve else ""
         return (
             f"{what} does not fit: it needs {self.peak + self.reserve:.1f} GiB{apart} with {self.settings}, and there are "
@@ -148,17 +146,7 @@ def plan(
             f"plan: expected vram above the reserve of {reserve:g} GiB, and at least 1 row and 1 step, got {vram:g}, {rows}, {steps}"
         )
     flow, others = _model(model, size, dtype)
-    task = Task(
-        flow,
-        pick("method", method, METHODS),
-        bind(pick("method", method, METHODS), options or {}),
-        pick("operator", operator, operators.ALL),
-        bind(pick("operator", operator, operators.ALL), operator_options or {}),
-        rows,
-        steps,
-        words,
-        scale,
-    )
+    task = Task.of(flow, method, options or {}, operator, operator_options or {}, rows, steps, words, scale)
     budget = (vram - reserve) * GIB
     schemes = (quantize,) if quantize else worthwhile(flow)
     aside = sum(map(size_in_bytes, others.values()))
@@ -199,6 +187,39 @@ def plan(
         remedies=tuple(advice),
         tried=tuple((str(each), one.peak / GIB) for each, one in task.known.items()),
     )
+
+
+def planned(request: PlanRequest) -> Plan:
+    """What fits; with `probe` also what its settings really take: two steps on a CUDA device, its allocator asked for the peak.
+
+    Raises:
+        BadInput: a probe on another device, or of packed weights.
+    """
+    kind = getattr(torch, request.dtype)
+    found = plan(
+        request.model, request.method, vram=request.vram, size=size_of(request.size),
+        operator=request.operator, operator_options=request.operator_options, options=request.method_options,
+        rows=request.particles, steps=request.steps, quantize=request.quantize, dtype=kind, words=request.tokens,
+        reserve=request.reserve,
+    )  # fmt: skip
+    if request.probe is None or not found.fits:
+        return found
+    device = torch.device(request.probe)
+    if device.type != "cuda" or found.settings.quantize != "none":
+        raise BadInput(
+            "probe: expected a CUDA device and weights that are not packed, got "
+            f"{device} and {found.settings.quantize}; on the CPU see python -m flowhelm.bench.pipelines.memory"
+        )
+    flow = _loaded(request.model, found, kind)
+    task = Task.of(
+        flow, found.method, request.method_options, found.operator, request.operator_options, found.rows, found.steps
+    )
+    ready, parts = configured(flow, found.settings)
+    for each in (module for part in parts.values() for module in part):
+        each.to(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    walk(ready, task.begin(request.probe), min(found.steps, STEPS))
+    return replace(found, measured=torch.cuda.max_memory_allocated(device) / GIB)
 
 
 def _model(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> tuple[Flow, dict[str, nn.Module]]:
@@ -242,3 +263,11 @@ def _name(flow: Flow, model: Any) -> str:
 
 def _gib(sizes: Mapping[str, int]) -> dict[str, float]:
     return {name: size / GIB for name, size in sizes.items()}
+
+
+def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
+    """With weights, bound to an empty prompt."""
+    if model in priors.NAMES or model.endswith(".safetensors"):
+        flow: Any = priors.load(model)
+        return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
+    return cast("Pipeline", load(model, size=found.size, dtype=dtype)).bind([""])

@@ -21,6 +21,7 @@ from ..files import atomic as files
 from ..files.dataset import pictures
 from ..run import Planned, Run, Said, Stepped, Written
 from .batches import batches
+from .device import to_device
 from .request import VelocityRequest
 
 SIDE = 128
@@ -32,7 +33,7 @@ def velocity(request: VelocityRequest) -> Run[dict[str, Any]]:
     """Measures the table and writes it. A conditional prior is told nothing."""
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    place = files.to_device(request.device)
+    place = to_device(request.device)
     files.check_writable(request.out.parent)
     flow = bundled.load(request.prior, str(place))
     side = request.size or min(flow.shape[-1], SIDE)
@@ -55,7 +56,7 @@ def velocity(request: VelocityRequest) -> Run[dict[str, Any]]:
     weight = reciprocal(error)
     made = {
         "t": t.tolist(), "error": error.tolist(), "weight": weight.tolist(),
-        "flowhelm": __version__, "prior": flow.name, "prior sha256": files.sha256(files.weights(request.prior)),
+        "flowhelm": __version__, "prior": flow.name, "prior sha256": files.sha256(bundled.weights(request.prior)),
         "data": found.origin, "data sha256": found.sha256, "folder": request.folder, "images": images, "size": side,
         "draws": draws, "seed": request.seed,
     }  # fmt: skip

@@ -2,10 +2,11 @@
 
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ...cards import card as whole
+from ...cards import field
 from .request import Option
 from .signature import options, shown
 from .words import flags
@@ -18,7 +19,7 @@ def listing(functions: Iterable[Callable[..., Any]]) -> Iterator[str]:
     for function in functions:
         yield f"{function.__name__:{width}}{title(function)}"
         for name in ("Needs", "Cost"):
-            if said := _field(function, name):
+            if said := field(function, name):
                 yield f"{'':{width}}  {name.lower()} {said}"
 
 
@@ -38,7 +39,7 @@ def card(part: str, function: Callable[..., Any], own: Iterable[str]) -> Iterato
 def text(part: str, function: Callable[..., Any]) -> str:
     """The card without the options."""
     if part == "method":
-        return _module(function)
+        return whole(function)
     return re.split(r"\n+Options:", inspect.getdoc(function) or "")[0]
 
 
@@ -47,18 +48,8 @@ def _line(flag: str, option: Option) -> str:
     return f"  --{flag}  ({default})\n      {option.help}"
 
 
-def _module(function: Callable[..., Any]) -> str:
-    return inspect.cleandoc(sys.modules[function.__module__].__doc__ or "")
-
-
 def title(function: Callable[..., Any]) -> str:
     """First line of the operator's docstring, or of the method's card."""
     own = (inspect.getdoc(function) or "").partition("\n")[0]
-    card = _module(function).partition("\n")[0]
+    card = whole(function).partition("\n")[0]
     return card.partition(". ")[0] if own.startswith("Args") or card.startswith(own.rstrip(".")) else own
-
-
-def _field(function: Callable[..., Any], name: str) -> str:
-    """`Needs   any reward; ...` of a card, its continuation lines joined."""
-    found = re.search(rf"^{name} +(.*(?:\n +.*)*)", _module(function), re.M)
-    return " ".join(found[1].split()) if found else ""

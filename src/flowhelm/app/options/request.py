@@ -59,9 +59,7 @@ class Option(NamedTuple):
                 found.append("one of " + ", ".join(f.__name__ for f in functions))
             else:
                 found.append(
-                    " ".join(
-                        filter(None, (_WORDS.get(kind, "a value"), None if kind is NoneType else described(bounds)))
-                    )
+                    " ".join(filter(None, (_WORDS.get(kind, "a value"), "" if kind is NoneType else described(bounds))))
                 )
         return " or ".join(dict.fromkeys(found))
 

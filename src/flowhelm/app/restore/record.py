@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 from safetensors import safe_open
@@ -15,7 +15,7 @@ from torch import Tensor
 from ...priors import bundled
 from ..errors import BadInput
 from ..files import stacks
-from ..files.atomic import FORMATS, put
+from ..files.atomic import FORMATS, put, raw_run
 from ..models import opening, provenance
 from ..models.device import to_device
 from ..options.request import Request
@@ -144,19 +144,6 @@ def check_outputs(out: Path, read: Sequence[str]) -> None:
 def get_run(path: Path) -> RestoreFile:
     """What a restoration wrote about itself. Raises BadInput for any other file."""
     return RestoreFile.of_json(raw_run(path), f"{str(path)!r} is not the .run.json file of a restoration")
-
-
-def raw_run(path: Path) -> Any:
-    """The JSON of a .run.json, of whatever kind of work. Raises BadInput."""
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BadInput(f"{str(path)!r} does not exist; `rerun` takes the .run.json file of a run") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{str(path)!r} is not the .run.json file of a run ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise BadInput(f"{str(path)!r} is not the .run.json file of a run: expected an object with its settings")
-    return found
 
 
 def put_resume(path: Path, place: Place, story: RestoreStory) -> None:

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..errors import BadInput
-from ..models.request import MOST_THREADS, ModelRequest
+from ..models.request import MOST_THREADS, Dtype, ModelRequest
 from ..options.request import Flag, Request
 from .presets import STD
 
@@ -108,7 +108,7 @@ class RestoreSettings(RestoreRequest):
     method_options: SerializeAsAny[Request]  # type: ignore[assignment]
     times: list[Annotated[float, Field(ge=0, le=1)]] | None  # None: of a pipeline, before the picture's size is known
     threads: int = Field(ge=1, le=MOST_THREADS)
-    dtype: str
+    dtype: Dtype
     text_device: str | None = None
     range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None  # values of black and white, of a stack
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean

@@ -10,7 +10,7 @@ import torch
 
 from ...metrics.calibration import TARP, Judged
 from ..files import atomic as files
-from .figures import figure, png
+from .figures import figure
 
 _GREY = "#d9d9d9"
 
@@ -20,12 +20,9 @@ def plot(path: Path, title: str, judged: Judged, story: Mapping[str, Any], truth
     made = figure(9.6, 8.4)
     made.suptitle(title, fontsize=11)
     axes = made.subplots(2, 2)
-    held = story["coverage"]
-    nominal, band = held["nominal"], held["binomial 95 %"]
-    one = axes[0, 0]
-    one.fill_between(
-        nominal, [q - b for q, b in zip(nominal, band, strict=True)], [q + b for q, b in zip(nominal, band, strict=True)], color=_GREY
-    )  # fmt: skip
+    held, one = story["coverage"], axes[0, 0]
+    nominal, band = (torch.tensor(held[name], dtype=torch.float64) for name in ("nominal", "binomial 95 %"))
+    one.fill_between(nominal, nominal - band, nominal + band, color=_GREY)
     one.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     one.plot(nominal, held["held"], marker="o", markersize=3, color="#1f77b4")
     one.set(
@@ -69,4 +66,4 @@ def plot(path: Path, title: str, judged: Judged, story: Mapping[str, Any], truth
     four.set(
         title=f"TARP, p = {judged.tests[TARP].p:.2g}", xlabel="credibility", ylabel="expected coverage", xlim=(0, 1), ylim=(0, 1)
     )  # fmt: skip
-    files.put(path, lambda temporary: temporary.write_bytes(png(made)))
+    files.put(path, lambda temporary: made.savefig(temporary, format="png"))

@@ -44,12 +44,10 @@ def small(picture: Tensor) -> Image.Image:
 
 def contact(rows: Mapping[str, Sequence[Tile]]) -> Image.Image:
     """A block for each label, about square; the best of each has a green frame."""
-    font, wide, high = ImageFont.load_default(12), 0, 0
+    font, every = ImageFont.load_default(12), [tile for tiles in rows.values() for tile in tiles]
     foot = round(font.getbbox("Ág")[3]) + 4
-    for tiles in rows.values():
-        for tile in tiles:
-            wide = max(wide, tile.picture.width, math.ceil(font.getlength(tile.caption)))
-            high = max(high, tile.picture.height)
+    wide = max((max(tile.picture.width, math.ceil(font.getlength(tile.caption))) for tile in every), default=0)
+    high = max((tile.picture.height for tile in every), default=0)
     cell = (wide + 2 * EDGE + GAP, high + 2 * EDGE + foot + GAP)
     columns = min(8, max((math.ceil(math.sqrt(len(tiles))) for tiles in rows.values()), default=1)) or 1
     heads = [bool(label) for label in rows]

@@ -20,9 +20,8 @@ def curve(series: Mapping[str, Points]) -> Image.Image:
     for name, points in series.items():
         shown = {step: loss for step, loss in points if loss > 0 and math.isfinite(loss)}
         if shown:
-            axes.plot(
-                list(shown), list(shown.values()), label=name, linewidth=1.4, marker="o" if len(shown) == 1 else None
-            )
+            alone = "o" if len(shown) == 1 else None
+            axes.plot(list(shown), list(shown.values()), label=name, linewidth=1.4, marker=alone)
     if axes.lines:
         axes.set_yscale("log")
         low, high = axes.get_ylim()

@@ -8,7 +8,7 @@ the steps gets as many particles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,8 +20,10 @@ from ...flow import Flow, Pixels
 from ...path import Path
 from ...rng import Noise
 from ...solve import integrate
+from ...step import Reward, Step
 from ...transition import euler
 from ..errors import BadInput
+from ..models.affordable import affordable
 from ..options.signature import bind
 
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4
@@ -56,12 +58,14 @@ class Nothing(Pixels):
 
 
 class Cost(NamedTuple):
+    """Of one chain: evaluations, at most, and steps that the method reports."""
+
     evaluations: int
     turns: int
 
 
 def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, times: Tensor) -> Cost:
-    """Evaluations of one chain, by counting: at most, for methods whose cost depends on the reward."""
+    """By counting, on a flow that costs nothing."""
     ledger, rows = Budget(), values.get("particles", 1)
     calls = 0
 
@@ -75,14 +79,10 @@ def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, time
     if takes_budget(method):
         steps = method(empty, falling, x, times, noise=noise, budget=ledger, **values)
     else:
-        asked, reward = ledger.watch(empty, _mean, 1)
+        asked, reward = ledger.watch(empty, lambda image: image.flatten(1).mean(1), 1)
         steps = method(asked, reward, x, times, noise=noise, **values)
     turns = sum(1 for _ in steps)
     return Cost(int(ledger.spent["evaluations"].sum()), turns)
-
-
-def _mean(image: Tensor) -> Tensor:
-    return image.flatten(1).mean(1)
 
 
 def allot(
@@ -123,71 +123,43 @@ def allot(
         one = single(each, steps)
         return one._replace(evaluations=times * one.evaluations)
 
+    def plain(flow: Flow, reward: Reward, x: Tensor, times: Tensor, *, noise: Noise) -> Iterator[Step]:
+        return integrate(flow, x, times, transition=values.get("transition") or euler, noise=noise)
+
     @cache
     def length(steps: int) -> int:
         """Evaluations of one trajectory without any choice."""
-        ledger = Budget()
-        watched, _ = ledger.watch(Nothing(flow.path), _mean, 1)
-        noise = Noise(0, 1)
-        move = values.get("transition") or euler
-        for _ in integrate(watched, watched.source(noise), flow.times(steps), transition=move, noise=noise):
-            pass
-        return int(ledger.spent["evaluations"].sum())
+        return cost(plain, {}, flow, flow.times(steps)).evaluations
 
-    def widest(steps: int) -> int:
-        """0 if not even one fits."""
-        one = priced(1, steps).evaluations
-        if budget is None or one > budget:
-            return int(budget is None)
-        found = 1 + (budget - one) // max(priced(2, steps).evaluations - one, 1)
-        while found > 1 and priced(found, steps).evaluations > budget:
-            found -= 1
-        return found
+    def longest(width: int, limit: int, least: int, most: int) -> int:
+        return affordable(lambda s: priced(width, s).evaluations, limit, least=least, most=most)
 
-    def found_for(steps: int, width: int) -> Allotment:
-        return Allotment(steps, name, width, *priced(width, steps))
-
-    top = _most(lambda s: length(s) <= long, 1, long) or 1
+    top = affordable(length, long, most=long) or 1
     if budget is None:
-        return found_for(steps or top, typed or 1), None
-    limit = budget
-    least = _most(lambda s: length(s) < LEAST, 1, top) + 1
-    least = min(least, top)
+        found, width = steps or top, typed or 1
+        return Allotment(found, name, width, *priced(width, found)), None
+    least = min(affordable(length, LEAST - 1, most=top) + 1, top)
     need = typed if typed is not None and not bounded else 1  # the others end by themselves
     if steps is not None:
-        if priced(1, steps).evaluations > limit:
-            raise BadInput(_poor(limit, who, priced(1, steps).evaluations, steps, "fewer --steps"))
-        if priced(need, steps).evaluations > limit:
+        least, found = steps, longest(need, budget, steps, steps)
+        if priced(1, steps).evaluations <= budget and not found:
             raise BadInput(
-                f"--budget {limit}: {who} with --{name} {typed} and {steps} steps takes {priced(need, steps).evaluations} "
+                f"--budget {budget}: {who} with --{name} {typed} and {steps} steps takes {priced(need, steps).evaluations} "
                 "evaluations; give a larger --budget, or less of the two"
             )
-        return found_for(steps, typed or widest(steps)), limit
-    if typed is not None:
-        high = top if bounded else max(top, MOST)
-        found = _most(lambda s: priced(need, s).evaluations <= limit, least, high)
+        need, other = 1, ", or fewer --steps"
+    elif typed is not None:
+        found = longest(need, budget, least, top if bounded else max(top, MOST))
+        other = f", or fewer {name}" if need > 1 else ""
     else:
-        short = min(_most(lambda s: length(s) < SHORT, least, top) + 1, top)
-        found = _most(lambda s: widest(s) >= FEW, short, top) or _most(lambda s: widest(s) > 0, least, short)
+        short = min(affordable(length, SHORT - 1, least=least, most=top) + 1, top)
+        found = longest(FEW, budget, short, top) or longest(1, budget, least, short)
+        other = ""
     if not found:
-        some, other = (f" with --{name} {typed}", f"fewer {name}") if need > 1 else ("", "")
-        raise BadInput(_poor(limit, who + some, priced(need, least).evaluations, least, other))
-    return found_for(found, typed or widest(found)), limit
-
-
-def _most(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest of low ... high that fits, if all below one that fits do; 0 if none does."""
-    if high < low or not fits(low):
-        return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
-
-
-def _poor(budget: int, who: str, needed: int, steps: int, other: str) -> str:
-    or_else = f", or {other}" if other else ""
-    return (
-        f"--budget {budget}: one trajectory of {who} takes {needed} evaluations ({steps} steps); "
-        f"give --budget {needed} or more{or_else}"
-    )
+        some, needed = f" with --{name} {typed}" if need > 1 else "", priced(need, least).evaluations
+        raise BadInput(
+            f"--budget {budget}: one trajectory of {who}{some} takes {needed} evaluations ({least} steps); "
+            f"give --budget {needed} or more{other}"
+        )
+    width = typed or affordable(lambda w: priced(w, found).evaluations, budget, most=budget)
+    return Allotment(found, name, width, *priced(width, found)), budget

@@ -48,96 +48,87 @@ def compressibility(subject: Subject, *, quality: int = 95) -> Reward:
     return rewards.Compressibility(quality)
 
 
-def palette(subject: Subject, *, colours: str | None = None, directions: int = 24) -> Reward:
+def palette(subject: Subject, *, colours: str, directions: int = 24) -> Reward:
     """Nearness of the colours to those of a palette, at most 0.
 
     Options:
-        colours: RRGGBB joined by +, `1d3557+e63946+f1faee`.
+        colours: RRGGBB joined by +, such as colours=1d3557+e63946.
         directions: of projection.
     """
-    words = [] if colours is None else colours.replace("#", "").split("+")
-    if not words or not all(re.fullmatch(r"[0-9a-fA-F]{6}", word) for word in words):
+    words = colours.replace("#", "").split("+")
+    if not all(re.fullmatch(r"[0-9a-fA-F]{6}", word) for word in words):
         raise BadInput(f"palette: expected colours=RRGGBB+RRGGBB+..., such as colours=1d3557+e63946, got {colours!r}")
     levels = torch.tensor([list(bytes.fromhex(word)) for word in words])
     return rewards.Palette(levels / 127.5 - 1, directions=directions)
 
 
-def clip(subject: Subject, *, model: str | None = None, prompt: str | None = None) -> Reward:
+def clip(subject: Subject, *, model: str, prompt: str | None = None) -> Reward:
     """CLIP score: cosine of picture and text.
 
     Options:
-        model: hub name or folder.
+        model: a folder or a name of the hub.
         prompt: None for that of the pictures.
     """
-    return Coloured(rewards.clip_score(_model("clip", model), _text("clip", prompt, subject), device=subject.device))
+    return Coloured(rewards.clip_score(model, _text("clip", prompt, subject), device=subject.device))
 
 
-def pickscore(
-    subject: Subject, *, model: str | None = None, prompt: str | None = None, processor: str | None = None
-) -> Reward:
+def pickscore(subject: Subject, *, model: str, prompt: str | None = None, processor: str | None = None) -> Reward:
     """PickScore.
 
     Options:
-        model: hub name or folder.
+        model: a folder or a name of the hub.
         prompt: None for that of the pictures.
         processor: where the tokenizer and the picture processor are, if not beside the model.
     """
-    name, text = _model("pickscore", model), _text("pickscore", prompt, subject)
-    return Coloured(rewards.pick_score(name, text, processor=processor, device=subject.device))
+    text = _text("pickscore", prompt, subject)
+    return Coloured(rewards.pick_score(model, text, processor=processor, device=subject.device))
 
 
-def hps(subject: Subject, *, model: str | None = None, prompt: str | None = None) -> Reward:
+def hps(subject: Subject, *, model: str, prompt: str | None = None) -> Reward:
     """Human Preference Score v2.
 
     Options:
         model: folder that scripts/convert_reward.py made.
         prompt: None for that of the pictures.
     """
-    return Coloured(rewards.hps_score(_model("hps", model), _text("hps", prompt, subject), device=subject.device))
+    return Coloured(rewards.hps_score(model, _text("hps", prompt, subject), device=subject.device))
 
 
-def image_reward(subject: Subject, *, model: str | None = None, prompt: str | None = None) -> Reward:
+def image_reward(subject: Subject, *, model: str, prompt: str | None = None) -> Reward:
     """ImageReward.
 
     Options:
         model: folder that scripts/convert_reward.py made.
         prompt: None for that of the pictures.
     """
-    name, text = _model("image_reward", model), _text("image_reward", prompt, subject)
-    return Coloured(rewards.image_reward(name, text, device=subject.device))
+    return Coloured(rewards.image_reward(model, _text("image_reward", prompt, subject), device=subject.device))
 
 
-def aesthetic(subject: Subject, *, model: str | None = None, head: str | None = None) -> Reward:
+def aesthetic(subject: Subject, *, model: str, head: str) -> Reward:
     """LAION's aesthetic score, 1 to 10.
 
     Options:
         model: a CLIP, hub name or folder.
         head: .safetensors file that scripts/convert_reward.py made.
     """
-    name = _model("aesthetic", model)
-    if head is None:
-        raise BadInput(
-            "aesthetic: expected head=FILE.safetensors, which scripts/convert_reward.py makes, beside the model"
-        )
-    return Coloured(rewards.aesthetic(name, head, device=subject.device))
+    return Coloured(rewards.aesthetic(model, head, device=subject.device))
 
 
-def vqa(subject: Subject, *, model: str | None = None, question: str | None = None, answer: str = "Yes") -> Reward:
+def vqa(subject: Subject, *, model: str, question: str | None = None, answer: str = "Yes") -> Reward:
     """Log-probability of an answer by a vision-language model.
 
     Options:
-        model: hub name or folder.
+        model: a folder or a name of the hub.
         question: None asks whether the picture shows the prompt.
         answer: how it should begin.
     """
     from ...rewards.vqa import SHOWS
 
-    name = _model("vqa", model)
     asked = SHOWS.format(_text("vqa", None, subject)) if question is None else question
-    return Coloured(rewards.vqa_score(name, asked, answer, device=subject.device))
+    return Coloured(rewards.vqa_score(model, asked, answer, device=subject.device))
 
 
-def style(subject: Subject, *, model: str | None = None, picture: Path | None = None, block: int = 3) -> Reward:
+def style(subject: Subject, *, model: str, picture: Path, block: int = 3) -> Reward:
     """Nearness to the style of a picture, at most 0.
 
     Options:
@@ -145,30 +136,22 @@ def style(subject: Subject, *, model: str | None = None, picture: Path | None = 
         picture: whose style.
         block: of the model.
     """
-    name = _model("style", model)
-    if picture is None:
-        raise BadInput("style: expected picture=FILE, whose style is wanted, beside the model")
     seen = read_picture(picture).pixels.to(subject.device)
-    return Coloured(rewards.Style(rewards.vision(name, device=subject.device), seen, block))
+    return Coloured(rewards.Style(rewards.vision(model, device=subject.device), seen, block))
 
 
-def classifier(subject: Subject, *, weights: Path | None = None, label: str | None = None) -> Reward:
-    """Log-probability of a class by a network that `python -m flowhelm.bench.quality.classifier` has trained.
+def classifier(subject: Subject, *, weights: Path, label: str | None = None) -> Reward:
+    """Log-probability of a class by a trained network.
 
     Options:
-        weights: its .safetensors file.
+        weights: its .safetensors file, which python -m flowhelm.bench.quality.classifier makes.
         label: name or number of the class; None for that of the pictures.
     """
-    if weights is None:
-        raise BadInput(
-            "classifier: expected weights=FILE.safetensors, which python -m flowhelm.bench.quality.classifier makes"
-        )
     net, wanted = read_classifier(weights), label or subject.label
     if wanted is None:
         raise BadInput("classifier: expected label=NAME, or a --class of the pictures")
-    table = {name.lower(): i for i, name in enumerate(subject.classes)} | {
-        str(i): i for i in range(net.head.out_features)
-    }
+    table = {name.lower(): i for i, name in enumerate(subject.classes)}
+    table |= {str(i): i for i in range(net.head.out_features)}
     if wanted.lower() not in table:
         raise BadInput(f"classifier: there is no label {wanted!r}; {nearest(wanted.lower(), table)}")
     return rewards.classified(net.to(subject.device), table[wanted.lower()])
@@ -177,12 +160,6 @@ def classifier(subject: Subject, *, weights: Path | None = None, label: str | No
 BUILDERS: tuple[Callable[..., Reward], ...] = (
     brightness, colourfulness, compressibility, palette, clip, pickscore, hps, image_reward, aesthetic, vqa, style, classifier,
 )  # fmt: skip
-
-
-def _model(who: str, model: str | None) -> str:
-    if model is None:
-        raise BadInput(f"{who}: expected a model, a folder or a name of the hub, got none; write {who}:model=...")
-    return model
 
 
 def _text(who: str, prompt: str | None, subject: Subject) -> str:

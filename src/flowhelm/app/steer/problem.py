@@ -15,15 +15,15 @@ from ... import steer, transition
 from ...cards import needs_gradient
 from ...flow import Flow, Wrapped
 from ...guide.counted import Count
-from ...path import Ends
 from ...priors import bundled
 from ...rewards import differentiable
-from ...rng import Noise
 from ...step import Reward, Step
-from ..draw.conditions import guidance_of
+from ..draw.conditions import conditioned, guidance_of
 from ..errors import BadInput
 from ..models import opening as models
 from ..models.batches import batches
+from ..models.device import exactly
+from ..models.request import size_of
 from ..options.signature import bind, complete, pick
 from ..run import Run
 from . import allotment
@@ -55,13 +55,9 @@ class Limited(Wrapped):
         if len(x) <= self.size:
             return self.flow.velocity(x, t)
         indices = torch.arange(len(x)).split(self.size)
-        parts = zip(indices, x.split(self.size), strict=True)
-        return torch.cat(
-            [
-                self.flow.rows(index, len(x)).velocity(rows, t if t.ndim == 0 else t[index.to(t.device)])
-                for index, rows in parts
-            ]
-        )
+        when = [t if t.ndim == 0 else t[index.to(t.device)] for index in indices]
+        parts = zip(indices, x.split(self.size), when, strict=True)
+        return torch.cat([self.flow.rows(index, len(x)).velocity(rows, t) for index, rows, t in parts])
 
     def decode(self, clean: Tensor) -> Tensor:
         return torch.cat([self.flow.decode(rows) for rows in clean.split(self.size)])
@@ -94,8 +90,7 @@ class Problem:
 
 def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]:
     """Opens all, allots the budget, tries the reward out; the settings completed, and a line that says what is run."""
-    torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    exactly(settings.threads)
     flow: Any = yield from _opened(settings)
     labels: Sequence[str | None] = settings.classes or [None]
     for label in labels:  # what is wrong with a condition is said before the long work
@@ -137,7 +132,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
         return bundled.load(settings.prior, settings.device)
-    size = None if settings.size is None else models.size_of(settings.size)
+    size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory
     options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})
     work = models.Work(settings.method, size, settings.steps or models.STEPS, options)
@@ -146,19 +141,10 @@ def _opened(settings: SteerSettings) -> Run[Any]:
 
 def bound(flow: Any, settings: SteerSettings, label: str | None) -> Any:
     """The prior, told what the pictures show; one row, which all particles share."""
-    rule, prompt, numbers = guidance_of(settings), settings.prompt, settings.numbers
+    rule = guidance_of(settings)
     if models.is_pipeline(settings.prior):
         return models.told(flow, settings, guidance=rule if settings.guidance else None)
-    if label is None and prompt is None and not numbers:
-        if rule is not None:
-            raise BadInput(f"guidance of prior '{flow.name}': expected a class, a prompt or a number, got none")
-        return flow
-    return flow.told(
-        None if label is None else [label],
-        prompts=None if prompt is None else [prompt],
-        numbers=[numbers] if numbers else None,
-        guidance=rule,
-    )
+    return conditioned(flow, [label], settings.prompt, settings.numbers, rule)
 
 
 def _rewards(terms: Sequence[scores.Term], beside: Sequence[scores.Term], subject: Subject) -> Rewards:
@@ -186,9 +172,8 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
             if score.shape != (2,):
                 raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {tuple(score.shape)}")
     if follows:
-        begin = (
-            f"{method.__name__} follows the gradient of the reward, and {' + '.join(t.label for t in problem.terms)}"
-        )
+        names = " + ".join(each.label for each in problem.terms)
+        begin = f"{method.__name__} follows the gradient of the reward, and {names}"
         free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
         remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
         if not differentiable(reward):
@@ -202,20 +187,16 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
 
 def _begun(values: dict[str, Any]) -> dict[str, Any]:
     """Langevin moves have an infinite diffusion at t = 0: the first one is ancestral."""
-    found = dict(values)
-    move, moments = values.get("transition"), values.get("moments")
-    if getattr(move, "func", move) is transition.langevin:
 
-        def moved(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None, ends: Ends | None = None) -> Tensor:
-            first = flow.path(s.double()).alpha == 0
-            return (transition.ancestral if first else move)(flow, x, s, t, noise, ends)  # type: ignore[misc]
+    def begun(first: Callable[..., Any], later: Callable[..., Any]) -> Callable[..., Any]:
+        def move(flow: Flow, x: Tensor, s: Tensor, *rest: Any) -> Any:
+            return (first if flow.path(s.double()).alpha == 0 else later)(flow, x, s, *rest)
 
-        found["transition"] = moved
-    if getattr(moments, "func", moments) is transition.langevin_moments:
+        return move
 
-        def both(flow: Flow, x: Tensor, s: Tensor, t: Tensor, ends: Ends | None = None) -> tuple[Tensor, Tensor]:
-            first = flow.path(s.double()).alpha == 0
-            return (transition.ancestral_moments if first else moments)(flow, x, s, t, ends)  # type: ignore[misc]
-
-        found["moments"] = both
-    return found
+    infinite: dict[Any, Callable[..., Any]] = {
+        transition.langevin: transition.ancestral,
+        transition.langevin_moments: transition.ancestral_moments,
+    }
+    firsts = {name: infinite.get(getattr(move, "func", move)) for name, move in values.items() if callable(move)}
+    return values | {name: begun(first, values[name]) for name, first in firsts.items() if first is not None}

@@ -30,24 +30,29 @@ State = Literal["running", "finished", "stopped", "diverged", "failed"]
 # --- the JSON file ---
 
 
-class TraceLine(Request):
-    """One step. `best` is of pictures that are finished, `shown` of estimates, too; None where JSON cannot hold the number."""
+class Scored(Request):
+    """What a picture is worth, None where JSON cannot hold the number, and what was spent on it."""
 
-    index: int
-    total: int = Field(alias="of")
-    t: float
+    finished: bool
+    reward: float | None
+    held_out: Scores
     evaluations: int
     rewards: int
     decodes: int
     backwards: int
-    finished: bool
-    reward: float | None
+
+
+class TraceLine(Scored):
+    """One step. `best` is of pictures that are finished, `shown` of estimates, too."""
+
+    index: int
+    total: int = Field(alias="of")
+    t: float
     mean: float | None
     best: float | None
     shown: float | None
     ess: list[float | None] = Field([])
     log_z: list[float | None] = Field([])
-    held_out: Scores
 
 
 class Particle(Request):
@@ -58,22 +63,15 @@ class Particle(Request):
     weight: float | None = None
 
 
-class Picture(Request):
+class Picture(Scored):
     """One picture, and how it came about."""
 
     name: str
     label: str | None = Field(alias="class")
     number: int
-    finished: bool
     cut: bool
-    reward: float | None
     parts: Scores
-    held_out: Scores
     sha256: str
-    evaluations: int
-    rewards: int
-    decodes: int
-    backwards: int
     seconds: float
     particles: list[Particle]
     trace: list[TraceLine]
@@ -99,7 +97,7 @@ class RunFile(Request):
 
 def read(path: Path) -> RunFile:
     """Raises BadInput for any other file."""
-    return RunFile.of_json({"kind": "steer", **files.get_run(path)}, repr(str(path)))
+    return RunFile.of_json({"kind": "steer"} | files.raw_run(path), repr(str(path)))
 
 
 # --- a run, as far as it came ---
@@ -167,23 +165,24 @@ def leave(runs: Sequence[PictureRun], file: RunFile) -> list[Path]:
     kept = [(each, each.best) for each in runs if each.best is not None]
     write(paths["best"], max((best for _, best in kept), key=lambda best: best.rank).picture)
     write_json(paths["run"], file.stored())
-    rows = {
-        (each.name if len(kept) > 1 else ""): each.tiles
-        or [Tile(contact.small(best.picture), f"{best.reward:.4g}", True)]
-        for each, best in kept
-    }
+    rows = {}
+    for each, best in kept:
+        tiles = each.tiles or [Tile(contact.small(best.picture), f"{best.reward:.4g}", True)]
+        rows[each.name if len(kept) > 1 else ""] = tiles
     files.put_picture(paths["sheet"], contact.contact(rows))
     name = " + ".join(_short(text) for text in settings.reward)
     curves = [line for each in runs for line in _lines(each, settings.held_out)]
     files.put(paths["curve"], lambda path: contact.plot(curves, name, path))
-    several = settings.count * len(settings.classes or [0]) > 1
-    return [paths[what] for what in ("best", "run", "sheet", "curve")] + [
-        single(paths, each.name) for each, _ in kept if several
-    ]
+    several = [each.name for each, _ in kept] if settings.count * len(settings.classes or [0]) > 1 else []
+    return [*(paths[what] for what in ("best", "run", "sheet", "curve")), *(single(paths, name) for name in several)]
 
 
-def summary(runs: Sequence[PictureRun], file: RunFile, written: Sequence[Path]) -> Iterator[Event]:
-    """What a person is told of a run that has ended, in whatever way."""
+def ended(runs: Sequence[PictureRun], file: RunFile) -> Iterator[Event]:
+    """Leaves the files of a run that has ended, in whatever way, and says what there is."""
+    if not file.result.pictures:
+        yield Said(f"{file.result.state} before the first step; nothing was written")
+        return
+    written = leave(runs, file)
     if file.result.state != "finished":
         finished = any(each.best is not None and each.best.finished for each in runs)
         where = "the best finished picture" if finished else "the estimate so far, which is not finished,"
@@ -192,15 +191,11 @@ def summary(runs: Sequence[PictureRun], file: RunFile, written: Sequence[Path]) 
         return
     yield Written(tuple(written))
     for each in file.result.pictures:
-        beside = [f"{_short(name)} {value:.4g}" for name, value in each.parts.items() if value is not None]
-        beside += [
-            f"held out: {_short(name)} {value:.4g}" for name, value in each.held_out.items() if value is not None
-        ]
-        reward = -math.inf if each.reward is None else each.reward
-        yield Said(
-            f"{each.name}: reward {reward:.4g}" + "".join(f", {text}" for text in beside)
-            + f"; {each.evaluations} evaluations, {each.rewards} rewards, {each.seconds:.1f} s"
-        )  # fmt: skip
+        named = each.parts | {f"held out: {name}": value for name, value in each.held_out.items()}
+        beside = [f"{_short(name)} {value:.4g}" for name, value in named.items() if value is not None]
+        scores = ", ".join([f"reward {-math.inf if each.reward is None else each.reward:.4g}", *beside])
+        spent = f"{each.evaluations} evaluations, {each.rewards} rewards, {each.seconds:.1f} s"
+        yield Said(f"{each.name}: {scores}; {spent}")
     for each in file.result.pictures:
         if each.cut:
             yield Noted(f"{each.name}: the budget was spent before the last step")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializeAsAny, model_validator
 
 from ..draw.request import Conditions
-from ..models.request import MOST_THREADS
+from ..models.request import MOST_THREADS, Dtype
 from ..options.request import Flag, Request
 
 MOST_STEPS = 100_000
@@ -31,21 +31,17 @@ class SteerRequest(Conditions):
         description="Evaluations of the network per picture; default: 200, or no limit if particles, draws ... are given.",
     )
     steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: as the budget allows."
+        None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: what the budget buys."
     )
     chains: int | None = Field(
         None, ge=1, description="Independent runs per picture, of which the best is kept; they share the budget."
     )
-    count: Annotated[int, Flag(("-n",))] = Field(
-        1, ge=1, description="Pictures (of each class), each steered by itself."
-    )
+    count: Annotated[int, Flag(("-n",))] = Field(1, ge=1, description="Pictures (of each class), each steered alone.")
     out: Path | None = Field(None, description="How the names of the files begin; default: PRIOR.steered.")
     batch: int | None = Field(
         None, ge=1, description="Rows that network, decoder and reward work on at a time; default: 1 for pipelines."
     )
-    reward_device: str | None = Field(
-        None, description="Where the rewards' models compute; default: where the prior does."
-    )
+    reward_device: str | None = Field(None, description="Where the rewards compute; default: where the prior does.")
 
 
 class SteerSettings(SteerRequest):
@@ -57,7 +53,7 @@ class SteerSettings(SteerRequest):
     method_options: SerializeAsAny[Request]  # type: ignore[assignment]
     out: str  # type: ignore[assignment]
     threads: int = Field(ge=1, le=MOST_THREADS)
-    dtype: str
+    dtype: Dtype
     reward_device: str
     times: list[Annotated[float, Field(ge=0, le=1)]] | None = None
 

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 from ... import rewards
 from ...step import Reward
-from ..errors import BadInput, nearest
+from ..errors import BadInput, first_line, nearest
 from ..files import atomic as files
 from ..models import opening as models
 from ..models.doctor import module_of
 from ..options.request import Plain
 from ..options.signature import bind, options, pick, shown
 from .builders import BUILDERS, MODELS, Subject
-from .scored import Own, first_line
+from .scored import Own
 
 
 class Term(NamedTuple):
@@ -54,9 +54,7 @@ def term(text: str, flag: str = "reward") -> Term:
         weight = math.nan
     rest = rest.strip()
     if not math.isfinite(weight) or not weight or not rest:
-        raise BadInput(
-            f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, such as 2*brightness, got {text!r}"
-        )
+        raise BadInput(f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, as 2*brightness, got {text!r}")
     if found := re.fullmatch(r"(.+\.py):(\w+)", rest):
         return _own(weight, Path(found[1]), found[2], flag)
     if found := re.match(r"(?!\w+:\w+=)(.+?\.safetensors)(?::|$)", rest):
@@ -66,6 +64,9 @@ def term(text: str, flag: str = "reward") -> Term:
     name, _, tail = rest.partition(":")
     builder = pick(flag.replace("-", " "), name, BUILDERS)
     given = _given(builder, tail)
+    for key, option in options(builder).items():
+        if option.needed and key not in given:
+            raise BadInput(f"{name}: expected {key}=..., {option.help.rstrip('.')}; write {name}:{key}=...")
     values = bind(builder, given)
     named = {key: str(value) for key, value in values.items() if isinstance(value, Path) or key in MODELS}
     reads = {key: str(Path(path).absolute()) if Path(path).exists() else path for key, path in named.items()}

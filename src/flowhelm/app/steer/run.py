@@ -6,7 +6,6 @@ particle begins where `flowhelm sample` begins that picture. The best so far is 
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -26,11 +25,12 @@ from ...rewards import chunked
 from ...rng import Noise
 from ...step import Diverged, Reward, Step
 from ...step import run as checked
-from ..draw.conditions import prior_name, settled
+from ..draw.conditions import picture_name, prior_name, settled
+from ..draw.rows import jobs_of
 from ..errors import BadInput
-from ..files import atomic as files
 from ..files.atomic import check_writable, write_json
 from ..files.pictures import write
+from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
 from ..options.signature import pick, read
@@ -52,16 +52,13 @@ def settle(request: SteerRequest) -> SteerSettings:
     """Settings, checked as far as possible without opening the prior; what the budget chooses is added by `steer`."""
     if not request.reward:
         names = ", ".join(f.__name__ for f in BUILDERS)
-        raise BadInput(
-            f"--reward is missing: what the pictures are steered by, one of {names}, or FILE.py:FUNCTION of your own"
-        )
+        raise BadInput(f"--reward is missing: what the pictures are steered by, one of {names}, or FILE.py:FUNCTION")
     method = pick("method", request.method, methods.ALL)
     options = read(method, request.method_options)  # says at once what does not fit
     terms = [scores.term(text) for text in request.reward]
     beside = [scores.term(text, "held-out") for text in request.held_out]
-    for listed, flag in ((terms, "reward"), (beside, "held-out")):
-        twice = [a.label for a, b in itertools.combinations(listed, 2) if a.label == b.label]
-        if twice:
+    for flag, labels in (("reward", [each.label for each in terms]), ("held-out", [each.label for each in beside])):
+        if twice := [label for i, label in enumerate(labels) if label in labels[:i]]:
             raise BadInput(f"--{flag} {twice[0]} is given twice; give it once, with a weight")
     move = request.method_options.get("transition")
     if method.__name__ in ("svdd", "rbf") and move in ("euler", "midpoint", "heun"):
@@ -69,7 +66,7 @@ def settle(request: SteerRequest) -> SteerSettings:
             f"{method.__name__} with --transition {move}: all draws would be the same; take a random move, such as ancestral or glass"
         )
     told = settled(request)
-    device, judge = (str(files.to_device(name)) for name in (request.device, request.reward_device or request.device))
+    device, judge = (str(devices.to_device(name)) for name in (request.device, request.reward_device or request.device))
     name = f"{prior_name(request.prior)}.steered"
     stem = Path(name) if request.out is None else request.out / name if request.out.is_dir() else request.out
     stem = stem.with_suffix("") if stem.suffix.lower() == ".png" else stem
@@ -96,7 +93,7 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     problem, settings, line = yield from prepared(settings)
     yield from models.hint(settings)
     runs: list[PictureRun] = []
-    jobs = _jobs(settings)
+    jobs = jobs_of(settings.classes, settings.count)
     fresh = RunFile(
         kind="steer",
         settings=settings,
@@ -111,7 +108,7 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     yield Planned(problem.turns * len(jobs), text=line)
     try:
         for i, job in enumerate(jobs):
-            runs.append(PictureRun(*job))
+            runs.append(PictureRun(picture_name(settings.prior, *job), *job))
             yield from _steered(problem, settings, runs, len(jobs))
             if i + 1 < len(jobs):  # at the end all is written
                 write_json(outputs(settings.out)["run"], file("running").stored())
@@ -121,14 +118,10 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
         raise
     except (Stopped, RuntimeError, ValueError) as error:
         states: dict[type, record.State] = {Stopped: "stopped", Diverged: "diverged"}
-        ended = file(states.get(type(error), "failed"))
-        if ended.result.pictures:
-            yield from record.summary(runs, ended, record.leave(runs, ended))
-        else:
-            yield Said(f"{ended.result.state} before the first step; nothing was written")
+        yield from record.ended(runs, file(states.get(type(error), "failed")))
         raise
     whole = file("finished")
-    yield from record.summary(runs, whole, record.leave(runs, whole))
+    yield from record.ended(runs, whole)
     return whole
 
 
@@ -164,15 +157,6 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
         events.close()
 
 
-def _jobs(settings: SteerSettings) -> list[tuple[str, str | None, int]]:
-    """(name, class, number) of every picture."""
-    name = prior_name(settings.prior)
-    labels: Sequence[str | None] = settings.classes or [None]
-    return [
-        (f"{'_'.join((label or name).split())}-{i:03d}", label, i) for label in labels for i in range(settings.count)
-    ]
-
-
 @torch.no_grad()
 def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRun], pictures: int) -> Run[None]:
     """Steers the last of the runs, and keeps the best so far on disk."""
@@ -182,9 +166,8 @@ def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRu
     began = time.monotonic()
     # what is fixed was allotted to fit, to the last evaluation; a method that asks would keep some back for what it cannot know
     ledger = Budget(evaluations=problem.limit) if keeps_budget(problem.method) else Budget()
-    flow = Limited(
-        bound(problem.flow, settings, made.label), problem.batch, ledger.count, problem.limit * problem.chains
-    )
+    told, limit = bound(problem.flow, settings, made.label), problem.limit * problem.chains
+    flow = Limited(told, problem.batch, ledger.count, limit)
     rewards, gallery = problem.rewards(made.label), Gallery()
     scored = replace(rewards.total, seen=gallery.add) if whole_samples(problem.method) else rewards.total
     reward: Reward = chunked(scored, problem.batch)

@@ -23,5 +23,5 @@ class TrainRequest(DeviceRequest):
     compiled: bool = Field(False, description="Compile the network with torch.compile.")
     tensorboard: bool = Field(False, description="Write a log for TensorBoard, too.")
     start: str | None = Field(
-        None, description="Begin from these weights: a bundled prior by name, or a .safetensors file."
+        None, description="Begin from these weights: a bundled prior's name or a .safetensors file."
     )

@@ -8,13 +8,12 @@ OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safeten
 """
 
 import csv
-import io
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ from ...recipes import Recipe
 from ...step import Update
 from ...train import fit, seeded
 from ..draw.conditions import own_guidance
-from ..draw.rows import Job, draw_jobs
+from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import check_writable, write_json
+from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
 from ..show.loss_curve import curve
@@ -53,7 +53,7 @@ def train(request: TrainRequest) -> Run[Path]:
         Diverged: the last good state is in the checkpoint and in the weights.
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
-    place = files.to_device(request.device)
+    place = to_device(request.device)
     writer_of = _tensorboard() if request.tensorboard else None
     builder = pick("recipe", request.recipe, recipes.ALL)
     values = bind(builder, request.recipe_options)
@@ -88,7 +88,7 @@ def train(request: TrainRequest) -> Run[Path]:
             else:
                 yield Planned(steps, done, f"going on after step {done}" if done else f"into {out}")
             while update is not None:
-                yield Stepped(keeper.index, steps, keeper.text, figures=keeper.row)
+                yield Stepped(keeper.index, steps, keeper.text, figures=keeper.row or None)
                 with unbroken():
                     update = next(updates, None)
                     keeper.step(update)
@@ -109,15 +109,21 @@ def train(request: TrainRequest) -> Run[Path]:
 @torch.no_grad()
 def held_apart(recipe: Recipe, net: nn.Module) -> float:
     """Mean loss of a network over fixed batches that are never trained on."""
-    flow, device = replace(recipe.flow, net=net), next(net.parameters()).device
-    was, losses = net.training, []
-    net.eval()
-    for index in range(HELD_APART):
-        batch = recipe.apart(index)
-        moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
-        losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
-    net.train(was)
+    flow, device, losses = replace(recipe.flow, net=net), next(net.parameters()).device, []
+    with _judged(net):
+        for index in range(HELD_APART):
+            batch = recipe.apart(index)
+            moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
+            losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
     return float(torch.stack(losses).mean())
+
+
+@contextmanager
+def _judged(net: nn.Module) -> Iterator[None]:
+    was = net.training
+    net.eval()
+    yield
+    net.train(was)
 
 
 class _Log:
@@ -126,17 +132,15 @@ class _Log:
     def __init__(self, path: Path, done: int):
         self.path, self.rows = path, [row for row in read_log(path) if (row["step"] or 0) <= done]
         self.seconds = (self.rows[-1]["seconds"] or 0.0) if self.rows else 0.0
-        self._write()
+        files.put(path, lambda temporary: self._append(temporary, _COLUMNS, *map(_texts, self.rows)))
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(_texts(row))
+        self._append(self.path, _texts(row))
 
-    def _write(self) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([_COLUMNS, *(_texts(row) for row in self.rows)])
-        files.put(self.path, lambda temporary: temporary.write_text(text.getvalue(), encoding="utf-8", newline=""))
+    def _append(self, path: Path, *rows: Sequence[str]) -> None:
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
 
 
 def read_log(path: Path) -> list[Row]:
@@ -154,28 +158,25 @@ def read_log(path: Path) -> list[Row]:
 
 
 def _texts(row: Row) -> list[str]:
-    return [
-        "" if row[name] is None else f"{row[name]:.6g}" if name != "step" else f"{row[name]:.0f}" for name in _COLUMNS
-    ]
+    values = ((name, row[name]) for name in _COLUMNS)
+    return ["" if value is None else f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in values]
 
 
+@dataclass
 class _Keeper:
     """Writes what a run shows of itself."""
 
-    def __init__(
-        self, prior: Prior, recipe: Recipe, out: Path, weights: Path, steps: int, minutes: float, writer_of: Any
-    ):
-        self.prior, self.recipe, self.out, self.path, self.steps, self.minutes = (
-            prior,
-            recipe,
-            out,
-            weights,
-            steps,
-            minutes,
-        )
-        self.every, self.writer_of = min(100, max(1, steps // 100)), writer_of
-        self.losses, self.text, self.writer = list[Tensor](), "", None
-        self.row: Row | None = None
+    prior: Prior
+    recipe: Recipe
+    out: Path
+    path: Path  # of the weights
+    steps: int
+    minutes: float
+    writer_of: Any
+
+    def __post_init__(self) -> None:
+        self.every, self.row, self.writer = min(100, max(1, self.steps // 100)), dict[str, float | None](), None
+        self.losses, self.text = list[Tensor](), ""
         self.began = self.saved = self.drawn = self.measured = time.monotonic()
 
     def begin(self, done: int, update: Update | None) -> None:
@@ -199,7 +200,17 @@ class _Keeper:
             self.text = f"loss {loss:.4f}, {len(self.losses) * self.rows / (now - self.measured):.3g} pictures/s"
         if index % every == 0 or last:
             apart = held_apart(self.recipe, self.prior.net) if index % (10 * every) == 0 or last else None
-            self._add(update, loss, apart, now - self.began)
+            self.row = {
+                "step": index,
+                "loss": loss,
+                "held_apart": apart,
+                "seconds": self.log.seconds + now - self.began,
+            }
+            self.row |= {name: float(update.info[name]) for name in ("rate", "norm")}
+            self.log.add(self.row)
+            for name, value in self.row.items():
+                if self.writer is not None and value is not None and name not in ("step", "seconds"):
+                    self.writer.add_scalar(name, value, index)
             self.losses.clear()
             self.measured = time.monotonic()
         if index * SHEETS // self.steps != (index - 1) * SHEETS // self.steps and now - self.drawn > 60 and not last:
@@ -209,16 +220,6 @@ class _Keeper:
             self.weights()
             self.saved = time.monotonic()
 
-    def _add(self, update: Update, loss: float, apart: float | None, seconds: float) -> None:
-        row: Row = {"step": update.index, "loss": loss, "held_apart": apart, "seconds": self.log.seconds + seconds}
-        row |= {name: float(update.info[name]) for name in ("rate", "norm")}
-        self.row = row
-        self.log.add(row)
-        if self.writer is not None:
-            for name in ("loss", "held_apart", "rate", "norm"):
-                if row[name] is not None:
-                    self.writer.add_scalar(name, row[name], update.index)
-
     def close(self) -> None:
         self.weights()
         if self.writer is not None:
@@ -226,22 +227,21 @@ class _Keeper:
 
     def weights(self) -> None:
         bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
-        points: dict[str, list[tuple[float, float]]] = {"loss": [], "held apart": []}
-        for row in self.log.rows:
-            for name, column in (("loss", "loss"), ("held apart", "held_apart")):
-                if (value := row[column]) is not None:
-                    points[name].append((row["step"] or 0.0, value))
+        points = {
+            name.replace("_", " "): [
+                (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
+            ]
+            for name in ("loss", "held_apart")
+        }
         files.put_picture(self.out / "curve.png", curve(points))
 
     def samples(self) -> None:
         """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
         classes = self.prior.about.get("classes", ())
-        jobs: list[Job] = [(name, index) for name in classes or (None,) for index in range(4 if classes else 16)]
+        jobs = jobs_of(classes, 4 if classes else 16)
         rule = own_guidance(self.prior) if classes else None
-        was = self.prior.net.training
-        self.prior.net.eval()
-        picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
-        self.prior.net.train(was)
+        with _judged(self.prior.net):
+            picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
@@ -251,10 +251,9 @@ class _Keeper:
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
     """What makes a run the same run, beside the settings that the checkpoint holds itself; files by what is in them."""
-    known = options(builder).values()
-    chosen = {o.name: values.get(o.name, o.default) for o in known}
     story: dict[str, Any] = {"recipe": builder.__name__}
-    for name, value in chosen.items():
+    for name, option in options(builder).items():
+        value = values.get(name, option.default)
         if isinstance(value, Path):
             if not value.is_file():
                 raise BadInput(f"--{name}: {str(value)!r} does not exist; name the file")
@@ -269,8 +268,7 @@ def _check(out: Path, story: Mapping[str, Any]) -> bool:
     """Whether there is a run in the folder to go on with. Raises BadInput if it is another one."""
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {str(out)!r} is a file; name a folder")
-    exists = next(folder for folder in [out, *out.absolute().parents] if folder.exists())
-    check_writable(exists)
+    check_writable(next(folder for folder in [out, *out.absolute().parents] if folder.exists()))
     if not (out / "checkpoint.safetensors").exists():
         return False
     try:
@@ -278,7 +276,7 @@ def _check(out: Path, story: Mapping[str, Any]) -> bool:
         changed = [f"{name} was {old.get(name)}, is {value}" for name, value in story.items() if old.get(name) != value]
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(
-            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; use another --out"
+            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
         ) from error
     if changed:
         raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")

@@ -13,6 +13,7 @@ from ... import operators
 from ...app.errors import BadInput
 from ...app.files import atomic as files
 from ...app.files.dataset import Pictures, pictures
+from ...app.models.device import to_device
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
@@ -96,7 +97,7 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
 
 def planned(request: BenchRequest, before: Iterable[str] = ()) -> Plan:
     """What a request asks for, checked before the long work. `before`: labels of rows that are there."""
-    device = str(files.to_device(request.device))
+    device = str(to_device(request.device))
     words = request.method or [method.__name__ for method in METHODS]
     chosen = [worded("method", text, METHODS, ("label", "steps")) for text in words]
     labels = [each.beside.get("label", text) for each, text in zip(chosen, words, strict=True)]
@@ -180,7 +181,7 @@ def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
     """The prior, for pictures of `size` pixels (its own size if None)."""
-    flow = bundled.load(name, str(files.to_device(device)))
+    flow = bundled.load(name, str(to_device(device)))
     own = flow.shape[-1]
     if size is None or size == own:
         return flow

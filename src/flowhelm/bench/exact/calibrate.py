@@ -19,6 +19,7 @@ from ... import __version__, operators
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
 from ...app.models import opening as models
+from ...app.models.device import to_device
 from ...app.options.signature import bind, pick, plain
 from ...app.restore.observation import Observed, guess, observe, steps_of
 from ...app.restore.presets import settings as settings_of
@@ -64,7 +65,7 @@ def calibrate(request: CalibrateRequest) -> Run[Judged]:
     truths, samples, steps = request.truths, request.samples, request.steps
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    place = files.to_device(request.device)
+    place = to_device(request.device)
     paths = {end: request.out.with_name(f"{request.out.name}.{end}") for end in ("json", "png")}
     files.check_writable(request.out.parent)
     builder = pick("operator", operator, operators.ALL)

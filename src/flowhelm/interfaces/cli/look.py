@@ -88,7 +88,7 @@ def plan_(
 ) -> None:
     from ... import operators
     from ...app.models.fitting import METHODS
-    from ...app.models.planning import planned
+    from ...app.models.plan import planned
     from ...app.options.signature import pick
     from ...app.options.words import flags, sort_words
 

@@ -12,16 +12,8 @@ T = TypeVar("T")
 MANY = 8
 """Files that are named one by one; of more, their number and folder are."""
 
-Tell = Callable[[int, float], None]
-"""Steps done, and the misfit in units of the noise."""
 Say = Callable[[int, str], None]
 """Steps done, and what there is to say of them."""
-
-
-@contextmanager
-def progress(total: int, done: int = 0) -> Iterator[Tell]:
-    with bar(total, done, "misfit   -  of the noise") as say:
-        yield lambda index, misfit: say(index, f"misfit {misfit:4.2f} of the noise")
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def rerun(
 
         same = carried_out(item_again(run, item or ""))
     else:
-        from ...app.restore.record import raw_run
+        from ...app.files.atomic import raw_run
 
         if "photo" in raw_run(run)["settings"]:
             from ...app.restore.run import rerun as again

@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...app.errors import BadInput
+from ...app.files.atomic import raw_run
 from ...app.files.pictures import read as read_picture
 from ...app.files.pictures import to_pil
-from ...app.restore.record import RestoreFile, get_run, raw_run
+from ...app.restore.record import RestoreFile, get_run
 
 if TYPE_CHECKING:
     from ...app.steer.record import RunFile
