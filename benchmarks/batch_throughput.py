@@ -36,12 +36,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from flowhelm.app.batch import items
-from flowhelm.app.batch import request as description
+from flowhelm.app.batch import description, items
 from flowhelm.app.batch.ray import Where
+from flowhelm.app.batch.request import BatchRequest
 from flowhelm.app.batch.run import batch, rerun
 from flowhelm.app.restore.observation import steps_of as restore
-from flowhelm.app.restore.problem import opened, prepare, timed
+from flowhelm.app.restore.problem import opened, prepare
+from flowhelm.app.run import drive
 from flowhelm.cards import METHODS
 from flowhelm.step import run
 
@@ -53,17 +54,17 @@ def pictures(folder: Path, count: int, size: int) -> None:
         Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2)).save(folder / f"{k:04}.png")
 
 
-def described(base: Path, args: argparse.Namespace, out: str, **more: Any) -> dict[str, Any]:
+def described(base: Path, args: argparse.Namespace, out: str, **more: Any) -> BatchRequest:
     job = {"inputs": "in", "operator": "deblur", "steps": args.steps, "prior": args.prior, "out": out, "threads": 1}
-    return description.filled(job | more, base)
+    return description.filled(BatchRequest.of(job | more, "benchmark"), base)
 
 
-def quietly(job: dict[str, Any], ray: Where | None = None) -> list[dict[str, Any]]:
+def quietly(job: BatchRequest, ray: Where | None = None) -> list[dict[str, Any]]:
     """The lines that a batch adds."""
-    manifest = Path(job["out"]) / "manifest.jsonl"
+    manifest = Path(job.out or "") / "manifest.jsonl"
     before = len(manifest.read_text().splitlines()) if manifest.exists() else 0
     with redirect_stderr(StringIO()):
-        assert batch(job, ray=ray, say=lambda text: None)
+        assert drive(batch(job, ray=ray))
     return [json.loads(line) for line in manifest.read_text().splitlines()[before:]]
 
 
@@ -85,15 +86,14 @@ def rate(lines: list[dict[str, Any]], skip: int) -> float:
 def bare(base: Path, args: argparse.Namespace) -> float:
     job = described(base, args, "bare")
     settings = description.settled(job)
-    flow = opened(settings)
+    flow = drive(opened(settings))
     prepared = []
     for item in items.found(job):
         own = items.settings_of(item, job, settings)
-        problem = prepare(own, base / "none.png", print, flow)
-        prepared.append((problem, torch.tensor(timed(problem, own)["times"], dtype=torch.float64)))
+        prepared.append(drive(prepare(own, base / "none.png", flow)))
     began = time.monotonic()
-    for problem, times in prepared:
-        run(restore(problem.flow, problem.observed, problem.method, times, problem.noise))
+    for problem in prepared:
+        run(restore(problem.flow, problem.observed, problem.method, problem.times, problem.noise))
     return (time.monotonic() - began) / len(prepared)
 
 
@@ -152,7 +152,7 @@ def difference(base: Path, args: argparse.Namespace) -> None:
         far = max(np.abs(levels(outs[0] / name) - levels(outs[1] / name)).max() for name in alone)
         loss = max(abs(alone[name]["psnr"] - joint[name]["psnr"]) for name in alone)
         with redirect_stderr(StringIO()):
-            same = [rerun(outs[1] / "manifest.jsonl", name, say=lambda text: None) for name in list(alone)[:3]]
+            same = [drive(rerun(outs[1] / "manifest.jsonl", name)) for name in list(alone)[:3]]
         print(f"{method.__name__:16} {far:8} {loss:9.1e}  {sum(same)} of {len(same)}", flush=True)
 
 

@@ -25,7 +25,7 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.files.atomic import sha256
 from flowhelm.app.options.signature import complete, options, read
 from flowhelm.app.restore import run as job
-from flowhelm.app.run import Stopped
+from flowhelm.app.run import Done, Planned, Stepped, Stopped
 from flowhelm.cards import METHODS
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
@@ -476,3 +476,40 @@ def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
     chosen = complete(function, given)
     assert read(function, chosen.stored(), strict=True).stored() == chosen.stored()
+
+
+# --- stopped by whoever listens ---
+
+
+@pytest.mark.parametrize("how", ["thrown", "closed"])
+@pytest.mark.parametrize("moment", [Planned, Stepped, Done])
+def test_stopped_or_closed_the_manifest_is_right(how, moment, folder, prior):
+    """In the second item, in a step or right behind its line: what has a line has its picture, nothing is left half, and it goes on."""
+    request, out = described(folder, prior), folder.with_name("in.restored")
+    events, told = batch(request), []
+    for event in events:
+        told.append(event)
+        done = sum(isinstance(each, Done) for each in told)
+        if isinstance(event, moment) and done == (0 if moment is Planned else 2 if moment is Done else 1):
+            break
+    if how == "closed":
+        events.close()  # which would raise RuntimeError, if it went on
+    else:
+        said = []
+        with pytest.raises(Stopped):
+            drive_on(events, said)
+        assert [f"stopped: {done} of 3 are done" in each.text for each in said] == [True]
+    assert [line["status"] for line in lines(out)] == ["done"] * done
+    assert set(results(out)) == {line["output"] for line in lines(out)}
+    assert not (out / ".batch").exists()
+    assert made(request)
+    assert [line["name"] for line in lines(out)] == ["p00.png", "p01.png", "p02.png"]
+    whole = described(folder, prior, out="whole")
+    assert made(whole)
+    assert results(out) == results(folder.with_name("whole"))
+
+
+def drive_on(events, said):
+    """As `drive` does when `Stopped` is raised while an event is shown."""
+    said.append(events.throw(Stopped(130)))
+    said.extend(events)

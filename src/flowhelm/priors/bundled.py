@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
@@ -24,6 +25,42 @@ _FILLING = {
 }  # fmt: skip
 _SCALES = {"fashion": 2.0, "aerial": 2.0}  # of the files that are older than their word for it
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+
+
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Config(BaseModel):
+    """What a weights' file says of its network; see `UNet`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    widths: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = Field(min_length=1, max_length=12)
+    blocks: int = Field(2, ge=0, le=64)
+    channels: int = Field(3, ge=1, le=1024)
+    data_std: float = Field(0.5, gt=0)
+    classes: Count = 0
+    words: Count = 0
+    numbers: Count = 0
+
+
+class About(BaseModel):
+    """What a weights' file says of itself; see `Prior.about`. More may stand there."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    classes: list[str] = []
+    words: list[str] = []
+    numbers: dict[str, list[float]] = {}
+    size: int = Field(256, ge=1, le=16384)
+    scale: float = 1.0
+
+    @field_validator("numbers")
+    @classmethod
+    def _pairs(cls, numbers: dict[str, list[float]]) -> dict[str, list[float]]:
+        if not all(len(pair) == 2 and pair[1] > 0 for pair in numbers.values()):
+            raise ValueError("expected a mean and a standard deviation above 0 for each")
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +186,21 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     try:
         with safe_open(path, framework="pt") as f:
             about = f.metadata() or {}
-            config = json.loads(about["config"])
+            config = Config.model_validate_json(about["config"]).model_dump(exclude_unset=True)
+            described = About.model_validate_json(about.get("about", "{}")).model_dump(exclude_unset=True)
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
-        net = UNet(tuple(config.pop("widths")), **config)
+        with torch.device("meta"):  # takes no memory, however large the network is said to be
+            shapes = {name: each.shape for name, each in UNet(**config).state_dict().items()}
+        if {name: each.shape for name, each in tensors.items()} != shapes:
+            raise ValueError("its tensors are not those of the network that it says it is")
+        net = UNet(**config)
         net.load_state_dict(tensors)
-        described = json.loads(about.get("about", "{}"))
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        why = ".".join(map(str, [error.title.lower(), *wrong["loc"]]))[:100]
+        raise ValueError(
+            f"prior: expected weights written by flowhelm train, got '{path}' (its {why}: {wrong['msg']})"
+        ) from None
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"prior: expected weights written by flowhelm train, got '{path}' ({error})") from None
     except Exception as error:  # safetensors raises its own type for a file of another format

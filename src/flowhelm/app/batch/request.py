@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import Field
 
 from ..models.request import ModelRequest
 from ..options.request import Flag, Request
-from ..restore.request import Restoration
+from ..restore.request import MOST_ROWS, Restoration
 
 
 class Many(Request):
     """What only several results have."""
 
     samples: int = Field(1, ge=1, description="How many results of each picture, each by a seed of its own.")
-    rows: Literal["auto"] | Annotated[int, Ge(1)] = Field(
+    rows: Literal["auto"] | Annotated[int, Ge(1), Le(MOST_ROWS)] = Field(
         1, description="How many pictures go through the network together: a number, or auto."
     )
     range: Annotated[tuple[float, float] | None, Flag(metavar="BLACK,WHITE")] = Field(

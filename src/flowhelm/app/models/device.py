@@ -11,7 +11,7 @@ def to_device(name: str) -> torch.device:
     """The device of that name, which is there. Raises BadInput."""
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # not of `meta`, which holds no numbers
     except (RuntimeError, AssertionError) as error:
         raise BadInput(f"device {name!r} is not there ({str(error).splitlines()[0]}); use --device cpu") from error
     return device

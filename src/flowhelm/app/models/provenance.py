@@ -43,7 +43,7 @@ def environment(request: ModelRequest, packages: Sequence[str] = USUAL) -> dict[
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """What has changed, a line each."""
-    return [f"{name} was {old.get(name)}, is {new[name]}" for name in new if old.get(name) != new[name]]
+    return [f"{name} was {str(old.get(name))[:200]}, is {new[name]}" for name in new if old.get(name) != new[name]]
 
 
 def changes(old: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[str]:

@@ -45,7 +45,7 @@ def text(part: str, function: Callable[..., Any]) -> str:
 
 def _line(flag: str, option: Option) -> str:
     default = "needed" if option.needed else f"default {shown(option.default)}"
-    return f"  --{flag}  ({default})\n      {option.help}"
+    return f"  --{flag}  ({option.expected}; {default})\n      {option.help}"
 
 
 def title(function: Callable[..., Any]) -> str:

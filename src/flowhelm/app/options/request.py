@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
@@ -69,6 +70,7 @@ _WORDS: dict[Any, str] = {
     float: "a number",
     bool: "true or false",
     str: "a text",
+    Path: "a file",
     NoneType: "none",
 }
 
@@ -172,7 +174,7 @@ def sentence_of(
     known_as = known[name].flags if name in known and dash else ()
     flag = known_as[0] if known_as else dash + (name.replace("_", "-") if dash else name)
     if first["type"] == "extra_forbidden":
-        return f"{who} has no {what + ' ' if what else ''}{name!r}; {nearest(name, known)}"
+        return f"{who} has no {what + ' ' if what else ''}{brief(name)}; {nearest(name, known)}"
     if first["type"] == "missing" and len(where) == 1:
         help_ = known[name].help if name in known else ""
         return f"{who} needs {flag}: {help_ or 'a value'}"
@@ -180,14 +182,17 @@ def sentence_of(
         told = str(first["ctx"]["error"])
         return f"{who}: {flag}: {told}" if name else told if told.startswith(who) else f"{who}: {told}"
     if name not in known:
-        return f"{who}: expected an object with {', '.join(known)}, got {_short(given)}"
+        return f"{who}: expected an object with {', '.join(known)}, got {brief(given)}"
     value = given.get(name) if isinstance(given, Mapping) else first["input"]
     one = [part for part in known[name].types if get_origin(part) is Literal]
     if isinstance(value, str) and one and all(get_origin(k) is Literal or k is NoneType for k in known[name].types):
-        return f"{who}: {flag}: there is no {value!r}; {nearest(value, [w for k in one for w in get_args(k) if w])}"
-    return f"{who}: {flag}: expected {known[name].expected}, got {_short(value)}"
+        return (
+            f"{who}: {flag}: there is no {brief(value)}; {nearest(value, [w for k in one for w in get_args(k) if w])}"
+        )
+    return f"{who}: {flag}: expected {known[name].expected}, got {brief(value)}"
 
 
-def _short(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value in a sentence: what was given may be a book."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]} ..."

@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, cre
 from ... import entry
 from ..errors import BadInput, nearest
 from .named import named
-from .request import Option, Plain, Request, sentence_of
+from .request import Option, Plain, Request, brief, sentence_of
 
 
 class Options(Request):
@@ -32,7 +32,7 @@ def pick(what: str, name: str, functions: Iterable[Callable[..., Any]]) -> Calla
     """The function of that name. Raises BadInput that names the nearest."""
     names = {f.__name__: f for f in functions}
     if name not in names:
-        raise BadInput(f"there is no {what} {name!r}; {nearest(name, names)}")
+        raise BadInput(f"there is no {what} {brief(name)}; {nearest(name, names)}")
     return names[name]
 
 
@@ -138,7 +138,7 @@ def _chosen(functions: Sequence[Callable[..., Any]], text: str) -> Callable[...,
     name, _, rest = text.partition(":")
     names = {f.__name__: f for f in functions}
     if name not in names:
-        raise ValueError(f"there is no {name!r}; {nearest(name, names)}")
+        raise ValueError(f"there is no {brief(name)}; {nearest(name, names)}")
     pairs = [pair.partition("=") for pair in rest.split(",") if pair]
     chosen = bind(names[name], {k.strip(): v.strip() for k, _, v in pairs})
     return partial(names[name], **chosen) if chosen else names[name]

@@ -16,6 +16,8 @@ from ..options.request import Flag, Request
 from .presets import STD
 
 MOST_STEPS = 100_000
+MOST_ROWS = 4096
+"""Pictures that go through the network together."""
 LEAST_STD, MOST_STD = 1e-6, 1e3
 """Of pixels in [-1, 1]: the square of the noise must be a number, and so must one over it."""
 
@@ -111,7 +113,7 @@ class RestoreSettings(RestoreRequest):
     range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None  # values of black and white, of a stack
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean
     measurement_seed: int | None = None  # of a simulation that several samples share
-    rows: int = Field(1, ge=1)  # pictures that went through the network together
+    rows: int = Field(1, ge=1, le=MOST_ROWS)  # pictures that went through the network together
     row: int = Field(0, ge=0)  # which of them this one is
 
     @model_validator(mode="before")

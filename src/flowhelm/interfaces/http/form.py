@@ -96,6 +96,9 @@ def settings_schema() -> dict[str, Any]:
     return {**whole, "properties": properties}
 
 
+_OF_ONE = ("title", "description", "default")  # the methods that have an option of this name differ in them
+
+
 def body() -> dict[str, Any]:
     """The multipart form."""
     schema, binary = settings_schema(), {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -106,7 +109,9 @@ def body() -> dict[str, Any]:
         for function in functions:
             for name, each in schema_of(function)["properties"].items():
                 if name not in own:
-                    several.setdefault(name, {"title": each["title"], "description": _whose(name)})
+                    field = several.setdefault(name, {"title": each["title"], "description": _whose(name), "anyOf": []})
+                    kinds = each.get("anyOf") or [{k: v for k, v in each.items() if k not in _OF_ONE}]
+                    field["anyOf"] += [kind for kind in kinds if kind not in field["anyOf"]]
     text = "All settings as JSON; each may be given as a field of the form instead."
     form = {
         "type": "object",

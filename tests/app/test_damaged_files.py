@@ -1,0 +1,254 @@
+"""Whatever stands in a file that the program reads back: a valid reading or one sentence with status 2, nothing written elsewhere.
+
+pytest -m slow tests/app/test_damaged_files.py -s      2,000 damaged files, and how they ended
+"""
+
+import contextlib
+import copy
+import io
+import json
+import random
+import shutil
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from flowhelm.app.files.atomic import sha256
+from flowhelm.app.restore import run as restoration
+from flowhelm.app.run import Stopped, drive
+from flowhelm.interfaces.cli import main
+
+LONG = 20.0  # seconds, a hundred times what the slowest takes on a busy machine
+HARSH: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-12, 1e9, 10**20, -(10**20), 1e300, 10**400, float("nan"), float("inf")),
+    *("", " ", "auto", "a", "0.1", "..", "/", "~", "gone.png", "photo.png", "\0", "\ud800", "x" * 300, "photos", "org/name"),
+    *("cpu", "cuda", "meta", "mps:0", "cpu:7", "adam", "adam:rate=x", "denoise", "inpaint", "phase", "dps", "fk", "float16", "done"),
+    *([], {}, [[]], [0], [0, 1], [1, 0], ["a"], {"a": 1}, [None], [[[[[[[[[[[[1]]]]]]]]]]]], {"settings": {}}),
+]  # fmt: skip
+
+
+def parts(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of everything in a tree, itself included."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [where, *(path for key, each in inner for path in parts(each, (*where, key)))]
+
+
+def damaged(value: Any, chance: random.Random) -> Any:
+    """A tree with something left out, of another type, under another name, or that of its neighbour."""
+    value = json.loads(json.dumps(value))
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        *above, last = chance.choice(parts(value)[1:] or [(None,)])
+        holder = value
+        for key in above:
+            holder = holder[key]
+        if last is None or not isinstance(holder, dict | list):
+            return copy.deepcopy(chance.choice(HARSH))
+        kind = chance.randrange(5)
+        if kind == 0:
+            del holder[last]
+        elif kind == 1 and isinstance(holder, dict):
+            holder[chance.choice((f"{last}s", "", "a", f" {last}"))] = holder.pop(last)
+        elif kind == 2:
+            holder[last] = [copy.deepcopy(holder[last])]
+        elif kind == 3 and isinstance(holder, dict):
+            holder[last] = copy.deepcopy(holder[chance.choice(list(holder))])
+        else:
+            holder[last] = copy.deepcopy(chance.choice(HARSH))
+    return value
+
+
+def broken(data: bytes, chance: random.Random) -> bytes:
+    """Bytes flipped, left out, doubled, put in, or cut off."""
+    found = bytearray(data)
+    for _ in range(chance.choice((1, 2, 5))):
+        at, kind = chance.randrange(len(found) or 1), chance.randrange(5)
+        if kind == 0 and found:
+            found[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            del found[at : at + chance.randrange(1, 30)]
+        elif kind == 2:
+            found[at:at] = found[at : at + chance.randrange(1, 30)]
+        elif kind == 3:
+            found[at:at] = chance.choice(
+                (b"NaN", b"[" * 3000, b"{", b'"', b"-", b"1e999", b"9" * 5000, b"\xff", b"\0", b"\\ud800")
+            )
+        elif chance.random() < 0.3:
+            del found[at:]
+    return bytes(found)
+
+
+def text_of(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def of_json(data: bytes, chance: random.Random) -> bytes:
+    return broken(data, chance) if chance.random() < 0.3 else text_of(damaged(json.loads(data), chance))
+
+
+def of_yaml(data: bytes, chance: random.Random) -> bytes:
+    if chance.random() < 0.5:
+        return broken(data, chance)
+    return yaml.safe_dump(damaged(yaml.safe_load(data), chance), allow_unicode=False).encode(errors="replace")
+
+
+def of_lines(data: bytes, chance: random.Random) -> bytes:
+    lines = data.splitlines()
+    at = chance.randrange(len(lines))
+    lines[at] = of_json(lines[at], chance)
+    return b"\n".join(lines) + b"\n"
+
+
+def of_weights(data: bytes, chance: random.Random) -> bytes:
+    """The words in a .safetensors file, its tensors' shapes and types, or its bytes."""
+    if chance.random() < 0.2:
+        return broken(data[: chance.choice((8, 400, len(data)))], chance) + data[400:]
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    words = header["__metadata__"]
+    name = chance.choice(list(words))
+    kind = chance.random()
+    if kind < 0.6:
+        words[name] = of_json(words[name].encode(), chance).decode(errors="replace")
+    elif kind < 0.8:
+        header["__metadata__"] = damaged(words, chance)
+    else:
+        header = damaged(header, chance)
+    text = text_of(header)
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+class Kind(NamedTuple):
+    """A file that is read: which, how it is damaged, and by what words."""
+
+    file: str
+    damage: Callable[[bytes, random.Random], bytes]
+    words: list[str]
+
+
+FEW = ["--operator", "denoise", "--std", "0.1", "--threads", "1"]
+KINDS = {
+    "run": Kind("photo.run.json", of_json, ["rerun", "photo.run.json"]),
+    "steered": Kind("best.run.json", of_json, ["rerun", "best.run.json"]),
+    "resume": Kind("half.resume.safetensors", of_weights, ["restore", "--resume", "half.resume.safetensors"]),
+    "manifest": Kind("out/manifest.jsonl", of_lines, ["batch", "job.json"]),
+    "item": Kind("out/manifest.jsonl", of_lines, ["rerun", "out/manifest.jsonl", "--item", "p0.png"]),
+    "json": Kind("job.json", of_json, ["batch", "job.json", "--dry-run"]),
+    "yaml": Kind("job.yaml", of_yaml, ["batch", "job.yaml", "--dry-run"]),
+    "prior": Kind("own.safetensors", of_weights, ["restore", "photo.png", *FEW, "--steps", "1", "--prior", "own.safetensors"]),
+}  # fmt: skip
+
+
+class Folder(NamedTuple):
+    """`here`, where the files were made and name one another, and a copy of it to begin from."""
+
+    here: Path
+    kept: Path
+
+
+@pytest.fixture(scope="module")
+def whole(prior, tmp_path_factory) -> Folder:
+    """One of each, as the program has written it."""
+    base = tmp_path_factory.mktemp("whole")
+    folder = Folder(base / "here", base / "kept")
+    folder.here.mkdir()
+    with contextlib.chdir(folder.here):
+        shutil.copy(prior, "own.safetensors")
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save("photo.png")
+        Path("in").mkdir()
+        for k in range(2):
+            shutil.copy("photo.png", f"in/p{k}.png")
+        assert main(["restore", "photo.png", *FEW, "--steps", "2", "--prior", "own.safetensors"]) == 0
+        words = ["--reward", "brightness", "--particles", "2", "--steps", "2", "--threads", "1", "--out", "best"]
+        assert main(["steer", "own.safetensors", "--method", "fk", *words]) == 0
+        job = {
+            "inputs": "in",
+            "operator": "denoise",
+            "std": 0.1,
+            "steps": 2,
+            "prior": "own.safetensors",
+            "threads": 1,
+            "out": "out",
+        }
+        job |= {"operator_options": {}, "method": "mpc_flow", "method_options": {"inner": "adam:iterations=1"}}
+        Path("job.json").write_text(json.dumps(job))
+        Path("job.yaml").write_text(yaml.safe_dump(job))
+        assert main(["batch", "job.json"]) == 0
+        settings = restoration.record.get_run(Path("photo.run.json")).settings
+        seen = []
+
+        def stops(event):
+            seen.append(event)
+            if len(seen) == 2:
+                raise Stopped(130)
+
+        with pytest.raises(Stopped):
+            drive(restoration.restore(settings.changed(out=str(folder.here / "half.png"))), stops)
+    shutil.copytree(folder.here, folder.kept)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def read(kind: Kind, seed: str, whole: Folder) -> str:
+    """How reading a damaged file ends."""
+    chance, folder = random.Random(seed), whole.here
+    shutil.rmtree(folder)
+    shutil.copytree(whole.kept, folder)
+    path = folder / kind.file
+    path.write_bytes(kind.damage(path.read_bytes(), chance))
+    before, damage, said, began = contents(folder), path.read_bytes(), io.StringIO(), time.monotonic()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        status = main(kind.words)
+    told = said.getvalue()
+    assert time.monotonic() - began < LONG, (seed, damage)
+    assert status in (0, 1, 2), (seed, told)
+    assert "Traceback" not in told, (seed, told)
+    if status == 2:
+        (line,) = [each for each in told.splitlines() if not each.startswith("step ")]
+        assert line.startswith("flowhelm: "), (seed, told)
+        assert len(line) < 3000, (seed, told)
+    after = contents(folder)
+    lost = {name for name in before if after.get(name) != before[name]} - {kind.file}
+    assert not {name for name in lost if not name.startswith(("photo.", "half.", "out/"))}, (seed, lost)
+    assert after["photo.png"] == before["photo.png"], seed
+    assert {each.name for each in folder.parent.iterdir()} == {"here", "kept"}, seed
+    if kind is KINDS["manifest"] and status == 0:
+        lines = [json.loads(line) for line in (folder / "out/manifest.jsonl").read_bytes().splitlines()[2:]]
+        assert all(line["status"] == "done" for line in lines), seed
+        assert {p.name for p in (folder / "out").glob("*.png")} == {"p0.restored.png", "p1.restored.png"}, seed
+    return {0: "read", 1: "read", 2: "refused"}[status]
+
+
+def all_of(count: int, whole: Folder, monkeypatch, capfd) -> Counter[str]:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    ended: Counter[str] = Counter()
+    threads = torch.get_num_threads()
+    for name, kind in KINDS.items():
+        for seed in range(count // len(KINDS)):
+            ended[f"{name} {read(kind, f'{name} {seed}', whole)}"] += 1
+    torch.set_num_threads(threads)
+    with capfd.disabled():
+        print(f"\ndamaged files: {sum(ended.values())}, {dict(sorted(ended.items()))}")
+    return ended
+
+
+def test_damaged_files(whole, monkeypatch, capfd):
+    ended = all_of(300, whole, monkeypatch, capfd)
+    assert all(ended[f"{name} refused"] for name in KINDS if name != "manifest")  # a damaged line counts as none
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_damaged_files_by_the_thousand(whole, monkeypatch, capfd):
+    all_of(2000, whole, monkeypatch, capfd)
