@@ -227,7 +227,9 @@ def _field(option: Option) -> tuple[Any, dict[str, Any]]:
     bare = option._replace(kinds=tuple(pair for pair in option.kinds if pair[0] is not NoneType))
     left = {int: 0, float: 0.0}.get(bare.types[0], "") if len(bare.types) == 1 else ""
     kind, about = _widget(bare, left if option.default is None else option.default)
-    if option.default is None and kind in ("INT", "FLOAT"):
+    if option.default is None and isinstance(kind, list):
+        kind = ["", *kind]
+    elif option.default is None and kind in ("INT", "FLOAT"):
         about |= {"min": 0, "tooltip": f"{about['tooltip']} 0: not given."}
     return kind, about
 
