@@ -21,7 +21,6 @@ from flowhelm.app.draw.request import DrawRequest
 from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.app.run import drive
-from flowhelm.app.show.sheet import class_rows, sheet
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import NAMES, save
 from flowhelm.priors.unet import UNet
@@ -153,34 +152,6 @@ def test_memory_is_bounded(flow, monkeypatch):
     )
     assert set(seen) == {4}
     assert told == [(i, 6) for i in range(1, 7)]
-
-
-# --- the sheet ---
-
-
-def test_a_sheet_shows_every_picture_in_its_place():
-    pictures = torch.linspace(-1, 1, 6).view(6, 1, 1, 1).expand(6, 1, 32, 32)
-    whole = sheet([("a", pictures[:3]), ("bc", pictures[3:])])
-    left = whole.width - (3 * 68 - 4)
-    assert left > 0
-    assert whole.height == 2 * 68 - 4
-    for i in range(6):
-        row, column = divmod(i, 3)
-        tile = np.asarray(whole)[68 * row : 68 * row + 64, left + 68 * column : left + 68 * column + 64]
-        assert tile.shape == (64, 64, 3)
-        assert (tile == round((pictures[i, 0, 0, 0].item() + 1) * 127.5)).all()
-    square = sheet([("", pictures)])
-    assert square.size == (3 * 68 - 4, 2 * 68 - 4)
-    assert sheet([("", torch.zeros(1, 3, 100, 40))]).size == (40, 100)
-
-
-def test_rows_are_the_classes():
-    jobs = [("dark", 0), ("light", 0), ("dark", 1)]
-    made = torch.arange(3.0).view(3, 1, 1, 1)
-    assert [(name, part.flatten().tolist()) for name, part in class_rows(made, jobs)] == [
-        ("dark", [0, 2]),
-        ("light", [1]),
-    ]
 
 
 # --- the command ---
