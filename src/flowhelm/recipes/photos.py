@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..priors.unet import UNet
 from ..train import Batch, Data, flow_matching, seeded
@@ -43,18 +44,30 @@ def photos(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Rec
     )
 
 
-def patches(images: list[Tensor], batch: int, size: int, seed: int) -> Data:
-    """Batches of random crops, mirrored and turned by quarters."""
+def patches(images: list[Tensor], batch: int, size: int, seed: int, smallest: float = 0.6) -> Data:
+    """Batches of random crops of photographs, drawn by their area, scaled at random, mirrored and turned by quarters.
+
+    Args:
+        smallest: the scale is drawn from [smallest, 1]; smaller scales break what JPEG left at the borders of its blocks.
+    """
+    area = torch.tensor([float(image[0].numel()) for image in images], dtype=torch.float64).cumsum(0)
 
     def data(index: int) -> Batch:
         generator = seeded(seed, index)
         draw = lambda n: int(torch.randint(n, (), generator=generator))  # noqa: E731
+        uniform = lambda: float(torch.rand((), generator=generator, dtype=torch.float64))  # noqa: E731
         rows = []
         for _ in range(batch):
-            image = images[draw(len(images))]
-            top, left = draw(image.shape[1] - size + 1), draw(image.shape[2] - size + 1)
-            crop = torch.rot90(image[:, top : top + size, left : left + size], draw(4), (1, 2))
+            image = images[int(torch.searchsorted(area, uniform() * area[-1], right=True).clamp(max=len(images) - 1))]
+            fits = size / min(image.shape[1:])
+            scale = max(smallest + (1 - smallest) * uniform(), fits)
+            side = min(round(size / scale), *image.shape[1:])
+            top, left = draw(image.shape[1] - side + 1), draw(image.shape[2] - side + 1)
+            crop = image[:, top : top + side, left : left + side].float()
+            if side != size:
+                crop = interpolate(crop[None], (size, size), mode="bicubic", antialias=True)[0].clamp(0, 255)
+            crop = torch.rot90(crop, draw(4), (1, 2))
             rows.append(crop.flip(2) if draw(2) else crop)
-        return Batch(torch.stack(rows).float() / 127.5 - 1)
+        return Batch(torch.stack(rows) / 127.5 - 1)
 
     return data
