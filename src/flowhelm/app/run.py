@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +132,7 @@ def drive(events: Run[T], each: Callable[[Event], object] = lambda event: None) 
             else:
                 event = next(events)
     except StopIteration as end:
-        return end.value
+        return cast("T", end.value)
     finally:
         events.close()
 

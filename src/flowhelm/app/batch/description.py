@@ -137,7 +137,7 @@ def _of_yaml(text: str) -> str:
     """YAML as JSON: what has no counterpart there (dates, anchors, keys that are no texts) is refused."""
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):  # a few of them may stand for more than memory holds
                 raise ValueError("anchors and aliases are not taken")

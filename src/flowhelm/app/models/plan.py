@@ -270,4 +270,4 @@ def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
     if model in priors.NAMES or model.endswith(".safetensors"):
         flow: Any = priors.load(model)
         return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
-    return cast("Pipeline", load(model, size=found.size, dtype=dtype)).bind([""])
+    return load(model, size=found.size, dtype=dtype).bind([""])

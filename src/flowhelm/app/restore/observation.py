@@ -11,7 +11,7 @@ The rows of a batch do not depend on one another: with the same key of `noise` e
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -161,4 +161,4 @@ def viewable(observed: Observed, y: Tensor) -> Tensor | None:
 
 
 def _int(value: object) -> int:
-    return int(value)  # type: ignore[call-overload]
+    return int(cast("int", value))

@@ -34,7 +34,7 @@ def decoded(problem: Problem, clean: Tensor, info: Mapping[str, Tensor]) -> Tens
     """The pictures `(b, c, h, w)` of an estimate, one for each that was measured: the mean of weighted particles, which errs least;
     else the first row, the best one."""
     rows = len(problem.observed.measurement.y)
-    pictures = problem.flow.decode(clean).unflatten(0, (rows, -1))
+    pictures: Tensor = problem.flow.decode(clean).unflatten(0, (rows, -1))
     if pictures.shape[1] == 1 or "log_w" not in info:
         return pictures[:, 0]
     weights = info["log_w"].softmax(1).nan_to_num(1 / pictures.shape[1]).to(pictures)
@@ -48,7 +48,7 @@ def chosen(x: Tensor, info: Mapping[str, Tensor], noise: Noise) -> Tensor:
     """
     if len(x) == len(noise):
         return x
-    groups = x.unflatten(0, (len(noise), -1))
+    groups: Tensor = x.unflatten(0, (len(noise), -1))
     if "log_w" not in info:
         return groups[:, 0]
     shares = info["log_w"].cpu().double().softmax(1).nan_to_num(1 / groups.shape[1]).cumsum(1)

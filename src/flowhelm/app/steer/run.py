@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -152,7 +152,7 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
             if isinstance(event, Planned | Stepped):
                 yield replace(event, text="") if isinstance(event, Planned) else event
     except StopIteration as end:
-        return end.value
+        return cast("RunFile", end.value)
     finally:
         events.close()
 

@@ -242,7 +242,8 @@ def _file(name: str, data: bytes, limit: int) -> Image.Image | np.ndarray:
         _picture(name, data, 1, limit)  # says what is wrong, and holds the limit before decoding
         return Image.open(BytesIO(data))
     try:
-        return np.load(BytesIO(data), allow_pickle=False, max_header_size=10_000)
+        array: np.ndarray = np.load(BytesIO(data), allow_pickle=False, max_header_size=10_000)
+        return array
     except Exception as error:  # on damaged bytes NumPy raises nearly anything
         reason = " ".join(str(error).split())
         raise HTTPException(400, f"{name}: the array cannot be read ({reason}); save it again") from error

@@ -13,8 +13,9 @@ from annotated_types import Ge, Le
 
 from ...app.errors import BadInput
 from ...app.options import cards
+from ...app.options.named import named
 from ...app.options.request import Option
-from ...app.options.signature import named, options, shown
+from ...app.options.signature import options, shown
 from ...entry import described
 from .request import PageRequest
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import gradio as gr
 
 from ... import __version__
@@ -48,4 +50,4 @@ def page(request: PageRequest, desk: Desk) -> gr.Blocks:
             with gr.Tab("History", id="history") as history:
                 history_tab(request, history, tabs, restore, steer)
         demo.unload(leave)
-    return demo
+    return cast("gr.Blocks", demo)

@@ -151,7 +151,9 @@ def harmless(reward: str) -> None:
     if not star or ":" in number:  # as `rewards.term` reads it: a text may have stars, too
         typed = reward.removeprefix("-")
     name, _, rest = typed.strip().partition(":")
-    builder = pick("reward", name, rewards.BUILDERS)
+    from ...app.steer.builders import BUILDERS
+
+    builder = pick("reward", name, BUILDERS)
     for option in options(builder).values():
         if Path in option.types and re.search(rf"(?:^|,)\s*{option.name}\s*=", rest):
             raise BadInput(f"{name} with {option.name}=: {remedy}")
