@@ -35,7 +35,7 @@ LAYERS = (
     ),
     METHODS,
     ("priors", "operators", "metrics", "rewards"),
-    ("recipes", "cards"),
+    ("recipes", "cards", "start"),
     ("app.errors",),
     ("app.run", "app.options", "app.files"),
     ("app.show",),

@@ -16,6 +16,7 @@ _HOME = {
     "priors": ("load",),
     "rng": ("Noise",),
     "solve": ("integrate", "interpolate", "invert", "rollout"),
+    "start": ("begin",),
     "step": ("Diverged", "Reward", "Step", "Update", "run"),
 }
 _SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restorer", "generate": "app.draw.generate"}
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         rewards,
         rng,
         solve,
+        start,
         steer,
         step,
         train,
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from .priors import load
     from .rng import Noise
     from .solve import integrate, interpolate, invert, rollout
+    from .start import begin
     from .step import Diverged, Reward, Step, Update, run
 
 

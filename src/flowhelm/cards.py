@@ -4,6 +4,7 @@ A card is the docstring of the method's module: `NAME: what it is. Paper.`, the 
 
     Needs   the reward or measurement, the prior
     Budget  buys `draws`; never exceeded                 of methods that take a budget; see `budget_option`, `keeps_budget`
+    Start   where it begins, if that is not the source; see `from_picture`
     Cost    evaluations, backwards, memory
     Paper   its settings, and every deviation
 
@@ -39,6 +40,7 @@ def cite(name: str) -> None:
 
 
 def card(method: Callable[..., Any]) -> str:
+    method = method.func if isinstance(method, partial) else method
     return inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
 
 
@@ -48,9 +50,14 @@ def title(method: Callable[..., Any]) -> str:
 
 
 def field(method: Callable[..., Any], name: str) -> str:
-    """What stands behind `Needs`, `Budget`, `Cost` or `Paper`, its continuation lines joined; nothing if it is not there."""
+    """What stands behind `Needs`, `Start`, `Budget`, `Cost` or `Paper`, its continuation lines joined; nothing if it is not there."""
     found = re.search(rf"^{name} +(.*(?:\n +.*)*)", card(method), re.M)
     return " ".join(found[1].split()) if found else ""
+
+
+def from_picture(method: Callable[..., Any]) -> bool:
+    """Whether it starts from the degraded picture at a noise level, not from the source; see `flowhelm.begin`."""
+    return field(method, "Start").startswith("the degraded picture")
 
 
 def pixels_only(method: Callable[..., Any]) -> bool:
@@ -104,6 +111,7 @@ __all__ = [
     "carried",
     "cite",
     "field",
+    "from_picture",
     "keeps_budget",
     "needs_gradient",
     "pixels_only",

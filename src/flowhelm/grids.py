@@ -38,6 +38,18 @@ def karras(steps: int, path: Path = linear, low: float = 0.002, high: float = 80
     return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
 
 
+def levels(steps: int, path: Path, high: float, low: float) -> Tensor:
+    """Noise levels sigma / alpha evenly spaced in their logarithm from high to low, `steps` of them, and then t = 1.
+
+    That of one step is `low`. The schedule of DPIR (Zhang et al. 2021, arXiv:2008.13751).
+    """
+    if not 0 < low <= high:
+        raise ValueError(f"levels: expected 0 < low <= high, got low = {low:g} and high = {high:g}")
+    ramp = torch.linspace(1, 0, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
+    times = time_at_snr(path, 1 / (low * (high / low) ** ramp))
+    return torch.cat([times, times.new_ones(1)])
+
+
 def bellman(costs: Tensor, steps: int) -> Tensor:
     """The cheapest chain of `steps` jumps over n + 1 candidate points: indices `(steps + 1,)` from 0 to n.
 

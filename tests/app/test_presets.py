@@ -64,7 +64,8 @@ def test_a_strength_is_in_units_of_the_noise():
 
 
 def test_without_a_file_the_table_serves_its_own_method():
-    assert chosen([], method="mpc_flow") == (*preset("deblur", 0.05)[1:], "preset")
+    assert chosen([], method="hqs") == (*preset("deblur", 0.05)[1:], "preset")
+    assert chosen([], method="mpc_flow") == (*preset("deblur", 0.05, "natural")[1:], "preset")
     assert chosen([], method="pnp_flow") == ({}, None, "default")
 
 

@@ -27,6 +27,9 @@ METHODS: dict[str, Callable] = {
     "mpc_flow_dt renoised": partial(steer.mpc_flow_dt, strength=20.0, inner=few, renoise=0.3),
     "dps": partial(restore.dps, step=0.3),
     "dps exact": partial(restore.dps, exact=True),
+    "hqs": restore.hqs,
+    "pnp_admm": restore.pnp_admm,
+    "red": restore.red,
     "pnp_flow": restore.pnp_flow,
     "pnp_flow draws=3": partial(restore.pnp_flow, draws=3, decay=0.5),
     "flow_dps": partial(restore.flow_dps, rate=2.0),
@@ -129,7 +132,7 @@ def method(request: pytest.FixtureRequest) -> Callable:
 
 # a run is resumed from a state alone, but for a plan, weights or a whole trajectory that is carried from step to step
 CARRIED = (
-    *("mpc_flow K=3", "mpc_flow rest", "flair", "flair carry=1", "flow_priors"),
+    *("mpc_flow K=3", "mpc_flow rest", "flair", "flair carry=1", "flow_priors", "pnp_admm"),
     *("oc_flow", "flow_grad", "d_flow", "flow_opt"),
     *("rbf", "rbf whole", "best_of", "noise_search"),
 )

@@ -3,7 +3,8 @@
     flow   = priors.load("photos")
     y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
     noise  = Noise(seed, rows=[0] * len(photo))
-    for step in steps_of(sized(flow, y.shape), y, mpc_flow, flow.times(100), noise): ...
+    times = start.grid(hqs, flow, 24, y.measurement.std)
+    for step in steps_of(sized(flow, y.shape), y, hqs, times, noise): ...
     picture = framed(y, flow.decode(step.x))
 
 The rows of a batch do not depend on one another: with the same key of `noise` each is what it would be alone.
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ... import guide, operators
+from ... import guide, operators, start
 from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import residual_ratio
@@ -118,32 +119,15 @@ def steps_of(
     x: Tensor | None = None,
     index: int = 0,
 ) -> Iterator[Step]:
-    """The steps of `method(flow, y, x, times, noise=noise)`, from the source or, to go on, from the state `x` of step `index`.
+    """The steps of `method(flow, y, x, times, noise=noise)`, from its beginning or, to go on, from the state `x` of step `index`.
 
     To go on exactly, `noise` must stand where it stood: `noise.restore(state)` with the `noise.state()` of that step. A method
     that improves a whole trajectory again and again steps by its own count and cannot go on from a state.
     """
     y = observed.measurement
-    x = flow.source(noise) if x is None else x
+    x = start.state(method, flow, y, noise) if x is None else x
     for step in method(flow, y, x.to(y.y.device), times[index:], noise=noise):
         yield step._replace(index=index + step.index, total=index + step.total)
-
-
-@torch.no_grad()
-def guess(observed: Observed) -> Tensor:
-    """What one would guess of the clean pictures `(b, c, h, w)` without a prior: for a linear operator the mean given y under
-    N(0, I), else the measurement itself, enlarged.
-
-    Raises:
-        ValueError: a measurement that is no picture.
-    """
-    y = observed.measurement
-    if y.linear:
-        return y.prox(y.y.new_zeros(len(y.y), *observed.shape), 1.0)
-    shown = viewable(observed, y.y)
-    if shown is None or tuple(shown.shape[1:]) != observed.shape:
-        raise ValueError("expected a measurement that is a picture to begin from; leave out --warm and --codec-error")
-    return shown
 
 
 def viewable(observed: Observed, y: Tensor) -> Tensor | None:

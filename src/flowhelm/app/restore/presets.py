@@ -15,21 +15,41 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 STD = 0.02
 """Of the noise in a photograph, in [-1, 1]: about two and a half 8-bit levels, a good camera in good light."""
 
 Options = dict[str, float | int | str]
+Look = Literal["faithful", "natural"]
 
 
 def _flower(strength: float) -> Options:
     return {"strength": strength, "energy": "flower", "renoise": 1.0}
 
 
-# operator: (method, its options, steps); a `strength` here is in units of 1 / std^2. Chosen, coarsely, on eight pictures that
-# were held apart from the bundled prior's training; docs/benchmark.md has the table of what was compared.
-TABLE: dict[str, tuple[str, Options, int]] = {
+Usual = tuple[str, Options, int]
+"""A method, its options (a `strength` in units of 1 / std^2) and the number of steps."""
+
+# Faithful: the least squared error in the fewest evaluations on pictures that were held apart from the bundled prior's training;
+# `flowhelm bench --protocol defaults` prints what they were chosen by, and docs/defaults.md shows it.
+TABLE: dict[str, Usual] = {
+    "denoise": ("hqs", {}, 1),
+    "inpaint": ("hqs", {}, 24),
+    "box": ("hqs", {}, 24),
+    "random_mask": ("hqs", {}, 24),
+    "deblur": ("hqs", {}, 8),
+    "motion": ("hqs", {}, 8),
+    "superres": ("hqs", {}, 24),
+    "colorize": ("hqs", {}, 24),
+    "demosaic": ("hqs", {}, 24),
+    "jpeg": ("pnp_flow", {"decay": 0.2, "rate": 0.5}, 100),
+    "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
+    "blur_linear_light": ("hqs", {}, 24),
+    "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
+}
+# Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
+NATURAL: dict[str, Usual] = {
     "denoise": ("mpc_flow", _flower(1.0), 50),
     "inpaint": ("mpc_flow", _flower(2.0), 100),
     "box": ("mpc_flow", _flower(1.5), 100),
@@ -39,11 +59,11 @@ TABLE: dict[str, tuple[str, Options, int]] = {
     "superres": ("mpc_flow", _flower(1.0), 50),
     "colorize": ("mpc_flow", _flower(2.0), 50),
     "demosaic": ("mpc_flow", _flower(2.0), 100),
-    "jpeg": ("pnp_flow", {"decay": 0.2, "rate": 0.5}, 100),
-    "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
-    "blur_linear_light": ("pnp_flow", {"decay": 0.2, "rate": 1.5}, 100),
-    "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
+
+
+SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
+"""For one of several samples of a linear measurement: what `flowhelm calibrate` does not reject (docs/posterior.md)."""
 
 
 class Preset(NamedTuple):
@@ -72,9 +92,19 @@ class Settings(NamedTuple):
     origin: str
 
 
-def preset(operator: str, std: float) -> tuple[str, Options, int]:
-    """Name of the method, its options and the number of steps for an operator and a noise level."""
-    method, options, steps = TABLE[operator]
+def preset(operator: str, std: float, look: Look = "faithful", *, drawn: bool = False) -> Usual:
+    """Name of the method, its options and the number of steps for an operator and a noise level.
+
+    Args:
+        look: a mean, or a picture that could be real. drawn: one of several samples is wanted.
+    """
+    table = NATURAL if look == "natural" else TABLE
+    usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE[operator])
+    return _in_units(usual, std)
+
+
+def _in_units(usual: Usual, std: float) -> Usual:
+    method, options, steps = usual
     return method, options | _scaled(options, 1 / std**2), steps
 
 
@@ -108,8 +138,11 @@ def settings(
             ),
         )
         return Settings({**near.options, **_scaled(near.options, 1 / std**2)}, near.steps, "preset")
-    usual, options, steps = preset(operator, std)
-    return Settings(options, steps, "preset") if usual == method else Settings({}, None, "default")
+    for table in (TABLE, NATURAL):
+        if operator in table and table[operator][0] == method:
+            _, options, steps = _in_units(table[operator], std)
+            return Settings(options, steps, "preset")
+    return Settings({}, None, "default")
 
 
 def _scaled(options: Mapping[str, Any], factor: float) -> Options:

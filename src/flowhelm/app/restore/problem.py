@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import latent, operators
+from ... import latent, operators, start
 from ...flow import Flow
 from ...priors import bundled
 from ...priors.bundled import Prior
@@ -28,7 +28,7 @@ from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..run import Run
-from .observation import Observed, framed, guess, observe, sized
+from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
 
@@ -130,7 +130,7 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     if settings.keep and not observed.measurement.linear:
         raise BadInput(f"--keep: {settings.operator} is not linear, so that its measurement cannot be kept exactly")
     if settings.codec_error:
-        honest = latent.honest(whole, observed.measurement, guess(observed))
+        honest = latent.honest(whole, observed.measurement, start.guess(observed.measurement))
         observed = observed._replace(measurement=honest, std=observed.std * honest.std / observed.measurement.std)
     noise, k = streams(settings.seed), settings.particles
     method = partial(function_of("method", settings.method), **settings.method_values)
@@ -139,9 +139,10 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
 
 
 def _times(problem: Problem) -> list[float]:
-    """The grid: a pipeline's depends on the size of the picture."""
-    settings = problem.settings
-    times: list[float] = settings.times or problem.flow.times(settings.steps or opening.STEPS).tolist()
+    """The grid: a pipeline's depends on the size of the picture, that of a start from the picture on its noise."""
+    settings, std = problem.settings, problem.observed.measurement.std
+    steps = settings.steps or opening.STEPS
+    times: list[float] = settings.times or start.grid(problem.method, problem.flow, steps, std).tolist()
     if settings.warm and times[0] == 0:
         times = latent.later(torch.tensor(times, dtype=torch.float64), settings.warm).tolist()
     return times
@@ -183,9 +184,9 @@ def _cropped(picture: Picture, factor: int) -> Picture:
 
 
 def begun(problem: Problem) -> Tensor | None:
-    """The state to begin from, if it is not the source."""
+    """The state to begin from, if it is not that of the method."""
     if not problem.settings.warm:
         return None
-    begin, times = guess(problem.observed), problem.times
-    begin = begin.repeat_interleave(len(problem.noise) // len(begin), 0)
+    y, times = problem.observed.measurement, problem.times
+    begin = start.guess(y).repeat_interleave(len(problem.noise) // len(y.y), 0)
     return latent.warm(problem.flow, begin, times, float(times[0]), problem.noise)[0]

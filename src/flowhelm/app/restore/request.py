@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, Dtype, ModelRequest
 from ..options.request import Flag, Request
-from .presets import STD
+from .presets import STD, Look
 
 MOST_STEPS = 100_000
 MOST_ROWS = 4096
@@ -36,6 +36,11 @@ class Restoration(Request):
     )
     steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset."
+    )
+    look: Look = Field(
+        "faithful",
+        description="faithful: the mean of what the picture may have been, as close as possible and smooth where nothing is known; "
+        "natural: one picture that could be real, with detail.",
     )
     simulate: bool = Field(False, description="The picture is clean: degrade it first, and report PSNR and SSIM.")
     tile: Literal["auto"] | Annotated[int, Ge(0)] = Field(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...cards import from_picture
 from ...priors import bundled
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
@@ -36,13 +37,17 @@ def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, dra
     pipeline = opening.is_pipeline(request.prior)
     of_prior = opening.settled(request)
     operator_options = complete(builder, request.operator_options)
-    method, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline)
+    method, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn)
     method_options = complete(function_of("method", method), base | request.method_options)
     steps = request.steps or usual_steps
-    times = None if pipeline else (flow or bundled.load(request.prior)).times(steps).tolist()
+    pictured = from_picture(function_of("method", method))
+    if pictured and request.warm is not None:
+        raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
+    later = pipeline or pictured  # the size of the picture or its noise decides the grid
+    times = None if later else (flow or bundled.load(request.prior)).times(steps).tolist()
     file = request.prior not in NAMES and (Path(request.prior).exists() or not pipeline)
     given = {name: getattr(request, name) for name in _TAKEN_OVER}
-    more = {"steps": steps} if pipeline else {}  # of a pipeline the times depend on the size of the picture, too
+    more = {"steps": steps} if later else {}
     return RestoreSettings.of(
         given
         | of_prior
@@ -67,10 +72,10 @@ _TAKEN_OVER = ("operator", "std", "seed", "simulate", "device", "keep", "warm", 
 
 
 def _usual(
-    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool
+    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
-    usual, options, steps = presets.preset(request.operator, request.std)
+    usual, options, steps = presets.preset(request.operator, request.std, request.look, drawn=drawn)
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
@@ -82,10 +87,10 @@ def _usual(
     return str(request.method), dict(found.options), found.steps or steps
 
 
-def usual_method(operator: str, prior: str) -> str:
+def usual_method(operator: str, prior: str, look: presets.Look = "faithful", *, drawn: bool = False) -> str:
     """The method that is taken where none is named."""
     function_of("operator", operator)
-    return opening.METHOD if opening.is_pipeline(prior) else presets.preset(operator, 1.0)[0]
+    return opening.METHOD if opening.is_pipeline(prior) else presets.preset(operator, 1.0, look, drawn=drawn)[0]
 
 
 def _out(request: RestoreRequest) -> Path:

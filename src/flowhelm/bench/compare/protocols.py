@@ -94,6 +94,27 @@ def photographs(shape: Shape) -> tuple[Task, ...]:
     )
 
 
+def defaults(shape: Shape) -> tuple[Task, ...]:
+    """What the defaults of `restore` are chosen by: linear tasks, each with noise of 0.01, 0.05 and 0.2 (1, 6 and 25 8-bit levels)."""
+    side = max(1, round(min(shape[1:]) * 40 / 128))
+    kinds: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+        "denoise": (operators.denoise, {}),
+        "blur 1": (operators.deblur, {"sigma": 1.0, "border": "circular"}),
+        "blur 1.6": (operators.deblur, {"sigma": 1.6, "border": "circular"}),
+        "decimated": (operators.superres, {"factor": 2, "filter": "decimate"}),
+        "averaged x2": (operators.superres, {"factor": 2}),
+        "averaged x4": (operators.superres, {"factor": 4}),
+        "demosaic": (operators.demosaic, {}),
+        "random": (operators.random_mask, {"missing": 0.7}),
+        "box": (operators.box, {"size": side}),
+    }
+    return tuple(
+        Task(f"{name}, {std:g}", builder, options, std)
+        for std in (0.01, 0.05, 0.2)
+        for name, (builder, options) in kinds.items()
+    )
+
+
 def nonlinear(shape: Shape) -> tuple[Task, ...]:
     """Phase retrieval, clipping, JPEG and a blur in linear light, with the noise of 0.05 that DAPS (arXiv:2407.01521) uses."""
     return (
@@ -104,4 +125,4 @@ def nonlinear(shape: Shape) -> tuple[Task, ...]:
     )
 
 
-ALL: tuple[Callable[[Shape], tuple[Task, ...]], ...] = (pnp_flow, photographs, nonlinear)
+ALL: tuple[Callable[[Shape], tuple[Task, ...]], ...] = (pnp_flow, photographs, defaults, nonlinear)

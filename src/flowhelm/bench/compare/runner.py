@@ -19,6 +19,7 @@ from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import psnr, ssim
 from ...rng import Noise
+from ...start import begin
 from ...step import Step
 from .baselines import baselines
 from .cost import Free, Metered, Tally, watched
@@ -94,9 +95,9 @@ def restored(flow: Flow, y: Measurement, entry: Entry, names: Sequence[str], see
     image: Tensor | None = None
     try:
         with watched(tally, device):
-            x = flow.source(noise).to(device)
+            x, times = begin(entry.method, flow, y, entry.steps, noise)
             last: Step | None = None
-            for last in entry.method(flow, y, x, flow.times(entry.steps), noise=noise):
+            for last in entry.method(flow, y, x, times, noise=noise):
                 finite = last.x.isfinite().flatten(1).all(1).view(count, -1).any(1).tolist()
                 errors = [
                     e or ("" if fine else f"not finite after step {last.index} of {last.total}")

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import __version__, operators
+from ... import __version__, operators, start
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
 from ...app.models import opening as models
 from ...app.models.device import to_device
 from ...app.options.signature import bind, pick, plain
-from ...app.restore.observation import Observed, guess, observe, steps_of
+from ...app.restore.observation import Observed, observe, steps_of
 from ...app.restore.presets import settings as settings_of
 from ...app.restore.result import chosen
 from ...app.run import Planned, Run, Said, Stepped, Written
@@ -181,7 +181,8 @@ def _measured(truth: Tensor, builder: Callable[..., Any], options: Mapping[str, 
     noise = Noise(seed, len(truth))
     observed = observe(builder, options, truth, std, simulate=noise.named("measurement"))
     # near to what was measured, so that the samples' spread decides which is nearer; and never just there
-    near = guess(observed) if observed.measurement.linear else truth.roll(1, 0)
+    y = observed.measurement
+    near = y.prox(torch.zeros_like(truth), 1.0) if y.linear else truth.roll(1, 0)
     return Known(truth, observed, near + 0.25 * truth.std() * noise.named("reference")(truth))
 
 
@@ -199,15 +200,14 @@ def _restored(
     """`samples` of each truth in its order, some rows at a time; each has a stream of its own. `before`: steps that were made."""
     y = known.observed.measurement
     keys = [(i, k) for i in range(len(known.truth)) for k in range(samples)]
-    times, total = flow.times(steps), before - (-len(keys) // rows) * steps
+    times, total = start.grid(method, flow, steps, y.std), before - (-len(keys) // rows) * steps
     made = []
     for part, first in enumerate(range(0, len(keys), rows)):
         some = keys[first : first + rows]
         noise = Noise(seed, [("sample", *key) for key in some])
         mine = type(y)(y.y[[i for i, _ in some]], y.operator, y.std)
-        moves = steps_of(
-            flow, known.observed._replace(measurement=mine), method, times, noise.spawn(particles) if particles > 1 else noise
-        )  # fmt: skip
+        drawn = noise.spawn(particles) if particles > 1 else noise
+        moves = steps_of(flow, known.observed._replace(measurement=mine), method, times, drawn)
         last: Step | None = None
         for last in moves:
             yield Stepped(before + part * steps + last.index * steps // last.total, total, "samples")

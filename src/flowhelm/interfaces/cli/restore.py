@@ -57,13 +57,14 @@ def restore(
     from ...app.restore.settle import settle, usual_method
 
     check_deepinv()
-    operator, method, prior = (context.params[name] for name in ("operator", "method", "prior"))
+    operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
+    drawn = context.params["samples"] > 1
     if operator is None:
         names = ", ".join(f.__name__ for f in operators.ALL)
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
     parts = {
         "operator": function_of("operator", operator),
-        "method": function_of("method", method or usual_method(operator, prior)),
+        "method": function_of("method", method or usual_method(operator, prior, look, drawn=drawn)),
     }
     mine = own(restore)
     photos, chosen = sort_words(words or [], flags(parts, mine), mine)

@@ -41,7 +41,7 @@ def request_of(prior: str, form: Mapping[str, str]) -> PictureRequest:
     asked = PictureRequest.of(told | own, "restore")
     if asked.steps is not None and asked.steps > STEPS:
         raise BadInput(f"steps: expected at most {STEPS}, got {asked.steps}")
-    names = {"operator": asked.operator, "method": asked.method or usual_method(asked.operator, prior)}
+    names = {"operator": asked.operator, "method": asked.method or usual_method(asked.operator, prior, asked.look)}
     parts = {part: function_of(part, name) for part, name in names.items()}
     chosen = {part: dict(getattr(asked, f"{part}_options")) for part in parts}
     for part, function in parts.items():

@@ -1,0 +1,184 @@
+"""HQS, PnP-ADMM and RED: exact where their fixed points are known, and DPIR as deepinv runs it."""
+
+import pytest
+import torch
+
+from flowhelm import begin, grids, operators, restore, simulate
+from flowhelm.flow import GaussianFlow
+from flowhelm.measure import Linear, Measurement
+from flowhelm.path import linear, trig
+from flowhelm.rng import Noise
+from flowhelm.start import filled, guess
+from flowhelm.step import run
+
+EYE = torch.eye(3, dtype=torch.float64)
+A = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -0.3]], dtype=torch.float64)
+STD = 0.3
+
+
+class Matrix(Linear):
+    """z -> A z, with the prox of a dense matrix."""
+
+    def __init__(self):
+        super().__init__(lambda z: z @ A.T, (3,), tolerance=1e-14, iterations=50)
+
+
+@pytest.fixture
+def gaussian():
+    root = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    return lambda path: GaussianFlow(torch.tensor([0.2, -0.4, 0.1], dtype=torch.float64), root @ root.T / 3, path)
+
+
+@pytest.fixture
+def measured():
+    return Measurement(torch.tensor([[0.7, -0.2]], dtype=torch.float64), Matrix(), STD)
+
+
+def still(level, steps, path):
+    """A grid that stays at one noise level."""
+    t = grids.levels(1, path, level, level)[0]
+    return torch.cat([t.repeat(steps), torch.ones(1, dtype=torch.float64)])
+
+
+def denoiser(flow, r):
+    """Matrix D and vector d with E[clean | clean + r noise = z] = D z + d."""
+    gain = flow.covariance @ torch.linalg.inv(flow.covariance + r**2 * EYE)
+    return gain, flow.mean - gain @ flow.mean
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+@pytest.mark.parametrize("weight", [0.4, 1.0])
+def test_admm_ends_at_the_posterior_mean(gaussian, measured, path, weight):
+    """A Gaussian's denoiser is the prox of its energy, so PnP-ADMM at one level minimises |A x - y|^2 / (2 weight std^2) + energy."""
+    flow, precision = gaussian(path), weight * STD**2
+    inverse = torch.linalg.inv(flow.covariance)
+    expected = torch.linalg.solve(
+        A.T @ A / precision + inverse, A.T @ measured.y[0] / precision + inverse @ flow.mean
+    )
+    x = torch.zeros(1, 3, dtype=torch.float64)
+    found = run(restore.pnp_admm(flow, measured, x, still(0.5, 300, path), weight=weight)).x
+    torch.testing.assert_close(found[0], expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+def test_hqs_ends_at_the_least_of_the_split_energy(gaussian, measured, path):
+    """min over z and x of |A z - y|^2 / (2 std^2) + w |z - x|^2 / (2 r^2) + w energy(x): its normal equations are linear."""
+    flow, r, w = gaussian(path), 0.5, 0.23
+    inverse = torch.linalg.inv(flow.covariance)
+    whole = torch.cat(
+        [
+            torch.cat([A.T @ A / STD**2 + w / r**2 * EYE, -w / r**2 * EYE], 1),
+            torch.cat([-w / r**2 * EYE, w / r**2 * EYE + w * inverse], 1),
+        ]
+    )
+    right = torch.cat([A.T @ measured.y[0] / STD**2, w * inverse @ flow.mean])
+    expected = torch.linalg.solve(whole, right)[3:]
+    x = torch.ones(1, 3, dtype=torch.float64)
+    found = run(restore.hqs(flow, measured, x, still(r, 300, path), weight=w)).x
+    torch.testing.assert_close(found[0], expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+def test_red_ends_where_its_gradient_is_zero(gaussian, measured, path):
+    """A^T (A x - y) / std^2 + w / r^2 (x - D(x)) = 0, eq. (11) of Romano et al."""
+    flow, r, w = gaussian(path), 0.5, 0.7
+    x = torch.ones(1, 3, dtype=torch.float64)
+    found = run(restore.red(flow, measured, x, still(r, 300, path), weight=w)).x[0]
+    gain, shift = denoiser(flow, r)
+    gradient = A.T @ (A @ found - measured.y[0]) / STD**2 + w / r**2 * (found - gain @ found - shift)
+    assert gradient.abs().max() < 1e-8
+
+
+def test_one_step_of_hqs_on_noise_is_the_posterior_mean(mixture):
+    """On a picture with nothing but noise: one evaluation at the noise's level, E[clean | y], whatever the weight."""
+    y = Measurement(torch.randn(5, 2, dtype=torch.float64), Linear(lambda z: z, (2,)), 0.4)
+    exact = mixture.posterior(torch.eye(2).double(), y.y[0], 0.16 * torch.eye(2).double())
+    mean = (exact.weights[:, None] * exact.means).sum(0)
+    x, times = begin(restore.hqs, mixture, y, 1)
+    found = run(restore.hqs(mixture, y, x, times, weight=0.7)).x[0]
+    torch.testing.assert_close(found, mean, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("task", ["deblur", "average"])
+def test_hqs_is_dpir(task):
+    """deepinv's DPIR with the same denoiser, from the same start: levels, weights and order of the moves."""
+    from deepinv.optim import DPIR
+
+    from flowhelm import load
+    from flowhelm.bench.rivals.deepinv import Handed
+    from flowhelm.operators.bridge import to_unit
+
+    flow = load("photos").sized(32, 32)
+    builder = {"deblur": lambda: operators.deblur(flow.shape, sigma=1.0, border="circular"),
+               "average": lambda: operators.superres(flow.shape, factor=2)}[task]  # fmt: skip
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 0.5
+    y = simulate(builder(), picture, 0.06, Noise(0, rows=1))
+    physics = builder()
+    y01, std01 = to_unit(physics, y.y, y.std)
+    first = guess(y)
+    with torch.no_grad():
+        theirs = 2 * DPIR(sigma=std01, denoiser=Handed(flow))(y01, physics, init=(first + 1) / 2) - 1
+    ours = run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 8))).x
+    scale = (ours - first).abs().max()
+    assert (ours - theirs).abs().max() < 1e-3 * scale
+
+
+@pytest.mark.parametrize("path", [linear, trig])
+def test_levels_fall_evenly_in_their_logarithm(path):
+    times = grids.levels(5, path, 0.8, 0.05)
+    c = path(times[:-1])
+    ratio = (c.sigma / c.alpha).log()
+    torch.testing.assert_close(ratio.diff(), ratio.diff().mean().expand(4), atol=1e-9, rtol=0)
+    assert ratio[0].exp() == pytest.approx(0.8)
+    assert ratio[-1].exp() == pytest.approx(0.05)
+    assert times[-1] == 1
+    assert (times.diff() > 0).all()
+    assert grids.levels(1, path, 0.8, 0.05)[0] == times[-2]
+    with pytest.raises(ValueError, match="expected 0 < low <= high"):
+        grids.levels(3, path, 0.1, 0.2)
+
+
+def test_filled_is_biharmonic():
+    """On scattered holes the surface of skimage's solver; a plane goes through every hole; what is known stays."""
+    from flowhelm.operators.baseline import biharmonic
+
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 31), indexing="ij")
+    picture = torch.stack([0.3 * rows + 0.2 * columns, (3 * rows * columns).sin()])[None].double()
+    known = (torch.rand(1, 24, 31, generator=generator) > 0.4).double()
+    surface = filled(picture, known, sweeps=400)
+    assert (surface - biharmonic(picture, known[0]))[..., 4:-4, 4:-4].abs().max() < 0.01
+    assert torch.equal(surface * known, picture * known)
+    assert (filled(picture, known) - picture)[:, 0, 4:-4, 4:-4].abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("denoise", {}), ("deblur", {"sigma": 1.0}), ("deblur", {"sigma": 1.0, "border": "circular"}), ("box", {"size": 6}),
+        ("random_mask", {"missing": 0.5}), ("superres", {"factor": 2}), ("superres", {"factor": 2, "filter": "decimate"}),
+        ("demosaic", {}), ("colorize", {}), ("jpeg", {"quality": 40}),
+    ],
+)  # fmt: skip
+def test_a_guess_is_a_picture_near_the_clean_one(name, options):
+    """Smooth pictures come back from any linear measurement to a tenth of their range, whatever the measurement's shape."""
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    clean = torch.stack([0.5 * rows, 0.5 * rows + 0.1 * columns, 0.5 * rows])[None].expand(2, 3, 32, 32)
+    operator = getattr(operators, name)((3, 32, 32), **options)
+    y = simulate(operator, clean.contiguous(), 0.001, Noise(0, rows=2))
+    found = guess(y)
+    assert found.shape == clean.shape
+    assert (found - clean).square().mean().sqrt() < 0.1
+
+
+def test_admm_goes_on_with_its_dual(gaussian, measured):
+    flow, times, x = gaussian(linear), grids.levels(6, linear, 0.5, 0.1), torch.zeros(1, 3, dtype=torch.float64)
+    steps = list(restore.pnp_admm(flow, measured, x, times))
+    on = run(restore.pnp_admm(flow, measured, steps[2].x, times[3:], dual=steps[2].info["dual"]))
+    assert torch.equal(on.x, steps[-1].x)
+    assert not torch.equal(run(restore.pnp_admm(flow, measured, steps[2].x, times[3:])).x, steps[-1].x)
+
+
+def test_a_start_from_the_source_needs_noise(gaussian, measured):
+    with pytest.raises(ValueError, match="starts from the source, got None"):
+        begin(restore.flower, gaussian(linear), measured, 4)
