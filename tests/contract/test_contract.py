@@ -106,27 +106,43 @@ def test_a_step_resumes_the_run(one_step, flow, y, index):
     torch.testing.assert_close(resumed.x, expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mpc_flow K=3", "mpc_flow rest"])
+@pytest.mark.parametrize("name", ["mpc_flow K=3", "mpc_flow rest", "flair"])
 def test_a_plan_of_several_steps_is_resumed_with_it(methods, flow, y, name):
-    times, method = flow.times(STEPS), methods[name]
-    done = list(steps(method, flow, y))
-    for plan, same in ((done[2].info["plan"], True), (None, False)):
-        resumed = run(method(flow, y, done[2].x, times[3:], plan=plan)).x
-        assert torch.equal(resumed, done[-1].x) is same
+    times, method, noise = flow.times(STEPS), methods[name], Noise(0, 3)
+    expected = run(steps(method, flow, y)).x
+    for step in method(flow, y, start(flow), times, noise=noise):
+        if step.index == 3:
+            break
+    for plan, same in ((step.info["plan"], True), (None, False)):
+        again = Noise(9, 3).restore(noise.state())
+        resumed = run(method(flow, y, step.x, times[3:], noise=again, plan=plan)).x
+        assert torch.equal(resumed, expected) is same
 
 
 def test_a_reward_without_a_gradient_is_refused(flow):
     blind = lambda image: image.detach().mean((1, 2, 3))  # noqa: E731
-    for method in (steer.mpc_flow, steer.mpc_flow_dt):
+    for method in (
+        *(steer.mpc_flow, steer.mpc_flow_dt, steer.oc_flow, steer.flow_grad, steer.d_flow),
+        *(steer.flow_chef, steer.flow_opt, partial(steer.fk, proposal="gradient")),
+    ):
         with pytest.raises(ValueError, match="differentiable reward"):
-            run(method(flow, blind, start(flow), flow.times(STEPS)))
+            run(method(flow, blind, start(flow), flow.times(STEPS), noise=Noise(0, 3)))
 
 
 def test_any_reward_steers(flow, flows):
     reward = lambda image: -10 * (image - 0.5).abs().sqrt().mean((1, 2, 3))  # noqa: E731
     free = run(integrate(flow, start(flow), flow.times(STEPS))).x
-    for method in (steer.mpc_flow, partial(steer.mpc_flow, horizon=2), steer.mpc_flow_dt):
-        end = run(method(flow, reward, start(flow), flow.times(STEPS), strength=5.0)).x
+    for method in (
+        partial(steer.mpc_flow, strength=5.0),
+        partial(steer.mpc_flow, strength=5.0, horizon=2),
+        partial(steer.mpc_flow_dt, strength=5.0),
+        partial(steer.flow_chef, rate=0.05),
+        partial(steer.flow_opt, rate=0.01, iterations=12),
+        partial(steer.oc_flow, strength=5.0),
+        partial(steer.flow_grad, rate=0.1),
+        partial(steer.d_flow, weight=0.01, regulariser="normal", iterations=1),
+    ):
+        end = run(method(flow, reward, start(flow), flow.times(STEPS))).x
         assert (reward(flow.decode(end)) > reward(flow.decode(free))).all()
 
 

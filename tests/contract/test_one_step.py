@@ -21,11 +21,6 @@ EYE = torch.eye(2, dtype=torch.float64)
 
 
 @pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
 def y(observed):
     return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 

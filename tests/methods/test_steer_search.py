@@ -10,7 +10,7 @@ from tilts import REWARD, TOY, Quadratic, exact
 
 from flowhelm.budget import Budget
 from flowhelm.flow import GaussianFlow, MixtureFlow
-from flowhelm.guide import counted, on_path
+from flowhelm.guide import counted
 from flowhelm.path import VP
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -243,16 +243,6 @@ def test_rbf_goes_on_with_what_it_has(mixture):
         last = run(rbf(mixture, REWARD, step.x, times[i:], draws=3, starts=2, carried=step.info, noise=again))
         torch.testing.assert_close(last.x, states[-1][0].x, atol=1e-12, rtol=0)
         torch.testing.assert_close(last.info["record"], states[-1][0].info["record"])
-
-
-def test_rbf_along_the_other_path(mixture):
-    """The paper's setting, on a prior of the linear path."""
-    flow, x = on_path(mixture, VP()), torch.randn(8, 2).double()
-    times = 1 - (1 - torch.linspace(0, 1, 11, dtype=torch.float64) ** 2).clamp(min=0).sqrt()
-    options = {"draws": 10, "starts": 5, "transition": partial(langevin, diffusion=diffusion.falling(4.5, 4))}
-    last = run(rbf(flow, REWARD, x, times, noise=Noise(0, 8), **options))
-    free = run(integrate(flow, x, times, transition=options["transition"], noise=Noise(0, 8)))
-    assert REWARD(last.x).mean() > REWARD(free.x).mean() + 1
 
 
 # --- searches over paths and over sources ---
