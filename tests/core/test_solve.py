@@ -12,11 +12,6 @@ from flowhelm.step import run
 from flowhelm.transition import ALL, ancestral, euler, heun, midpoint
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("move", ALL)
 def test_integrate_chains_the_moves(mixture, x, move):
     times, noise = torch.linspace(0.1, 1, 5, dtype=torch.float64), Noise(2, 3)
