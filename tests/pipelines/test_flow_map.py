@@ -5,10 +5,7 @@ import torch
 from families import bound, flow, state
 
 from flowhelm import FlowMap
-from flowhelm.guide import counted
 from flowhelm.priors.pipelines.hunyuan_image import HunyuanImage, HunyuanImageMap
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 
 def test_only_the_distilled_one_is_a_map():
@@ -34,10 +31,3 @@ def test_a_map_moves_by_the_mean_velocity_and_a_velocity_is_that_of_two_equal_ti
     torch.testing.assert_close(moved, x + 0.5 * -mean, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(v, -told.net(**seen[1])[0])
     torch.testing.assert_close(told.map(x, s, s), x)
-
-
-def test_methods_run_on_its_velocity():
-    told, x = bound("hunyuan-image-distilled"), state("hunyuan-image-distilled")
-    counting = counted(told)
-    assert run(integrate(counting, x, told.times(3))).x.isfinite().all()
-    assert counting.count.calls == 3
