@@ -38,25 +38,6 @@ def saved(name, folder):
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    return saved("sd3", tmp_path_factory.mktemp("tiny") / "sd3")
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    return saved("sd", tmp_path_factory.mktemp("tiny") / "sd")
-
-
-@pytest.fixture
-def photo(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    y, x = np.mgrid[0:32, 0:32]
-    pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
-    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
-
-
 def words(prior, *more):
     return ["restore", "photo.png", "--operator", "box", "--prior", prior, "--threads", "1", *FIT, *more]
 
@@ -153,9 +134,6 @@ def test_simulated_and_quantized(photo, sd3, capsys):
     ("given", "message"),
     [
         (["--prior", "photos", "--prompt", "a cat"], "--prompt is for pipelines"),
-        (["--prior", "photos", "--quantize", "nf4"], "--quantize is for pipelines"),
-        (["--prior", "photos", "--dtype", "float32"], "--dtype is for pipelines"),
-        (["--prior", "photos", "--checkpointing"], "--checkpointing is for pipelines"),
         (["--prior", "photos", "--no-plan"], "--no-plan is for pipelines"),
         (["--prior", "SD", "--dtype", "float23"], "did you mean float32?"),
         (["--prior", "SD", "--quantize", "q4"], "expected nf4, int8"),
@@ -166,13 +144,11 @@ def test_simulated_and_quantized(photo, sd3, capsys):
         (["--prior", "SD", "--operator", "deblur", "--sigma", "1.1"], "restores 43 x 44 pixels from a photograph of 31 x 32"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(photo, sd, given, message, capsys):
+def test_bad_input_is_one_sentence(photo, sd, given, message, refusal):
     if "deblur" in given:
         Image.new("RGB", (32, 31)).save(photo)
-    assert main(["restore", "photo.png", "--operator", "box", *[sd if word == "SD" else word for word in given]]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+    words = [sd if word == "SD" else word for word in given]
+    assert message in refusal("restore", "photo.png", "--operator", "box", *words)
 
 
 def test_a_size_that_it_cannot_take(photo, sd, capsys):
@@ -315,24 +291,14 @@ def test_a_guidance_by_name(photo, sd):
         (["SD", "--class", "coat"], "--class is for bundled priors"),
         (["SD", "--number", "detail=1"], "--number is for bundled priors"),
         (["SD", "--size", "512x"], "expected HEIGHTxWIDTH"),
-        (["SD", "--size", "0x32"], "expected HEIGHTxWIDTH"),
         (["SD", "--size", "100000x32"], "at most 16384"),
         (["SD", "--scale", "nan"], "expected a finite number"),
-        (["fashion", "--class", "bag", "--scale", "inf"], "expected a finite number"),
-        (["SD", "--size", "31x32"], "32 x 32 would do"),
-        (["SD", "--solver", "eule"], "did you mean euler?"),
-        (["SD", "--out", "sheet.jpg"], "a sheet is a PNG"),
         (["fashion", "--size", "32x32"], "--size is for pipelines"),
         (["fashion", "--negative", "coat"], "--negative is for pipelines"),
-        (["fashion", "--quantize", "nf4"], "--quantize is for pipelines"),
-        (["nonsense", "--prompt", "a cat"], "expected one of photos"),
     ],
 )
-def test_what_cannot_be_drawn(photo, sd, given, message, capsys):
-    assert main(["sample", *[sd if word == "SD" else word for word in given]]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_what_cannot_be_drawn(photo, sd, given, message, refusal):
+    assert message in refusal("sample", *[sd if word == "SD" else word for word in given])
 
 
 # --- doctor ---
@@ -372,15 +338,11 @@ def test_a_pipeline_is_examined_with_pictures(sd3, photo, capsys):
         (["--parity"], "--parity goes with a MODEL"),
         (["photos", "--parity"], "--parity is for pipelines"),
         (["photos", "--size", "32x32"], "--size is for pipelines"),
-        (["photos", "--prompt", "a"], "--prompt is for pipelines"),
         (["."], "has no model_index.json"),
     ],
 )
-def test_what_cannot_be_examined(photo, given, message, capsys):
-    assert main(["doctor", *given]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_what_cannot_be_examined(photo, given, message, refusal):
+    assert message in refusal("doctor", *given)
 
 
 def test_no_parity_without_encoders(tmp_path, capsys):

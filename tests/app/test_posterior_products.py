@@ -18,8 +18,7 @@ from flowhelm.app.batch.items import Item
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.atomic import sha256
-from flowhelm.app.restore.record import Place
-from flowhelm.app.restore.result import answer, chosen
+from flowhelm.app.restore.result import chosen
 from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
@@ -229,22 +228,3 @@ def test_particles_are_chosen_by_their_weights():
     assert torch.equal(chosen(x, sure, Noise(1, rows)), torch.ones(rows, 1))
     assert torch.equal(chosen(x[:rows], {}, Noise(0, rows)), x[:rows])
     assert torch.equal(chosen(x, {}, Noise(0, rows)), torch.zeros(rows, 1))  # without weights the first one is the best
-
-
-def test_particles_are_drawn_by_their_weights():
-    """Not their mean, which a single restoration gives and which has too little spread; as often as its weight says."""
-    x = torch.arange(4.0).view(4, 1, 1, 1)
-    problem = SimpleNamespace(
-        flow=SimpleNamespace(decode=lambda clean: clean), observed=SimpleNamespace(measurement=SimpleNamespace(y=x[:1]))
-    )
-    info = {"log_w": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()}
-    place = Place(1, x, torch.empty(0), info, None, 0.0, 0)
-
-    def one(seed, drawn):
-        return float(answer(problem, [SimpleNamespace(seed=seed, drawn=drawn)], place))
-
-    found = [one(seed, True) for seed in range(400)]
-    shares = torch.bincount(torch.tensor(found).long(), minlength=4) / 400
-    assert {value % 1 for value in found} == {0.0}
-    torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.08, rtol=0)
-    assert one(0, False) == pytest.approx(2.0)

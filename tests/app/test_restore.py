@@ -253,24 +253,6 @@ def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatc
     assert one["sha256"] == two["sha256"]
 
 
-def test_the_picture_of_particles_is_their_weighted_mean(photo, prior, monkeypatch):
-    """By the weights of the last step; and what is drawn for one is what `Noise.spawn` draws."""
-    last = []
-    decoded = job.decoded
-    monkeypatch.setattr(job, "decoded", lambda *given: last.append(given) or decoded(*given))
-    assert (
-        main(words(photo, prior, "--method", "fk", "--particles", "4", "--threshold", "0", "--strength", "1e-5")) == 0
-    )
-    problem, x, info = last[-1]
-    assert len(x) == len(problem.noise) == 4
-    assert problem.noise.keys == Noise(0, rows=[0]).spawn(4).keys
-    w = info["log_w"][0].softmax(0)
-    assert 1.5 < 1 / float(w.square().sum()) < 3.9
-    mean = sum(float(v) * one for v, one in zip(w, problem.flow.decode(x), strict=True))
-    torch.testing.assert_close(decoded(problem, x, info)[0], mean, atol=1e-5, rtol=0)
-    assert torch.equal(decoded(problem, x, {})[0], problem.flow.decode(x)[0])
-
-
 WHOLE = ("--method", "flow_grad", "--iterations", "20")
 
 

@@ -2,10 +2,7 @@
 
 import io
 import math
-import os
 import pickle
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +13,7 @@ from PIL import Image
 
 import flowhelm
 from flowhelm import guide, priors, transition
-from flowhelm.app.draw import conditions, rows
-from flowhelm.app.draw.request import DrawRequest
+from flowhelm.app.draw import rows
 from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.app.run import drive
@@ -28,7 +24,6 @@ from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
 
-SRC = Path(__file__).parents[2] / "src"
 ABOUT = {
     "classes": ["dark", "light", "grey cat"],
     "words": ["round", "square"],
@@ -55,12 +50,6 @@ def known(tmp_path_factory) -> Path:
 @pytest.fixture
 def flow(known):
     return priors.load(known)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def drawn(flow, jobs, each=lambda event: None, **more):
@@ -121,18 +110,6 @@ def test_guidance(flow):
     assert not torch.allclose(plain, nothing, atol=1e-2)
     with pytest.raises(ValueError, match="guidance of prior 'known': expected a class, a prompt or a number, got none"):
         drawn(flow, [(None, 0)], steps=1, guidance=guide.cfg)
-
-
-def test_what_is_typed_is_what_guides():
-    def typed(name, scale):
-        return conditions.guidance_of(DrawRequest(prior="known", guidance=name, scale=scale))
-
-    assert typed(None, None) is None
-    assert typed("raag", None) is guide.raag
-    for name, scale in (("cfg", 3.0), ("cfg_zero", 2.0), (None, 1.5)):
-        chosen = typed(name, scale)
-        assert chosen.func is getattr(guide, name or "cfg")
-        assert chosen.keywords == {"scale": scale}
 
 
 def test_memory_is_bounded(flow, monkeypatch):
@@ -255,38 +232,27 @@ def test_a_prior_without_conditions(here, capsys):
     ("words", "message"),
     [
         ("foto", "got 'foto'; did you mean 'photos'?"),
-        ("missing.safetensors", "expected one of photos"),
         ("KNOWN --class ligth", "prior 'known' knows no class 'ligth'; did you mean 'light'?"),
-        ("KNOWN --class dark --class ligth", "did you mean 'light'?"),
         ("KNOWN --prompt roond", "knows no word 'roond'; did you mean 'round'?"),
         ("KNOWN --number detial=1", "knows no number 'detial'; did you mean 'detail'?"),
         ("KNOWN --number detail", "--number: expected NAME=VALUE such as brightness=0.4, got 'detail'"),
-        ("KNOWN --number detail=much", "got 'detail=much'"),
         ("KNOWN --number detail=nan", "got 'detail=nan'"),
         ("KNOWN --number detail=1 --number detail=2", "--number detail is given twice"),
         ("KNOWN --solver hoin", "--solver: there is no 'hoin'; did you mean"),
         ("KNOWN --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("KNOWN --steps 0", "--steps"),
-        ("KNOWN -n 0", "-n"),
         ("KNOWN --out a.jpg", "a sheet is a PNG; name it 'a.png'"),
         ("KNOWN --out no/a.png", "folder 'no' cannot be written to"),
-        ("KNOWN --each no/a", "folder 'no' cannot be written to"),
         ("KNOWN --each text.txt", "text.txt"),
         ("KNOWN --device moon", "device 'moon' is not there"),
         ("text.txt", "text.txt"),
         ("", "Missing argument 'prior'"),
     ],
 )
-def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(
-        batches, "PIXELS", 1
-    )  # a picture at a time: what is wrong with the second is not found on the way
+def test_bad_input(words, message, known, here, monkeypatch, refusal):
+    monkeypatch.setattr(batches, "PIXELS", 1)  # a picture at a time: the second is not found out on the way
     (here / "text.txt").write_text("no prior")
-    assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("flowhelm: ")
-    assert said.count("\n") == 1
-    assert message in said
+    assert message in refusal("sample", *words.replace("KNOWN", str(known)).split())
     assert {p.name for p in here.iterdir()} == {"text.txt"}
 
 
@@ -357,19 +323,3 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
     )
     assert main(["priors", "fashion", "--terms"]) == 0
     assert capsys.readouterr().out == "MIT.\n\nAny.\n"
-
-
-def test_help_and_the_list_import_nothing_heavy(here):
-    code = (
-        "import sys, flowhelm.interfaces.cli as cli\n"
-        "for words in (['train', '--help'], ['sample', '--help'], ['priors', '--help'], ['priors'], ['priors', 'photos']):\n"
-        "    assert cli.main(words) == 0\n"
-        "bad = {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)\n"
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "flowhelm train fashion --data fashion_mnist.npz" in done.stdout
-    assert "flowhelm sample fashion --class coat" in done.stdout
