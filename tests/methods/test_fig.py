@@ -73,21 +73,6 @@ def test_no_step_is_longer_than_the_residual(mixture, y, x):
     torch.testing.assert_close(step.x, state - pull, atol=1e-12, rtol=0)
 
 
-def test_fig_plus_redraws_what_a_mask_hides(mixture, x):
-    mask = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    y = Measurement(torch.ones(3, 2, dtype=torch.float64) * mask, Linear(lambda z: z * mask, (2,), 1e-14), 0.2)
-    plain = next(fig(mixture, y, x, TIMES, mix=0.0)).x
-    plus = next(fig(mixture, y, x, TIMES, mix=0.95, noise=Noise(5, 3))).x
-    fresh = T * mixture.ends(x, S).clean + (1 - T) * Noise(5, 3)(x)
-    torch.testing.assert_close(plus[:, 0], plain[:, 0], atol=1e-12, rtol=0)
-    torch.testing.assert_close(plus[:, 1], (0.05 * plain + 0.95 * fresh)[:, 1], atol=1e-12, rtol=0)
-
-
-def test_particles_share_the_measurement(mixture, observed, y, x):
-    steps = [next(fig(mixture, m, x, TIMES, w=0.5, noise=Noise(5, 3))).x for m in (observed.measurement, y)]
-    assert torch.equal(*steps)
-
-
 def test_a_fit_is_left_alone(mixture, y, x):
     """At residual 0 the norm has no gradient."""
     exact = Measurement(
