@@ -66,6 +66,11 @@ def test_the_table_has_means_errors_and_yardsticks():
     assert "published" not in small
 
 
+@pytest.fixture
+def archive(archived):
+    return archived("CBSD68/b", "CBSD68/a", "Set5/c", "Other/d")
+
+
 def test_the_command_goes_on_where_it_was(archive, tmp_path, capsys):
     prior, out = tmp_path / "tiny.safetensors", tmp_path / "rows.csv"
     save(UNet((8, 16)), prior, {"size": 64})

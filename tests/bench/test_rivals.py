@@ -239,7 +239,8 @@ def test_the_best_trial_is_taken_once_all_were_tried():
     assert bench.setting("random", "dps", who) == who.trials[0]
 
 
-def test_the_command_tunes_compares_and_goes_on(archive, tmp_path, capsys):
+def test_the_command_tunes_compares_and_goes_on(archived, tmp_path, capsys):
+    archive = archived("CBSD68/a", "CBSD68/b", "CBSD68/c")
     prior, out = tmp_path / "tiny.safetensors", tmp_path / "rows.csv"
     save(UNet((8, 16)), prior, {"size": 64})
     options = {
