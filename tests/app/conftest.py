@@ -1,6 +1,8 @@
 """What the tests of the application share: priors that cost nothing as files, a photograph, and a refusal in one sentence."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from flowhelm.app.restore import run as job
+from flowhelm.app.restore.observation import misfit
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.unet import UNet
 
@@ -60,6 +64,24 @@ def photo(here) -> Path:
     pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
     Image.fromarray(pixels.astype(np.uint8)).save(here / "photo.png")
     return here / "photo.png"
+
+
+@pytest.fixture
+def stopped_after(monkeypatch) -> Callable[..., None]:
+    """A signal in the middle of the bookkeeping of a restoration's step."""
+
+    def at(when: int, number: int = signal.SIGINT) -> None:
+        calls = []
+
+        def stops(*given):
+            calls.append(1)
+            if len(calls) == when:
+                os.kill(os.getpid(), number)
+            return misfit(*given)
+
+        monkeypatch.setattr(job, "misfit", stops)
+
+    return at
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from flowhelm.app.models.fitting import Settings
 from flowhelm.app.models.plan import plan
 from flowhelm.app.models.request import ModelRequest
 from flowhelm.app.restore import problem
-from flowhelm.app.restore import run as job
 from flowhelm.app.restore.request import RestoreSettings
 from flowhelm.app.run import Noted, drive
 from flowhelm.bench.pipelines import tiny
@@ -87,39 +85,25 @@ def test_it_runs_again_to_the_bit(photo, sd, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_it_goes_on_where_it_was_stopped(photo, sd3, monkeypatch, capsys):
+def test_it_goes_on_where_it_was_stopped(photo, sd3, stopped_after):
     given = words(sd3, "--prompt", "a cat")
     assert main([*given, "--out", "whole.png"]) == 0
-    misfit, calls = job.misfit, []
-
-    def stops(*both):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*both)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(2)
     assert main(given) == 130
-    monkeypatch.setattr(job, "misfit", misfit)
+    stopped_after(0)  # never
     assert main(["restore", "--resume", "photo.resume.safetensors"]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_it_does_not_go_on_with_other_weights(photo, tmp_path, monkeypatch, capsys):
+def test_it_does_not_go_on_with_other_weights(photo, tmp_path, stopped_after, capsys, refusal):
     prior = saved("sd", tmp_path / "mine")
-
-    def stops(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        return torch.zeros(1)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(1)
     assert main(words(prior)) == 130
     torch.manual_seed(1)
     tiny.sd().save_pretrained(prior)
     capsys.readouterr()
-    assert main(["restore", "--resume", "photo.resume.safetensors"]) == 2
-    assert "prior fingerprint was" in capsys.readouterr().err
+    assert "prior fingerprint was" in refusal("restore", "--resume", "photo.resume.safetensors")
 
 
 def test_simulated_and_quantized(photo, sd3, capsys):
@@ -151,10 +135,9 @@ def test_bad_input_is_one_sentence(photo, sd, given, message, refusal):
     assert message in refusal("restore", "photo.png", "--operator", "box", *words)
 
 
-def test_a_size_that_it_cannot_take(photo, sd, capsys):
+def test_a_size_that_it_cannot_take(photo, sd, refusal):
     Image.new("RGB", (31, 33)).save(photo)
-    assert main(words(sd)) == 2
-    assert "that 2 divides, got 33 x 31; 32 x 32 would do" in capsys.readouterr().err
+    assert "that 2 divides, got 33 x 31; 32 x 32 would do" in refusal(*words(sd))
     assert not list(photo.parent.glob("*.json"))
 
 
@@ -345,9 +328,10 @@ def test_what_cannot_be_examined(photo, given, message, refusal):
     assert message in refusal("doctor", *given)
 
 
-def test_no_parity_without_encoders(tmp_path, capsys):
-    assert main(["doctor", saved("flux2", tmp_path / "flux2"), "--parity", "--size", "32x32"]) == 2
-    assert "has no text encoder here" in capsys.readouterr().err
+def test_no_parity_without_encoders(tmp_path, refusal):
+    assert "has no text encoder here" in refusal(
+        "doctor", saved("flux2", tmp_path / "flux2"), "--parity", "--size", "32x32"
+    )
 
 
 # --- fingerprints ---

@@ -162,28 +162,15 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
-def stopped_after(monkeypatch, when: int, number: int = signal.SIGINT) -> None:
-    """As by a signal in the middle of step `when`'s bookkeeping."""
-    calls = []
-
-    def stops(*given):
-        calls.append(1)
-        if len(calls) == when:
-            os.kill(os.getpid(), number)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     ("when", "operator", "size"), [(1, "superres", (48, 40)), (3, "deblur", (24, 20)), (6, "superres", (48, 40))]
 )
-def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when, operator, size):
+def test_stopped_at_a_step(photo, prior, stopped_after, capsys, number, code, when, operator, size):
     given = words(photo, prior, operator=operator)
     assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
-    stopped_after(monkeypatch, when, number)
+    stopped_after(when, number)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(given) == code
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -238,11 +225,11 @@ PARTICLES = {
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("when", [2, 5, 6])
 @pytest.mark.parametrize("method", PARTICLES)
-def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, capsys, method, when):
+def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, stopped_after, capsys, method, when):
     """Weights, tempering, records, quotas and a source, beside the state of every particle and its stream."""
     given = words(photo, prior, *PARTICLES[method].split())
     assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
-    stopped_after(monkeypatch, when)
+    stopped_after(when)
     assert main(given) == 130
     monkeypatch.undo()
     size = Image.open(photo.with_name("photo.partial.png")).size
@@ -270,17 +257,9 @@ def test_a_whole_trajectory_is_told_in_steps_and_leaves_no_resume_file(photo, pr
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("when", [7, 20])
-def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, monkeypatch, capsys, when):
+def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, stopped_after, capsys, when):
     photo.with_name("photo.resume.safetensors").write_bytes(b"of an earlier run")
-    calls = []
-
-    def stops(*given):
-        calls.append(1)
-        if len(calls) == when:
-            os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(when)
     assert main(words(photo, prior, *WHOLE)) == 130
     said = capsys.readouterr().out
     assert f"after step {when} of 20" in said
@@ -288,17 +267,12 @@ def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, monkeypat
     assert {path.name for path in photo.parent.glob("photo.*")} == {"photo.png", "photo.partial.png"}
 
 
-def test_no_going_on_with_another_photograph(photo, prior, monkeypatch, capsys):
-    def stops(*given):
-        os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
+def test_no_going_on_with_another_photograph(photo, prior, stopped_after, capsys, refusal):
+    stopped_after(1)
     assert main(words(photo, prior)) == 130
     Image.new("RGB", (24, 20)).save(photo)
     capsys.readouterr()
-    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 2
-    assert "photo sha256 was" in capsys.readouterr().err
+    assert "photo sha256 was" in refusal("restore", "--resume", str(photo.with_name("photo.resume.safetensors")))
 
 
 def start(*given: str) -> subprocess.Popen:

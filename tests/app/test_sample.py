@@ -83,22 +83,6 @@ def test_it_is_the_solver_on_the_bound_prior(flow, solver):
     torch.testing.assert_close(got, expected)
 
 
-def test_white_data_is_drawn_exactly(tmp_path):
-    """An untrained network is the exact flow of N(0, d^2), whose map is x -> d x: a picture is its noise times d."""
-    net = UNet((8, 8), 1, data_std=0.3)
-    save(net, tmp_path / "white.safetensors", {"size": 8})
-    flow = priors.load(tmp_path / "white.safetensors")
-    exact, jobs = 0.3 * Noise(2, 3)(torch.empty(3, 3, 8, 8)), [(None, i) for i in range(3)]
-
-    def gap(solver, steps):
-        return (drawn(flow, jobs, steps=steps, solver=solver, seed=2) - exact).abs().max().item()
-
-    first, second = [gap(transition.euler, n) for n in (40, 80)], gap(transition.midpoint, 60)
-    print("distance from the exact flow map: 40 and 80 Euler steps", first, "60 midpoint steps", second)
-    assert second < 1e-4
-    assert first[0] / first[1] == pytest.approx(2, rel=0.1)  # first order
-
-
 def test_guidance(flow):
     jobs = [("light", i) for i in range(3)]
     plain = drawn(flow, jobs, steps=3)
@@ -120,13 +104,8 @@ def test_memory_is_bounded(flow, monkeypatch):
     monkeypatch.setattr(batches, "PIXELS", 4 * 64)
     told = []
     flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
-    drawn(
-        flow,
-        [("dark", i) for i in range(6)],
-        steps=2,
-        guidance=guide.cfg,
-        each=lambda event: told.append((event.index, event.total)),
-    )
+    tell = lambda event: told.append((event.index, event.total))  # noqa: E731
+    drawn(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=tell)
     assert set(seen) == {4}
     assert told == [(i, 6) for i in range(1, 7)]
 
@@ -166,24 +145,16 @@ def test_prompts_numbers_and_guidance(known, here):
     words = [
         "sample",
         str(known),
-        "--steps",
-        "2",
-        "-n",
-        "2",
         "--prompt",
         "a round, square",
         "--number",
         "brightness=0.7",
+        "--number",
+        "detail=0.06",
     ]
     made = []
-    for more in (
-        [],
-        ["--scale", "3"],
-        ["--guidance", "raag"],
-        ["--scale", "3", "--guidance", "cfg_zero"],
-        ["--solver", "heun"],
-    ):
-        assert main([*words, *more, "--number", "detail=0.06"]) == 0
+    for more in ("", "--scale 3", "--guidance raag", "--scale 3 --guidance cfg_zero", "--solver heun"):
+        assert main([*words, "--steps", "2", "-n", "2", *more.split()]) == 0
         made.append((here / "known.samples.png").read_bytes())
     assert len(set(made)) == 5
     assert sizes(here / "known.samples.png") == (2 * 68 - 4, 64)
@@ -214,18 +185,11 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
     assert not torch.allclose(own, plain, atol=1e-2)
 
 
-def test_the_bundled_priors_have_a_scale():
-    assert {name: priors.load(name).scale for name in NAMES} == {
-        "photos": 1.0, "fashion": 2.0, "aerial": 2.0, "animals": 4.0,
-    }  # fmt: skip
-
-
-def test_a_prior_without_conditions(here, capsys):
+def test_a_prior_without_conditions(here, refusal):
     written(here / "plain.safetensors", {"size": 8}, channels=3)
     assert main(["sample", "plain.safetensors", "--steps", "1", "-n", "5", "--out", "a.png"]) == 0
     assert sizes(here / "a.png") == (3 * 68 - 4, 2 * 68 - 4)
-    assert main(["sample", "plain.safetensors", "--class", "cat"]) == 2
-    assert "takes no classes; it takes no conditions" in capsys.readouterr().err
+    assert "takes no classes; it takes no conditions" in refusal("sample", "plain.safetensors", "--class", "cat")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +266,7 @@ def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
     assert lines[3].endswith("1.5 MB, animals.md is missing")
 
 
-def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
+def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys, refusal):
     assert main(["priors", "photos"]) == 0
     card = capsys.readouterr().out
     assert card.startswith("# photos")
@@ -312,12 +276,10 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
     assert "research" in terms
     assert "licence of the weights: Apache-2.0" in terms
     assert "Training" not in terms
-    assert main(["priors", "--terms"]) == 2
-    assert main(["priors", "foto"]) == 2
-    assert "did you mean photos?" in capsys.readouterr().err
+    refusal("priors", "--terms")
+    assert "did you mean photos?" in refusal("priors", "foto")
     monkeypatch.setattr(shelf, "FOLDER", tmp_path)
-    assert main(["priors", "fashion"]) == 2
-    assert "the card of 'fashion' is not in this installation" in capsys.readouterr().err
+    assert "the card of 'fashion' is not in this installation" in refusal("priors", "fashion")
     (tmp_path / "fashion.md").write_text(
         "# fashion\n\n## Terms\n\nMIT.\n\n### Terms of use\n\nAny.\n\n## Training\n\nLong.\n"
     )

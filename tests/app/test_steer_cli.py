@@ -1,8 +1,6 @@
 """`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
 
-import copy
 import json
-import math
 import os
 import signal
 from pathlib import Path
@@ -17,7 +15,7 @@ from flowhelm import priors, rewards, steer
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
-from flowhelm.app.steer import allotment, problem, record
+from flowhelm.app.steer import allotment, problem
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
@@ -146,26 +144,6 @@ def test_a_small_batch_changes_the_last_bits_only(here):
     assert [run["result"]["pictures"][0]["evaluations"] for run in runs] == [1 + 6 * 3] * 2
 
 
-def test_gradients_raise_the_reward(here):
-    values = []
-    for strength in ("0.001", "1000"):
-        words = ["--method", "mpc_flow", "--inner", "adam:iterations=4,rate=1", "--chains", "2", "--steps", "5"]
-        words += ["--strength", strength]
-        made = ran("fashion", "--reward", "mine.py:left", *words)["result"]["pictures"][0]
-        assert (made["evaluations"], made["rewards"]) == (10, 2 * 5 * 4)
-        assert made["particles"][0]["reward"] != made["particles"][1]["reward"]
-        values.append([each["reward"] for each in made["particles"]])
-    assert values[1][0] > values[0][0] + 0.05
-    assert values[1][1] > values[0][1] + 0.05
-
-
-def test_a_proposal_may_follow_the_gradient(here):
-    words = ["--proposal", "gradient", "--particles", "2", "--steps", "4", "--moments", "langevin_moments:eta=0.5"]
-    made = ran("fashion", "--reward", "brightness", *words, "--resampler", "residual")["result"]["pictures"][0]
-    assert made["backwards"] == 3  # without tempering at t = 0, and nothing at t = 1
-    assert math.isfinite(made["reward"])
-
-
 def test_a_pipeline(here, sd3, capsys):
     words = [sd3, "--prompt", "a cat", "--size", "32x32", "--reward", "colourfulness", "--held-out", "brightness"]
     run = ran(*words, "--method", "svdd", "--budget", "24", "--scale", "3")
@@ -232,7 +210,7 @@ def linear_times(found):
     return torch.linspace(0, 1, found.steps + 1, dtype=torch.float64)
 
 
-def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
+def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys, refusal):
     """A method that costs more than was foretold ends at the budget, with the best that it had."""
     true = allotment.cost
     monkeypatch.setattr(allotment, "cost", lambda *given: true(*given)._replace(evaluations=20))
@@ -243,11 +221,8 @@ def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
     assert made["evaluations"] == 20
     assert len(made["trace"]) == 5
     assert "the budget was spent before the last step" in capsys.readouterr().out
-    assert (
-        main(["steer", "fashion", "--reward", "brightness", "--method", "oc_flow", "--budget", "20", "--steps", "9"])
-        == 2
-    )
-    assert "oc_flow made no step" in capsys.readouterr().err
+    line = "fashion --reward brightness --method oc_flow --budget 20 --steps 9"
+    assert "oc_flow made no step" in refusal("steer", *line.split())
 
 
 # --- rewards by their words ---
@@ -355,13 +330,9 @@ def test_the_files_and_the_json(here, capsys):
     assert {"flowhelm", "torch", "python", "processor"} <= set(run["environment"])
     (made,) = run["result"]["pictures"]
     assert run["result"]["state"] == "finished"
-    assert (made["class"], made["number"], made["name"], made["finished"], made["cut"]) == (
-        "bag",
-        0,
-        "bag-000",
-        True,
-        False,
-    )
+    assert (made["class"], made["number"], made["name"]) == ("bag", 0, "bag-000")
+    assert made["finished"]
+    assert not made["cut"]
     assert (made["evaluations"], made["rewards"], made["decodes"], made["backwards"]) == (30, 30, 30, 0)
     assert len(made["particles"]) == 6
     assert max(each["reward"] for each in made["particles"]) == made["reward"]
@@ -430,10 +401,8 @@ def test_a_stop_leaves_the_best_so_far(here, monkeypatch, capsys, when, finished
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_stop_before_the_first_step(here, monkeypatch, capsys):
     monkeypatch.setenv("STOP", "2")
-    assert (
-        main(["steer", "fashion", "--reward", "mine.py:stops", "--method", "svdd", "--draws", "3", "--steps", "4"])
-        == 130
-    )
+    line = "steer fashion --reward mine.py:stops --method svdd --draws 3 --steps 4"
+    assert main(line.split()) == 130
     assert "stopped before the first step; nothing was written" in capsys.readouterr().out
     assert {p.name for p in here.iterdir()} <= {"mine.py", "__pycache__"}
 
@@ -490,35 +459,6 @@ def test_closing_a_run_keeps_the_best_so_far(here):
     assert [line["index"] for line in run["result"]["pictures"][0]["trace"]] == [1, 2]
     assert seen[1].picture().shape == (1, 1, 32, 32)
     assert seen[1].figures.shown == run["result"]["pictures"][0]["reward"]
-
-
-def test_a_damaged_run_file_is_one_sentence(here):
-    """Every value of it replaced by others in turn: refused in a sentence, or the same run as before."""
-    whole = ran("fashion", "--reward", "brightness", "--budget", "8", "--held-out", "compressibility")
-    assert record.read(Path("a.run.json")).stored() == whole
-
-    def paths(value, here=()):
-        yield here
-        if isinstance(value, dict | list):
-            for key in value if isinstance(value, dict) else range(len(value)):
-                yield from paths(value[key], (*here, key))
-
-    refused = []
-    for path in paths(whole):
-        for other in (None, [], {}, "x", -1, 1e999, {"a": [1]}):
-            damaged = copy.deepcopy(whole)
-            part = {"whole": damaged}
-            *before, last = ("whole", *path)
-            for key in before:
-                part = part[key]
-            part[last] = other
-            Path("b.run.json").write_text(json.dumps(damaged if path else other))
-            try:
-                record.read(Path("b.run.json"))
-            except BadInput as error:  # anything else is a traceback
-                refused.append(str(error))
-    assert len(refused) > 500
-    assert all("b.run.json" in text and "\n" not in text for text in refused)
 
 
 # --- bad input ---

@@ -81,15 +81,8 @@ def test_the_measurement_is_fitted(method, flow, y):
 def test_a_row_does_not_see_its_neighbours(method, flow, y):
     together = run(steps(method, flow, y)).x
     for i in range(3):
-        alone = run(
-            method(
-                flow,
-                Measurement(y.y[i : i + 1], y.operator, y.std),
-                start(flow)[i : i + 1],
-                flow.times(STEPS),
-                noise=Noise(0, [i]),
-            )
-        )
+        own, x = Measurement(y.y[i : i + 1], y.operator, y.std), start(flow)[i : i + 1]
+        alone = run(method(flow, own, x, flow.times(STEPS), noise=Noise(0, [i])))
         # hundreds of quasi-Newton iterations magnify the rounding that a batch of another size has
         atol = 2e-3 if getattr(method, "func", None) is steer.d_flow else 1e-5
         torch.testing.assert_close(alone.x, together[i : i + 1], atol=atol, rtol=1e-5)

@@ -8,9 +8,6 @@ from flowhelm.guide.tiled import Tiled
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
-from flowhelm.transition import heun
 
 VPS = VP()
 TIMES = pytest.mark.parametrize("t", [0.05, 0.4, 0.93, [0.1, 0.5, 0.9]])
@@ -26,24 +23,9 @@ def test_a_prior_on_another_path_is_that_priors_own_flow(gaussian, x, path, othe
     torch.testing.assert_close(moved.velocity(x, t), here.velocity(x, t), atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(moved.ends(x, t), here.ends(x, t), atol=1e-7, rtol=1e-7)
     assert moved.path is other
-
-
-@TIMES
-def test_there_and_back_is_the_same_flow(mixture, x, t):
-    back, t = on_path(on_path(mixture, VPS), linear), double(t)
-    torch.testing.assert_close(back.velocity(x, t), mixture.velocity(x, t), atol=1e-7, rtol=1e-7)
-    x32 = x.float()
-    flow = GaussianFlow(torch.zeros(2), torch.eye(2), VPS)
-    assert on_path(flow, linear).velocity(x32, t).dtype == torch.float32
-
-
-def test_the_clean_law_is_kept(gaussian):
-    flow = on_path(GaussianFlow(gaussian.mean, gaussian.covariance, VPS), linear)
-    x = torch.cat([torch.eye(2), torch.zeros(1, 2)]).double()
-    end = run(integrate(flow, x, torch.linspace(0, 1, 201, dtype=torch.float64) ** 2, transition=heun)).x
-    matrix = end[:2] - end[2]  # the flow map is affine: it carries N(0, I) to N(offset, matrix^T matrix)
-    torch.testing.assert_close(end[2], gaussian.mean, atol=0.01, rtol=0)
-    torch.testing.assert_close(matrix.T @ matrix, gaussian.covariance, atol=0.01, rtol=0)
+    assert (
+        on_path(GaussianFlow(torch.zeros(2), torch.eye(2), path), other).velocity(x.float(), t).dtype == torch.float32
+    )
 
 
 def test_counted_counts_calls_rows_and_backwards(gaussian, x):

@@ -583,18 +583,8 @@ def test_accelerate_in_this_process(tmp_path):
         flow = rich()
         average = copy.deepcopy(flow.net)
         path = tmp_path / f"{accelerator is None}"
-        updates = list(
-            fit(
-                flow,
-                flow_matching,
-                data,
-                steps=5,
-                average=average,
-                accumulate=2,
-                checkpoint=path,
-                accelerator=accelerator,
-            )
-        )
+        usual = {"steps": 5, "average": average, "accumulate": 2, "checkpoint": path}
+        updates = list(fit(flow, flow_matching, data, accelerator=accelerator, **usual))
         runs.append((torch.stack([u.loss for u in updates]), load_file(path)))
     assert torch.equal(runs[0][0], runs[1][0])
     assert same(runs[0][1], runs[1][1])
@@ -602,13 +592,6 @@ def test_accelerate_in_this_process(tmp_path):
 
 def test_an_accelerator_that_would_change_the_run_is_refused():
     accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="give fit `accumulate` instead"):
-        next(
-            fit(
-                line(),
-                error,
-                data,
-                steps=2,
-                accelerator=accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2),
-            )
-        )
+        next(fit(line(), error, data, steps=2, accelerator=accelerator))
