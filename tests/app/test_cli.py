@@ -61,6 +61,7 @@ def test_options_are_those_of_the_signature():
 @pytest.mark.parametrize("function", [*METHODS, *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
 def test_every_option_reads_its_own_default(function):
     for name, option in options(function).items():
+        assert option.help, name
         if not option.needed:
             needed = {o.name: "file" for o in options(function).values() if o.needed}
             default = inspect.signature(function).parameters[name].default
