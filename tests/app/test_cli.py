@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import inner, operators, particles, transition
+from flowhelm import inner, operators, particles, recipes, transition
 from flowhelm.app.errors import BadInput, nearest
 from flowhelm.app.files.pictures import read
 from flowhelm.app.options.signature import bind, options, plain
@@ -58,7 +58,7 @@ def test_options_are_those_of_the_signature():
     assert options(operators.motion)["kernel"].help.endswith("picks one; without, the first")
 
 
-@pytest.mark.parametrize("function", [*METHODS, *operators.ALL, *inner.ALL], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*METHODS, *operators.ALL, *inner.ALL, *recipes.ALL], ids=lambda f: f.__name__)
 def test_every_option_reads_its_own_default(function):
     for name, option in options(function).items():
         assert option.help, name

@@ -18,7 +18,8 @@ from flowhelm.app.batch.items import Item
 from flowhelm.app.batch.run import batch
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.atomic import sha256
-from flowhelm.app.restore.result import chosen
+from flowhelm.app.restore.record import Place
+from flowhelm.app.restore.result import answer, chosen
 from flowhelm.app.run import Stopped
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
@@ -217,14 +218,27 @@ def test_a_sample_of_weighted_particles_is_one_of_them(folder, prior, tmp_path, 
     assert (tmp_path / "alone" / "p0.restored.png").exists()
 
 
-def test_particles_are_chosen_by_their_weights():
-    rows, k = 4000, 3
-    x = torch.arange(k).repeat(rows).float()[:, None]
-    share = torch.tensor([0.5, 0.2, 0.3])
-    one = chosen(x, {"log_w": share.log().repeat(rows, 1)}, Noise(0, rows))
-    assert one.shape == (rows, 1)
-    torch.testing.assert_close(torch.bincount(one[:, 0].long()) / rows, share, atol=0.025, rtol=0)
-    sure = {"log_w": torch.tensor([[-1e9, 0.0, -1e9]]).repeat(rows, 1)}
-    assert torch.equal(chosen(x, sure, Noise(1, rows)), torch.ones(rows, 1))
-    assert torch.equal(chosen(x[:rows], {}, Noise(0, rows)), x[:rows])
-    assert torch.equal(chosen(x, {}, Noise(0, rows)), torch.zeros(rows, 1))  # without weights the first one is the best
+def test_particles_are_chosen_row_by_row():
+    x, sure = torch.arange(3).repeat(40).float()[:, None], {"log_w": torch.tensor([[-1e9, 0.0, -1e9]]).repeat(40, 1)}
+    assert torch.equal(chosen(x, sure, Noise(1, 40)), torch.ones(40, 1))
+    assert torch.equal(chosen(x[:40], {}, Noise(0, 40)), x[:40])
+    assert torch.equal(chosen(x, {}, Noise(0, 40)), torch.zeros(40, 1))  # without weights the first one is the best
+
+
+def test_particles_are_drawn_by_their_weights():
+    """Not their mean, which a single restoration gives and which has too little spread; as often as its weight says."""
+    x = torch.arange(4.0).view(4, 1, 1, 1)
+    problem = SimpleNamespace(
+        flow=SimpleNamespace(decode=lambda clean: clean), observed=SimpleNamespace(measurement=SimpleNamespace(y=x[:1]))
+    )
+    info = {"log_w": torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()}
+    place = Place(1, x, torch.empty(0), info, None, 0.0, 0)
+
+    def one(seed, drawn):
+        return float(answer(problem, [SimpleNamespace(seed=seed, drawn=drawn)], place))
+
+    found = [one(seed, True) for seed in range(400)]
+    shares = torch.bincount(torch.tensor(found).long(), minlength=4) / 400
+    assert {value % 1 for value in found} == {0.0}
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.08, rtol=0)
+    assert one(0, False) == pytest.approx(2.0)

@@ -240,6 +240,14 @@ def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatc
     assert one["sha256"] == two["sha256"]
 
 
+def test_particles_draw_from_the_children_of_their_picture_s_stream(photo, prior, monkeypatch):
+    seen, decoded = [], job.decoded
+    monkeypatch.setattr(job, "decoded", lambda *given: seen.append(given) or decoded(*given))
+    assert main(words(photo, prior, "--method", "fk", "--particles", "4")) == 0
+    assert len(seen[-1][1]) == 4
+    assert seen[-1][0].noise.keys == Noise(0, rows=[0]).spawn(4).keys
+
+
 WHOLE = ("--method", "flow_grad", "--iterations", "20")
 
 

@@ -1,6 +1,7 @@
 """`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -15,7 +16,7 @@ from flowhelm import priors, rewards, steer
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
-from flowhelm.app.steer import allotment, problem
+from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
@@ -142,6 +143,26 @@ def test_a_small_batch_changes_the_last_bits_only(here):
     values = [run["result"]["pictures"][0]["reward"] for run in runs]
     assert values[0] == pytest.approx(values[1], abs=1e-4)
     assert [run["result"]["pictures"][0]["evaluations"] for run in runs] == [1 + 6 * 3] * 2
+
+
+def test_gradients_raise_the_reward(here):
+    values = []
+    for strength in ("0.001", "1000"):
+        words = ["--method", "mpc_flow", "--inner", "adam:iterations=4,rate=1", "--chains", "2", "--steps", "5"]
+        words += ["--strength", strength]
+        made = ran("fashion", "--reward", "mine.py:left", *words)["result"]["pictures"][0]
+        assert (made["evaluations"], made["rewards"]) == (10, 2 * 5 * 4)
+        assert made["particles"][0]["reward"] != made["particles"][1]["reward"]
+        values.append([each["reward"] for each in made["particles"]])
+    assert values[1][0] > values[0][0] + 0.05
+    assert values[1][1] > values[0][1] + 0.05
+
+
+def test_a_proposal_may_follow_the_gradient(here):
+    words = ["--proposal", "gradient", "--particles", "2", "--steps", "4", "--moments", "langevin_moments:eta=0.5"]
+    made = ran("fashion", "--reward", "brightness", *words, "--resampler", "residual")["result"]["pictures"][0]
+    assert made["backwards"] == 3  # without tempering at t = 0, and nothing at t = 1
+    assert math.isfinite(made["reward"])
 
 
 def test_a_pipeline(here, sd3, capsys):
@@ -322,6 +343,7 @@ def test_the_files_and_the_json(here, capsys):
     assert "step 5/5, reward" in said.err
     assert said.err.rstrip().endswith("left")
     assert set(run) == {"kind", "settings", "inputs", "environment", "result"}
+    assert record.read(Path("a.run.json")).stored() == run
     settings = run["settings"]
     assert settings["method_options"]["particles"] == 6
     assert settings["method_options"]["resampler"] == "systematic"

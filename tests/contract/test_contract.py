@@ -88,6 +88,13 @@ def test_a_row_does_not_see_its_neighbours(method, flow, y):
         torch.testing.assert_close(alone.x, together[i : i + 1], atol=atol, rtol=1e-5)
 
 
+def test_rows_share_a_measurement(method, flow, y):
+    """One that is given once is that of every row, as if it were given for each."""
+    once, each = (Measurement(rows, y.operator, y.std) for rows in (y.y[:1], y.y[:1].expand_as(y.y)))
+    ends = [run(method(flow, m, start(flow), flow.times(STEPS), noise=Noise(0, 3))).x for m in (once, each)]
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("index", [2, 4])
 def test_a_step_resumes_the_run(one_step, flow, y, index):
     times, noise = flow.times(STEPS), Noise(0, 3)

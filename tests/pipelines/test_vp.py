@@ -50,6 +50,7 @@ def test_ddim_is_euler_for_every_schedule(schedule, steps):
     found = compare(tiny.sd(schedule), size=SIZE, prompt="a cat", negative="dog", scale=4.0, steps=steps)
     print(found)
     assert found.good
+    assert found.ours == found.calls == steps
 
 
 def test_other_schedulers_keep_their_levels():
