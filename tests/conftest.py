@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
+from toys import double
 
 from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.measure import Linear, Measurement
@@ -29,8 +30,10 @@ class Observed(NamedTuple):
     measurement: Measurement
 
 
-def double(numbers: object) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64)
+@pytest.fixture
+def x() -> Tensor:
+    """Three states of the reference problem."""
+    return torch.randn(3, 2, dtype=torch.float64)
 
 
 @pytest.fixture

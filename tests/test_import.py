@@ -10,7 +10,7 @@ HEAVY = ("torch", "deepinv", "diffusers", "transformers", "torchvision")
 
 @pytest.mark.parametrize(
     ("module", "unloaded"),
-    [("flowhelm", HEAVY), ("flowhelm.steer, flowhelm.restore", HEAVY[1:])],
+    [("flowhelm", HEAVY), ("flowhelm.steer, flowhelm.restore, flowhelm.operators, flowhelm.metrics", HEAVY[1:])],
 )
 def test_nothing_heavy_is_loaded(module, unloaded):
     code = f"import sys, {module}; print(*sys.modules)"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from flowhelm.app.models.fitting import Settings
 from flowhelm.app.models.plan import plan
 from flowhelm.app.models.request import ModelRequest
 from flowhelm.app.restore import problem
-from flowhelm.app.restore import run as job
 from flowhelm.app.restore.request import RestoreSettings
 from flowhelm.app.run import Noted, drive
 from flowhelm.bench.pipelines import tiny
@@ -36,25 +34,6 @@ def saved(name, folder):
     pipe = tiny.CASES[name][0]()
     pipe.save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    return saved("sd3", tmp_path_factory.mktemp("tiny") / "sd3")
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    return saved("sd", tmp_path_factory.mktemp("tiny") / "sd")
-
-
-@pytest.fixture
-def photo(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    y, x = np.mgrid[0:32, 0:32]
-    pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
-    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
 
 
 def words(prior, *more):
@@ -106,39 +85,25 @@ def test_it_runs_again_to_the_bit(photo, sd, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_it_goes_on_where_it_was_stopped(photo, sd3, monkeypatch, capsys):
+def test_it_goes_on_where_it_was_stopped(photo, sd3, stopped_after):
     given = words(sd3, "--prompt", "a cat")
     assert main([*given, "--out", "whole.png"]) == 0
-    misfit, calls = job.misfit, []
-
-    def stops(*both):
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*both)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(2)
     assert main(given) == 130
-    monkeypatch.setattr(job, "misfit", misfit)
+    stopped_after(0)  # never
     assert main(["restore", "--resume", "photo.resume.safetensors"]) == 0
     assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_it_does_not_go_on_with_other_weights(photo, tmp_path, monkeypatch, capsys):
+def test_it_does_not_go_on_with_other_weights(photo, tmp_path, stopped_after, capsys, refusal):
     prior = saved("sd", tmp_path / "mine")
-
-    def stops(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        return torch.zeros(1)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(1)
     assert main(words(prior)) == 130
     torch.manual_seed(1)
     tiny.sd().save_pretrained(prior)
     capsys.readouterr()
-    assert main(["restore", "--resume", "photo.resume.safetensors"]) == 2
-    assert "prior fingerprint was" in capsys.readouterr().err
+    assert "prior fingerprint was" in refusal("restore", "--resume", "photo.resume.safetensors")
 
 
 def test_simulated_and_quantized(photo, sd3, capsys):
@@ -153,9 +118,6 @@ def test_simulated_and_quantized(photo, sd3, capsys):
     ("given", "message"),
     [
         (["--prior", "photos", "--prompt", "a cat"], "--prompt is for pipelines"),
-        (["--prior", "photos", "--quantize", "nf4"], "--quantize is for pipelines"),
-        (["--prior", "photos", "--dtype", "float32"], "--dtype is for pipelines"),
-        (["--prior", "photos", "--checkpointing"], "--checkpointing is for pipelines"),
         (["--prior", "photos", "--no-plan"], "--no-plan is for pipelines"),
         (["--prior", "SD", "--dtype", "float23"], "did you mean float32?"),
         (["--prior", "SD", "--quantize", "q4"], "expected nf4, int8"),
@@ -166,19 +128,16 @@ def test_simulated_and_quantized(photo, sd3, capsys):
         (["--prior", "SD", "--operator", "deblur", "--sigma", "1.1"], "restores 43 x 44 pixels from a photograph of 31 x 32"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(photo, sd, given, message, capsys):
+def test_bad_input_is_one_sentence(photo, sd, given, message, refusal):
     if "deblur" in given:
         Image.new("RGB", (32, 31)).save(photo)
-    assert main(["restore", "photo.png", "--operator", "box", *[sd if word == "SD" else word for word in given]]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+    words = [sd if word == "SD" else word for word in given]
+    assert message in refusal("restore", "photo.png", "--operator", "box", *words)
 
 
-def test_a_size_that_it_cannot_take(photo, sd, capsys):
+def test_a_size_that_it_cannot_take(photo, sd, refusal):
     Image.new("RGB", (31, 33)).save(photo)
-    assert main(words(sd)) == 2
-    assert "that 2 divides, got 33 x 31; 32 x 32 would do" in capsys.readouterr().err
+    assert "that 2 divides, got 33 x 31; 32 x 32 would do" in refusal(*words(sd))
     assert not list(photo.parent.glob("*.json"))
 
 
@@ -315,24 +274,14 @@ def test_a_guidance_by_name(photo, sd):
         (["SD", "--class", "coat"], "--class is for bundled priors"),
         (["SD", "--number", "detail=1"], "--number is for bundled priors"),
         (["SD", "--size", "512x"], "expected HEIGHTxWIDTH"),
-        (["SD", "--size", "0x32"], "expected HEIGHTxWIDTH"),
         (["SD", "--size", "100000x32"], "at most 16384"),
         (["SD", "--scale", "nan"], "expected a finite number"),
-        (["fashion", "--class", "bag", "--scale", "inf"], "expected a finite number"),
-        (["SD", "--size", "31x32"], "32 x 32 would do"),
-        (["SD", "--solver", "eule"], "did you mean euler?"),
-        (["SD", "--out", "sheet.jpg"], "a sheet is a PNG"),
         (["fashion", "--size", "32x32"], "--size is for pipelines"),
         (["fashion", "--negative", "coat"], "--negative is for pipelines"),
-        (["fashion", "--quantize", "nf4"], "--quantize is for pipelines"),
-        (["nonsense", "--prompt", "a cat"], "expected one of photos"),
     ],
 )
-def test_what_cannot_be_drawn(photo, sd, given, message, capsys):
-    assert main(["sample", *[sd if word == "SD" else word for word in given]]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_what_cannot_be_drawn(photo, sd, given, message, refusal):
+    assert message in refusal("sample", *[sd if word == "SD" else word for word in given])
 
 
 # --- doctor ---
@@ -372,20 +321,17 @@ def test_a_pipeline_is_examined_with_pictures(sd3, photo, capsys):
         (["--parity"], "--parity goes with a MODEL"),
         (["photos", "--parity"], "--parity is for pipelines"),
         (["photos", "--size", "32x32"], "--size is for pipelines"),
-        (["photos", "--prompt", "a"], "--prompt is for pipelines"),
         (["."], "has no model_index.json"),
     ],
 )
-def test_what_cannot_be_examined(photo, given, message, capsys):
-    assert main(["doctor", *given]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_what_cannot_be_examined(photo, given, message, refusal):
+    assert message in refusal("doctor", *given)
 
 
-def test_no_parity_without_encoders(tmp_path, capsys):
-    assert main(["doctor", saved("flux2", tmp_path / "flux2"), "--parity", "--size", "32x32"]) == 2
-    assert "has no text encoder here" in capsys.readouterr().err
+def test_no_parity_without_encoders(tmp_path, refusal):
+    assert "has no text encoder here" in refusal(
+        "doctor", saved("flux2", tmp_path / "flux2"), "--parity", "--size", "32x32"
+    )
 
 
 # --- fingerprints ---

@@ -121,11 +121,27 @@ def test_a_file_keeps_one_preset_for_each_purpose(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["no json", "[]", "{}", '{"presets": [{"method": "dps"}]}', '{"presets": [1]}',
-     json.dumps({"presets": [made(std=0.0)._asdict()]}), json.dumps({"presets": [made(steps=0)._asdict()]})],
-)  # fmt: skip
+    [
+        "no json",
+        "{",
+        "[]",
+        "[1]",
+        "{}",
+        '{"presets": null}',
+        '{"presets": [{"method": "dps"}]}',
+        '{"presets": [1]}',
+        "\udcff\0",
+    ]
+    + [
+        json.dumps({"presets": [made(**wrong)._asdict()]})
+        for wrong in (
+            *({"std": 0.0}, {"std": "x"}, {"steps": 0}, {"steps": 2.5}),
+            *({"options": [1]}, {"operator_options": [1]}, {"found": 1}),
+        )
+    ],
+)
 def test_another_file_is_no_preset_file(tmp_path, text):
-    (tmp_path / "found.json").write_text(text)
+    (tmp_path / "found.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(BadInput, match="not a preset file"):
         read(tmp_path / "found.json")
     with pytest.raises(BadInput, match="does not exist"):

@@ -162,28 +162,15 @@ def photo(tmp_path) -> Path:
     return tmp_path / "photo.png"
 
 
-def stopped_after(monkeypatch, when: int, number: int = signal.SIGINT) -> None:
-    """As by a signal in the middle of step `when`'s bookkeeping."""
-    calls = []
-
-    def stops(*given):
-        calls.append(1)
-        if len(calls) == when:
-            os.kill(os.getpid(), number)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     ("when", "operator", "size"), [(1, "superres", (48, 40)), (3, "deblur", (24, 20)), (6, "superres", (48, 40))]
 )
-def test_stopped_at_a_step(photo, prior, monkeypatch, capsys, number, code, when, operator, size):
+def test_stopped_at_a_step(photo, prior, stopped_after, capsys, number, code, when, operator, size):
     given = words(photo, prior, operator=operator)
     assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
-    stopped_after(monkeypatch, when, number)
+    stopped_after(when, number)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(given) == code
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
@@ -238,11 +225,11 @@ PARTICLES = {
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("when", [2, 5, 6])
 @pytest.mark.parametrize("method", PARTICLES)
-def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, capsys, method, when):
+def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, stopped_after, capsys, method, when):
     """Weights, tempering, records, quotas and a source, beside the state of every particle and its stream."""
     given = words(photo, prior, *PARTICLES[method].split())
     assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
-    stopped_after(monkeypatch, when)
+    stopped_after(when)
     assert main(given) == 130
     monkeypatch.undo()
     size = Image.open(photo.with_name("photo.partial.png")).size
@@ -253,22 +240,12 @@ def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatc
     assert one["sha256"] == two["sha256"]
 
 
-def test_the_picture_of_particles_is_their_weighted_mean(photo, prior, monkeypatch):
-    """By the weights of the last step; and what is drawn for one is what `Noise.spawn` draws."""
-    last = []
-    decoded = job.decoded
-    monkeypatch.setattr(job, "decoded", lambda *given: last.append(given) or decoded(*given))
-    assert (
-        main(words(photo, prior, "--method", "fk", "--particles", "4", "--threshold", "0", "--strength", "1e-5")) == 0
-    )
-    problem, x, info = last[-1]
-    assert len(x) == len(problem.noise) == 4
-    assert problem.noise.keys == Noise(0, rows=[0]).spawn(4).keys
-    w = info["log_w"][0].softmax(0)
-    assert 1.5 < 1 / float(w.square().sum()) < 3.9
-    mean = sum(float(v) * one for v, one in zip(w, problem.flow.decode(x), strict=True))
-    torch.testing.assert_close(decoded(problem, x, info)[0], mean, atol=1e-5, rtol=0)
-    assert torch.equal(decoded(problem, x, {})[0], problem.flow.decode(x)[0])
+def test_particles_draw_from_the_children_of_their_picture_s_stream(photo, prior, monkeypatch):
+    seen, decoded = [], job.decoded
+    monkeypatch.setattr(job, "decoded", lambda *given: seen.append(given) or decoded(*given))
+    assert main(words(photo, prior, "--method", "fk", "--particles", "4")) == 0
+    assert len(seen[-1][1]) == 4
+    assert seen[-1][0].noise.keys == Noise(0, rows=[0]).spawn(4).keys
 
 
 WHOLE = ("--method", "flow_grad", "--iterations", "20")
@@ -288,17 +265,9 @@ def test_a_whole_trajectory_is_told_in_steps_and_leaves_no_resume_file(photo, pr
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("when", [7, 20])
-def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, monkeypatch, capsys, when):
+def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, stopped_after, capsys, when):
     photo.with_name("photo.resume.safetensors").write_bytes(b"of an earlier run")
-    calls = []
-
-    def stops(*given):
-        calls.append(1)
-        if len(calls) == when:
-            os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
+    stopped_after(when)
     assert main(words(photo, prior, *WHOLE)) == 130
     said = capsys.readouterr().out
     assert f"after step {when} of 20" in said
@@ -306,17 +275,12 @@ def test_a_whole_trajectory_that_is_stopped_starts_again(photo, prior, monkeypat
     assert {path.name for path in photo.parent.glob("photo.*")} == {"photo.png", "photo.partial.png"}
 
 
-def test_no_going_on_with_another_photograph(photo, prior, monkeypatch, capsys):
-    def stops(*given):
-        os.kill(os.getpid(), signal.SIGINT)
-        return misfit(*given)
-
-    monkeypatch.setattr(job, "misfit", stops)
+def test_no_going_on_with_another_photograph(photo, prior, stopped_after, capsys, refusal):
+    stopped_after(1)
     assert main(words(photo, prior)) == 130
     Image.new("RGB", (24, 20)).save(photo)
     capsys.readouterr()
-    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 2
-    assert "photo sha256 was" in capsys.readouterr().err
+    assert "photo sha256 was" in refusal("restore", "--resume", str(photo.with_name("photo.resume.safetensors")))
 
 
 def start(*given: str) -> subprocess.Popen:

@@ -176,13 +176,10 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
     ("given", "said"),
     [
         ({"operator": "debllur"}, "did you mean deblur"),
-        ({"method": "mpc_flo"}, "did you mean mpc_flow"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
         ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number above 0"),
         ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
-        ({"method_options": {"horizons": 2}}, "did you mean horizon"),
-        ({"std": 0.0}, "std: expected a number above 0"),
         ({"std": float("nan")}, "std: expected a number, got nan"),
         ({"steps": 0}, "steps: expected a whole number of at least 1 and of at most 100000 or none, got 0"),
         ({"tile": -1}, "tile: expected one of auto or a whole number of at least 0, got -1"),
@@ -190,7 +187,6 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"operator": "inpaint"}, "inpaint needs mask"),
         ({"operator": "inpaint", "operator_options": {"mask": torch.full((24, 32), 0.5)}}, "expected 0 .missing. and 1"),
         ({"operator": "inpaint", "operator_options": {"mask": torch.ones(3, 24, 32)}}, r"expected an array \(h, w\)"),
-        ({"operator": "inpaint", "operator_options": {"mask": "nowhere.png"}}, "does not exist"),
         ({"operator": "phase"}, "add simulate to make them"),
         ({"operator": "phase", "simulate": True, "operator_options": {"oversampling": 1e6}}, "oversampling: expected a number of"),
         ({"operator": "superres", "operator_options": {"factor": 100000}}, "more than 300 megapixels"),
@@ -200,7 +196,6 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"picture": np.zeros((3, 8, 8))}, "expected a path, a Pillow picture or a tensor, got ndarray"),
         ({"picture": torch.zeros(2, 8, 8)}, r"expected a tensor \(c, h, w\)"),
         ({"picture": torch.full((3, 8, 8), 255.0)}, r"levels / 127.5 - 1"),
-        ({"picture": torch.full((3, 8, 8), torch.nan)}, r"expected a tensor in \[-1, 1\]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_and_breaks_nothing(photo, restorer, given, said):
@@ -279,25 +274,8 @@ def test_a_batch_of_particles_shows_their_mean(photo, prior, restorer):
 
 
 def test_generate_draws_what_sample_draws(prior, tmp_path):
-    assert (
-        main(
-            [
-                "sample",
-                prior,
-                "-n",
-                "3",
-                "--steps",
-                "2",
-                "--each",
-                str(tmp_path / "drawn"),
-                "--threads",
-                "1",
-                "--seed",
-                "4",
-            ]
-        )
-        == 0
-    )
+    words = ["-n", "3", "--steps", "2", "--threads", "1", "--seed", "4", "--each"]
+    assert main(["sample", prior, *words, str(tmp_path / "drawn")]) == 0
     for flow in (prior, flowhelm.load(prior)):
         drawn = flowhelm.generate(flow, count=3, steps=2, seed=4)
         assert drawn.shape == (3, 3, 256, 256)
@@ -308,23 +286,8 @@ def test_generate_draws_what_sample_draws(prior, tmp_path):
 
 
 def test_generate_by_class_scale_and_solver(tmp_path):
-    words = [
-        "--class",
-        "coat",
-        "--class",
-        "bag",
-        "-n",
-        "2",
-        "--steps",
-        "2",
-        "--solver",
-        "heun",
-        "--scale",
-        "2",
-        "--threads",
-        "1",
-    ]
-    assert main(["sample", "fashion", *words, "--each", str(tmp_path)]) == 0
+    line = "sample fashion --class coat --class bag -n 2 --steps 2 --solver heun --scale 2 --threads 1 --each"
+    assert main([*line.split(), str(tmp_path)]) == 0
     drawn = flowhelm.generate("fashion", classes=["coat", "bag"], count=2, steps=2, solver="heun", scale=2.0)
     for name, picture in zip(("coat-000", "coat-001", "bag-000", "bag-001"), drawn, strict=True):
         write(tmp_path / "one.png", picture)
@@ -334,15 +297,6 @@ def test_generate_by_class_scale_and_solver(tmp_path):
     alone = flowhelm.generate(flowhelm.load("fashion").told(["bag"]).rows(torch.tensor([0]), 1), count=1, steps=2)
     assert told.shape == (2, 1, 32, 32)
     assert not torch.equal(told[1], alone[0])  # another number of the seed
-
-
-def test_generate_of_an_exact_flow_has_its_law():
-    flow = flowhelm.GaussianFlow(torch.tensor([1.0, -2.0]), torch.diag(torch.tensor([0.5, 2.0])), shape=(2,))
-    seen = []
-    drawn = flowhelm.generate(flow, count=4000, steps=40, solver="heun", watch=seen.append)
-    assert seen == list(range(1, 41))
-    assert (drawn.mean(0) - torch.tensor([1.0, -2.0])).abs().max() < 0.1
-    assert (drawn.var(0) / torch.tensor([0.5, 2.0]) - 1).abs().max() < 0.1
 
 
 @pytest.mark.parametrize(

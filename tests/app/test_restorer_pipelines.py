@@ -2,15 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import flowhelm
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import write
-from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
@@ -19,21 +16,6 @@ from flowhelm.step import run
 pytest.importorskip("diffusers")
 FIT = "--method mpc_flow --strength 2500 --inner adam:iterations=3,rate=1.0 --steps 3 --threads 1"
 OPTIONS = {"strength": 2500, "inner": "adam:iterations=3,rate=1.0"}
-
-
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    torch.manual_seed(0)
-    tiny.CASES["sd3"][0]().save_pretrained(folder := tmp_path_factory.mktemp("tiny") / "sd3")
-    return str(folder)
-
-
-@pytest.fixture
-def photo(tmp_path):
-    y, x = np.mgrid[0:32, 0:32]
-    pixels = np.stack([128 + 100 * np.sin(x / 5), 128 + 90 * np.cos(y / 6), (x * y) % 256], -1)
-    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
 
 
 def test_restored_through_a_decoder(photo, sd3):
@@ -65,23 +47,9 @@ def test_a_batch_is_decoded(photo, sd3):
 
 
 def test_drawn_by_name_and_opened(sd3, tmp_path):
-    words = [
-        "sample",
-        sd3,
-        "--prompt",
-        "a cat",
-        "--size",
-        "32x48",
-        "--steps",
-        "2",
-        "--seed",
-        "3",
-        "-n",
-        "2",
-        "--threads",
-        "1",
-    ]
-    assert main([*words, "--each", str(tmp_path / "drawn")]) == 0
+    line = "--size 32x48 --steps 2 --seed 3 -n 2 --threads 1 --each"
+    words = ["sample", sd3, "--prompt", "a cat", *line.split()]
+    assert main([*words, str(tmp_path / "drawn")]) == 0
     seen = []
     named = flowhelm.generate(sd3, prompt="a cat", size=(32, 48), steps=2, seed=3, count=2, watch=seen.append)
     assert seen == [1, 2, 3, 4]

@@ -2,10 +2,7 @@
 
 import io
 import math
-import os
 import pickle
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +13,7 @@ from PIL import Image
 
 import flowhelm
 from flowhelm import guide, priors, transition
-from flowhelm.app.draw import conditions, rows
-from flowhelm.app.draw.request import DrawRequest
+from flowhelm.app.draw import rows
 from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.app.run import drive
@@ -28,7 +24,6 @@ from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
 
-SRC = Path(__file__).parents[2] / "src"
 ABOUT = {
     "classes": ["dark", "light", "grey cat"],
     "words": ["round", "square"],
@@ -55,12 +50,6 @@ def known(tmp_path_factory) -> Path:
 @pytest.fixture
 def flow(known):
     return priors.load(known)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def drawn(flow, jobs, each=lambda event: None, **more):
@@ -94,22 +83,6 @@ def test_it_is_the_solver_on_the_bound_prior(flow, solver):
     torch.testing.assert_close(got, expected)
 
 
-def test_white_data_is_drawn_exactly(tmp_path):
-    """An untrained network is the exact flow of N(0, d^2), whose map is x -> d x: a picture is its noise times d."""
-    net = UNet((8, 8), 1, data_std=0.3)
-    save(net, tmp_path / "white.safetensors", {"size": 8})
-    flow = priors.load(tmp_path / "white.safetensors")
-    exact, jobs = 0.3 * Noise(2, 3)(torch.empty(3, 3, 8, 8)), [(None, i) for i in range(3)]
-
-    def gap(solver, steps):
-        return (drawn(flow, jobs, steps=steps, solver=solver, seed=2) - exact).abs().max().item()
-
-    first, second = [gap(transition.euler, n) for n in (40, 80)], gap(transition.midpoint, 60)
-    print("distance from the exact flow map: 40 and 80 Euler steps", first, "60 midpoint steps", second)
-    assert second < 1e-4
-    assert first[0] / first[1] == pytest.approx(2, rel=0.1)  # first order
-
-
 def test_guidance(flow):
     jobs = [("light", i) for i in range(3)]
     plain = drawn(flow, jobs, steps=3)
@@ -123,18 +96,6 @@ def test_guidance(flow):
         drawn(flow, [(None, 0)], steps=1, guidance=guide.cfg)
 
 
-def test_what_is_typed_is_what_guides():
-    def typed(name, scale):
-        return conditions.guidance_of(DrawRequest(prior="known", guidance=name, scale=scale))
-
-    assert typed(None, None) is None
-    assert typed("raag", None) is guide.raag
-    for name, scale in (("cfg", 3.0), ("cfg_zero", 2.0), (None, 1.5)):
-        chosen = typed(name, scale)
-        assert chosen.func is getattr(guide, name or "cfg")
-        assert chosen.keywords == {"scale": scale}
-
-
 def test_memory_is_bounded(flow, monkeypatch):
     assert batches.batches(flow, 10**6, False) == 2**18 // 64
     assert batches.batches(flow, 10**6, True) == 2**17 // 64
@@ -143,13 +104,8 @@ def test_memory_is_bounded(flow, monkeypatch):
     monkeypatch.setattr(batches, "PIXELS", 4 * 64)
     told = []
     flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
-    drawn(
-        flow,
-        [("dark", i) for i in range(6)],
-        steps=2,
-        guidance=guide.cfg,
-        each=lambda event: told.append((event.index, event.total)),
-    )
+    tell = lambda event: told.append((event.index, event.total))  # noqa: E731
+    drawn(flow, [("dark", i) for i in range(6)], steps=2, guidance=guide.cfg, each=tell)
     assert set(seen) == {4}
     assert told == [(i, 6) for i in range(1, 7)]
 
@@ -189,24 +145,16 @@ def test_prompts_numbers_and_guidance(known, here):
     words = [
         "sample",
         str(known),
-        "--steps",
-        "2",
-        "-n",
-        "2",
         "--prompt",
         "a round, square",
         "--number",
         "brightness=0.7",
+        "--number",
+        "detail=0.06",
     ]
     made = []
-    for more in (
-        [],
-        ["--scale", "3"],
-        ["--guidance", "raag"],
-        ["--scale", "3", "--guidance", "cfg_zero"],
-        ["--solver", "heun"],
-    ):
-        assert main([*words, *more, "--number", "detail=0.06"]) == 0
+    for more in ("", "--scale 3", "--guidance raag", "--scale 3 --guidance cfg_zero", "--solver heun"):
+        assert main([*words, "--steps", "2", "-n", "2", *more.split()]) == 0
         made.append((here / "known.samples.png").read_bytes())
     assert len(set(made)) == 5
     assert sizes(here / "known.samples.png") == (2 * 68 - 4, 64)
@@ -237,56 +185,38 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
     assert not torch.allclose(own, plain, atol=1e-2)
 
 
-def test_the_bundled_priors_have_a_scale():
-    assert {name: priors.load(name).scale for name in NAMES} == {
-        "photos": 1.0, "fashion": 2.0, "aerial": 2.0, "animals": 4.0,
-    }  # fmt: skip
-
-
-def test_a_prior_without_conditions(here, capsys):
+def test_a_prior_without_conditions(here, refusal):
     written(here / "plain.safetensors", {"size": 8}, channels=3)
     assert main(["sample", "plain.safetensors", "--steps", "1", "-n", "5", "--out", "a.png"]) == 0
     assert sizes(here / "a.png") == (3 * 68 - 4, 2 * 68 - 4)
-    assert main(["sample", "plain.safetensors", "--class", "cat"]) == 2
-    assert "takes no classes; it takes no conditions" in capsys.readouterr().err
+    assert "takes no classes; it takes no conditions" in refusal("sample", "plain.safetensors", "--class", "cat")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("foto", "got 'foto'; did you mean 'photos'?"),
-        ("missing.safetensors", "expected one of photos"),
         ("KNOWN --class ligth", "prior 'known' knows no class 'ligth'; did you mean 'light'?"),
-        ("KNOWN --class dark --class ligth", "did you mean 'light'?"),
         ("KNOWN --prompt roond", "knows no word 'roond'; did you mean 'round'?"),
         ("KNOWN --number detial=1", "knows no number 'detial'; did you mean 'detail'?"),
         ("KNOWN --number detail", "--number: expected NAME=VALUE such as brightness=0.4, got 'detail'"),
-        ("KNOWN --number detail=much", "got 'detail=much'"),
         ("KNOWN --number detail=nan", "got 'detail=nan'"),
         ("KNOWN --number detail=1 --number detail=2", "--number detail is given twice"),
         ("KNOWN --solver hoin", "--solver: there is no 'hoin'; did you mean"),
         ("KNOWN --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("KNOWN --steps 0", "--steps"),
-        ("KNOWN -n 0", "-n"),
         ("KNOWN --out a.jpg", "a sheet is a PNG; name it 'a.png'"),
         ("KNOWN --out no/a.png", "folder 'no' cannot be written to"),
-        ("KNOWN --each no/a", "folder 'no' cannot be written to"),
         ("KNOWN --each text.txt", "text.txt"),
         ("KNOWN --device moon", "device 'moon' is not there"),
         ("text.txt", "text.txt"),
         ("", "Missing argument 'prior'"),
     ],
 )
-def test_bad_input(words, message, known, here, monkeypatch, capsys):
-    monkeypatch.setattr(
-        batches, "PIXELS", 1
-    )  # a picture at a time: what is wrong with the second is not found on the way
+def test_bad_input(words, message, known, here, monkeypatch, refusal):
+    monkeypatch.setattr(batches, "PIXELS", 1)  # a picture at a time: the second is not found out on the way
     (here / "text.txt").write_text("no prior")
-    assert main(["sample", *words.replace("KNOWN", str(known)).split()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("flowhelm: ")
-    assert said.count("\n") == 1
-    assert message in said
+    assert message in refusal("sample", *words.replace("KNOWN", str(known)).split())
     assert {p.name for p in here.iterdir()} == {"text.txt"}
 
 
@@ -336,7 +266,7 @@ def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
     assert lines[3].endswith("1.5 MB, animals.md is missing")
 
 
-def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
+def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys, refusal):
     assert main(["priors", "photos"]) == 0
     card = capsys.readouterr().out
     assert card.startswith("# photos")
@@ -346,30 +276,12 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys):
     assert "research" in terms
     assert "licence of the weights: Apache-2.0" in terms
     assert "Training" not in terms
-    assert main(["priors", "--terms"]) == 2
-    assert main(["priors", "foto"]) == 2
-    assert "did you mean photos?" in capsys.readouterr().err
+    refusal("priors", "--terms")
+    assert "did you mean photos?" in refusal("priors", "foto")
     monkeypatch.setattr(shelf, "FOLDER", tmp_path)
-    assert main(["priors", "fashion"]) == 2
-    assert "the card of 'fashion' is not in this installation" in capsys.readouterr().err
+    assert "the card of 'fashion' is not in this installation" in refusal("priors", "fashion")
     (tmp_path / "fashion.md").write_text(
         "# fashion\n\n## Terms\n\nMIT.\n\n### Terms of use\n\nAny.\n\n## Training\n\nLong.\n"
     )
     assert main(["priors", "fashion", "--terms"]) == 0
     assert capsys.readouterr().out == "MIT.\n\nAny.\n"
-
-
-def test_help_and_the_list_import_nothing_heavy(here):
-    code = (
-        "import sys, flowhelm.interfaces.cli as cli\n"
-        "for words in (['train', '--help'], ['sample', '--help'], ['priors', '--help'], ['priors'], ['priors', 'photos']):\n"
-        "    assert cli.main(words) == 0\n"
-        "bad = {'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)\n"
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "flowhelm train fashion --data fashion_mnist.npz" in done.stdout
-    assert "flowhelm sample fashion --class coat" in done.stdout

@@ -116,7 +116,7 @@ def test_items(stacks):
         sources.read(str(stacks / "s.h5"))
 
 
-def test_a_batch_of_them(stacks, prior, capsys):
+def test_a_batch_of_them(stacks, prior, capsys, refusal):
     with h5py.File(stacks / "s.h5", "w") as file:
         file["v"] = (GREY / 255).astype(np.float32)
     out = stacks / "out"
@@ -141,8 +141,9 @@ def test_a_batch_of_them(stacks, prior, capsys):
     assert (
         "7 items: 6 done, 0 failed before, 1 to do" in capsys.readouterr().err
     )  # one slice has changed, not the stack
-    assert main(["restore", str(stacks / "s.h5"), *words, "--range", "1,0"]) == 2
-    assert "expected the value of black below that of white" in capsys.readouterr().err
+    assert "expected the value of black below that of white" in refusal(
+        "restore", str(stacks / "s.h5"), *words, "--range", "1,0"
+    )
 
 
 def test_what_is_no_stack(tmp_path):
@@ -243,7 +244,6 @@ def test_yaml_that_is_no_description(text, message, tmp_path):
         description.read_file(tmp_path / "job.yml")
 
 
-def test_json_that_is_nested_too_deep(tmp_path, capsys):
+def test_json_that_is_nested_too_deep(tmp_path, refusal):
     (tmp_path / "job.json").write_text("[" * 100_000)
-    assert main(["batch", str(tmp_path / "job.json")]) == 2
-    assert "nested too deep" in capsys.readouterr().err
+    assert "nested too deep" in refusal("batch", str(tmp_path / "job.json"))

@@ -1,13 +1,9 @@
 """`flowhelm steer`: budgets, rewards by their words, what is left on disk, and what is said of bad input."""
 
-import copy
 import json
 import math
 import os
 import signal
-import subprocess
-import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flowhelm import particles, priors, rewards, steer, transition
+from flowhelm import priors, rewards, steer
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
-from flowhelm.app.options.signature import bind
 from flowhelm.app.run import Stepped, drive
 from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
 from flowhelm.app.steer.request import SteerRequest
-from flowhelm.bench.pipelines import tiny
 from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
 from flowhelm.interfaces.cli import main
@@ -34,7 +28,6 @@ from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.path import linear
 from flowhelm.rewards.classifier import Classifier
 
-SRC = Path(__file__).parents[2] / "src"
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
 MINE = """
 import os, signal
@@ -71,23 +64,13 @@ value = 3
 """
 
 
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny") / "sd3"
-    tiny.CASES["sd3"][0]().save_pretrained(folder)
-    return str(folder)
+@pytest.fixture(autouse=True)
+def _mine(here) -> None:
+    (here / "mine.py").write_text(MINE)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(MINE)
-    return tmp_path
-
-
-def ran(*words: str, out: str = "a") -> dict:
-    assert main(["steer", *words, "--out", out, "--threads", "1"]) == 0
+def ran(line: str, *words: str, out: str = "a") -> dict:
+    assert main(["steer", *line.split(), *words, "--out", out, "--threads", "1"]) == 0
     return json.loads(Path(f"{out}.run.json").read_text())
 
 
@@ -141,24 +124,14 @@ def test_one_draw_is_the_picture_of_sample(here, drawn, steered):
 
 
 def test_a_picture_depends_on_its_number_alone(here):
-    common = [
-        "fashion",
-        "--reward",
-        "brightness",
-        "--budget",
-        "20",
-        "--strength",
-        "40",
-        "--transition",
-        "glass:inner=2",
-    ]
-    one = ran(*common, "--class", "bag")["result"]["pictures"]
-    many = ran(*common, "--class", "coat", "--class", "bag", "-n", "2", "--held-out", "compressibility", out="b")
+    common = "fashion --reward brightness --budget 20 --strength 40 --transition glass:inner=2"
+    one = ran(common, "--class", "bag")["result"]["pictures"]
+    many = ran(common, "--class", "coat", "--class", "bag", "-n", "2", "--held-out", "compressibility", out="b")
     many = many["result"]["pictures"]
     assert [each["name"] for each in many] == ["coat-000", "coat-001", "bag-000", "bag-001"]
     assert one[0]["sha256"] == many[2]["sha256"]  # to the bit, and what was held out changed nothing
     assert len({each["sha256"] for each in many}) == 4
-    other = ran(*common, "--class", "bag", "--seed", "1")["result"]["pictures"]
+    other = ran(common, "--class", "bag", "--seed", "1")["result"]["pictures"]
     assert other[0]["sha256"] != one[0]["sha256"]
     best = max(many, key=lambda each: each["reward"])["name"]
     assert Path("b.best.png").read_bytes() == Path(f"b.{best}.best.png").read_bytes()
@@ -258,7 +231,7 @@ def linear_times(found):
     return torch.linspace(0, 1, found.steps + 1, dtype=torch.float64)
 
 
-def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
+def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys, refusal):
     """A method that costs more than was foretold ends at the budget, with the best that it had."""
     true = allotment.cost
     monkeypatch.setattr(allotment, "cost", lambda *given: true(*given)._replace(evaluations=20))
@@ -269,11 +242,8 @@ def test_it_is_cut_rather_than_exceed(here, monkeypatch, capsys):
     assert made["evaluations"] == 20
     assert len(made["trace"]) == 5
     assert "the budget was spent before the last step" in capsys.readouterr().out
-    assert (
-        main(["steer", "fashion", "--reward", "brightness", "--method", "oc_flow", "--budget", "20", "--steps", "9"])
-        == 2
-    )
-    assert "oc_flow made no step" in capsys.readouterr().err
+    line = "fashion --reward brightness --method oc_flow --budget 20 --steps 9"
+    assert "oc_flow made no step" in refusal("steer", *line.split())
 
 
 # --- rewards by their words ---
@@ -365,19 +335,7 @@ def test_what_is_scored_is_what_is_saved(here):
 
 
 def test_the_files_and_the_json(here, capsys):
-    run = ran(
-        "fashion",
-        "--class",
-        "bag",
-        "--reward",
-        "brightness",
-        "--held-out",
-        "compressibility",
-        "--particles",
-        "6",
-        "--steps",
-        "5",
-    )
+    run = ran("fashion --class bag --reward brightness --held-out compressibility --particles 6 --steps 5")
     assert {p.name for p in here.iterdir()} == {"mine.py", "a.best.png", "a.sheet.png", "a.curve.png", "a.run.json"}
     said = capsys.readouterr()
     assert "wrote a.best.png, a.run.json, a.sheet.png, a.curve.png" in said.out
@@ -385,6 +343,7 @@ def test_the_files_and_the_json(here, capsys):
     assert "step 5/5, reward" in said.err
     assert said.err.rstrip().endswith("left")
     assert set(run) == {"kind", "settings", "inputs", "environment", "result"}
+    assert record.read(Path("a.run.json")).stored() == run
     settings = run["settings"]
     assert settings["method_options"]["particles"] == 6
     assert settings["method_options"]["resampler"] == "systematic"
@@ -393,13 +352,9 @@ def test_the_files_and_the_json(here, capsys):
     assert {"flowhelm", "torch", "python", "processor"} <= set(run["environment"])
     (made,) = run["result"]["pictures"]
     assert run["result"]["state"] == "finished"
-    assert (made["class"], made["number"], made["name"], made["finished"], made["cut"]) == (
-        "bag",
-        0,
-        "bag-000",
-        True,
-        False,
-    )
+    assert (made["class"], made["number"], made["name"]) == ("bag", 0, "bag-000")
+    assert made["finished"]
+    assert not made["cut"]
     assert (made["evaluations"], made["rewards"], made["decodes"], made["backwards"]) == (30, 30, 30, 0)
     assert len(made["particles"]) == 6
     assert max(each["reward"] for each in made["particles"]) == made["reward"]
@@ -425,21 +380,7 @@ def test_the_best_so_far_is_always_there(here, monkeypatch):
         written.append(path.name)
 
     monkeypatch.setattr(app, "write", write)
-    ran(
-        "fashion",
-        "--class",
-        "bag",
-        "-n",
-        "2",
-        "--reward",
-        "brightness",
-        "--method",
-        "svdd",
-        "--draws",
-        "2",
-        "--steps",
-        "4",
-    )
+    ran("fashion --class bag -n 2 --reward brightness --method svdd --draws 2 --steps 4")
     assert written[:8] == ["a.best.png", "a.bag-000.best.png"] * 4  # every estimate, until the picture
     assert set(written[8:]) <= {"a.best.png", "a.bag-001.best.png"}
     assert written.count("a.bag-001.best.png") == 4
@@ -449,19 +390,7 @@ def test_the_best_so_far_is_always_there(here, monkeypatch):
 
 
 def test_every_finished_sample_is_shown(here):
-    made = ran(
-        "fashion",
-        "--reward",
-        "brightness",
-        "--method",
-        "noise_search",
-        "--draws",
-        "3",
-        "--budget",
-        "35",
-        "--steps",
-        "5",
-    )
+    made = ran("fashion --reward brightness --method noise_search --draws 3 --budget 35 --steps 5")
     made = made["result"]["pictures"][0]
     assert len(made["particles"]) == 7  # the first, and two rounds of three
     assert max(each["reward"] for each in made["particles"]) == pytest.approx(made["reward"])
@@ -494,10 +423,8 @@ def test_a_stop_leaves_the_best_so_far(here, monkeypatch, capsys, when, finished
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_stop_before_the_first_step(here, monkeypatch, capsys):
     monkeypatch.setenv("STOP", "2")
-    assert (
-        main(["steer", "fashion", "--reward", "mine.py:stops", "--method", "svdd", "--draws", "3", "--steps", "4"])
-        == 130
-    )
+    line = "steer fashion --reward mine.py:stops --method svdd --draws 3 --steps 4"
+    assert main(line.split()) == 130
     assert "stopped before the first step; nothing was written" in capsys.readouterr().out
     assert {p.name for p in here.iterdir()} <= {"mine.py", "__pycache__"}
 
@@ -556,35 +483,6 @@ def test_closing_a_run_keeps_the_best_so_far(here):
     assert seen[1].figures.shown == run["result"]["pictures"][0]["reward"]
 
 
-def test_a_damaged_run_file_is_one_sentence(here):
-    """Every value of it replaced by others in turn: refused in a sentence, or the same run as before."""
-    whole = ran("fashion", "--reward", "brightness", "--budget", "8", "--held-out", "compressibility")
-    assert record.read(Path("a.run.json")).stored() == whole
-
-    def paths(value, here=()):
-        yield here
-        if isinstance(value, dict | list):
-            for key in value if isinstance(value, dict) else range(len(value)):
-                yield from paths(value[key], (*here, key))
-
-    refused = []
-    for path in paths(whole):
-        for other in (None, [], {}, "x", -1, 1e999, {"a": [1]}):
-            damaged = copy.deepcopy(whole)
-            part = {"whole": damaged}
-            *before, last = ("whole", *path)
-            for key in before:
-                part = part[key]
-            part[last] = other
-            Path("b.run.json").write_text(json.dumps(damaged if path else other))
-            try:
-                record.read(Path("b.run.json"))
-            except BadInput as error:  # anything else is a traceback
-                refused.append(str(error))
-    assert len(refused) > 500
-    assert all("b.run.json" in text and "\n" not in text for text in refused)
-
-
 # --- bad input ---
 
 
@@ -599,24 +497,14 @@ def test_a_damaged_run_file_is_one_sentence(here):
         ("fashion --reward brigthness", "there is no reward 'brigthness'; did you mean brightness?"),
         ("fashion --reward brightness --held-out clp", "there is no held out 'clp'; did you mean clip?"),
         ("fashion --reward two*brightness", "--reward: expected WEIGHT*NAME with a weight that is not 0"),
-        ("fashion --reward 0*brightness", "a weight that is not 0"),
-        ("fashion --reward 2*", "expected WEIGHT*NAME"),
         ("fashion --reward brightness --reward 2*brightness", "--reward brightness is given twice; give it once, with a weight"),
         ("fashion --reward brightness:level=1", "brightness has no option 'level'; expected none"),
         ("fashion --reward compressibility:qualty=3", "compressibility has no option 'qualty'; did you mean quality?"),
-        ("fashion --reward compressibility:quality=x", "--quality: expected a whole number, got 'x'"),
         ("fashion --reward compressibility:quality=99", "expected a quality of 1 to 95, got 99"),
         ("fashion --reward compressibility:quality=9,quality=8", "quality is given twice"),
-        ("fashion --reward clip:modle=a", "clip has no option 'modle'; did you mean model?"),
         ("fashion --reward clip:prompt=a,modle=b", "clip has no option 'modle'"),
         ("fashion --reward clip", "clip: expected model=..., a folder or a name of the hub; write clip:model=..."),
-        ("fashion --reward pickscore", "write pickscore:model=..."),
-        ("fashion --reward hps", "write hps:model=..."),
-        ("fashion --reward image_reward", "write image_reward:model=..."),
-        ("fashion --reward aesthetic", "write aesthetic:model=..."),
         ("fashion --reward aesthetic:model=a", "aesthetic: expected head=..., .safetensors file that scripts/convert_reward.py made"),
-        ("fashion --reward vqa", "write vqa:model=..."),
-        ("fashion --reward style", "write style:model=..."),
         ("fashion --reward style:model=a", "style: expected picture=..., whose style; write style:picture=..."),
         ("fashion --reward style:model=a,picture=b.png", "style: 'b.png' does not exist"),
         ("fashion --reward clip:model=./none", "clip: expected a text, got none; give --prompt, or write clip:prompt=..."),
@@ -626,7 +514,6 @@ def test_a_damaged_run_file_is_one_sentence(here):
         ("fashion --reward palette:colours=ff0000", "expected pictures of 3 channels, got 1"),
         ("fashion --reward colourfulness", "colourfulness: expected pictures of 3 channels, got 1"),
         ("fashion --reward classifier", "classifier: expected weights=..., its .safetensors file, which python -m"),
-        ("fashion --reward none.safetensors", "classifier: 'none.safetensors' does not exist"),
         ("fashion --reward bad.safetensors --class bag", "is not what python -m flowhelm.bench.quality.classifier writes"),
         ("fashion --reward none.py:f", "--reward: 'none.py' does not exist"),
         ("fashion --reward mine.py", "expected FILE.py:FUNCTION, got 'mine.py'"),
@@ -639,10 +526,6 @@ def test_a_damaged_run_file_is_one_sentence(here):
         ("fashion --reward brightness --partcles 3", "there is no option --partcles here; did you mean --particles?"),
         ("fashion --reward brightness --particles 0", "--particles: expected a whole number of at least 1, got '0'"),
         ("fashion --reward brightness --particles", "--particles needs a value"),
-        ("fashion --reward brightness --transition glas", "--transition: there is no 'glas'; did you mean glass?"),
-        ("fashion --reward brightness --transition glass:iner=2", "glass has no option 'iner'; did you mean inner?"),
-        ("fashion --reward brightness --moments langevin", "--moments: there is no 'langevin'; did you mean langevin_moments?"),
-        ("fashion --reward brightness --resampler sys", "--resampler: there is no 'sys'"),
         ("fashion --reward brightness --method svdd --transition euler", "all draws would be the same; take a random move"),
         ("fashion --reward brightness --method noise_search --transition glass", "glass: expected a Noise"),
         ("fashion --reward compressibility --method flow_opt", "flow_opt follows the gradient of the reward, and compressibility has none"),
@@ -652,57 +535,21 @@ def test_a_damaged_run_file_is_one_sentence(here):
         ("fashion --reward brightness --budget 9 --steps 10", "(10 steps); give --budget 10 or more, or fewer --steps"),
         ("fashion --reward brightness --budget 9 --particles 3", "of fk with --particles 3 takes 12 evaluations (4 steps)"),
         ("fashion --reward brightness --budget 99 --particles 20 --steps 5", "fk with --particles 20 and 5 steps takes 100 evaluations"),
-        ("fashion --reward brightness --budget 0", "--budget"),
-        ("fashion --reward brightness -n 0", "-n"),
         ("fashion --reward brightness --class bga", "knows no class 'bga'; did you mean 'bag'?"),
-        ("fashion --reward brightness --class bag --class bga", "knows no class 'bga'"),
-        ("fashion --reward brightness --prompt cat", "takes no words"),
-        ("fashion --reward brightness --number detail", "--number: expected NAME=VALUE"),
-        ("fashion --reward brightness --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
-        ("fashion --reward brightness --scale 2", "guidance of prior 'fashion': expected a class"),
-        ("fashion --reward brightness --size 32x32", "--size is for pipelines"),
-        ("fashion --reward brightness --negative cat", "--negative is for pipelines"),
         ("fashion --reward brightness --out no/a", "folder 'no' cannot be written to"),
         ("fashion --reward brightness --device moon", "device 'moon' is not there"),
-        ("fashion --reward brightness --reward-device moon", "device 'moon' is not there"),
         ("SD --reward brightness --class bag", "--class is for bundled priors; say it in the --prompt"),
-        ("SD --reward brightness --size 512x", "expected HEIGHTxWIDTH"),
-        ("SD --reward brightness --size 31x32", "32 x 32 would do"),
-        ("SD --reward brightness --dtype float23", "did you mean float32?"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_sentence(words, message, here, sd3, capsys):
+def test_bad_input_is_one_sentence(words, message, here, sd3, refusal):
     (here / "bad.safetensors").write_bytes(b"nothing")
-    assert main(["steer", *words.replace("SD", sd3).split()]) == 2
-    said = capsys.readouterr().err
-    lines = [line for line in said.splitlines() if line.startswith("flowhelm: ")]
-    assert len(lines) == 1
-    assert said.endswith(f"{lines[0]}\n")
-    assert message in lines[0]
+    assert message in refusal("steer", *words.replace("SD", sd3).split())
     assert {p.name for p in here.iterdir()} <= {"mine.py", "bad.safetensors", "__pycache__"}
 
 
-def test_named_values_of_a_method():
-    got = bind(
-        steer.fk, {"transition": "glass:inner=3", "moments": "renoise_moments:amount=0.5", "resampler": "residual"}
-    )
-    assert isinstance(got["transition"], partial)
-    assert (got["transition"].func, got["transition"].keywords) == (transition.glass, {"inner": 3})
-    assert (got["moments"].func, got["moments"].keywords) == (transition.renoise_moments, {"amount": 0.5})
-    assert got["resampler"] is particles.residual
-
-
-def test_help_imports_nothing_heavy(here):
-    code = (
-        "import sys, flowhelm.interfaces.cli as cli\n"
-        "assert cli.main(['steer', '--help']) == 0\n"
-        "sys.exit(str({'torch', 'numpy', 'PIL'} & set(sys.modules) or ''))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
-    )
-    assert not done.stderr.strip()
-    assert "flowhelm steer fashion --class bag" in done.stdout
+def test_a_reward_by_a_model_asks_for_its_model(refusal):
+    for name in ("pickscore", "hps", "image_reward", "aesthetic", "vqa", "style"):
+        assert f"write {name}:model=..." in refusal("steer", "fashion", "--reward", name)
 
 
 def test_what_is_held_is_never_exceeded_and_spent_to_the_last_evaluation():

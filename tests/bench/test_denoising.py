@@ -1,12 +1,9 @@
 import csv
 import io
 import math
-import zipfile
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from flowhelm.app.files.dataset import whole
@@ -70,14 +67,8 @@ def test_the_table_has_means_errors_and_yardsticks():
 
 
 @pytest.fixture
-def archive(tmp_path):
-    draw = np.random.default_rng(0)
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
-        for name in ("CBSD68/b.png", "CBSD68/a.png", "Set5/c.png", "Other/d.png"):
-            held = io.BytesIO()
-            Image.fromarray(draw.integers(0, 256, (18, 26, 3), dtype=np.uint8)).save(held, "PNG")
-            z.writestr(name, held.getvalue())
-    return tmp_path / "photos.zip"
+def archive(archived):
+    return archived("CBSD68/b", "CBSD68/a", "Set5/c", "Other/d")
 
 
 def test_the_command_goes_on_where_it_was(archive, tmp_path, capsys):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from toys import seeded
 
 from flowhelm.bench.quality import classifier as clothes
 from flowhelm.bench.quality import generation
@@ -19,10 +20,6 @@ COLUMNS = (
     "feature_near_test", "pixel_nearer", "feature_nearer", "memorised",
 )  # fmt: skip
 NAMES = ["left", "right", "top"]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def templates():

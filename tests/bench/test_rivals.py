@@ -1,15 +1,12 @@
 """The comparison is fair: one prior, one measurement, one counter. Exact posteriors show that every unit is converted."""
 
 import csv
-import io
-import zipfile
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from flowhelm.bench.rivals import compare as rivals
 from flowhelm.bench.rivals.ours import OURS, PARTICLES, Metered, Problem, estimate, trials
@@ -242,18 +239,8 @@ def test_the_best_trial_is_taken_once_all_were_tried():
     assert bench.setting("random", "dps", who) == who.trials[0]
 
 
-@pytest.fixture
-def archive(tmp_path):
-    draw = np.random.default_rng(0)
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
-        for name in "abc":
-            held = io.BytesIO()
-            Image.fromarray(draw.integers(0, 256, (18, 26, 3), dtype=np.uint8)).save(held, "PNG")
-            z.writestr(f"CBSD68/{name}.png", held.getvalue())
-    return tmp_path / "photos.zip"
-
-
-def test_the_command_tunes_compares_and_goes_on(archive, tmp_path, capsys):
+def test_the_command_tunes_compares_and_goes_on(archived, tmp_path, capsys):
+    archive = archived("CBSD68/a", "CBSD68/b", "CBSD68/c")
     prior, out = tmp_path / "tiny.safetensors", tmp_path / "rows.csv"
     save(UNet((8, 16)), prior, {"size": 64})
     options = {

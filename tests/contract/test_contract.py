@@ -81,18 +81,18 @@ def test_the_measurement_is_fitted(method, flow, y):
 def test_a_row_does_not_see_its_neighbours(method, flow, y):
     together = run(steps(method, flow, y)).x
     for i in range(3):
-        alone = run(
-            method(
-                flow,
-                Measurement(y.y[i : i + 1], y.operator, y.std),
-                start(flow)[i : i + 1],
-                flow.times(STEPS),
-                noise=Noise(0, [i]),
-            )
-        )
+        own, x = Measurement(y.y[i : i + 1], y.operator, y.std), start(flow)[i : i + 1]
+        alone = run(method(flow, own, x, flow.times(STEPS), noise=Noise(0, [i])))
         # hundreds of quasi-Newton iterations magnify the rounding that a batch of another size has
         atol = 2e-3 if getattr(method, "func", None) is steer.d_flow else 1e-5
         torch.testing.assert_close(alone.x, together[i : i + 1], atol=atol, rtol=1e-5)
+
+
+def test_rows_share_a_measurement(method, flow, y):
+    """One that is given once is that of every row, as if it were given for each."""
+    once, each = (Measurement(rows, y.operator, y.std) for rows in (y.y[:1], y.y[:1].expand_as(y.y)))
+    ends = [run(method(flow, m, start(flow), flow.times(STEPS), noise=Noise(0, 3))).x for m in (once, each)]
+    torch.testing.assert_close(*ends, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("index", [2, 4])
@@ -106,28 +106,45 @@ def test_a_step_resumes_the_run(one_step, flow, y, index):
     torch.testing.assert_close(resumed.x, expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["mpc_flow K=3", "mpc_flow rest"])
+@pytest.mark.parametrize("name", ["mpc_flow K=3", "mpc_flow rest", "flair"])
 def test_a_plan_of_several_steps_is_resumed_with_it(methods, flow, y, name):
-    times, method = flow.times(STEPS), methods[name]
-    done = list(steps(method, flow, y))
-    for plan, same in ((done[2].info["plan"], True), (None, False)):
-        resumed = run(method(flow, y, done[2].x, times[3:], plan=plan)).x
-        assert torch.equal(resumed, done[-1].x) is same
+    times, method, noise = flow.times(STEPS), methods[name], Noise(0, 3)
+    expected = run(steps(method, flow, y)).x
+    for step in method(flow, y, start(flow), times, noise=noise):
+        if step.index == 3:
+            break
+    for plan, same in ((step.info["plan"], True), (None, False)):
+        again = Noise(9, 3).restore(noise.state())
+        resumed = run(method(flow, y, step.x, times[3:], noise=again, plan=plan)).x
+        assert torch.equal(resumed, expected) is same
 
 
 def test_a_reward_without_a_gradient_is_refused(flow):
     blind = lambda image: image.detach().mean((1, 2, 3))  # noqa: E731
-    for method in (steer.mpc_flow, steer.mpc_flow_dt):
+    for method in (
+        *(steer.mpc_flow, steer.mpc_flow_dt, steer.oc_flow, steer.flow_grad, steer.d_flow),
+        *(steer.flow_chef, steer.flow_opt, partial(steer.fk, proposal="gradient")),
+    ):
         with pytest.raises(ValueError, match="differentiable reward"):
-            run(method(flow, blind, start(flow), flow.times(STEPS)))
+            run(method(flow, blind, start(flow), flow.times(STEPS), noise=Noise(0, 3)))
 
 
 def test_any_reward_steers(flow, flows):
-    reward = lambda image: -10 * (image - 0.5).abs().sqrt().mean((1, 2, 3))  # noqa: E731
     free = run(integrate(flow, start(flow), flow.times(STEPS))).x
-    for method in (steer.mpc_flow, partial(steer.mpc_flow, horizon=2), steer.mpc_flow_dt):
-        end = run(method(flow, reward, start(flow), flow.times(STEPS), strength=5.0)).x
-        assert (reward(flow.decode(end)) > reward(flow.decode(free))).all()
+    rough = lambda image: -10 * (image - 0.5).abs().sqrt().mean((1, 2, 3))  # noqa: E731
+    smooth = lambda image: -10 * (image - 0.5).square().mean((1, 2, 3))  # noqa: E731
+    for reward, method in (
+        (rough, partial(steer.mpc_flow, strength=5.0)),
+        (rough, partial(steer.mpc_flow, strength=5.0, horizon=2)),
+        (rough, partial(steer.mpc_flow_dt, strength=5.0)),
+        (rough, partial(steer.flow_chef, rate=0.05)),
+        (rough, partial(steer.flow_opt, rate=0.01, iterations=12)),
+        (smooth, partial(steer.oc_flow, strength=5.0)),
+        (smooth, partial(steer.flow_grad, rate=0.1)),
+        (smooth, partial(steer.d_flow, weight=0.01, regulariser="normal", iterations=1)),
+    ):
+        end = run(method(flow, reward, start(flow), flow.times(STEPS))).x
+        assert (reward(flow.decode(end)) > reward(flow.decode(free))).all(), method.func.__name__
 
 
 @pytest.mark.parametrize(

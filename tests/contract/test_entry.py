@@ -27,14 +27,19 @@ WRONG_PARTS = {  # told by identity
 
 
 def outside(hint):
-    """Values that a type excludes: an unknown word, NaN, a number beyond each bound, wrong options of a function."""
-    for kind, bounds in entry.members(hint):
+    """Values that a type excludes: another word or kind, NaN, a number just beyond a bound, wrong options of a function."""
+    members = list(entry.members(hint))
+    for kind, bounds in members:
         if get_origin(kind) is Literal:
             yield "nonsense"
+            yield from [1] if len(members) == 1 else []
         if kind is float:
             yield math.nan
+        if bounds:
+            yield "often"
         for bound in bounds:
-            beyond = {Ge: -1, Gt: 0, Le: 1, Lt: 0}[type(bound)]
+            step = 1 if kind is int else 1e-3
+            beyond = {Ge: -step, Gt: 0, Le: step, Lt: 0}[type(bound)]
             yield getattr(bound, type(bound).__name__.lower()) + beyond
         yield from (wrong for alias, wrong in WRONG_PARTS.items() if alias is kind)
 
@@ -75,25 +80,35 @@ def test_what_a_signature_excludes_is_refused(method, name, value):
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (steer.fk, {"potential": "maximum"}),
-        (steer.fk, {"proposal": "grad"}),
-        (steer.fk, {"every": 0}),
-        (steer.fk, {"tempering": "DAS"}),
+        (steer.fk, {"potential": "maximum", "proposal": "grad", "every": 0, "tempering": "DAS"}),
         (steer.d_flow, {"regulariser": "chi2"}),
-        (steer.mpc_flow, {"unit": "displacment"}),
-        (steer.mpc_flow, {"horizon": 0}),
-        (steer.mpc_flow, {"strength": 0.0}),
+        (steer.mpc_flow, {"unit": "displacment", "horizon": 0, "strength": 0.0}),
         (steer.path_search, {"draws": 0}),
-        (steer.noise_search, {"draws": 0}),
         (steer.flow_chef, {"inner": 0}),
         (steer.oc_flow, {"rate": 0.6}),
-        (steer.noise_search, {"radius": 0.0}),
+        (steer.noise_search, {"draws": 0, "radius": 0.0}),
+        (restore.flair, {"data": "proxx", "weight": 0.0, "rate": 0.0, "inner": 0, "carry": 1.5, "tolerance": 0.0}),
+        (restore.ot_ode, {"gamma": "ones", "start": 1.0}),
+        (restore.tmpd, {"covariance": "ful", "iterations": -1}),
+        (restore.stsl, {"probe": "hutch", "repeats": 0}),
+        (restore.pnp_flow, {"draws": 0, "decay": -1}),
+        (restore.flower, {"gamma": 5}),
+        (restore.dps, {"step": -1}),
+        (restore.flow_dps, {"inner": 0}),
+        (restore.daps, {"variance": 0.0, "ode": 0}),
+        (restore.diffpir, {"lam": 0.0, "zeta": 1.2}),
+        (restore.rebridge, {"rho": 0.0, "lam": -1.0, "kappa": -1.0}),
+        (restore.sitcom, {"anchor": -0.1, "inner": -1}),
+        (restore.flow_priors, {"inner": 0}),
+        (restore.afdps, {"anneal": -1.0, "particles": 0}),
+        (restore.tds, {"tempering": -1.0, "particles": 0}),
+        (restore.fig, {"inner": 0, "mix": 1.1}),
     ],
 )
 def test_ranges_that_papers_and_formulas_set(method, options):
     """These are in the signatures, so that the law above holds for them."""
-    ((name, value),) = options.items()
-    assert entry.refusal(entry.parameter_types(method)[name], value)
+    for name, value in options.items():
+        assert entry.refusal(entry.parameter_types(method)[name], value)
 
 
 @pytest.mark.parametrize("method", [*steer.ALL, *restore.ALL], ids=lambda method: method.__name__)

@@ -10,7 +10,7 @@ from flowhelm.measure import Measurement
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
-from flowhelm.transition import ancestral
+from flowhelm.transition import ancestral, euler
 
 
 def close(found, expected):
@@ -24,6 +24,7 @@ NULLS = {
     "mpc_flow_dt": partial(steer.mpc_flow_dt, strength=1e-15, inner=inner.lbfgs),
     "dps": partial(restore.dps, step=0.0),
     "dps exact": partial(restore.dps, step=0.0, exact=True),
+    "flow_chef": partial(steer.flow_chef, rate=0.0, transition=euler),
 }
 
 

@@ -21,11 +21,6 @@ EYE = torch.eye(2, dtype=torch.float64)
 
 
 @pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
-
-
-@pytest.fixture
 def y(observed):
     return Measurement(observed.y[None].expand(3, 1), observed.measurement.operator, observed.measurement.std)
 
@@ -116,19 +111,6 @@ def test_the_unit_of_the_control_is_that_of_the_solver(mixture, y, x, horizon):
         first(steer.mpc_flow(mixture, y, x, TIMES, strength=3.0, unit=unit)).x for unit in ("velocity", "displacement")
     ]
     torch.testing.assert_close(*same, atol=1e-12, rtol=0)
-
-
-def test_with_flower_s_energy_and_fresh_noise_it_is_flower(mixture, observed, y, x):
-    """Pourya et al. 2026, gamma = 0: mean of N(D, nu^2) given y, then t' mean + (1 - t') noise."""
-    noise, std = Noise(5, 3), y.std
-    method = partial(steer.mpc_flow, strength=1 / std**2, energy=flower, renoise=1.0, noise=Noise(5, 3))
-    state, a = x, observed.matrix
-    for step, (t, s) in zip(method(mixture, y, x, TIMES), pairwise(TIMES), strict=True):
-        nu2 = (1 - t) ** 2 / (t**2 + (1 - t) ** 2)
-        precision = EYE / nu2 + a.T @ a / std**2
-        mean = rows(torch.linalg.inv(precision), mixture.ends(state, t).clean / nu2 + rows(a.T, observed.y) / std**2)
-        state = s * mean + ((1 - s) * noise(state) if s < 1 else 0)
-        torch.testing.assert_close(step.x, state, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("amount", [0.4, 1.0])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import double
 
 from flowhelm.budget import Budget, budgeted, scored, some_scored, unwatched
 from flowhelm.flow import Pixels
@@ -12,10 +13,6 @@ from flowhelm.step import Step
 from flowhelm.transition import ancestral
 
 
-def scalar(t):
-    return torch.tensor(t, dtype=torch.float64)
-
-
 def told(budget):
     return {kind: amount.tolist() for kind, amount in budget.spent.items()}
 
@@ -24,12 +21,12 @@ def test_rows_of_a_prompt_share_its_ledger(mixture):
     budget = Budget()
     flow, reward = budget.watch(mixture, lambda image: image.sum(1), 2)
     x = torch.randn(6, 2).double()
-    flow.velocity(x, scalar(0.3))
-    flow.ends(x, scalar(0.3))
+    flow.velocity(x, double(0.3))
+    flow.ends(x, double(0.3))
     torch.testing.assert_close(reward(flow.decode(x[:2])), x[:2].sum(1))
     assert told(budget) == {"evaluations": [6, 6], "rewards": [1, 1], "decodes": [1, 1]}
     assert (budget.count.calls, budget.count.rows) == (2, 12)
-    assert look(flow, x, scalar(1.0)).clean is x  # no network is asked at the end
+    assert look(flow, x, double(1.0)).clean is x  # no network is asked at the end
     assert told(budget)["evaluations"] == [6, 6]
 
 
@@ -38,7 +35,7 @@ def test_a_part_of_the_rows_is_charged_to_its_own_prompts(mixture):
     flow, _ = budget.watch(mixture, lambda image: image.sum(1), 3)
     x = torch.randn(6, 2).double()
     some = flow.rows(torch.tensor([0, 4, 5]), 6)  # two rows per prompt
-    some.velocity(x[:3], scalar(0.3))
+    some.velocity(x[:3], double(0.3))
     assert told(budget)["evaluations"] == [1, 0, 2]
     some.rows(torch.tensor([1]), 3).decode(x[:1])
     assert told(budget)["decodes"] == [0, 0, 1]
@@ -58,7 +55,7 @@ def test_what_is_bound_to_a_row_goes_with_it():
             return Bound(self.offset[index])
 
     flow, _ = Budget().watch(Bound(torch.tensor([[1.0], [2.0], [3.0]])), lambda image: image[:, 0], 3)
-    moved = flow.rows(torch.tensor([2, 0]), 3).velocity(torch.zeros(2, 1), scalar(0.5))
+    moved = flow.rows(torch.tensor([2, 0]), 3).velocity(torch.zeros(2, 1), double(0.5))
     assert moved.tolist() == [[3.0], [1.0]]
 
 
@@ -66,7 +63,7 @@ def test_limits(mixture):
     budget = Budget(evaluations=10, rewards=3)
     flow, reward = budget.watch(mixture, lambda image: image.sum(1), 2)
     x, before = torch.randn(2, 2).double(), budget.told()
-    flow.velocity(x, scalar(0.3))
+    flow.velocity(x, double(0.3))
     reward(x)
     price = budget.since(before)
     assert {kind: amount.tolist() for kind, amount in price.items()} == told(budget)
@@ -80,7 +77,7 @@ def test_limits(mixture):
     with pytest.raises(ValueError, match="expected the 2 prompts"):
         budget.watch(mixture, reward, 3)
     again, _ = budget.watch(mixture, reward, 2)
-    again.velocity(x, scalar(0.3))
+    again.velocity(x, double(0.3))
     assert told(budget)["evaluations"] == [2, 2]
 
 
@@ -93,7 +90,7 @@ def test_some_rows_of_a_noise_are_its_own_streams(mixture):
     rest = whole(x)
     torch.testing.assert_close(rest[[0, 2]], expected[[0, 2]])
     assert not torch.equal(rest[[1, 3]], expected[[1, 3]])  # drawn already
-    s, t = scalar(0.3), scalar(0.5)
+    s, t = double(0.3), double(0.5)
     alone = ancestral(mixture, x[2:3], s, t, Noise(0, 4).rows(torch.tensor([2])))
     torch.testing.assert_close(alone, ancestral(mixture, x, s, t, Noise(0, 4))[2:3])
 
@@ -107,7 +104,7 @@ def twice(flow, reward, x, times, *, particles=1, budget=None):
 
 
 def test_a_method_is_watched_from_outside(mixture):
-    x, reward, times = torch.randn(6, 2).double(), lambda image: image.sum(1).float(), [scalar(0.3), scalar(0.6)]
+    x, reward, times = torch.randn(6, 2).double(), lambda image: image.sum(1).float(), [double(0.3), double(0.6)]
     budget = Budget()
     steps = list(twice(mixture, reward, x, times, particles=3, budget=budget))
     assert [step.info["evaluations"].tolist() for step in steps] == [[3, 3], [6, 6]]

@@ -255,17 +255,3 @@ def test_autoencoder_says_what_is_wrong():
         autoencoder(tiny("kl")).encode(torch.zeros(1, 3, 15, 16))
     with pytest.raises(ValueError, match="both latents_mean"):
         autoencoder(tiny("kl", latents_mean=[0.0, 0.0, 0.0]))
-
-
-def test_a_latent_prior_of_diffusers_restores():
-    """All the way: a tiny AutoencoderKL, a network over its latents, a measurement of pixels."""
-    codec = autoencoder(tiny("kl"))
-    flow = LatentFlow(NetFlow(Told(), codec.shape(16, 16)).bind(torch.zeros(1)), codec)
-    y = Measurement(torch.zeros(2, 3, 16, 8), Linear(lambda x: x[..., ::2], (3, 16, 16)), 0.1)
-    x = flow.source(Noise(0, 2))
-    free, fitted = (
-        run(restore.pnp_flow(flow, y, x, flow.times(6), noise=Noise(1, 2), rate=rate, decay=0.0)).x
-        for rate in (0.0, 0.1)
-    )
-    assert flow.decode(fitted).shape == (2, 3, 16, 16)
-    assert (y.misfit(flow.decode(fitted)) < 0.95 * y.misfit(flow.decode(free))).all()

@@ -25,11 +25,6 @@ def measured(kind):
     return Measurement(torch.tensor([[0.8], [1.5], [-2.0]]).double(), operator, STD)
 
 
-@pytest.fixture
-def x():
-    return torch.randn(3, 2).double()
-
-
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_the_closed_control_has_no_gradient_left(x, energy):
     y, h, price = measured("linear"), 1 - S, energy(S, 1 - S)

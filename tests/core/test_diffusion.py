@@ -1,17 +1,13 @@
 """SDEs of any coefficient, from a flow's velocity alone."""
 
-from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide import counted
 from flowhelm.path import linear, trig
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import euler, langevin, langevin_moments
 from flowhelm.transition.diffusion import constant, cosine, falling, hill, reversal, sigma, within
 
@@ -76,35 +72,3 @@ def test_a_coefficient_of_zero_is_the_ode(gaussian):
         langevin(gaussian, x, torch.zeros(()).double(), T[1], Noise(0, 3), diffusion=reversal(linear))
     with pytest.raises(ValueError, match="expected a Noise"):
         langevin(gaussian, x, T[0], T[1], None, diffusion=constant())
-
-
-class Shared(Noise):
-    """One stream for all rows: many rows at once."""
-
-    def __init__(self, seed):
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, like):
-        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
-
-
-def test_an_sde_needs_no_second_network(mixture):
-    """One evaluation a step, from t = 0 to 1, and the moments of the data."""
-    count, flow = 2000, counted(mixture)
-    times = torch.linspace(0, 1, 101, dtype=torch.float64)
-    mean, covariance = mixture.moments()
-    x = Shared(0)(mixture.means.new_empty(count, 2))
-    for name, eps in {
-        "ode": None,
-        "sigma": sigma(linear),
-        "hill": hill(2.0),
-        "reversal": within(reversal(linear), 0.01, 0.96),
-    }.items():
-        flow.count.calls = 0
-        move = euler if eps is None else partial(langevin, diffusion=eps)
-        last = run(integrate(flow, x, times, transition=move, noise=Shared(1))).x
-        off = (last.mean(0) - mean).abs().max(), (last.T.cov() - covariance).abs().max()
-        print(f"{name}: mean off by {off[0]:.3f}, covariance by {off[1]:.3f}, of {covariance.max():.2f}")
-        assert flow.count.calls == 100
-        assert off[0] < 5 * (covariance.max() / count) ** 0.5
-        assert off[1] < 0.2

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from toys import PATHS, double
 
 from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.guide import chunked, counted, on_path, tiled
@@ -7,22 +8,9 @@ from flowhelm.guide.tiled import Tiled
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
-from flowhelm.transition import heun
 
 VPS = VP()
-PATHS = pytest.mark.parametrize("path", [linear, trig, VPS], ids=["linear", "trig", "vp"])
 TIMES = pytest.mark.parametrize("t", [0.05, 0.4, 0.93, [0.1, 0.5, 0.9]])
-
-
-def scalar(t):
-    return torch.tensor(t, dtype=torch.float64)
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
 
 
 @PATHS
@@ -31,32 +19,17 @@ def x():
 def test_a_prior_on_another_path_is_that_priors_own_flow(gaussian, x, path, other, t):
     there = GaussianFlow(gaussian.mean, gaussian.covariance, path)
     here = GaussianFlow(gaussian.mean, gaussian.covariance, other)
-    moved, t = on_path(there, other), scalar(t)
+    moved, t = on_path(there, other), double(t)
     torch.testing.assert_close(moved.velocity(x, t), here.velocity(x, t), atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(moved.ends(x, t), here.ends(x, t), atol=1e-7, rtol=1e-7)
     assert moved.path is other
-
-
-@TIMES
-def test_there_and_back_is_the_same_flow(mixture, x, t):
-    back, t = on_path(on_path(mixture, VPS), linear), scalar(t)
-    torch.testing.assert_close(back.velocity(x, t), mixture.velocity(x, t), atol=1e-7, rtol=1e-7)
-    x32 = x.float()
-    flow = GaussianFlow(torch.zeros(2), torch.eye(2), VPS)
-    assert on_path(flow, linear).velocity(x32, t).dtype == torch.float32
-
-
-def test_the_clean_law_is_kept(gaussian):
-    flow = on_path(GaussianFlow(gaussian.mean, gaussian.covariance, VPS), linear)
-    x = torch.cat([torch.eye(2), torch.zeros(1, 2)]).double()
-    end = run(integrate(flow, x, torch.linspace(0, 1, 201, dtype=torch.float64) ** 2, transition=heun)).x
-    matrix = end[:2] - end[2]  # the flow map is affine: it carries N(0, I) to N(offset, matrix^T matrix)
-    torch.testing.assert_close(end[2], gaussian.mean, atol=0.01, rtol=0)
-    torch.testing.assert_close(matrix.T @ matrix, gaussian.covariance, atol=0.01, rtol=0)
+    assert (
+        on_path(GaussianFlow(torch.zeros(2), torch.eye(2), path), other).velocity(x.float(), t).dtype == torch.float32
+    )
 
 
 def test_counted_counts_calls_rows_and_backwards(gaussian, x):
-    flow, t = counted(gaussian), scalar(0.3)
+    flow, t = counted(gaussian), double(0.3)
     flow.velocity(x, t)
     flow.ends(x[:2], t)
     assert (flow.count.calls, flow.count.rows, flow.count.backward) == (2, 5, 0)
@@ -72,7 +45,7 @@ def test_counted_counts_calls_rows_and_backwards(gaussian, x):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 20])
 @pytest.mark.parametrize("t", [0.3, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]])
 def test_chunks_change_nothing(mixture, size, t):
-    x, t = torch.randn(7, 2).double(), scalar(t)
+    x, t = torch.randn(7, 2).double(), double(t)
     inner = counted(mixture)
     torch.testing.assert_close(chunked(inner, size).velocity(x, t), mixture.velocity(x, t), atol=1e-13, rtol=0)
     calls = -(-7 // size)
@@ -83,7 +56,7 @@ def test_chunks_change_nothing(mixture, size, t):
 
 def test_guides_compose_and_forward(gaussian, x):
     flow = chunked(counted(on_path(GaussianFlow(gaussian.mean, gaussian.covariance, VPS), linear)), 2)
-    torch.testing.assert_close(flow.velocity(x, scalar(0.4)), gaussian.velocity(x, scalar(0.4)), atol=1e-7, rtol=0)
+    torch.testing.assert_close(flow.velocity(x, double(0.4)), gaussian.velocity(x, double(0.4)), atol=1e-7, rtol=0)
     assert (flow.path, flow.shape, flow.pixels) == (linear, (2,), True)
     assert torch.equal(flow.source(Noise(0, 2)), gaussian.source(Noise(0, 2)))
 
@@ -102,7 +75,7 @@ def net(request):
 @pytest.mark.parametrize("size", [(67, 45), (40, 81)])
 @pytest.mark.parametrize("t", [0.3, [0.2, 0.9]])
 def test_tiles_are_exact(net, size, t):
-    x, t = torch.randn(2, 2, *size, dtype=torch.float64), scalar(t)
+    x, t = torch.randn(2, 2, *size, dtype=torch.float64), double(t)
     flow = NetFlow(net, (2, *size))
     whole = flow.velocity(x, t)
     cut = tiled(flow, 13, reach=net.reach, stride=net.stride)
@@ -114,7 +87,7 @@ def test_tiles_are_exact(net, size, t):
 
 
 def test_half_the_overlap_is_not_enough(net):
-    x, t = torch.randn(1, 2, 96, 96, dtype=torch.float64), scalar(0.4)
+    x, t = torch.randn(1, 2, 96, 96, dtype=torch.float64), double(0.4)
     flow = NetFlow(net, (2, 96, 96))
     half = net.reach // 2 // net.stride * net.stride
     off = (Tiled(flow, net.stride, half).velocity(x, t) - flow.velocity(x, t)).abs().max()
@@ -127,7 +100,7 @@ def test_reach_bounds_the_receptive_field_and_is_not_wasteful(net):
     seen = 0
     for centre in range(n // 2, n // 2 + net.stride):  # every place within the pooled grid
         x = torch.randn(1, 2, n, n, dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(net(x, scalar([0.4]))[0, :, centre, centre].sum(), x)
+        (gradient,) = torch.autograd.grad(net(x, double([0.4]))[0, :, centre, centre].sum(), x)
         touched = gradient[0].abs().sum(0).nonzero()
         seen = max(seen, int((touched - centre).abs().max()))
     assert seen <= net.reach

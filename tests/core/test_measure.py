@@ -148,29 +148,18 @@ def test_a_plain_function_has_no_prox(images):
         y.prox(images, 1.0)
 
 
-@pytest.mark.parametrize("std", [0, -0.1, float("inf"), float("nan")])
-def test_the_noise_level_must_be_a_positive_number(operator, std):
-    with pytest.raises(ValueError, match="std > 0"):
-        Measurement(torch.zeros(1, 7), operator, std)
-
-
-@pytest.mark.parametrize("kind", [torch.complex64, torch.complex128, torch.uint8])
-def test_a_measurement_must_be_real_numbers(operator, kind):
-    with pytest.raises(ValueError, match=f"real floating-point numbers, got {kind}; .*view_as_real"):
-        Measurement(torch.zeros(1, 7, dtype=kind), operator, 0.1)
-
-
-def test_a_latent_state_has_no_prox(operator):
-    y = Measurement(torch.zeros(2, 7, dtype=torch.float64), operator, 0.1)
-    with pytest.raises(
-        ValueError, match=r"Measurement.prox: expected a picture of shape .* got \(4, 1, 1\); .* decoder"
-    ):
-        y.prox(torch.zeros(2, 4, 1, 1).double(), 1.0)
-
-
-def test_an_operator_must_be_callable():
+def test_what_is_no_measurement_is_refused(operator):
+    for std in (0, -0.1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="std > 0"):
+            Measurement(torch.zeros(1, 7), operator, std)
+    for kind in (torch.complex64, torch.complex128, torch.uint8):
+        with pytest.raises(ValueError, match=f"real floating-point numbers, got {kind}; .*view_as_real"):
+            Measurement(torch.zeros(1, 7, dtype=kind), operator, 0.1)
     with pytest.raises(ValueError, match="got int"):
         Measurement(torch.zeros(1, 7), 3, 0.1)
+    y = Measurement(torch.zeros(2, 7, dtype=torch.float64), operator, 0.1)  # of a latent state
+    with pytest.raises(ValueError, match=r"prox: expected a picture of shape .* got \(4, 1, 1\); .* decoder"):
+        y.prox(torch.zeros(2, 4, 1, 1).double(), 1.0)
 
 
 def test_deepinv_physics_fit_as_they_are():

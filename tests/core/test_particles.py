@@ -10,7 +10,6 @@ from flowhelm.particles import (
     prompts,
     resampled,
     residual,
-    share,
     stratified,
     systematic,
 )
@@ -42,26 +41,6 @@ def test_systematic_takes_floor_or_ceil(streams):
     assert (taken >= expected.floor()).all()
     assert (taken <= expected.ceil()).all()
     assert (taken.sum(1) == 7).all()
-
-
-def test_systematic_is_unbiased():
-    w = torch.tensor([0.05, 0.3, 0.001, 0.249, 0.4], dtype=torch.float64)
-    log_w = w.log().expand(4000, -1) + 5
-    mean = counts(log_w, systematic(log_w, Noise(1, 4000))).double().mean(0)
-    torch.testing.assert_close(mean, 5 * w, atol=4 * 0.5 / 4000**0.5, rtol=0)
-
-
-def test_systematic_drops_weight_0_and_keeps_equal_weights():
-    log_w = torch.tensor([[-torch.inf, 0.0, -torch.inf], [0.0, 0.0, 0.0]])
-    for seed in range(20):
-        assert systematic(log_w, Noise(seed, 2)).tolist() == [1, 1, 1, 3, 4, 5]
-
-
-def test_a_row_is_resampled_as_if_it_were_alone():
-    log_w = torch.randn(3, 4)
-    picks = systematic(log_w, Noise(0, ["a", "b", "c"]))
-    alone = systematic(log_w[1:2], Noise(0, ["b"]))
-    assert torch.equal(picks[4:8] - 4, alone)
 
 
 def test_only_rows_of_few_effective_particles_are_resampled():
@@ -177,14 +156,6 @@ def test_particles_must_fit_a_batch():
     for k in (0, 4, -1):
         with pytest.raises(ValueError, match=f"m: expected a batch that is a multiple of particles = {k}, got 6 rows"):
             prompts(6, k, "m")
-
-
-def test_shares():
-    times = [torch.tensor(t, dtype=torch.float64) for t in (0.0, 0.4, 0.9)]
-    assert [share("off")(t) for t in times] == [1, 1, 1]
-    assert [share("das")(t) for t in times] == pytest.approx([0, 1.008**40 - 1, 1])
-    assert [share("adaptive")(t) for t in times] == [0, 0, 0]
-    assert [share(lambda t: float(t) ** 2)(t) for t in times] == pytest.approx([0, 0.16, 0.81])
 
 
 def test_log_mean():

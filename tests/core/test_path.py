@@ -2,17 +2,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import PATHS, double
 
 from flowhelm import path as paths
 from flowhelm.flow import GaussianFlow
 from flowhelm.path import VP, Ends, linear, trig
 
-PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
 interior = st.floats(0.02, 0.98)
-
-
-def scalar(t):
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def images(seed, rows=3):
@@ -24,7 +20,7 @@ def images(seed, rows=3):
 @given(t=st.one_of(interior, st.lists(interior, min_size=3, max_size=3)), seed=st.integers(0, 99))
 def test_every_change_of_basis_is_undone(path, t, seed):
     source, clean = images(seed)
-    t = scalar(t)
+    t = double(t)
     x = paths.mix(path, source, clean, t)
     v = paths.velocity(path, Ends(source, clean), t)
     for ends in (
@@ -38,7 +34,7 @@ def test_every_change_of_basis_is_undone(path, t, seed):
 @PATHS
 def test_times_of_rows_act_on_their_rows(path):
     source, clean = images(0)
-    t = scalar([0.1, 0.5, 0.9])
+    t = double([0.1, 0.5, 0.9])
     mixed, v = paths.mix(path, source, clean, t), paths.velocity(path, Ends(source, clean), t)
     for i in range(3):
         c = path(t[i])
@@ -72,9 +68,9 @@ def test_coefficients_are_those_of_the_papers():
 @PATHS
 @given(ratio=st.floats(0.02, 500))
 def test_time_at_snr_inverts_the_ratio(path, ratio):
-    t = paths.time_at_snr(path, scalar(ratio))
+    t = paths.time_at_snr(path, double(ratio))
     c = path(t)
-    torch.testing.assert_close(c.alpha / c.sigma, scalar(ratio), rtol=1e-9, atol=0)
+    torch.testing.assert_close(c.alpha / c.sigma, double(ratio), rtol=1e-9, atol=0)
 
 
 @PATHS
@@ -82,13 +78,13 @@ def test_time_at_snr_ends(path):
     t = paths.time_at_snr(path, torch.tensor([[0.0, torch.inf, 1e-9, 1e9]]))
     assert t.shape == (1, 4)
     assert t.dtype == torch.float64
-    torch.testing.assert_close(t, scalar([[0.0, 1.0, 0.0, 1.0]]), atol=1e-8, rtol=0)
+    torch.testing.assert_close(t, double([[0.0, 1.0, 0.0, 1.0]]), atol=1e-8, rtol=0)
 
 
 @PATHS
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9, [0.2, 0.7]])
 def test_score_is_the_gradient_of_the_log_density(path, t, gaussian):
-    flow, t = GaussianFlow(gaussian.mean, gaussian.covariance, path), scalar(t)
+    flow, t = GaussianFlow(gaussian.mean, gaussian.covariance, path), double(t)
     x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
     (expected,) = torch.autograd.grad(flow.log_density(x, t).sum(), x)
     torch.testing.assert_close(paths.score(path, flow.ends(x.detach(), t), t), expected, atol=1e-9, rtol=1e-9)
@@ -103,7 +99,7 @@ def test_tilted_ends_are_those_of_the_posterior(path, t, gaussian):
     covariance = torch.linalg.inv(torch.linalg.inv(gaussian.covariance) + gain)
     mean = covariance @ (torch.linalg.solve(gaussian.covariance, gaussian.mean) + matrix[0] * 0.9 / std**2)
     prior, posterior = (GaussianFlow(m, c, path) for m, c in ((gaussian.mean, gaussian.covariance), (mean, covariance)))
-    x, t = torch.randn(2, 2, dtype=torch.float64), scalar(t)
+    x, t = torch.randn(2, 2, dtype=torch.float64), double(t)
     ends, expected = prior.ends(x, t), posterior.ends(x, t)
     pull = paths.score(path, expected, t) - paths.score(path, ends, t)
     torch.testing.assert_close(paths.tilted(path, ends, pull, t), expected, atol=1e-9, rtol=1e-9)
@@ -121,7 +117,7 @@ def test_ends_by_rows():
 @pytest.mark.parametrize("t", [0.0, [0.0, 0.0, 0.0]])
 def test_ends_are_not_tilted_where_nothing_of_the_clean_end_is_left(t):
     ends = Ends(*images(0))
-    tilted = paths.tilted(linear, ends, torch.ones_like(ends.clean), scalar(t))
+    tilted = paths.tilted(linear, ends, torch.ones_like(ends.clean), double(t))
     assert torch.equal(tilted.source, ends.source)
     assert torch.equal(tilted.clean, ends.clean)
 
@@ -131,7 +127,7 @@ def test_ends_are_not_tilted_where_nothing_of_the_clean_end_is_left(t):
 @pytest.mark.parametrize("t", [0.3, [0.3, 0.6, 0.9]])
 def test_float64_times_never_promote_a_state(path, dtype, t):
     source, clean = images(0).to(dtype)
-    t, ends = scalar(t), Ends(source, clean)
+    t, ends = double(t), Ends(source, clean)
     x = paths.mix(path, source, clean, t)
     v = paths.velocity(path, ends, t)
     results = (
@@ -149,7 +145,7 @@ def test_float64_times_never_promote_a_state(path, dtype, t):
 @pytest.mark.parametrize("t", [1.0, [1.0, 1.0, 1.0]])
 def test_a_clean_state_gives_the_mean_source(t):
     x, clean = images(0)
-    ends = paths.ends_from_clean(linear, clean, x, scalar(t))  # a network's clean estimate is not quite the state
+    ends = paths.ends_from_clean(linear, clean, x, double(t))  # a network's clean estimate is not quite the state
     assert torch.equal(ends.source, torch.zeros_like(clean))
     assert torch.equal(ends.clean, clean)
 
@@ -157,14 +153,14 @@ def test_a_clean_state_gives_the_mean_source(t):
 def test_a_source_tells_nothing_at_time_0():
     source, _ = images(0)
     with pytest.raises(ValueError, match="alpha > 0"):
-        paths.ends_from_source(linear, source, source, scalar(0.0))
+        paths.ends_from_source(linear, source, source, double(0.0))
 
 
 @PATHS
 @given(t=interior, seed=st.integers(0, 99))
 def test_kappa_turns_a_score_into_a_velocity_and_the_variance_is_that_of_bayes(path, t, seed):
     """v = (alpha'/alpha) x + kappa score; 1 / variance = 1 + (alpha / sigma)^2, the precisions of N(m, 1) and of the state."""
-    (source, clean), t = images(seed), scalar(t)
+    (source, clean), t = images(seed), double(t)
     c, ends = path(t), Ends(source, clean)
     v = c.d_alpha / c.alpha * paths.mix(path, source, clean, t) + c.kappa * paths.score(path, ends, t)
     torch.testing.assert_close(paths.velocity(path, ends, t), v)

@@ -3,23 +3,15 @@
 import pytest
 import torch
 from torch import nn
+from toys import PATHS, double
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
 from flowhelm.guide import counted
 from flowhelm.guide.rare import rare
-from flowhelm.path import VP, at, linear, mix, trig
+from flowhelm.path import at, linear, mix
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
-from flowhelm.train import fit, shuffled
+from flowhelm.train import shuffled
 from flowhelm.train.rarity import quantiles, rarity, rarity_loss
-
-PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
-
-
-def double(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
-
 
 WEIGHTS = double([0.6, 0.3, 0.1])
 MEANS = double([[2.0, 0.0], [-1.0, 1.0], [0.0, -2.0]])
@@ -54,22 +46,6 @@ def test_with_an_exact_classifier_it_is_the_exact_conditional_flow(path, t, labe
     whole = three(path).velocity(x, t)
     further = rare(three(path), exact(path), scale=2.5, label=label).velocity(x, t)
     torch.testing.assert_close(further, whole + 2.5 * (alone(label, path).velocity(x, t) - whole), atol=1e-9, rtol=1e-9)
-
-
-def test_it_samples_the_rare_class():
-    """Its mean and covariance, not only its name; the more, the larger the scale."""
-    n = 1500
-    flow, times = three(), three().times(60)
-    x, hits = flow.source(Noise(0, n)).double(), []
-    for scale in (0.0, 0.3, 1.0):
-        end = run(integrate(rare(flow, exact(), scale=scale), x, times)).x
-        hits.append(float((flow.responsibilities(end, double(1.0))[:, 2]).mean()))
-    print(f"share of the rare class at scales 0, 0.3, 1: {hits}")
-    assert abs(hits[0] - 0.1) < 0.03
-    assert hits[0] < hits[1] < hits[2]
-    # the step at t = 0, where nothing is added, is the one error
-    assert hits[2] > 0.97
-    assert (end.mean(0) - MEANS[2]).abs().max() < 0.1
 
 
 def test_what_it_costs_and_where_it_acts():
@@ -127,18 +103,6 @@ def test_the_score_is_the_error_of_the_denoiser(path):
         assert float(found / expected) == pytest.approx(1, abs=0.04)
 
 
-def test_the_rare_mode_has_the_large_scores():
-    flow = MixtureFlow(
-        double([0.9, 0.1]), double([[1.0, 0.0], [-1.0, 0.0]]), double([0.1]) * torch.eye(2).expand(2, 2, 2)
-    )
-    noise = Noise(2, 400)
-    clean = flow.sample(noise)
-    scores = rarity(flow, clean, noise.named("score"))
-    rarest = flow.responsibilities(clean, double(1.0))[quantiles(scores, 10) == 9]
-    print(f"share of the component of weight 0.1 among the rarest tenth: {float(rarest[:, 1].mean()):.2f}")
-    assert rarest[:, 1].mean() > 0.8
-
-
 def test_quantiles_are_of_equal_size_and_ordered():
     scores = torch.randn(1003)
     label = quantiles(scores, 10)
@@ -150,15 +114,6 @@ def test_quantiles_are_of_equal_size_and_ordered():
         quantiles(torch.zeros(4), 5)
     with pytest.raises(ValueError, match="level"):
         rarity(three(), torch.zeros(1, 2), Noise(0, 1), level=1.0)
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(3, 48), nn.SiLU(), nn.Linear(48, 48), nn.SiLU(), nn.Linear(48, 3))
-
-    def forward(self, x, t):
-        return self.body(torch.cat([x, t[:, None]], 1))
 
 
 def test_the_loss_is_the_cross_entropy_at_the_noisy_state():
@@ -181,24 +136,3 @@ def test_the_loss_is_the_cross_entropy_at_the_noisy_state():
     assert abs(float(source[late].mean())) < 0.05
     assert abs(float(t.mean()) - 0.5) < 0.01
     torch.testing.assert_close(x, mix(linear, source, batch.clean, t), atol=1e-3, rtol=0)
-
-
-def test_a_classifier_learns_to_guide():
-    """`fit` with the loss: its gradient leads to the rare component."""
-    flow, n = three(), 2000
-    noise = Noise(4, n)
-    clean = flow.sample(noise)
-    label = flow.responsibilities(clean, double(1.0)).argmax(1)
-    torch.manual_seed(0)
-    net = Net()
-    data = shuffled(clean.float(), label, batch=250)
-    updates = list(fit(NetFlow(net, (2,)), rarity_loss, data, steps=200, rate=5e-3, warmup=10))
-    print(f"loss {float(updates[0].loss):.3f} -> {float(updates[-1].loss):.3f}")
-    single, x = MixtureFlow(WEIGHTS.float(), MEANS.float(), COVARIANCES.float()), flow.source(Noise(0, 300))
-    ends = {
-        scale: run(integrate(rare(single, net.eval(), scale=scale), x, flow.times(40))).x.double()
-        for scale in (0.0, 1.0)
-    }
-    share = {scale: float(flow.responsibilities(end, double(1.0))[:, 2].mean()) for scale, end in ends.items()}
-    print(f"share of the rare component: {share}")
-    assert share[1.0] > 0.8 > 0.2 > share[0.0]

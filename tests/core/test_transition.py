@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from toys import PATHS
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
@@ -22,13 +23,7 @@ from flowhelm.transition import (
     renoise_moments,
 )
 
-PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
 S, T = torch.tensor([0.3, 0.45], dtype=torch.float64)
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
 
 
 def along(flow, path):

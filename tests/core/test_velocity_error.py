@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from toys import double
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.rng import Noise
 from flowhelm.velocity_error import errors, normal, reciprocal, table
-
-
-def double(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def test_the_error_of_an_exact_flow_is_the_conditional_variance():

@@ -2,19 +2,14 @@
 
 import pytest
 import torch
+from toys import PATHS, double
 
 from flowhelm import path as paths
 from flowhelm.flow import GaussianFlow, MixtureFlow
-from flowhelm.path import VP, linear, trig
+from flowhelm.path import linear
 from flowhelm.solve import integrate
 from flowhelm.step import run
-from flowhelm.transition import euler, heun
-
-PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
-
-
-def double(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
+from flowhelm.transition import heun
 
 
 def close(actual, expected, atol=1e-9):
@@ -152,41 +147,3 @@ def test_transport_is_the_flow_of_the_velocity(gaussian, path):
     _, log_det = torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda z: flow.map(z[None], s, t)[0], x[0]))
     there = flow.log_density(flow.map(x, s, t), t)
     torch.testing.assert_close(there + log_det, flow.log_density(x, s), atol=1e-10, rtol=0)
-
-
-def draw(flow, n):
-    """Samples by other means than the flow's own."""
-    which = torch.multinomial(flow.weights, n, replacement=True)
-    root = torch.linalg.cholesky(flow.covariances)[which]
-    return flow.means[which] + (root @ torch.randn(n, 2, 1).double())[..., 0]
-
-
-def sliced_w2(a, b, projections):
-    directions = torch.nn.functional.normalize(torch.randn(2, projections).double(), dim=0)
-    return ((a @ directions).sort(0)[0] - (b @ directions).sort(0)[0]).square().mean().sqrt()
-
-
-def distances(mixture, observed, n, projections, runs):
-    posterior = mixture.posterior(*observed[:3])
-    x, reference = torch.randn(n, 2).double(), draw(posterior, n)
-    floor = sliced_w2(draw(posterior, n), reference, projections)
-    ends = [run(integrate(posterior, x, posterior.times(steps), transition=move)).x for move, steps in runs]
-    return floor, *(sliced_w2(end, reference, projections) for end in ends)
-
-
-def test_the_posterior_velocity_carries_noise_to_the_posterior(mixture, observed):
-    floor, crude, fine = distances(mixture, observed, 8000, 64, [(euler, 20), (heun, 20)])
-    assert floor < 0.05
-    assert fine < 0.05
-    assert 0.05 < crude < 0.1
-    prior = draw(mixture, 8000)
-    assert sliced_w2(prior, draw(mixture.posterior(*observed[:3]), 8000), 64) > 0.5
-
-
-@pytest.mark.slow
-def test_the_posterior_velocity_carries_noise_to_the_posterior_closely(mixture, observed):
-    floor, *ends = distances(mixture, observed, 40_000, 256, [(heun, 20), (heun, 100), (euler, 20)])
-    assert floor < 0.02
-    assert ends[0] < 0.025
-    assert ends[1] < 0.02
-    assert 0.045 < ends[2] < 0.07

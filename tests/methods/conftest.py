@@ -1,14 +1,8 @@
 """Three states of the reference problem, and its measurement for each of them."""
 
 import pytest
-import torch
 
 from flowhelm.measure import Measurement
-
-
-@pytest.fixture
-def x():
-    return torch.randn(3, 2, dtype=torch.float64)
 
 
 @pytest.fixture

@@ -1,8 +1,43 @@
 """What several tests of methods look at laws with."""
 
+from itertools import pairwise
+
 import torch
 
+from flowhelm.flow import GaussianFlow
+from flowhelm.measure import Linear, Measurement
 from flowhelm.rng import Noise
+
+TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+EYE = torch.eye(2, dtype=torch.float64)
+A = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+
+
+def measured(rows, std=0.5, matrix=A, kind=Linear):
+    """y = matrix clean + N(0, std^2), and 2 in every row."""
+    forward = lambda x: x @ matrix.T  # noqa: E731
+    operator = Linear(forward, (2,), tolerance=1e-14) if kind is Linear else kind(forward)
+    return Measurement(torch.full((rows, 1), 2.0, dtype=torch.float64), operator, std)
+
+
+def chain(flow, times, moments):
+    """The law of a chain of moves that are affine in a normal prior's state, as a prior of its own."""
+    mean, covariance = torch.zeros(2).double(), EYE
+    for s, t in pairwise(times):
+        points = torch.cat([torch.zeros_like(EYE[:1]), EYE])
+        moved, std = moments(flow, points, s, t, flow.ends(points, s))
+        f = (moved[1:] - moved[:1]).T
+        mean, covariance = f @ mean + moved[0], f @ covariance @ f.T + std**2 * EYE
+    return GaussianFlow(mean, (covariance + covariance.T) / 2)
+
+
+def moments_of(flow):
+    return (flow.mean, flow.covariance) if isinstance(flow, GaussianFlow) else flow.moments()
+
+
+def rows(matrix, x):
+    """matrix x for rows x; one matrix, or one per row."""
+    return (matrix @ x[..., None])[..., 0]
 
 
 class Basis:

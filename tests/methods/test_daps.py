@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import Basis, law
+from laws import EYE, TIMES, Basis, law
 
 from flowhelm.flow import GaussianFlow
 from flowhelm.measure import Function, Measurement
@@ -13,9 +13,6 @@ from flowhelm.restore.daps import daps
 from flowhelm.restore.flower import flower
 from flowhelm.rng import Noise
 from flowhelm.step import run
-
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
-EYE = torch.eye(2, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("path", [linear, trig])
@@ -87,9 +84,3 @@ def test_a_long_chain_draws_from_the_right_law(mixture, observed):
     eta = 0.1 / (1 / r2 + 1 / std**2)
     torch.testing.assert_close(covariance, torch.linalg.inv(h @ (EYE - eta * h / 2)), atol=1e-4, rtol=0)
     torch.testing.assert_close(covariance, torch.linalg.inv(h), atol=0.01, rtol=0.1)
-
-
-@pytest.mark.parametrize("wrong", [{"ode": 0}, {"variance": 0.0}])
-def test_what_cannot_be_is_told(mixture, y, x, wrong):
-    with pytest.raises(ValueError, match=f"daps: expected {next(iter(wrong))} a .*, got 0"):
-        next(daps(mixture, y, x, TIMES, **wrong, noise=Noise(0, 3)))

@@ -4,19 +4,17 @@ from functools import partial
 
 import pytest
 import torch
-from laws import first
+from laws import TIMES, first
+from toys import double
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
-from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP
-from flowhelm.restore.dps import dps
 from flowhelm.restore.flair import flair
 from flowhelm.rng import Noise
 from flowhelm.step import run
 from flowhelm.velocity_error import errors, reciprocal
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, S = TIMES[:2]
 MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9], [0.2, 0.7]], dtype=torch.float64)
 STD = 0.2
@@ -171,53 +169,7 @@ def test_a_bent_operator_and_a_decoder_are_fitted(mixture, x):
             first(steps(flow, y, x, data="prox"))
 
 
-# what it costs, resuming, mistakes
-
-
-class OneWay(torch.autograd.Function):
-    @staticmethod
-    def forward(context, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(context, gradient):
-        raise AssertionError("the network was differentiated")
-
-
-class Undifferentiable(Wrapped):
-    def __init__(self, flow):
-        self.flow = flow
-
-    def velocity(self, x, t):
-        return OneWay.apply(self.flow.velocity(x, t))
-
-
-def test_one_evaluation_a_step_and_no_gradient_of_the_network(mixture, x, y):
-    flow = counted(mixture)
-    run(steps(flow, y, x.requires_grad_(), mixture.times(7)))
-    assert (flow.count.calls, flow.count.backward) == (7, 0)
-    one_way = Undifferentiable(mixture)
-    run(steps(one_way, y, x, mixture.times(7)))
-    with pytest.raises(AssertionError, match="differentiated"):
-        run(dps(one_way, y, x, mixture.times(7)))
-
-
-def test_state_and_plan_resume_a_run(mixture, x, y):
-    times, noise = mixture.times(6), Noise(5, 3)
-    expected = list(steps(mixture, y, x, times))
-    for step in flair(mixture, y, x, times, noise=noise):
-        if step.index == 3:
-            break
-    resumed = run(
-        flair(mixture, y, step.x, times[3:], plan=step.info["plan"], noise=Noise(9, 3).restore(noise.state()))
-    )
-    assert torch.equal(resumed.x, expected[-1].x)
-
-
 def test_mistakes_are_told(mixture, x, y):
-    for wrong in ({"weight": 0.0}, {"rate": 0.0}, {"inner": 0}, {"carry": 1.5}, {"tolerance": 0.0}, {"data": "proxx"}):
-        with pytest.raises(ValueError, match=f"flair: expected {next(iter(wrong))} "):
-            first(steps(mixture, y, x, **wrong))
     with pytest.raises(ValueError, match="below 2 for gradient steps"):
         first(steps(mixture, y, x, rate=2.0))
     with pytest.raises(ValueError, match="linear path"):
@@ -227,10 +179,6 @@ def test_mistakes_are_told(mixture, x, y):
 
 
 # the weights
-
-
-def double(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def test_without_a_table_the_weights_are_those_of_a_standard_normal_prior(x, y, plan):

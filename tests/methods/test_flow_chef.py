@@ -4,18 +4,16 @@ from itertools import pairwise
 
 import pytest
 import torch
+from laws import TIMES
 
 from flowhelm.flow import MixtureFlow
 from flowhelm.grad import value_and_grad
 from flowhelm.path import linear, trig
 from flowhelm.rng import Noise
-from flowhelm.solve import integrate
 from flowhelm.steer import mpc_flow
 from flowhelm.steer.flow_chef import flow_chef
-from flowhelm.step import run
 from flowhelm.transition import euler
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 S, T = TIMES[:2]
 
 
@@ -62,21 +60,3 @@ def test_the_correction_of_mpc_flow_is_a_fraction_of_it(mixture, y, x):
     torch.testing.assert_close(
         next(flow_chef(mixture, y, x, TIMES, rate=rate, inner=1, transition=euler)).x, planned, atol=1e-12, rtol=0
     )
-
-
-def test_no_rate_is_the_sampler(mixture, y, x):
-    free = run(integrate(mixture, x, TIMES)).x
-    torch.testing.assert_close(run(flow_chef(mixture, reward, x, TIMES, rate=0.0)).x, free, atol=1e-12, rtol=0)
-    chef = run(flow_chef(mixture, y, x, TIMES, rate=0.0, transition=euler)).x
-    torch.testing.assert_close(chef, free, atol=1e-12, rtol=0)
-
-
-def test_any_reward_is_raised(mixture, x):
-    times = mixture.times(10)
-    free, steered = run(integrate(mixture, x, times)).x, run(flow_chef(mixture, reward, x, times, rate=0.05)).x
-    assert (reward(steered) > reward(free)).all()
-
-
-def test_a_reward_without_a_gradient_is_refused(mixture, x):
-    with pytest.raises(ValueError, match="differentiable reward"):
-        next(flow_chef(mixture, lambda image: image.detach().sum(1), x, TIMES))

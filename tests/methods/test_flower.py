@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from laws import Basis, law
+from laws import EYE, TIMES, Basis, law
 
 from flowhelm import inner
 from flowhelm.control import flower as energy
@@ -18,8 +18,6 @@ from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
 from flowhelm.step import run
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
-EYE = torch.eye(2, dtype=torch.float64)
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
 
 

@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 import torch
-from laws import Basis, Draws, law
+from laws import EYE, Basis, Draws, law
 from tilts import REWARD, TOY, drawn
+from toys import PATHS
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.grad import value_and_grad
@@ -27,8 +28,6 @@ from flowhelm.transition import (
 )
 
 S, T, ONE, ZERO = torch.tensor([0.3, 0.6, 1.0, 0.0], dtype=torch.float64)
-PATHS = pytest.mark.parametrize("path", [linear, trig, VP()], ids=["linear", "trig", "vp"])
-EYE = torch.eye(2).double()
 
 
 def sliced_w2(a, b):
@@ -151,16 +150,6 @@ def test_the_network_is_asked_from_s_on(path, correlation):
         assert times[-1] > T - 9e-3  # 0.4 is nearly that of the trigonometric path
 
 
-def test_where_the_network_is_asked_last():
-    """t* at the end of the inner flow, for s = 0.3 and t = 0.6: figures found independently."""
-    for rho, expected in {0.2857142857: 0.6000, 0.4: 0.6019, -0.5: 0.6695, 0.99: 0.8842}.items():
-        last = []
-        for inner in (100, 200):
-            glass(flow := Watched(TOY), torch.randn(1, 2).double(), S, T, Noise(1, 1), inner=inner, correlation=rho)
-            last.append(float(flow.asked[-1][1]))
-        assert 2 * last[1] - last[0] == pytest.approx(expected, abs=1e-4)  # the steps' limit
-
-
 @pytest.mark.parametrize("order", [1, 2])
 def test_the_inner_flow_converges_at_its_order(order):
     x = torch.randn(3, 2).double()
@@ -233,31 +222,6 @@ def test_moves_have_the_law_of_the_path(path, correlation):
         assert float(sliced_w2(truth, coarse)) > 3 * floor  # one normal step has another law
 
 
-def test_into_the_end_it_draws_from_the_posterior():
-    """From four states: at 8 evaluations the moves of an SDE are far from the law that the inner flow is near."""
-    n, start = 2500, torch.tensor(0.2, dtype=torch.float64)
-    states = 0.2 * TOY.sample(Draws(7, 4)) + 0.8 * torch.randn(4, 2).double()
-    x, grid = states.repeat_interleave(n, 0), torch.linspace(0.2, 1, 9, dtype=torch.float64)
-    moves = {
-        "two exact samples": lambda: drawn(TOY, x, start, Draws(1, 4 * n)),
-        "glass, 20 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=20, midpoint=True),
-        "glass, 8": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=8),
-        "glass, 4 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=4, midpoint=True),
-        "SDE, 8": lambda: run(integrate(TOY, x, grid, transition=langevin, noise=Draws(2, 4 * n))).x,
-        "ancestral, 8": lambda: run(integrate(TOY, x, grid, transition=ancestral, noise=Draws(2, 4 * n))).x,
-    }
-    truth = drawn(TOY, x, start, Draws(0, 4 * n)).split(n)
-    found = {
-        name: sum(float(sliced_w2(a, b)) for a, b in zip(truth, move().split(n), strict=True)) / 4
-        for name, move in moves.items()
-    }
-    print("; ".join(f"{name} {value:.3f}" for name, value in found.items()))
-    floor = found["two exact samples"]
-    assert found["glass, 20 x 2"] < 1.4 * floor
-    assert found["glass, 8"] < 0.8 * min(found["SDE, 8"], found["ancestral, 8"])
-    assert found["glass, 4 x 2"] < 0.6 * min(found["SDE, 8"], found["ancestral, 8"])
-
-
 def early(flow, x, inner, stop, noise):
     """The posterior flow from x_s, `inner` midpoint steps into t = 1, stopped after `stop` of them: a state, and its time."""
     flow = Watched(flow)
@@ -282,51 +246,6 @@ def test_the_posterior_flow_stopped_early_is_the_move_to_that_time(path):
         assert errors[0] / errors[1] == pytest.approx(4, rel=0.2)  # of the second order: the same point in the limit
 
 
-@PATHS
-@pytest.mark.parametrize("u", [0.3, 0.6])
-def test_stopped_early_it_has_the_law_of_the_ddpm_move(path, u):
-    """p(x_t | x_s) of a normal prior, without any sampling."""
-    flow = GaussianFlow(NORMAL.mean, NORMAL.covariance, path)
-    noise, x = Basis(), torch.tensor([[0.4, -0.2]]).double()
-    state, t = early(flow, x.expand(3, 2), 60, round(60 * u), noise)
-    a, b, rho = path(S), path(t), ddpm(path, S, t)
-    gamma = rho * b.sigma / a.sigma
-    clean = flow.posterior(a.alpha * EYE, x[0], a.sigma**2 * EYE)
-    shift = b.alpha - gamma * a.alpha
-    mean, covariance = law(state)
-    torch.testing.assert_close(mean, gamma * x[0] + shift * clean.mean, atol=2e-3, rtol=0)
-    expected = shift**2 * clean.covariance + b.sigma**2 * (1 - rho**2) * EYE
-    torch.testing.assert_close(covariance, expected, atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize("u", [0.3, 0.6])
-def test_stopped_early_between_two_modes(u):
-    n, x = 4000, torch.tensor([[-0.1, 0.3]]).double().expand(4000, 2)
-    state, t = early(TOY, x, 20, round(20 * u), Draws(2, n))
-    truth, other = (transitions(TOY, x, S, t, ddpm(linear, S, t), Draws(seed, n)) for seed in (0, 1))
-    found, floor = float(sliced_w2(truth, state)), float(sliced_w2(truth, other))
-    coarse = float(sliced_w2(truth, ancestral(TOY, x, S, t, Draws(2, n))))
-    print(f"t = {float(t):.3f}: sliced W2 {found:.4f}, of two exact samples {floor:.4f}, one normal step {coarse:.4f}")
-    assert found < 1.6 * floor + 0.005
-    assert coarse > 3 * floor
-
-
-def test_the_posterior_flow_tells_the_value():
-    """exp V(x_s) is the mean of exp(reward) where it ends, and of exp V(x_t) wherever it is stopped: V a log-mean-exp."""
-    n, states = 1500, S * TOY.sample(Draws(7, 6)) + (1 - S) * torch.randn(6, 2).double()
-    x, value = states.repeat_interleave(n, 0), REWARD.value(TOY, states, S)
-    inner = partial(glass, TOY, x, S, ONE, inner=20, midpoint=True)
-    middle, t = early(TOY, x, 20, 8, Draws(3, 6 * n))
-    for name, found in (("end", REWARD(inner(Draws(3, 6 * n)))), ("middle", REWARD.value(TOY, middle, t))):
-        ratios = (found.view(6, n) - value[:, None]).exp()
-        z = (ratios.mean(1) - 1) / (ratios.std(1) / n**0.5)
-        print(f"{name}: ratios {ratios.mean(1).tolist()}, z {z.tolist()}")
-        assert z.abs().max() < 3.5
-        assert (ratios.mean(1) - 1).abs().max() < 0.15
-    ahead = (REWARD(TOY.ends(states, S).clean) - value).abs()  # what a reward of the clean estimate is off by
-    assert ahead.max() > 0.5
-
-
 NORMAL = GaussianFlow(torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double())
 
 
@@ -349,35 +268,6 @@ def test_marginals_stay_along_several_moves(moves, correlation):
     assert errors[1] < 0.026
     assert 0.25 < errors[1] / errors[0] < 0.65
     assert errors[0] < 0.5 * alone
-
-
-def test_on_whole_generations_an_exact_prior_shows_no_gain():
-    """At 40 evaluations the steps of the reversed noising miss less: what GLASS is for are few, long, random moves."""
-
-    def reversal(flow, x, s, t, noise, ends=None):  # its coefficient is infinite at 0
-        return (ancestral if s == 0 else langevin)(flow, x, s, t, noise, ends)
-
-    found = {"SDE": off(reversal, 40), "ancestral": off(ancestral, 40), "glass 5 x 8": off(partial(glass, inner=8), 5)}
-    print(found)
-    assert found["SDE"] < found["ancestral"] < found["glass 5 x 8"] < 1.2 * found["ancestral"]
-    assert off(reversal, 5) < 0.3 * off(partial(glass, inner=1), 5)
-
-
-def test_the_marginals_of_a_mixture_stay():
-    n, times = 12_000, TOY.times(5)
-    truth, other = TOY.sample(Draws(0, n)), TOY.sample(Draws(3, n))
-    x = Draws(9, n)(torch.empty(n, 2).double())
-    states = {
-        name: run(integrate(TOY, x, times, transition=move, noise=Draws(60, n))).x
-        for name, move in {
-            "5 x 8 x 2": partial(glass, inner=8, midpoint=True),
-            "5 x 1": ancestral,
-        }.items()
-    }
-    found = {name: float(sliced_w2(truth, x)) for name, x in {"exact": other, **states}.items()}
-    print(found)
-    assert found["5 x 8 x 2"] < found["exact"] + 0.02
-    assert found["5 x 1"] > 5 * found["5 x 8 x 2"]
 
 
 @pytest.mark.parametrize("kappa", [1.0, 0.25])

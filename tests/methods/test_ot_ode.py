@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from laws import first
+from laws import EYE, TIMES, first, rows
 
 from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
@@ -17,9 +17,7 @@ from flowhelm.transition import ancestral, euler
 
 ot_ode = partial(method, transition=euler)  # the flow of the posterior
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, H = TIMES[0], TIMES[1] - TIMES[0]
-EYE = torch.eye(2, dtype=torch.float64)
 MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9]], dtype=torch.float64)
 Y = torch.tensor([[0.8, -0.1], [0.2, 0.5], [1.0, 1.0]], dtype=torch.float64)
 
@@ -27,10 +25,6 @@ Y = torch.tensor([[0.8, -0.1], [0.2, 0.5], [1.0, 1.0]], dtype=torch.float64)
 def measured(matrix, y, std=0.2, kind=Linear):
     forward = lambda x: x @ matrix.T  # noqa: E731
     return Measurement(y, Linear(forward, (2,), tolerance=1e-14) if kind is Linear else Function(forward), std)
-
-
-def rows(matrix, x):
-    return (matrix @ x[..., None])[..., 0]
 
 
 @pytest.mark.parametrize("gamma", ["one", "sqrt"])
@@ -106,14 +100,6 @@ def test_without_a_start_the_first_step_is_the_prior_s(mixture, x):
     times = mixture.times(4)
     step = first(ot_ode(mixture, measured(MATRIX, Y), x, times, start=0.0))
     torch.testing.assert_close(step.x, x + times[1] * mixture.velocity(x, times[0]))
-
-
-def test_rows_of_the_measurement_are_repeated(mixture):
-    x, y = torch.randn(6, 2).double(), measured(MATRIX, Y)
-    together = run(ot_ode(mixture, y, x, mixture.times(5))).x
-    alone = run(ot_ode(mixture, measured(MATRIX, Y.repeat_interleave(2, 0)), x, mixture.times(5))).x
-    torch.testing.assert_close(together, alone)
-    assert run(ot_ode(mixture, y, x, mixture.times(5), noise=Noise(0, 6))).x.isfinite().all()
 
 
 def test_a_random_move_is_that_of_the_posterior_for_a_prior_of_unit_covariance(x):

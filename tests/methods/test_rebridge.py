@@ -5,21 +5,19 @@ from itertools import pairwise
 
 import pytest
 import torch
+from laws import EYE, TIMES
 
 from flowhelm import inner
 from flowhelm.control import flower as energy
 from flowhelm.flow import MixtureFlow
-from flowhelm.measure import Measurement
 from flowhelm.path import linear, trig
 from flowhelm.restore.rebridge import rebridge
 from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
 from flowhelm.transition import euler
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 S, T = TIMES[:2]
 H = T - S
-EYE = torch.eye(2, dtype=torch.float64)
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
 
 
@@ -53,28 +51,8 @@ def test_the_notes_closed_form(mixture, observed, y, x):
     torch.testing.assert_close(step.x, T * step.clean + (1 - T) * Noise(5, 3)(x), atol=1e-10, rtol=0)
 
 
-def test_untied_ends_leave_the_source_alone(mixture, y, x):
-    step = next(rebridge(mixture, y, x, TIMES, rho=0.8, kappa=0.0, transition=euler))
-    clean = mixture.ends(x, S).clean
-    better = y.prox(clean, 1 / 0.8)
-    torch.testing.assert_close(step.x, x + H * (mixture.velocity(x, S) + better - clean), atol=1e-10, rtol=0)
-
-
 def test_firmly_tied_ends_are_those_of_mpc_flow_with_flower_s_energy(mixture, y, x):
     firm = rebridge(mixture, y, x, TIMES, kappa=1e10, transition=euler)
     other = mpc_flow(mixture, y, x, TIMES, strength=1 / y.std**2, energy=energy)
     for step, expected in zip(firm, other, strict=True):
         torch.testing.assert_close(step.x, expected.x, atol=1e-7, rtol=0)
-
-
-def test_without_noise_it_projects(mixture, observed, y, x):
-    a, clean = observed.matrix, mixture.ends(x, S).clean
-    sharp = Measurement(y.y, y.operator, 1e-6)
-    moved = next(rebridge(mixture, sharp, x, TIMES, noise=Noise(5, 3))).clean - clean
-    torch.testing.assert_close(moved, (observed.y - clean @ a.T) @ torch.linalg.pinv(a).T, atol=1e-8, rtol=0)
-
-
-@pytest.mark.parametrize("wrong", [{"rho": 0.0}, {"lam": -1.0}, {"kappa": -1.0}])
-def test_what_cannot_be_is_told(mixture, y, x, wrong):
-    with pytest.raises(ValueError, match=f"rebridge: expected {next(iter(wrong))} a number"):
-        next(rebridge(mixture, y, x, TIMES, **wrong))

@@ -4,17 +4,14 @@ from functools import partial
 
 import pytest
 import torch
-from laws import first
+from laws import TIMES, first
 
-from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.restore.dps import dps
 from flowhelm.restore.stsl import stsl
 from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.transition import ancestral
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, H = TIMES[0], TIMES[1] - TIMES[0]
 MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9], [0.2, 0.7]], dtype=torch.float64)
 STD = 0.2
@@ -92,21 +89,6 @@ def test_repeats_are_smaller_steps_and_the_last_one_moves(mixture, y, x):
         z = z + (first(of(x=z, times=TIMES, step=0.7 / 3)).x - z) - H * mixture.velocity(z, T)
     expected = first(of(x=z, times=TIMES, step=0.7 / 3)).x
     torch.testing.assert_close(first(of(x=x, times=TIMES, step=0.7, repeats=3)).x, expected, atol=1e-10, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("options", "calls", "backward"),
-    [
-        ({"variance_weight": 0.0}, 1, 1),
-        ({}, 1, 2),
-        ({"repeats": 3}, 3, 6),
-        ({"probe": "exact"}, 1, 4),  # y has three numbers
-    ],
-)
-def test_costs(mixture, y, x, options, calls, backward):
-    flow = counted(mixture)
-    run(stsl(flow, y, x, TIMES, noise=Noise(0, 3), **options))
-    assert (flow.count.calls, flow.count.backward) == (2 * calls, 2 * backward)
 
 
 def test_before_the_start_nothing_is_drawn_and_nothing_guided(mixture, observed, x):

@@ -1,39 +1,18 @@
 """TDS: the weighted particles are the posterior's, of the sampler as it is (any steps) and of the prior (many steps)."""
 
-from itertools import pairwise
-
 import pytest
 import torch
-from laws import Draws, errors, first
+from laws import TIMES, A, Draws, chain, errors, first, measured, moments_of
 
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.restore.tds import tds
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.step import run
 from flowhelm.transition import ancestral, ancestral_moments, diffusion, langevin_moments, renoise_moments
 
-A, Y = torch.tensor([[1.0, 0.5]], dtype=torch.float64), 2.0
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
+Y = 2.0
 T, S = TIMES[:2]
-
-
-def measured(rows, std=0.5, matrix=A):
-    operator = Linear(lambda x: x @ matrix.T, (2,), tolerance=1e-14)
-    return Measurement(torch.full((rows, 1), Y, dtype=torch.float64), operator, std)
-
-
-def chain(flow, times, moments):
-    """The law of the untwisted moves: they are affine for a normal prior."""
-    mean, covariance = torch.zeros(2).double(), torch.eye(2).double()
-    for s, t in pairwise(times):
-        points = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
-        moved, std = moments(flow, points, s, t, flow.ends(points, s))
-        f = (moved[1:] - moved[:1]).T
-        mean, covariance = f @ mean + moved[0], f @ covariance @ f.T + std**2 * torch.eye(2)
-    return GaussianFlow(mean, (covariance + covariance.T) / 2)
 
 
 def sampled(flow, b, k, steps, std, **options):
@@ -84,10 +63,9 @@ def test_eight_moves_have_the_posterior_of_eight_moves(gaussian, case):
 def test_the_weighted_particles_are_the_posterior_s_and_the_unweighted_are_not(request, name):
     flow, std = request.getfixturevalue(name), 0.5
     posterior = flow.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
-    moments = posterior.moments() if name == "mixture" else (posterior.mean, posterior.covariance)
     last = sampled(flow, 32, 128, 400, std, threshold=0.0)  # the moves of 150 still show in the variances
-    weighted = errors(last.x, last.info["log_w"], *moments)
-    unweighted = errors(last.x, torch.zeros_like(last.info["log_w"]), *moments)
+    weighted = errors(last.x, last.info["log_w"], *moments_of(posterior))
+    unweighted = errors(last.x, torch.zeros_like(last.info["log_w"]), *moments_of(posterior))
     print(f"{name}: z {weighted.tolist()}; without weights {unweighted.tolist()}")
     assert weighted.abs().max() < 3
     assert unweighted.abs().max() > 6
@@ -147,42 +125,6 @@ def test_without_a_twist_it_is_the_prior_s_sampler_weighted_by_the_likelihood(mi
     torch.testing.assert_close(last.info["log_w"], y(last.x).view(3, 4), atol=1e-10, rtol=0)
 
 
-def test_interrupted_runs_go_on_with_their_weights(mixture):
-    b, k, times = 3, 16, mixture.times(8)
-    x, y = mixture.source(Noise(0, b * k)).double(), measured(b, 0.2)
-    noise, options = Noise(1, b * k), {"particles": k, "threshold": 0.9}
-    states, resampled = [], 0
-    for step in tds(mixture, y, x, times, noise=noise, **options):
-        states.append((step, noise.state()))
-        resampled += int((step.info["ess"] > k - 1e-9).sum())
-    assert resampled > 3
-    for i in (3, 6):
-        step, state = states[i - 1]
-        again = Noise(9, b * k).restore(state)
-        last = run(tds(mixture, y, step.x, times[i:], noise=again, log_w=step.info["log_w"], **options))
-        torch.testing.assert_close(last.x, states[-1][0].x, atol=1e-10, rtol=0)
-        torch.testing.assert_close(last.info["log_w"], states[-1][0].info["log_w"], atol=1e-9, rtol=0)
-
-
-def test_rows_of_particles_do_not_see_their_neighbours(mixture):
-    b, k, operator = 3, 8, measured(1).operator
-    x, targets = mixture.source(Noise(0, b * k)).double(), torch.tensor([[1.0], [3.0], [-2.0]]).double()
-    options = {"particles": k, "threshold": 0.7, "times": mixture.times(8)}
-    together = run(tds(mixture, Measurement(targets, operator, 0.2), x, noise=Noise(1, b * k), **options))
-    for i in range(b):
-        mine, y = slice(i * k, (i + 1) * k), Measurement(targets[i : i + 1], operator, 0.2)
-        alone = run(tds(mixture, y, x[mine], noise=Noise(1, range(k * b)[mine]), **options))
-        torch.testing.assert_close(alone.x, together.x[mine], atol=1e-10, rtol=1e-10)
-        torch.testing.assert_close(alone.info["log_w"], together.info["log_w"][i : i + 1], atol=1e-9, rtol=1e-9)
-
-
-@pytest.mark.parametrize(("start", "backward"), [(0.0, 5), (0.1, 4), (0.5, 2)])
-def test_costs(mixture, start, backward):
-    flow, x = counted(mixture), torch.randn(6, 2).double()
-    run(tds(flow, measured(2), x, flow.times(5), particles=3, start=start, noise=Noise(0, 6)))
-    assert (flow.count.calls, flow.count.rows, flow.count.backward) == (5, 30, backward)
-
-
 def test_before_the_start_moves_are_the_prior_s_and_weights_equal(mixture):
     x, times = torch.randn(6, 2).double(), mixture.times(5)
     steps = list(tds(mixture, measured(2), x, times, particles=3, start=0.5, threshold=0.0, noise=Noise(2, 6)))
@@ -193,18 +135,3 @@ def test_before_the_start_moves_are_the_prior_s_and_weights_equal(mixture):
     torch.testing.assert_close(steps[2].x, free[2].x)  # psi is there from t = 0.6 on
     assert steps[2].info["log_w"].any()
     assert not torch.allclose(steps[3].x, free[3].x)
-
-
-@pytest.mark.parametrize(("particles", "message"), [(0, "at least 1"), (4, "multiple of particles")])
-def test_particles_must_fit_the_batch(mixture, particles, message):
-    with pytest.raises(ValueError, match=message):
-        next(
-            tds(
-                mixture,
-                measured(6),
-                torch.randn(6, 2).double(),
-                mixture.times(4),
-                particles=particles,
-                noise=Noise(0, 6),
-            )
-        )

@@ -2,24 +2,17 @@
 
 import pytest
 import torch
-from laws import first
+from laws import TIMES, first, rows
 
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP, linear, trig
 from flowhelm.restore import tmpd
 from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.transition import renoise
 
-TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, H = TIMES[0], TIMES[1] - TIMES[0]
 D, M = 5, 3
-
-
-def rows(matrix, x):
-    return (matrix @ x[..., None])[..., 0]
 
 
 def wide(path):
@@ -95,19 +88,6 @@ def test_iterations_are_those_of_conjugate_gradients():
     w = r * (r.square().sum(1) / (r * rows(inside, r)).sum(1))[:, None]
     expected = none + H * (1 - T) / T * rows(jacobian @ matrix.T, w)
     torch.testing.assert_close(one, expected, atol=1e-10, rtol=0)
-
-
-def test_costs():
-    prior, _, y = wide(linear)
-    n = 4
-    for options, backward in (
-        ({"iterations": 2}, (n - 1) * 3),
-        ({"iterations": 1}, (n - 1) * 2),
-        ({"covariance": "diagonal"}, (n - 1) * 2),
-    ):
-        flow = counted(prior)
-        run(tmpd(flow, y, torch.randn(2, D).double(), prior.times(n), **options))
-        assert (flow.count.calls, flow.count.backward) == (n, backward)
 
 
 def test_the_first_step_from_the_source_is_the_prior_s(mixture, observed, x):

@@ -30,18 +30,15 @@ def test_psnr_of_a_constant_error_has_no_ceiling():
 
 def test_ssim_is_that_of_skimage():
     image, reference = pair()
-    expected = [
-        structural_similarity(
-            r.double().numpy(),
-            i.clamp(-1, 1).double().numpy(),
-            data_range=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            channel_axis=0,
-        )
-        for i, r in zip(image, reference, strict=True)
-    ]
+    theirs = {
+        "data_range": 2,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "channel_axis": 0,
+    }
+    pairs = zip(reference.double().numpy(), image.clamp(-1, 1).double().numpy(), strict=True)
+    expected = [structural_similarity(r, i, **theirs) for r, i in pairs]
     assert ssim(image, reference).tolist() == pytest.approx(expected, abs=1e-6)
     assert np.ptp(expected) > 0.1
 

@@ -1,8 +1,4 @@
-import inspect
 import io
-import subprocess
-import sys
-import typing
 
 import numpy as np
 import pytest
@@ -217,24 +213,3 @@ def test_clean_shape_inverts_the_builders():
         operators.clean_shape(operators.deblur, (3, 8, 8), {"sigma": 1e9})
     with pytest.raises(ValueError, match="1 channel, got 3"):
         operators.clean_shape(operators.colorize, (3, 8, 8), {})
-
-
-@pytest.mark.parametrize("builder", operators.ALL, ids=lambda f: f.__name__)
-def test_a_command_line_can_be_made_from_every_builder(builder):
-    assert getattr(operators, builder.__name__) is builder
-    shape, *options = inspect.signature(builder).parameters.values()
-    assert shape.name == "shape"
-    assert shape.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    hints = typing.get_type_hints(builder)
-    text = inspect.cleandoc(builder.__doc__)
-    assert text.splitlines()[0].endswith(".") or text.splitlines()[0].endswith(")")
-    assert "Options:" in text
-    for option in options:
-        assert option.kind is inspect.Parameter.KEYWORD_ONLY
-        assert option.name in hints
-        assert f"\n    {option.name}: " in text.split("Options:")[1]
-
-
-def test_the_catalogue_does_not_import_deepinv():
-    code = "import sys, flowhelm.operators, flowhelm.metrics; sys.exit('deepinv' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,18 +4,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import READING, T, bound, flow, fresh, state
+from families import EACH, READING, T, bound, flow, fresh, state
 
 from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
 
 
-@READING
+@EACH
 def test_saved_and_loaded_it_is_the_same(name, tmp_path):
     told = tiny.CASES[name][1]
     fresh(name).save_pretrained(tmp_path)
     mine = pipelines.load(tmp_path, dtype=torch.float32, size=told["size"])
     assert type(mine) is type(flow(name))
+    assert not mine.net.training
+    assert not any(each.requires_grad for each in mine.net.parameters())
     mine = mine.bind(told["prompt"], negative=told.get("negative"), scale=told.get("scale"))
     x = state(name)
     torch.testing.assert_close(mine.velocity(x, T), bound(name).velocity(x, T), rtol=1e-5, atol=1e-5)
@@ -27,7 +29,7 @@ def test_an_unknown_family():
         pipelines.wrap(SimpleNamespace())
 
 
-@pytest.mark.parametrize("name", tiny.CASES)
+@EACH
 def test_a_wrong_size(name):
     step = flow(name).multiple
     with pytest.raises(ValueError, match=rf"that {step} divides, got {2 * step + 1} x {step}; .* would do"):
@@ -47,7 +49,7 @@ def test_a_missing_text_encoder(name):
         mine.bind("a cat")
 
 
-@pytest.mark.parametrize("name", tiny.CASES)
+@EACH
 def test_missing_names_of_embeddings(name):
     with pytest.raises(ValueError, match=f"got none for {flow(name).needs[0]}"):
         flow(name).bind({"others": torch.zeros(1, 2, 3)})

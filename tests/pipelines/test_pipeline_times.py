@@ -56,11 +56,6 @@ def test_sd3_is_shifted_twice_by_its_pipeline():
     assert abs(float(two[-2] - once[-2])) > 0.05
 
 
-def test_a_number_of_steps():
-    with pytest.raises(ValueError, match="at least 1 step"):
-        flow("sd3").times(0)
-
-
 def test_cogview4_is_told_its_own_clock_between_its_steps(monkeypatch):
     """Off the grid, too, 1000 u with sigma = f u / (1 + (f - 1) u); on it, the whole numbers of its scheduler."""
     mine, x, heard = bound("cogview4"), state("cogview4"), []

@@ -14,7 +14,6 @@ from flowhelm.solve import integrate
 from flowhelm.step import run
 
 SIZE = (32, 32)
-CASES = ("pixart_alpha", "pixart_sigma", "sd", "sd_v", "sdxl")
 
 
 def made(name, *schedule):
@@ -36,17 +35,6 @@ def level(flow, label):
 # --- the pipeline's own latents ---
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_ddim_is_euler(name):
-    torch.manual_seed(0)
-    build, told = tiny.CASES[name]
-    found = compare(build(), **told)
-    print(found)
-    assert found.good
-    assert found.ours == found.calls == told.get("steps", 3)
-    assert found.tolerance == 1e-5
-
-
 @pytest.mark.parametrize(
     ("schedule", "steps"),
     [
@@ -62,6 +50,7 @@ def test_ddim_is_euler_for_every_schedule(schedule, steps):
     found = compare(tiny.sd(schedule), size=SIZE, prompt="a cat", negative="dog", scale=4.0, steps=steps)
     print(found)
     assert found.good
+    assert found.ours == found.calls == steps
 
 
 def test_other_schedulers_keep_their_levels():
@@ -141,25 +130,6 @@ def test_guidance_is_on_velocities(sd):
         one, other = (sd.bind([text], scale=1.0).velocity(x, t) for text in ("a cat", "dog"))
         got = sd.bind(["a cat"], negative="dog", scale=6.0).velocity(x, t)
         torch.testing.assert_close(got, other + 6 * (one - other), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_rows_are_independent_and_prompts_go_with_them(name):
-    flow = made(name).bind(["a cat", "dog"], negative=["x", "y"], scale=3.0)
-    x, t = flow.source(Noise(2, 4)), torch.tensor(0.5, dtype=torch.float64)
-    whole = flow.velocity(x, t)  # two particles of each prompt
-    for row in range(4):
-        alone = flow.rows(torch.tensor([row]), 4).velocity(x[row : row + 1], t)
-        torch.testing.assert_close(alone, whole[row : row + 1], atol=1e-4, rtol=1e-4)
-
-
-def test_a_gradient_reaches_the_state_and_the_picture(sd):
-    flow = sd.bind(["a cat"], scale=2.0)
-    x = flow.source(Noise(0, 1)).requires_grad_()
-    clean = flow.ends(x, torch.tensor(0.4, dtype=torch.float64)).clean
-    (slope,) = torch.autograd.grad(flow.decode(clean).square().mean(), x)
-    assert slope.isfinite().all()
-    assert slope.abs().max() > 0
 
 
 # --- the codec ---
@@ -249,6 +219,4 @@ def test_what_is_no_diffusion_network():
     pipe.unet.register_to_config(time_cond_proj_dim=16)
     with pytest.raises(ValueError, match="got a consistency model"):
         wrap(pipe, size=SIZE)
-    with pytest.raises(ValueError, match="that 2 divides, got 31 x 32; 32 x 32 would do"):
-        wrap(tiny.sd(), size=(31, 32))
     assert wrap(tiny.sd()).size == (32, 32)  # 16 latents of 2 pixels

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conventions import DDPM, clean_of, levels, predictor
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
 from flowhelm.path import VP, linear, trig
@@ -40,35 +41,15 @@ def law(path=linear, middle=0.0, gain=1.0):
     )
 
 
-def told(c, x):
-    return c.to(x).reshape(-1, 1, 1, 1)
-
-
-def ends(x, alpha, sigma, flow=None):
-    scale = alpha + sigma
-    found = (flow or law()).ends(x / told(scale, x), (alpha / scale).double())
-    return found.source, found.clean
-
-
 def table_of(scheduled):
     return torch.cumprod(1 - scheduled, 0)
 
 
-DDPM = table_of(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
 SCALED = table_of(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2)
 
 
 def discrete(kind, table):
-    def net(x, label):
-        log = torch.logit(table) / 2
-        low = label.double().floor().long().clamp(0, 998)
-        between = torch.lerp(log[low], log[low + 1], label.double() - low)
-        alpha, sigma = torch.sigmoid(2 * between).sqrt(), torch.sigmoid(-2 * between).sqrt()
-        source, clean = ends(x, alpha, sigma)
-        a, s = told(alpha, x), told(sigma, x)
-        return {"noise": source, "clean": clean, "v": a * source - s * clean, "score": -source / s}[kind]
-
-    return net
+    return predictor(kind, levels(table), law())
 
 
 def plain(x, t):
@@ -100,11 +81,11 @@ def unit(x, t):
 
 
 def jit(x, t):
-    return ends(x, t, 1 - t)[1]
+    return clean_of(law(), x, t, 1 - t)
 
 
 def edm(x, sigma):
-    return ends(x, torch.ones_like(sigma), sigma)[1]
+    return clean_of(law(), x, torch.ones_like(sigma), sigma)
 
 
 def deepinv_like(x, sigma):

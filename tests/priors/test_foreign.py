@@ -5,7 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from conventions import DDPM, cast, clean_of, levels, predictor
 from torch import nn
+from toys import double
 
 from flowhelm.flow import MixtureFlow, NetFlow
 from flowhelm.guide import on_path
@@ -28,12 +30,7 @@ from flowhelm.step import run
 from flowhelm.transition import heun
 
 SHAPE = (1, 1, 2)
-TABLE = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)  # DDPM
 TIMES = [0.0, 0.01, 0.1, 0.35, 0.5, 0.65, 0.9, 0.98, 1.0]
-
-
-def scalar(t):
-    return torch.tensor(t, dtype=torch.float64)
 
 
 def law(path=linear, dtype=torch.float64):
@@ -52,39 +49,12 @@ def moved(middle, gain, dtype=torch.float64):
     return MixtureFlow(exact.weights, middle + gain * exact.means, gain**2 * exact.covariances, linear, SHAPE)
 
 
-def clean_of(flow, state, alpha, sigma):
-    """E[clean | state] for state = alpha clean + sigma noise: by the linear path of a mixture, at the same ratio."""
-    scale = alpha + sigma
-    t = (alpha / scale).double()
-    return flow.ends(state / scale.reshape(-1, 1, 1, 1).to(state), t).clean
-
-
-def table_level(label):
-    """alpha, sigma at a fractional index: straight lines in log(alpha / sigma)."""
-    log = torch.logit(TABLE) / 2
-    low = label.double().floor().long().clamp(max=998)
-    between = torch.lerp(log[low], log[low + 1], label.double() - low)
-    return torch.sigmoid(2 * between).sqrt(), torch.sigmoid(-2 * between).sqrt()
+table_level = levels(DDPM)
 
 
 def vp_level(label):
     c = VP()(1 - label.double() / 999)
     return c.alpha, c.sigma
-
-
-def cast(c, x):
-    return c.to(x).reshape(-1, 1, 1, 1)
-
-
-def predictor(kind, level, flow):
-    def net(x, label):
-        alpha, sigma = level(label)
-        clean = clean_of(flow, x, alpha, sigma)
-        a, s = cast(alpha, x), cast(sigma, x)
-        source = (x - a * clean) / s
-        return {"noise": source, "clean": clean, "v": a * source - s * clean, "score": -source / s}[kind]
-
-    return net
 
 
 def reversed_1000(x, label):
@@ -121,7 +91,7 @@ def given(kind, level):
 
 # one line each, and where its levels end on the linear path: there the estimate is clamped and only the ends' sum is exact
 table_ends = tuple(float(a / (a + s)) for a, s in [table_level(torch.tensor(999.0)), table_level(torch.tensor(0.0))])
-vp_ends = tuple(float(a / (a + s)) for a, s, *_ in [VP()(scalar(1e-4)), VP()(scalar(1 - 1e-4))])
+vp_ends = tuple(float(a / (a + s)) for a, s, *_ in [VP()(double(1e-4)), VP()(double(1 - 1e-4))])
 ALL = {
     "plain": (lambda: from_velocity(on(linear), SHAPE), 0, 1),
     "trig velocity": (lambda: from_velocity(on(trig), SHAPE, path=trig), 0, 1),
@@ -132,10 +102,10 @@ ALL = {
     "2c channels": (lambda: from_velocity(doubled, SHAPE, learned_variance=True), 0, 1),
     "jit": (lambda: from_clean(given("clean", lambda t: (t, 1 - t)), SHAPE), 1e-3, 1 - 1e-3),
     "flow noise": (lambda: from_noise(given("noise", lambda t: (t, 1 - t)), SHAPE, linear, clean_at=1), 1e-3, 1 - 1e-3),
-    "ddpm noise": (lambda: from_noise(given("noise", table_level), SHAPE, TABLE), *table_ends),
-    "ddpm clean": (lambda: from_clean(given("clean", table_level), SHAPE, TABLE), *table_ends),
-    "ddpm v": (lambda: from_v(given("v", table_level), SHAPE, TABLE), *table_ends),
-    "ddpm score": (lambda: from_score(given("score", table_level), SHAPE, TABLE), *table_ends),
+    "ddpm noise": (lambda: from_noise(given("noise", table_level), SHAPE, DDPM), *table_ends),
+    "ddpm clean": (lambda: from_clean(given("clean", table_level), SHAPE, DDPM), *table_ends),
+    "ddpm v": (lambda: from_v(given("v", table_level), SHAPE, DDPM), *table_ends),
+    "ddpm score": (lambda: from_score(given("score", table_level), SHAPE, DDPM), *table_ends),
     "vp noise": (lambda: from_noise(given("noise", vp_level), SHAPE, VP(), time_scale=999, margin=1e-4), *vp_ends),
     "vp score": (lambda: from_score(given("score", vp_level), SHAPE, VP(), time_scale=999, margin=1e-4), *vp_ends),
     "ve score": (
@@ -160,7 +130,7 @@ def test_there_and_back_is_the_exact_flow(name, dtype, tolerance):
     make, low, high = ALL[name]
     flow, exact, worst = make(), law(), 0.0
     for t in [
-        *map(scalar, TIMES),
+        *map(double, TIMES),
         torch.linspace(0.05, 0.95, 8, dtype=torch.float64),
         torch.linspace(0, 1, 8).double(),
     ]:
@@ -186,17 +156,17 @@ def test_beyond_the_networks_levels_the_ends_are_still_those_of_the_state(name):
     picture) at the size it has there."""
     make, low, high = ALL[name]
     flow, exact = make(), law()
-    for t in map(scalar, [0.0, low / 2, (1 + high) / 2, 1.0]):
+    for t in map(double, [0.0, low / 2, (1 + high) / 2, 1.0]):
         x = states(t)
         ends = flow.ends(x, t)
         torch.testing.assert_close(t * ends.clean + (1 - t) * ends.source, x, atol=1e-12, rtol=0)
         if t < 0.5:
-            wanted = exact.ends((1 - low) / (1 - t) * x, scalar(low)).clean
+            wanted = exact.ends((1 - low) / (1 - t) * x, double(low)).clean
             torch.testing.assert_close(ends.clean, wanted, atol=1e-9, rtol=0)
         else:
-            wanted = exact.ends(high / t * x, scalar(high)).source
+            wanted = exact.ends(high / t * x, double(high)).source
             torch.testing.assert_close(ends.source, wanted, atol=1e-9, rtol=0)
-    torch.testing.assert_close(flow.ends(x, scalar(1.0)).clean, x, atol=1e-12, rtol=0)
+    torch.testing.assert_close(flow.ends(x, double(1.0)).clean, x, atol=1e-12, rtol=0)
 
 
 @EACH
@@ -224,7 +194,7 @@ def test_a_linear_velocity_is_passed_on_untouched():
     torch.manual_seed(0)
     net = Tiny()
     flow, plain = from_velocity(net, (1, 4, 4)), NetFlow(net, (1, 4, 4))
-    x, t = torch.randn(3, 1, 4, 4), scalar([0.0, 0.4, 1.0])
+    x, t = torch.randn(3, 1, 4, 4), double([0.0, 0.4, 1.0])
     assert torch.equal(flow.velocity(x, t), plain.velocity(x, t))
     _, rate = torch.func.jvp(lambda t: flow.velocity(x, t), (t,), (torch.ones_like(t),))  # its time is differentiable
     assert rate.abs().max() > 0
@@ -243,39 +213,33 @@ def test_labels_reach_a_half_precision_network_in_float32():
             return self.weight * x
 
     x = torch.randn(2, *SHAPE)
-    v = from_velocity(Half(), SHAPE, clean_at=0, time_scale=1000).velocity(x, scalar(0.0011))
+    v = from_velocity(Half(), SHAPE, clean_at=0, time_scale=1000).velocity(x, double(0.0011))
     assert v.dtype == torch.float32
     assert seen[-1][:2] == (torch.bfloat16, torch.float32)
     assert seen[-1][2] == pytest.approx([998.9, 998.9], abs=1e-4)
-    from_noise(Half(), SHAPE, TABLE, rounded=True).velocity(x, scalar([0.0, 1.0]))
+    from_noise(Half(), SHAPE, DDPM, rounded=True).velocity(x, double([0.0, 1.0]))
     assert seen[-1][1:] == (torch.int64, [999, 0])
-    from_noise(Half(), SHAPE, TABLE).velocity(x, scalar([0.0, 1.0]))
+    from_noise(Half(), SHAPE, DDPM).velocity(x, double([0.0, 1.0]))
     assert seen[-1][1:] == (torch.float32, [999.0, 0.0])
 
 
 @pytest.mark.parametrize("index", [0, 1, 400, 998, 999])
 def test_an_index_of_the_table_is_told_as_it_is(index):
     seen = []
-    flow = from_noise(lambda x, label: seen.append(float(label[0])) or x, SHAPE, TABLE)
-    alpha, sigma = TABLE[index].sqrt(), (1 - TABLE[index]).sqrt()
+    flow = from_noise(lambda x, label: seen.append(float(label[0])) or x, SHAPE, DDPM)
+    alpha, sigma = DDPM[index].sqrt(), (1 - DDPM[index]).sqrt()
     flow.velocity(torch.randn(1, *SHAPE, dtype=torch.float64), alpha / (alpha + sigma))
     assert seen[0] == pytest.approx(index, abs=1e-6)
 
 
 def test_a_schedule_that_ends_in_noise_alone():
     """Rescaled to zero terminal SNR (Lin et al. 2023, arXiv:2305.08891), v-prediction is regular: at t = 0, v = -clean."""
-    root = TABLE.sqrt()
+    root = DDPM.sqrt()
     rescaled = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     assert rescaled[-1] == 0
-    log = torch.logit(rescaled.clamp(min=1e-12)) / 2
-
-    def level(label):
-        low = label.double().floor().long().clamp(max=998)
-        between = torch.lerp(log[low], log[low + 1], label.double() - low)
-        return torch.sigmoid(2 * between).sqrt(), torch.sigmoid(-2 * between).sqrt()
-
-    flow, x = from_v(given("v", level), SHAPE, rescaled), states(scalar(0.0))
-    torch.testing.assert_close(flow.velocity(x, scalar(0.0)), law().velocity(x, scalar(0.0)), atol=1e-4, rtol=0)
+    net = given("v", levels(rescaled.clamp(min=1e-12)))
+    flow, x = from_v(net, SHAPE, rescaled), states(double(0.0))
+    torch.testing.assert_close(flow.velocity(x, double(0.0)), law().velocity(x, double(0.0)), atol=1e-4, rtol=0)
 
 
 class Tiny(nn.Module):
@@ -297,12 +261,12 @@ def test_conditions_and_guidance_of_a_foreign_network():
     net, null = Tiny(classes=4), torch.tensor([4])
     for flow in [
         from_velocity(by_name(net, "y"), (1, 4, 4), clean_at=0, null=(null,)),
-        from_noise(net, (1, 4, 4), TABLE, null=(null,)),
+        from_noise(net, (1, 4, 4), DDPM, null=(null,)),
         from_edm(net, (1, 4, 4), null=(null,)),
     ]:
         x = torch.randn(4, 1, 4, 4)
         labels = torch.tensor([0, 3])
-        for t in [scalar(0.3), scalar([0.2, 0.4, 0.6, 0.8])]:
+        for t in [double(0.3), double([0.2, 0.4, 0.6, 0.8])]:
             given = flow.bind(labels).velocity(x, t)
             without = flow.bind(null.expand(2)).velocity(x, t)
             assert (given - without).abs().max() > 1e-3
@@ -310,14 +274,14 @@ def test_conditions_and_guidance_of_a_foreign_network():
             torch.testing.assert_close(guided, without + 2 * (given - without), atol=1e-5, rtol=1e-5)
         assert flow.bind(labels).sized(8, 8).shape == (1, 8, 8)
     with pytest.raises(ValueError, match="at most 1 conditions"):
-        from_velocity(by_name(net, "y"), (1, 4, 4), condition=(labels, labels)).velocity(x, scalar(0.5))
+        from_velocity(by_name(net, "y"), (1, 4, 4), condition=(labels, labels)).velocity(x, double(0.5))
 
 
 def test_other_orders_and_names():
     def time_first(t, x):
         return t[:, None, None, None] * x
 
-    x, t = torch.randn(2, *SHAPE), scalar(0.25)
+    x, t = torch.randn(2, *SHAPE), double(0.25)
     torch.testing.assert_close(from_velocity(by_name(time_first), SHAPE).velocity(x, t), 0.25 * x)
     with pytest.raises(ValueError, match="by_name"):
         diffusers_net(Tiny())
@@ -329,7 +293,7 @@ def test_torchcfm_unet():
         dim=(1, 28, 28), num_channels=32, num_res_blocks=1, num_classes=3, class_cond=True
     )
     nn.init.normal_(unet.out[-1].weight, std=0.1)  # it starts at zero
-    x, t, labels = torch.randn(2, 1, 28, 28), scalar(0.3), torch.tensor([0, 2])
+    x, t, labels = torch.randn(2, 1, 28, 28), double(0.3), torch.tensor([0, 2])
     flow = from_velocity(by_name(unet, "y"), (1, 28, 28)).bind(labels)
     torch.testing.assert_close(flow.velocity(x, t), unet(torch.full((2,), 0.3), x, y=labels))
 
@@ -340,12 +304,12 @@ def test_torchcfm_unet():
         (lambda: from_velocity(Tiny(), SHAPE, clean_at=2), "clean_at 0 or 1"),
         (lambda: from_velocity(Tiny(), SHAPE, span=(1, 0)), "span"),
         (lambda: from_velocity(Tiny(), SHAPE, margin=0.6), "margin"),
-        (lambda: from_velocity(Tiny(), SHAPE, path=TABLE), "a path for a velocity"),
+        (lambda: from_velocity(Tiny(), SHAPE, path=DDPM), "a path for a velocity"),
         (lambda: from_noise(Tiny(), SHAPE, torch.linspace(1e-4, 0.02, 1000)), "alphas_cumprod"),  # betas
         (lambda: from_v(Tiny(), SHAPE, linear), "variance-preserving"),
         (lambda: from_edm(Tiny(), SHAPE, low=2, high=1), "low < high"),
-        (lambda: from_velocity(doubled, SHAPE).velocity(torch.randn(1, *SHAPE), scalar(0.5)), "learned_variance=True"),
-        (lambda: from_noise(Tiny(), SHAPE, TABLE).times(0), "at least 1 step"),
+        (lambda: from_velocity(doubled, SHAPE).velocity(torch.randn(1, *SHAPE), double(0.5)), "learned_variance=True"),
+        (lambda: from_noise(Tiny(), SHAPE, DDPM).times(0), "at least 1 step"),
     ],
 )
 def test_mistakes_are_named(make, message):
@@ -449,7 +413,7 @@ def test_transformers_of_diffusers(diffusers):
         (from_noise(diffusers_net(dit), (1, 8, 8), table, learned_variance=True, null=(torch.tensor([10]),)), [torch.tensor([1, 7])]),
         (from_velocity(diffusers_net(sd3), (1, 8, 8), clean_at=0, time_scale=1000, null=silence), text),
     ]:  # fmt: skip
-        x, t = torch.randn(2, 1, 8, 8, requires_grad=True), scalar(0.4)
+        x, t = torch.randn(2, 1, 8, 8, requires_grad=True), double(0.4)
         v = flow.bind(*told).velocity(x, t)
         gradient = torch.autograd.grad(v.square().sum(), x)[0]
         assert gradient.isfinite().all()
@@ -492,5 +456,5 @@ def test_a_denoiser_of_deepinv_there_and_back(name):
 
 def test_it_can_be_seen_along_another_path():
     flow = on_path(from_edm(edm, SHAPE), trig)
-    x, t = states(scalar(0.4)), scalar(0.4)
+    x, t = states(double(0.4)), double(0.4)
     torch.testing.assert_close(flow.velocity(x, t), law(trig).velocity(x, t), atol=1e-9, rtol=0)

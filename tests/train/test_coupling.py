@@ -3,13 +3,13 @@
 import builtins
 import math
 from functools import partial
-from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import nn
+from toys import seeded
 
 from flowhelm.flow import NetFlow
 from flowhelm.rng import Noise
@@ -17,10 +17,6 @@ from flowhelm.solve import integrate
 from flowhelm.train import Batch, fit, flow_matching, optimal_transport, sinkhorn
 
 pytest.importorskip("ot")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def pairs(count, *shape, seed=0):
@@ -32,17 +28,11 @@ def price(source, clean, indices):
     return float((source[indices] - clean).flatten(1).double().square().sum())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_permutation_is_the_best_of_all(seed):
-    source, clean = pairs(6, 2, seed=seed)
-    indices = optimal_transport(source, clean, seeded())
-    best = min(permutations(range(6)), key=lambda p: price(source, clean, list(p)))
-    assert indices.tolist() == list(best)
-
-
-@pytest.mark.parametrize("shape", [(1,), (3,), (2, 4, 4)])
-def test_the_permutation_is_that_of_scipy(shape):
+@pytest.mark.parametrize(("shape", "shift"), [((1,), 0.0), ((3,), 300.0), ((2, 4, 4), 0.0)])
+def test_the_permutation_is_that_of_scipy(shape, shift):
+    """Far from the origin, too."""
     source, clean = pairs(64, *shape)
+    clean = clean + shift
     indices = optimal_transport(source, clean, seeded())
     assert indices.dtype == torch.int64
     assert sorted(indices.tolist()) == list(range(64))
@@ -50,21 +40,6 @@ def test_the_permutation_is_that_of_scipy(shape):
     assert indices.tolist() == linear_sum_assignment(cost.numpy())[1].tolist()
     random = price(source, clean, torch.randperm(64, generator=seeded(1)))
     print(f"{shape}: {price(source, clean, indices) / random:.3f} of the cost of a random pairing")
-
-
-def test_on_the_line_the_ranks_agree():
-    source, clean = pairs(200, 1)
-    indices = optimal_transport(source, clean, seeded())
-    assert torch.equal(source[indices].flatten().argsort(), clean.flatten().argsort())
-
-
-def test_far_from_the_origin_it_is_still_the_best():
-    source, clean = pairs(40, 2)
-    shift = torch.tensor([300.0, -200.0])
-    indices = optimal_transport(source, clean + shift, seeded())
-    assert price(source, clean, indices) == pytest.approx(
-        price(source, clean, optimal_transport(source, clean, seeded())), rel=1e-6
-    )
 
 
 def test_parity_with_torchcfm():
@@ -221,14 +196,6 @@ def straightness(couplings, steps):
 def test_transport_straightens_a_learned_flow():
     bent = straightness({"independent": None, "transport": optimal_transport}, 400)
     assert bent["independent"] > 4 * bent["transport"]
-
-
-@pytest.mark.slow
-def test_entropic_plans_straighten_less():
-    couplings = {"independent": None, "sinkhorn(8)": sinkhorn(8.0), "sinkhorn(2)": sinkhorn(2.0)}
-    bent = straightness({**couplings, "transport": optimal_transport}, 1500)
-    assert bent["independent"] > bent["sinkhorn(8)"] > bent["sinkhorn(2)"] > bent["transport"]
-    assert bent["independent"] > 10 * bent["transport"]
 
 
 def test_errors(monkeypatch):

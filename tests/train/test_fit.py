@@ -75,14 +75,10 @@ def test_the_schedule():
     assert scheduled(0, 10, rate=0.3, warmup=0) == 0.3
 
 
-def test_fit_follows_the_schedule():
-    got = [u.info["rate"].item() for u in fit(line(), error, data, steps=30, rate=0.1, warmup=7, final=0.2)]
-    assert got == pytest.approx([scheduled(s, 30, rate=0.1, warmup=7, final=0.2) for s in range(30)])
-
-
-def test_steps_of_adamw_by_hand():
+@pytest.mark.parametrize("clip", [0.5, math.inf])
+def test_steps_of_adamw_by_hand(clip):
     """Loshchilov & Hutter 2019, algorithm 2, in float64 with autograd's gradient: three steps."""
-    flow, beta, beta2, decay, clip = line(), 0.8, 0.95, 0.1, 0.5
+    flow, beta, beta2, decay = line(), 0.8, 0.95, 0.1
     flow.net.double()
     by_hand = {name: value.detach().clone() for name, value in flow.net.named_parameters()}
     m, v = ({name: torch.zeros_like(value) for name, value in by_hand.items()} for _ in range(2))
@@ -96,12 +92,12 @@ def test_steps_of_adamw_by_hand():
         loss = (x @ leaves["layer.weight"].T + leaves["layer.bias"] - x.roll(1, 1)).square().sum(1).mean()
         gradient = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
         norm = sum(g.square().sum() for g in gradient.values()).sqrt()
-        assert norm > clip
+        assert norm > 0.5
         assert update.info["norm"].item() == pytest.approx(norm.item())
         assert update.loss.item() == pytest.approx(loss.item())
         rate = scheduled(i, 3, rate=0.05, warmup=2)
         for name, g in gradient.items():
-            g = g * clip / norm
+            g = g * min(1, clip / norm)
             m[name], v[name] = beta * m[name] + (1 - beta) * g, beta2 * v[name] + (1 - beta2) * g**2
             moved = (m[name] / (1 - beta ** (i + 1))) / ((v[name] / (1 - beta2 ** (i + 1))).sqrt() + 1e-8)
             by_hand[name] = by_hand[name] * (1 - rate * decay * (name == "layer.weight")) - rate * moved
@@ -134,24 +130,6 @@ def test_two_batches_are_one_of_twice_the_size():
         torch.testing.assert_close(u.loss, v.loss)
         torch.testing.assert_close(u.info["norm"], v.info["norm"])
     torch.testing.assert_close(one.net.state_dict(), two.net.state_dict())
-
-
-def test_clipping():
-    """The first moment of Adam after one step is 0.1 of the gradient that it was given."""
-    scaled = lambda *words: 1e3 * error(*words)  # noqa: E731
-    for clip, shrunk in ((1.0, True), (math.inf, False)):
-        flow = line()
-        leaf = copy.deepcopy(flow.net)
-        scaled(NetFlow(leaf, (3,)), data(0), None).mean().backward()
-        gradient = torch.cat([p.grad.flatten() for p in leaf.parameters()])
-        before = torch.cat([p.detach().flatten() for p in flow.net.parameters()])
-        update = next(fit(flow, scaled, data, steps=1, clip=clip, warmup=0, betas=(0.0, 0.0), weight_decay=0, rate=0.1))
-        assert update.info["norm"].item() == pytest.approx(gradient.norm().item(), rel=1e-5)
-        assert update.info["norm"] > 100
-        # betas 0: the move is rate g / (|g| + 1e-8), so that a clipped g can be read off where it is small; here: its sign
-        moved = before - torch.cat([p.detach().flatten() for p in flow.net.parameters()])
-        clipped = gradient / gradient.norm() if shrunk else gradient
-        torch.testing.assert_close(moved, 0.1 * clipped / (clipped.abs() + 1e-8), rtol=1e-4, atol=1e-6)
 
 
 def test_the_seed_and_the_purpose_matter():
@@ -605,18 +583,8 @@ def test_accelerate_in_this_process(tmp_path):
         flow = rich()
         average = copy.deepcopy(flow.net)
         path = tmp_path / f"{accelerator is None}"
-        updates = list(
-            fit(
-                flow,
-                flow_matching,
-                data,
-                steps=5,
-                average=average,
-                accumulate=2,
-                checkpoint=path,
-                accelerator=accelerator,
-            )
-        )
+        usual = {"steps": 5, "average": average, "accumulate": 2, "checkpoint": path}
+        updates = list(fit(flow, flow_matching, data, accelerator=accelerator, **usual))
         runs.append((torch.stack([u.loss for u in updates]), load_file(path)))
     assert torch.equal(runs[0][0], runs[1][0])
     assert same(runs[0][1], runs[1][1])
@@ -624,13 +592,6 @@ def test_accelerate_in_this_process(tmp_path):
 
 def test_an_accelerator_that_would_change_the_run_is_refused():
     accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="give fit `accumulate` instead"):
-        next(
-            fit(
-                line(),
-                error,
-                data,
-                steps=2,
-                accelerator=accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2),
-            )
-        )
+        next(fit(line(), error, data, steps=2, accelerator=accelerator))

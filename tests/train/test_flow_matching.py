@@ -7,19 +7,12 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from toys import double, seeded
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
 from flowhelm.path import at, linear, mix, trig
 from flowhelm.rng import Noise
 from flowhelm.train import Batch, dropped, fit, flow_matching, normal, times
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def double(numbers):
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 class Exact(nn.Module):
@@ -265,15 +258,6 @@ def shown(name, flow, exact, bound):
 def test_a_learned_velocity_is_near_the_closed_form(mixture):
     exact = single(mixture)
     shown("learned in 900 steps of 256", learn(exact, 48, 256, 900), exact, 0.12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "density", [times.uniform, times.logit_normal(), times.mode()], ids=["uniform", "logit", "mode"]
-)
-def test_longer_training_comes_nearer(mixture, density):
-    exact = single(mixture)
-    shown("learned in 4000 steps of 256", learn(exact, 64, 256, 4000, density=density), exact, 0.05)
 
 
 def test_told_the_class_a_network_learns_the_law_of_the_class(mixture):

@@ -6,15 +6,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from flowhelm.codec import LatentFlow, standardized
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm.codec import LatentFlow
+from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.train import (
     Batch,
     Concatenated,
@@ -113,57 +109,6 @@ def test_the_error_is_the_floor_of_the_codec_and_that_of_the_flow(k):
         print(f"  {steps} Euler steps: total {total:.6f} = floor + {inside:.6f}")
         assert inside > 1e-5
         assert abs(total - floor - inside) < 1e-6
-
-
-def transport(a, b):
-    """Squared W2 of two samples of equal size: the best matching."""
-    cost = torch.cdist(a, b).square()
-    rows, columns = linear_sum_assignment(cost.numpy())
-    return float(cost[rows, columns].mean())
-
-
-def test_a_trained_latent_flow_approaches_its_floor():
-    """The whole recipe: cache, standardise, train with `flow_matching`, decode; W2 in pixels is split as above, for any law."""
-    torch.manual_seed(0)
-    mean, covariance = pictures_law()
-    vectors = torch.linalg.eigh(covariance).eigenvectors[:, -3:].T  # three kinds of pictures
-    law = MixtureFlow(torch.ones(3).double(), mean + 2 * vectors, covariance.expand(3, D, D) / 4, shape=(1, SIDE, SIDE))
-    images, other, third = law.sample(Noise(0, 2000)).float().split([1000, 500, 500])
-    flat = images.flatten(1)
-    codec = Principal(flat.mean(0), torch.linalg.eigh(flat.T.cov()).eigenvectors[:, -4:])
-    latents = cached(codec, images, batch=512)
-    scaled = standardized(codec, latents)
-    flow = NetFlow(Straight(4), (4,))
-    prior = LatentFlow(flow, scaled)
-    floor = (other - prior.decode(prior.encode(other))).double().square().flatten(1).sum(1).mean()
-    same = transport(codec.encode(other).double(), codec.encode(third).double())
-
-    def shown(name):
-        sampler = integrate(prior, prior.source(Noise(1, 500)), prior.times(30))
-        x = prior.decode(run(sampler).x).double()
-        total = transport(other.flatten(1).double(), x.flatten(1))
-        inside = transport(codec.encode(other).double(), codec.encode(x.float()).double())
-        print(
-            f"{name}: squared W2 {total:.4f} = floor {floor:.4f} + flow {inside:.4f} (two samples of the data: {same:.4f})"
-        )
-        torch.testing.assert_close(total, float(floor) + inside, atol=1e-5, rtol=0)
-        return inside
-
-    untrained = shown("untrained")
-    for _ in fit(flow, flow_matching, shuffled(scaled.normalize(latents), batch=256), steps=500, rate=5e-3, warmup=20):
-        pass
-    assert shown("trained") - same < 0.3 * (untrained - same)
-
-
-class Straight(nn.Module):
-    """A small network for vectors."""
-
-    def __init__(self, d):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(d + 2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, d))
-
-    def forward(self, x, t):
-        return self.layers(torch.cat([x, t[:, None], t[:, None] ** 2], 1))
 
 
 class Pooled:

@@ -151,29 +151,12 @@ def test_a_shift_translates_the_logit(factor):
         torch.testing.assert_close(gap, torch.full_like(u, -math.log(factor)), atol=1e-9, rtol=0, msg=name)
 
 
-def test_shifts_compose_by_multiplying():
-    u = levels()
-    twice = times.shifted(times.shifted(times.cosmap, 1.7), 2.3)(u)
-    torch.testing.assert_close(twice, times.shifted(times.cosmap, 1.7 * 2.3)(u), atol=1e-14, rtol=0)
-    back = times.shifted(times.shifted(times.cosmap, 4.0), 0.25)(u)
-    torch.testing.assert_close(back, times.cosmap(u), atol=1e-14, rtol=0)
-
-
 @pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_training_and_sampling_shift_alike(factor):
     grid = times.shifted(times.uniform, factor)(grids.uniform(40))
     torch.testing.assert_close(grid, grids.shifted(40, factor), atol=1e-14, rtol=0)
     logit = times.logit_normal(0.4, 1.3)(grids.uniform(40))
     torch.testing.assert_close(logit, grids.logit(40, 0.4, 1.3), atol=1e-14, rtol=0)
-
-
-def test_a_shift_keeps_the_error_of_a_constant_picture():
-    # section 5.3.2: n equal pixels c, seen as (1 - t) noise + t c, are known to (1 - t) / t / sqrt(n)
-    few, many = 16, 16 * 9
-    t = levels()
-    later = times.shifted(times.uniform, math.sqrt(many / few))(t)
-    error = lambda t, n: (1 - t) / t / math.sqrt(n)  # noqa: E731
-    torch.testing.assert_close(error(later, many), error(t, few), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", DENSITIES)
@@ -201,21 +184,6 @@ def test_each_time_of_a_draw_has_the_density_whatever_its_place():
     assert float(((counts - 4800) ** 2 / 4800).sum()) < 27.9  # chi-square, 9 degrees, 0.1%
     # two rows never share one of the k strata: their correlation is -(1 - 1 / k^2) / (k - 1)
     assert float(torch.corrcoef(u[:, :2].T)[0, 1]) == pytest.approx(-(1 - 1 / 64) / 7, abs=0.045)
-
-
-def test_strata_take_the_variance_out_of_a_mean():
-    generator = torch.Generator().manual_seed(1)
-    means = torch.stack([times.draw(times.logit_normal(), 64, generator).mean() for _ in range(300)])
-    plain = torch.stack([torch.sigmoid(torch.randn(64, generator=generator)).mean() for _ in range(300)])
-    ratio = float(plain.var() / means.var())
-    print(f"variance of the mean of 64 times: {ratio:.0f} times less in strata")
-    assert ratio > 100
-
-
-def test_draw_is_reproducible():
-    one, two = (times.draw(times.mode(), 50, torch.Generator().manual_seed(9)) for _ in range(2))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, one.sort().values)
 
 
 def test_errors():
