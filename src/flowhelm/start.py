@@ -1,7 +1,7 @@
 """Where a method begins: from the source at t = 0, or from the degraded picture at the noise levels that its card asks for.
 
-    x, times = begin(restore.hqs, flow, y, 8, noise)
-    final = run(restore.hqs(flow, y, x, times))
+x, times = begin(restore.hqs, flow, y, 8, noise)
+final = run(restore.hqs(flow, y, x, times))
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def guess(y: Measurement) -> Tensor:
     """
     if not isinstance(y.operator, LinearOperator):
         if y.y.ndim != 4:
-            raise ValueError("guess: expected a measurement that is a picture to start from; use a method that does not")
+            raise ValueError(
+                "guess: expected a measurement that is a picture to start from; use a method that does not"
+            )
         return y.y
     spread = y.operator.A_dagger(y.y)
     if y.y.ndim != 4 or y.y.shape[1] > spread.shape[1]:

@@ -81,9 +81,11 @@ def test_restore_does_what_it_did_and_takes_what_was_found(tmp_path, monkeypatch
         return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
 
     usual = settled()
-    assert usual.method == "mpc_flow"
-    assert usual.method_options.strength == pytest.approx(2 / 0.05**2)
-    assert len(usual.times) == 51
+    assert (usual.method, usual.steps, usual.times) == ("hqs", 8, None)  # its levels wait for the measurement
+    natural = settled(look="natural")
+    assert natural.method == "mpc_flow"
+    assert natural.method_options.strength == pytest.approx(2 / 0.05**2)
+    assert len(natural.times) == 51
     monkeypatch.setattr(presets, "shipped", lambda: (made(options={"rate": 1.5}, steps=7),))
     found = settled(method="pnp_flow")
     assert (found.method_options.rate, len(found.times)) == (1.5, 8)

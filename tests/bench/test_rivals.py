@@ -155,9 +155,12 @@ def test_the_samplers_that_are_exact_for_normal_priors_end_in_the_posterior_mean
     assert torch.allclose(EVERYONE[name].prepare(of, **setting)(), exact, atol=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERYONE if name not in ("deepinv DiffPIR", "ot_ode")])
+FROM_THE_PICTURE = ("deepinv DiffPIR", "deepinv DPIR", "hqs", "ot_ode")
+
+
+@pytest.mark.parametrize("name", [name for name in EVERYONE if name not in FROM_THE_PICTURE])
 def test_everyone_starts_from_the_same_state(name):
-    """But deepinv's DiffPIR, from A^T y, and OT-ODE, part of the way to it."""
+    """But what begins with the measurement: deepinv's DiffPIR and DPIR, HQS, and OT-ODE, part of the way to it."""
 
     @dataclass(frozen=True, eq=False)
     class Watched(Still):

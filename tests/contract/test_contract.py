@@ -26,7 +26,12 @@ def steps(method, flow, y, **options):
 
 def shapes(value, flow):
     """Of an entry of `info`, but for `(b,)`."""
-    return {"plan": (3, *value.shape[1:2], *flow.shape), "log_w": (3, 1), "source": (3, *flow.shape), "dual": (3, *flow.shape)}
+    return {
+        "plan": (3, *value.shape[1:2], *flow.shape),
+        "log_w": (3, 1),
+        "source": (3, *flow.shape),
+        "dual": (3, *flow.shape),
+    }
 
 
 def test_every_method_is_in_the_list(methods):

@@ -52,9 +52,7 @@ def test_admm_ends_at_the_posterior_mean(gaussian, measured, path, weight):
     """A Gaussian's denoiser is the prox of its energy, so PnP-ADMM at one level minimises |A x - y|^2 / (2 weight std^2) + energy."""
     flow, precision = gaussian(path), weight * STD**2
     inverse = torch.linalg.inv(flow.covariance)
-    expected = torch.linalg.solve(
-        A.T @ A / precision + inverse, A.T @ measured.y[0] / precision + inverse @ flow.mean
-    )
+    expected = torch.linalg.solve(A.T @ A / precision + inverse, A.T @ measured.y[0] / precision + inverse @ flow.mean)
     x = torch.zeros(1, 3, dtype=torch.float64)
     found = run(restore.pnp_admm(flow, measured, x, still(0.5, 300, path), weight=weight)).x
     torch.testing.assert_close(found[0], expected, atol=1e-9, rtol=0)

@@ -6,11 +6,12 @@ Where its documentation leaves a choice (the solver of the reverse equation, the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from deepinv.optim import L2
+from deepinv.optim import HQS, L2, PnP
 from deepinv.physics import GaussianNoise
 from deepinv.sampling import (
     DPS,
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from ...flow import Flow
 from ...operators.bridge import to_unit
+from ...start import guess
 from .ours import Contestant, Problem, Rival, estimate, trials
 
 
@@ -84,6 +86,26 @@ def _diffpir(problem: Problem, lam: float, zeta: float) -> Callable[[], Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(problem.seed())
             return 2 * model(y01, physics) - 1
+
+    return solve
+
+
+def _dpir(problem: Problem, weight: float, steps: float) -> Callable[[], Tensor]:
+    """Their DPIR, whose 8 levels and weight of 0.23 are fixed there, by the iteration that it is made of."""
+    y01, physics = measured(problem)
+    std = float(physics.noise_model.sigma)
+    count = min(int(steps), problem.evaluations)
+    levels = torch.logspace(math.log10(max(49 / 255, std)), math.log10(std), count)
+    prior = PnP(denoiser=Handed(problem.flow))
+    model = HQS(
+        data_fidelity=L2(), prior=prior, max_iter=count, g_first=False, early_stop=False,
+        stepsize=(levels / max(0.01, std)) ** 2 / weight, sigma_denoiser=levels,
+    )  # fmt: skip
+    first = guess(problem.y)
+
+    def solve() -> Tensor:
+        with torch.no_grad():
+            return 2 * model(y01, physics, init=(first + 1) / 2) - 1
 
     return solve
 
@@ -144,6 +166,10 @@ RIVALS: dict[str, Rival] = {
     "DiffPIR": Rival(
         Contestant(_diffpir, trials({"lam": 7.0, "zeta": 0.1}, {"lam": (2.0, 7.0, 25.0), "zeta": (0.1, 1.0)})),
         "diffpir",
+    ),
+    "DPIR": Rival(
+        Contestant(_dpir, trials({"weight": 0.23, "steps": 8.0}, {"weight": (0.1, 0.23, 0.5), "steps": (8.0, 24.0)})),
+        "hqs",
     ),
     "PiGDM": Rival(
         Contestant(_pigdm, trials({"weight": 1.0, "solver": "ddpm"}, {"weight": (0.5, 1.0, 1.5), "solver": _BOTH})),

@@ -19,10 +19,12 @@ from ...measure import LinearOperator, Measurement
 from ...path import linear
 from ...restore.diffpir import diffpir
 from ...restore.dps import dps
+from ...restore.hqs import hqs
 from ...restore.ot_ode import ot_ode
 from ...restore.tds import tds
 from ...restore.tmpd import tmpd
 from ...rng import Noise, digest
+from ...start import begin
 from ...steer import mpc_flow
 from ...step import Step, run
 from ...transition import Transition, euler, renoise
@@ -199,6 +201,14 @@ def _tds(problem: Problem, tempering: float, start: float) -> Callable[[], Tenso
     return solve
 
 
+def _hqs(problem: Problem, weight: float, steps: float) -> Callable[[], Tensor]:
+    def solve() -> Tensor:
+        x, times = begin(hqs, problem.flow, problem.y, min(int(steps), problem.evaluations))
+        return problem.flow.decode(run(hqs(problem.flow, problem.y, x, times, weight=weight)).x)
+
+    return solve
+
+
 def _mpc_flow(problem: Problem, strength: float) -> Callable[[], Tensor]:
     method = partial(mpc_flow, strength=strength / problem.y.std**2, energy=flower, renoise=1.0)
     return partial(_own, problem, method)
@@ -229,6 +239,7 @@ OURS: dict[str, Contestant] = {
     "tds": Contestant(
         _tds, trials({"tempering": 1.0, "start": 0.1}, {"tempering": (0.1, 0.3, 1.0), "start": (0.1, 0.3)})
     ),
+    "hqs": Contestant(_hqs, trials({"weight": 0.23, "steps": 8.0}, {"weight": (0.1, 0.23, 0.5), "steps": (8.0, 24.0)})),
     "mpc_flow": Contestant(_mpc_flow, trials({"strength": 2.0}, {"strength": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)})),
 }
-DEFAULT = "mpc_flow"  # a row for reference: what one gets without choosing a method
+DEFAULT = "hqs"  # a row for reference: what one gets without choosing a method
