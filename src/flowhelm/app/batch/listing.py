@@ -118,10 +118,9 @@ def _folders(folder: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         yield each
-        for name in reversed(_names(each)):
-            below = each / name
-            if not name.startswith(".") and below.is_dir():
-                (links if below.is_symlink() else waiting).append(below)
+        below = [each / name for name in _names(each) if not name.startswith(".")]
+        links += [path for path in below if path.is_symlink() and path.is_dir()]
+        waiting += [path for path in reversed(below) if path.is_dir() and not path.is_symlink()]
 
 
 def _names(folder: Path) -> list[str]:
