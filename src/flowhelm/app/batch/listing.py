@@ -58,8 +58,9 @@ def listed(request: BatchRequest) -> Listed:
             # a glob that names the suffix means the archives or stacks; a folder's are not its pictures
             asked = [s for s in stacks.SUFFIXES if pattern and s == Path(text).suffix.lower()]
             apart = out != fixed and out.is_relative_to(fixed)
-            for each in sorted(_files(fixed, pattern or ["*"], made)):
-                if (apart and out in each.parents) or (each.name.startswith(".") and not pattern):
+            files = _files(fixed, pattern or ["*"], made)
+            for each in sorted(_once(files) if "**" in pattern else files):
+                if apart and out in each.parents:
                     continue
                 if each.suffix.lower() in FORMATS or each.suffix.lower() in asked:
                     chosen.add(os.path.normpath(each))
@@ -92,7 +93,7 @@ def _divided(text: str) -> tuple[Path, list[str]]:
 
 
 def _files(folder: Path, pattern: Sequence[str], made: _Earlier) -> Iterator[Path]:
-    """The files below a folder that fit, none of them twice; `**` goes into each folder once, whatever links lead to it."""
+    """The files below a folder that fit; `**` goes into each folder once, whatever links lead to it."""
     first, *rest = pattern
     if first == "**":
         for inner in _folders(folder):
@@ -106,6 +107,14 @@ def _files(folder: Path, pattern: Sequence[str], made: _Earlier) -> Iterator[Pat
             yield from _files(path, rest, made)
         elif not rest and path.is_file():
             yield path
+
+
+def _once(files: Iterator[Path]) -> list[Path]:
+    """Of those that links show twice, by what lies at their places, the one with the shortest way."""
+    found: dict[tuple[str, str], Path] = {}
+    for each in sorted(files, key=lambda path: (len(path.parts), path)):
+        found.setdefault((os.path.realpath(each.parent), each.name), each)
+    return list(found.values())
 
 
 def _folders(folder: Path) -> Iterator[Path]:
