@@ -3,6 +3,7 @@ what it says of where to write does not count."""
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -258,6 +259,22 @@ def test_a_resume_file_does_not_say_where_to_write(out, restored, tmp_path):
     assert (restored / "half.restored.png").is_file()
     assert {each.name for each in tmp_path.iterdir()} == {"theirs"}
     assert not Path("/tmp/elsewhere.png").exists()
+
+
+@pytest.mark.parametrize("name", ["photo", "mask"])
+def test_a_file_that_names_a_pipe_does_not_wait_for_it(name, restored, capsys):
+    os.mkfifo(restored / "pipe")
+    place, story = restoration.record.get_resume(restored / "half.resume.safetensors")
+    named = {"photo": str(restored / "pipe")}
+    if name == "mask":
+        named = {"operator": "inpaint", "operator_options": {"mask": str(restored / "pipe")}}
+    settings = restoration.RestoreSettings.of(story.settings.stored() | named, "test")
+    story = restoration.RestoreStory.model_construct(
+        settings=settings, inputs=story.inputs, environment=story.environment
+    )
+    restoration.record.put_resume(restored / "half.resume.safetensors", place, story)
+    assert main(WAYS["resume"]) == 2
+    assert "is not a regular file" in capsys.readouterr().err
 
 
 def test_a_file_that_was_moved_goes_on_where_it_is(restored, tmp_path):

@@ -83,6 +83,8 @@ def reason(error: BaseException) -> str:
 
 
 def sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise BadInput(f"{str(path)!r} is not a regular file; check the path")
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

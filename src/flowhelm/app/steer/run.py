@@ -135,13 +135,13 @@ def rerun(path: Path, out: Path | None = None, *, trust: bool = False) -> Run[bo
         out: the folder to write to, if not the file's own; trust: run code that the file names.
     """
     old = record.read(path)
+    if old.result.state != "finished":
+        raise BadInput(f"{str(path)!r} is of a run that was {old.result.state}; there is nothing to compare with")
     named = [code for text in (*old.settings.reward, *old.settings.held_out) if (code := scores.term(text).code)]
     if named and not trust:
         raise BadInput(
             f"{str(path)!r} names code that would be run, {', '.join(named)}; read that code first, and run it with --trust"
         )
-    if old.result.state != "finished":
-        raise BadInput(f"{str(path)!r} is of a run that was {old.result.state}; there is nothing to compare with")
     folder = (out or path.parent).absolute()
     stem = folder / f"{path.name.removesuffix('.run.json')}.rerun"
     paths = outputs(stem)
