@@ -151,7 +151,7 @@ def _of_before(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None
     try:
         old = json.loads((folder / "posterior.json").read_text(encoding="utf-8"))
         return old if old["samples"] == dict(hashes) and old["flowhelm"] == __version__ else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
