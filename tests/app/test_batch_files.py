@@ -459,16 +459,17 @@ def test_a_damaged_line_is_named_set_aside_and_its_item_made_again(what, where, 
 
 
 def test_a_damaged_line_hides_those_before_it(tmp_path, prior):
-    """Else an item that was made after it had failed would count as failed."""
-    folder = pictures(tmp_path / "in", 2)
-    whole = (folder / "p01.png").read_bytes()
-    (folder / "p01.png").write_bytes(b"no picture")
-    request, path = denoise(folder, prior), tmp_path / "in.restored" / "manifest.jsonl"
-    assert not made(request)
-    path.write_bytes(path.read_bytes().replace(b'"status": "failed"', b'"status": "fai'))
-    (folder / "p01.png").write_bytes(whole)
+    """Else an item that had failed and was then made would count as failed."""
+    request, path = denoise(pictures(tmp_path / "in", 2), prior), tmp_path / "in.restored" / "manifest.jsonl"
     assert made(request)
-    assert [line["status"] for line in lines(path.parent)] == ["done", "done"]
+    line = lines(path.parent)[1]
+    failed = {name: line[name] for name in manifest.Line.model_fields} | {"status": "failed", "reason": "no memory"}
+    before = path.read_text()
+    path.write_text(before.replace(json.dumps(line, sort_keys=True), json.dumps(failed)))
+    assert not made(request)  # as long as nothing has changed
+    path.write_text(json.dumps(failed) + "\n" + before.replace('"status": "done"', '"status": "don'))
+    assert made(request)
+    assert [line["status"] for line in lines(path.parent)] == ["failed", "done", "done"]
 
 
 def test_a_manifest_that_cannot_be_opened(tmp_path, prior, capsys):
