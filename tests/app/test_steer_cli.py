@@ -459,11 +459,11 @@ def test_it_runs_again_to_the_bit(here, capsys):
     ran("fashion", "--reward", "mine.py:left", "--transition", "langevin:eta=0.5", "--budget", "20", "-n", "2")
     before = {p.name for p in here.iterdir()}
     capsys.readouterr()
-    assert carried_out(app.rerun(Path("a.run.json")))
+    assert carried_out(app.rerun(Path("a.run.json"), trust=True))
     assert capsys.readouterr().out == "identical to the bit\n"
     assert {p.name for p in here.iterdir()} == before
     (here / "mine.py").write_text(MINE.replace("[..., :16]", "[..., 16:]"))
-    assert not carried_out(app.rerun(Path("a.run.json")))
+    assert not carried_out(app.rerun(Path("a.run.json"), trust=True))
     said = capsys.readouterr().out
     assert said.startswith("not identical: ")
     assert "mine.py sha256 was" in said

@@ -12,6 +12,10 @@ class BadInput(ValueError):
     """What the user named cannot be used; the message is one sentence fit to be shown as it is."""
 
 
+class Unwritable(BadInput):
+    """A file or a folder cannot be written to: no fault of what was read."""
+
+
 class TooLarge(BadInput):
     """A picture of more pixels than are allowed."""
 

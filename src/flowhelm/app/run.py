@@ -190,6 +190,11 @@ def handlers_kept() -> Iterator[dict[int, Any]]:
             signal.signal(number, handler)
 
 
+def plain(text: str) -> str:
+    """A line as a terminal may show it: what is in a name is text. Control characters, and what turns a line round, are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def near(path: Path) -> str:
     """A path as a sentence names it: from here, if it is below."""
     try:

@@ -66,7 +66,7 @@ def whole(data: Path, split: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise ValueError(f"split: expected a JSON file that names the test pictures, got '{split}'")
     try:
         apart = set(json.loads(split.read_text(encoding="utf-8"))["test"])
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"split: expected JSON as {{\"test\": [names]}}, got '{split}'") from None
     rows = list(pictures(data))
     folders = sorted({name.split("/")[0] for name, _ in rows})

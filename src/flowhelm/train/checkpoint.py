@@ -60,18 +60,24 @@ def restore(
             about = f.metadata() or {}
             step, stored = int(about["step"]), json.loads(about["settings"])
             state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
+        if not isinstance(stored, dict) or step < 0:
+            raise ValueError(f"it says step {about['step'][:40]} and settings {about['settings'][:80]}")
     except Exception as error:  # safetensors raises its own type
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(
             f"fit: '{path}' is no readable checkpoint ({why}); delete it to begin anew, or name another file"
         ) from error
-    other = [f"{k} {stored.get(k)} (now {v})" for k, v in settings.items() if stored.get(k) != v]
+    other = [f"{k} {str(stored.get(k))[:200]} (now {v})" for k, v in settings.items() if stored.get(k) != v]
     if other:
         raise ValueError(
             f"fit: '{path}' is of a run with other settings: {', '.join(other)}; use those, or another file"
         )
     here = {name: value.shape for name, value in _modules(net, average).items()}
-    there = {name: value.shape for name, value in state.items() if name.startswith(("net.", "average."))}
+    for name, p in net.named_parameters():
+        moments = [f"{moment}.{name}" for moment in ("exp_avg", "exp_avg_sq")]
+        if any(moment in state for moment in moments):
+            here |= dict.fromkeys(moments, p.shape)
+    there = {name: value.shape for name, value in state.items() if name.startswith(("net.", "average.", "exp_avg"))}
     if here != there:
         name = min(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
         raise ValueError(

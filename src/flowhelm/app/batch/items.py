@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +15,11 @@ from ...rng import digest
 from ..errors import BadInput
 from ..files import stacks
 from ..files.atomic import FORMATS
+from ..files.names import below
 from ..options.signature import options
 from ..restore import record
 from ..restore.request import RestoreSettings, function_of
+from .listing import Listed, listed
 from .request import BatchRequest
 
 MANY = 1_000_000
@@ -41,48 +44,71 @@ class Item(NamedTuple):
         return digest(self.seed, (self.name, self.sample))
 
 
-def found(request: BatchRequest) -> list[Item]:
+def found(request: BatchRequest, seen: Listed | None = None) -> list[Item]:
     """The items of a batch, in the order of the inputs and, in a folder, of their names; in an archive or a stack of its own order.
 
     Raises:
-        BadInput: no picture at all, or two with one output, or an output that is also an input.
+        BadInput: no picture at all, or two with one output, or an output that is also an input, or a mask that may be one of several.
     """
-    out = Path(request.out or "")
-    pictures: dict[str, str] = {}
-    for text in request.pictures:
-        for name, path in _pictures(text, out, request.range):
-            pictures.setdefault(os.path.normpath(path), name)
+    out, pictures = Path(request.out or ""), (seen or listed(request)).pictures
     if not pictures:
         raise BadInput(f"there is no picture in {', '.join(map(repr, request.pictures))}; expected {' '.join(FORMATS)}")
-    taken: dict[str, str] = {}
+    taken: dict[str, tuple[str, int, int]] = {}
     items = []
     seeds, samples = request.own_seeds, request.samples
     if (count := len(pictures) * len(seeds) * samples) > MANY:
         raise BadInput(f"{count} items are more than {MANY}; divide them into several batches")
     for photo, name in pictures.items():
-        stem = Path(name if stacks.split(photo) is None else name.replace(":", "/")).with_suffix("").as_posix()
         for seed in seeds:
             for sample in range(samples):
-                marks = f".seed-{seed}" * (len(seeds) > 1) + f".sample-{sample}" * (samples > 1)
-                output = f"{stem}{marks}.restored.png"
-                other = taken.setdefault(os.path.normcase(output), photo)
-                if other != photo:
-                    raise BadInput(f"{other!r} and {photo!r} would both become {output!r}; restore them in two batches")
+                output = _output(request, name, photo, seed, sample)
+                other = taken.setdefault(os.path.normcase(output), (photo, seed, sample))
+                if other != (photo, seed, sample):
+                    raise BadInput(
+                        f"{other[0]!r} and {photo!r} would both become {output!r}; restore them in two batches, or give --names "
+                        "with {path}, {seed} or {sample}"
+                    )
                 if os.path.normpath(out / output) in pictures:
                     raise BadInput(f"{str(out / output)!r} would be overwritten, but is read; choose another out")
                 items.append(Item(name, photo, seed, sample, output))
+    _check_own(items, request)
     return items
+
+
+def path_of(name: str, photo: str) -> str:
+    """A picture's path below its folder, without its suffix: `lamps/0001`; of one in an archive `photos.tar/lamps/0001`."""
+    inside = stacks.split(photo)
+    if inside is None:
+        return Path(name).with_suffix("").as_posix()
+    return (Path(name.removesuffix(f":{inside[1]}")) / below(inside[1])).with_suffix("").as_posix()
+
+
+def posterior_of(request: BatchRequest, item: Item) -> str:
+    """Where what the samples of a picture say together goes, below the folder OUT."""
+    return path_of(item.name, item.photo) + f".seed-{item.seed}" * (len(request.own_seeds) > 1) + ".posterior"
+
+
+def _output(request: BatchRequest, name: str, photo: str, seed: int, sample: int) -> str:
+    path, pattern = path_of(name, photo), request.names or "{path}.restored.png"
+    marks = f".seed-{seed}" * (len(request.own_seeds) > 1 and "{seed}" not in pattern)
+    marks += f".sample-{sample}" * (request.samples > 1 and "{sample}" not in pattern)
+    words = {"path": path, "stem": Path(path).name, "seed": str(seed), "sample": str(sample)}
+    if request.names is None:
+        return f"{path}{marks}.restored.png"
+    # of the pattern alone, so that braces in a picture's name stay braces
+    text = re.sub(r"\{(path|stem|seed|sample)\}", lambda field: words[field[1]], pattern)
+    suffix = Path(text).suffix
+    return text.removesuffix(suffix) + marks + suffix
 
 
 def settings_of(item: Item, request: BatchRequest, base: RestoreSettings) -> RestoreSettings:
     """Settings of a run that makes the item; `base` by `request.settled`."""
-    inner = stacks.split(item.photo)
-    stem = Path(item.name if inner is None else inner[1]).stem
-    own = {
-        name: type(value)(str(value).replace("{stem}", stem))
-        for name, value in base.operator_options
-        if isinstance(value, str | Path) and "{stem}" in str(value)
-    }
+    own: dict[str, Path | str] = {}
+    for name, value in base.operator_options:
+        if isinstance(value, Path):
+            own[name] = next(iter(_own(name, value, item)[0]))
+        elif isinstance(value, str):
+            own[name] = _filled(value, item)
     made = base.changed(
         photo=item.photo, out=str(Path(request.out or "") / item.output), seed=item.own_seed,
         operator_options=base.operator_options.changed(**own),
@@ -90,6 +116,67 @@ def settings_of(item: Item, request: BatchRequest, base: RestoreSettings) -> Res
     if request.range is not None:
         made = made.changed(range=request.range)
     return of_a_set(item, made) if base.drawn else made
+
+
+def _filled(text: str, item: Item) -> str:
+    path = path_of(item.name, item.photo)
+    return text.replace("{stem}", Path(path).name).replace("{path}", path)
+
+
+def _own(option: str, value: Path, item: Item) -> tuple[list[Path], bool]:
+    """The files that an option of the operator may mean for an item, one or more, and whether they are the item's own.
+
+    A folder holds files called like the pictures, below it as the pictures are below theirs, `_mask` behind or not, with any suffix;
+    a path may end in `.*`.
+    """
+    text = str(value)
+    if value.is_dir():
+        where = value / path_of(item.name, item.photo)
+        fitting = [each for end in ("", f"_{option}") for each in _alike(where.with_name(where.name + end))]
+        return fitting or [where.with_name(f"{where.name}.png")], True
+    filled = Path(_filled(text, item))
+    return (filled.name.endswith(".*") and _alike(filled.with_name(filled.name[:-2]))) or [filled], text != str(filled)
+
+
+def _alike(path: Path) -> list[Path]:
+    """The files of that name with whatever suffix of a picture or of an array."""
+    try:
+        names = _by_stem(str(path.parent), path.parent.stat().st_mtime_ns)
+    except OSError:
+        return []
+    return [path.with_name(name) for name in names.get(path.name, ())]
+
+
+@lru_cache(maxsize=64)
+def _by_stem(folder: str, changed: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in (*FORMATS, *stacks.SUFFIXES, ".bmp"):
+            found.setdefault(stem, []).append(name)
+    return found
+
+
+def _check_own(items: Sequence[Item], request: BatchRequest) -> None:
+    """Raises BadInput where a file may be the mask of two pictures, or a picture has two."""
+    known = options(function_of("operator", request.operator))
+    for name, given in request.operator_options.items():
+        if name not in known or Path not in known[name].types or not isinstance(given, str | Path):
+            continue
+        owners: dict[Path, Item] = {}
+        for item in items:
+            files, own = _own(name, Path(given), item)
+            if len(files) > 1:
+                raise BadInput(
+                    f"{name}: {str(files[0])!r} and {str(files[1])!r} may both be that of {item.name!r}; leave one of them there, or "
+                    f"give a pattern such as {name}s/{{path}}.png"
+                )
+            other = owners.setdefault(files[0], item)
+            if own and other.photo != item.photo:
+                raise BadInput(
+                    f"{name}: {str(files[0])!r} would be that of {other.name!r} and of {item.name!r}; write {{path}} for {{stem}}, which "
+                    "is the picture's path below its folder, or name a folder that is arranged like that of the pictures"
+                )
 
 
 def of_a_set(item: Item, settings: RestoreSettings) -> RestoreSettings:
@@ -113,39 +200,3 @@ def key(item: Item, settings: RestoreSettings, read: Mapping[str, str]) -> str:
     told["operator_options"] = {k: v for k, v in told["operator_options"].items() if Path not in known[k].types}
     text = json.dumps([item.output, told, read], sort_keys=True)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
-
-
-def is_glob(text: str) -> bool:
-    return glob.has_magic(text) and not Path(text).exists() and stacks.split(text) is None
-
-
-def _pictures(text: str, out: Path, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
-    path = Path(text)
-    if path.is_dir() or is_glob(text):
-        fixed = path
-        while glob.has_magic(str(fixed)):
-            fixed = fixed.parent
-        # a glob that names the suffix means the archives or stacks; a folder's are not its pictures
-        asked = [] if path.is_dir() else [s for s in stacks.SUFFIXES if s == path.suffix.lower()]
-        usual = {*FORMATS, *asked}
-        # sorted, for the order in a folder is not the same everywhere
-        listed = path.iterdir() if path.is_dir() else map(Path, glob.glob(text, recursive=True))
-        for each in sorted(listed):
-            wanted = each.suffix.lower() in usual and not each.name.startswith(".")
-            if wanted and out not in each.parents and each.is_file():
-                yield from _within(each.relative_to(fixed).as_posix(), str(each), span)
-    else:  # there or not: what is named is wanted
-        inner = stacks.split(text)
-        yield from _within(path.name if inner is None else inner[0].name, text, span)
-
-
-def _within(name: str, photo: str, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
-    """A picture; or those in an archive or a stack, and the file itself as an item that will fail if something is wrong with it."""
-    if not stacks.is_many(photo) or not (inner := stacks.split(photo) or (Path(photo), ""))[0].is_file():
-        yield name, photo
-        return
-    names, fault = stacks.members(photo, span)
-    for each in names:
-        yield f"{name}:{each}", f"{inner[0]}:{each}"
-    if fault is not None:
-        yield name, photo

@@ -1,6 +1,7 @@
 """The manifest of a batch: one line for each item that was done or has failed; an item's last line counts.
 
-A line is JSON that was written by this program or by anybody: one that is damaged counts as none, so that its item is made again.
+A line is JSON that was written by this program or by anybody: one that is damaged counts as none, so that its item is made
+again, and is set aside.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, TypeAdapter, field_validator
 
 from ..errors import BadInput
+from ..files.atomic import settle
 from ..options.request import Request
 from ..restore.record import RestoreFile
 
@@ -55,33 +58,63 @@ class FailedLine(Line):
     reason: str
 
 
+ASIDE = "manifest.damaged.jsonl"
+"""Where damaged lines are kept."""
+_HOW = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 Lines = dict[str, DoneLine | FailedLine]
 """The last line of each item, by its output."""
 _LINE: TypeAdapter[DoneLine | FailedLine] = TypeAdapter(Annotated[DoneLine | FailedLine, Field(discriminator="status")])
 
 
-def lines_of(data: bytes) -> Lines:
-    """The lines by output; one that is damaged counts as none."""
+class Damaged(NamedTuple):
+    """A line that cannot be read: its number, its bytes, and the item's output if that much can be told."""
+
+    number: int
+    text: bytes
+    output: str | None
+
+
+def lines_of(data: bytes) -> tuple[Lines, list[Damaged]]:
+    """The lines by output, and the damaged ones; of an item whose last line is damaged there is none."""
     found: Lines = {}
-    for text in data.split(b"\n"):
-        with suppress(ValueError, RecursionError):
+    damaged = []
+    for number, text in enumerate(data.split(b"\n"), 1):
+        if not text.strip():
+            continue
+        try:
             line = _LINE.validate_json(text, strict=True)
+        except (ValueError, RecursionError):
+            output = _output_of(text)
+            damaged.append(Damaged(number, text, output))
+            found.pop(output or "", None)
+        else:
             found[line.output] = line
-    return found
+    return found, damaged
+
+
+def _output_of(text: bytes) -> str | None:
+    told = re.search(rb'"output": ?("(?:[^"\\]|\\.)*")', text)
+    with suppress(ValueError):
+        return str(json.loads(told[1])) if told else None
+    return None
 
 
 def read(path: Path) -> Lines:
     """Raises BadInput."""
     try:
-        return lines_of(path.read_bytes())
+        return lines_of(path.read_bytes())[0]
     except OSError as error:
         raise BadInput(f"{str(path)!r} cannot be read ({error.strerror}); name the manifest.jsonl of a batch") from None
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Lines, Callable[[DoneLine | FailedLine], None]]]:
-    """The last line of each item, and what adds one: whole or not at all. Held against a second batch."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+def opened(path: Path) -> Iterator[tuple[Lines, list[Damaged], Callable[[DoneLine | FailedLine], None]]]:
+    """The last line of each item, the damaged lines, which are set aside, and what adds a line: whole or not at all. Held against a
+    second batch. Raises BadInput."""
+    try:
+        handle = os.open(path, _HOW, 0o666)
+    except OSError as error:
+        raise BadInput(f"{str(path)!r} cannot be written to ({error.strerror}); choose another out") from error
     try:
         _hold(handle, path)
         data = path.read_bytes()
@@ -98,9 +131,35 @@ def opened(path: Path) -> Iterator[tuple[Lines, Callable[[DoneLine | FailedLine]
                 os.ftruncate(handle, before)
                 raise
 
-        yield lines_of(data), add
+        lines, damaged = lines_of(data[: data.rfind(b"\n") + 1])
+        if damaged:
+            handle = _set_aside(handle, path, data, damaged)
+        yield lines, damaged, add
     finally:
         os.close(handle)
+
+
+def _set_aside(handle: int, path: Path, data: bytes, damaged: Sequence[Damaged]) -> int:
+    """The damaged lines go into a file of their own, and a manifest without them takes the place of this one; its handle, held too."""
+    with open(path.with_name(ASIDE), "ab") as file:
+        file.write(b"".join(each.text + b"\n" for each in damaged))
+        file.flush()
+        os.fsync(file.fileno())
+    numbers = {each.number for each in damaged}
+    kept = [text for number, text in enumerate(data.split(b"\n")[:-1], 1) if number not in numbers]
+    fresh = path.with_name(f".{path.name}")
+    try:
+        fresh.write_bytes(b"".join(text + b"\n" for text in kept))
+        settle(fresh)
+        other = os.open(fresh, _HOW)
+        _hold(other, path)
+        os.replace(fresh, path)
+    except OSError:  # they are passed over all the same, and said again next time
+        fresh.unlink(missing_ok=True)
+        return handle
+    os.close(handle)
+    settle(path.parent)
+    return other
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ resolved. Memory: the samples in as many bits as their files, and the maps; the 
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,13 +57,17 @@ class Sets:
     """The sets of samples of a batch: which are whole, and what they say is written then.
 
     Args:
-        items: of the batch; left: outputs that are not done; lines: of the manifest.
+        items: of the batch; left: outputs that are not done; lines: of the manifest; place: of a set, below `out`, by one of its items.
     """
 
-    def __init__(self, items: Iterable[Item], left: Iterable[str], lines: Lines, out: Path):
+    def __init__(
+        self, items: Iterable[Item], left: Iterable[str], lines: Lines, out: Path, place: Callable[[Item], str]
+    ):
         groups: dict[tuple[str, int], list[str]] = {}
+        self.places: dict[tuple[str, int], Path] = {}
         for item in items:
             groups.setdefault((item.name, item.seed), []).append(item.output)
+            self.places.setdefault((item.name, item.seed), out / place(item))
         self.groups = {key: outputs for key, outputs in groups.items() if len(outputs) > 1}
         self.owner = {output: key for key, outputs in self.groups.items() for output in outputs}
         self.waiting = {key: set(outputs) & set(left) for key, outputs in self.groups.items()}
@@ -95,7 +99,7 @@ class Sets:
 
     def _make(self, key: tuple[str, int]) -> None:
         outputs = self.groups[key]
-        folder = folder_of(self.out, outputs[0])
+        folder = self.places[key]
         try:
             found = posterior([self.out / output for output in outputs], folder, [self.lines[o] for o in outputs])
         except Exception as error:  # the samples are done all the same, and a full disk stops the next one
@@ -106,12 +110,6 @@ class Sets:
         self.made += 1
         if "warning" in found:
             self.notes.append(Warned(f"{key[0]}: {found['warning']}"))
-
-
-def folder_of(out: Path, output: str) -> Path:
-    """Of a set, by the output of one of its samples."""
-    stem = Path(output).name.removesuffix(".restored.png").rpartition(".sample-")[0]
-    return out / Path(output).with_name(f"{stem}.posterior")
 
 
 def posterior(pictures: Sequence[Path], folder: Path, lines: Sequence[DoneLine] = ()) -> dict[str, Any]:
@@ -153,7 +151,7 @@ def _of_before(folder: Path, hashes: Mapping[str, str]) -> dict[str, Any] | None
     try:
         old = json.loads((folder / "posterior.json").read_text(encoding="utf-8"))
         return old if old["samples"] == dict(hashes) and old["flowhelm"] == __version__ else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -25,7 +25,7 @@ from ..run import Event, Noted, Said, Stopped, drive, handlers_kept
 from .items import Item
 from .manifest import DoneLine, FailedLine, lines_of, now
 from .request import BatchRequest
-from .worker import Full, Worker, failed
+from .worker import NoOutput, Worker, failed
 
 TRIES = 3
 _FOLDER = "flowhelm-ray-"
@@ -68,7 +68,7 @@ class Actor:
             self.wrong = str(error)
 
     def make(self, chunk: Sequence[Item]) -> tuple[bytes, str | None, str | None]:
-        """The lines; that the disk is full; that the prior cannot be opened."""
+        """The lines; why nothing can be written; that the prior cannot be opened."""
         if self.wrong is not None:
             return b"", None, self.wrong
         lines = []
@@ -76,7 +76,7 @@ class Actor:
             for event in self.worker.make(chunk):
                 if isinstance(event, DoneLine | FailedLine):
                     lines.append(event.model_dump_json(exclude_unset=True).encode())
-        except Full as error:
+        except NoOutput as error:
             return b"\n".join(lines), str(error), None
         finally:
             self.worker.clear()
@@ -97,7 +97,7 @@ def spread(
 
     Raises:
         BadInput: there is no Ray, too little of it, or the prior cannot be opened.
-        Full: the disk is.
+        NoOutput: the results cannot be written.
     """
     gpus = base.device.startswith("cuda")
     yield Noted("starting Ray, which takes some seconds")
@@ -141,9 +141,9 @@ def spread(
                 deaths = -1
                 if wrong is not None:
                     raise BadInput(wrong)
-                yield from lines_of(lines).values()
+                yield from lines_of(lines)[0].values()
                 if full is not None:
-                    raise Full(full)
+                    raise NoOutput(full)
             if deaths < 0:
                 yield from doubted
                 doubted.clear()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ..files.names import below
 from ..models.request import ModelRequest
 from ..options.request import Flag, Request
 from ..restore.request import MOST_ROWS, Restoration
@@ -19,9 +22,29 @@ class Many(Request):
     rows: Literal["auto"] | Annotated[int, Ge(1), Le(MOST_ROWS)] = Field(
         1, description="How many pictures go through the network together: a number, or auto."
     )
+    names: Annotated[str | None, Flag(metavar="PATTERN")] = Field(
+        None,
+        description="Names of a batch's results: {path}, {stem}, {seed}, {sample} are the picture's; the suffix is the format, .jpg, "
+        "say; default: {path}.restored.png.",
+    )
     range: Annotated[tuple[float, float] | None, Flag(metavar="BLACK,WHITE")] = Field(
         None, description="What values of a stack (.npy, .npz, .h5) are black and white: 0,1, say."
     )
+
+    @field_validator("names")
+    @classmethod
+    def _pattern(cls, names: str | None) -> str | None:
+        if names is None:
+            return None
+        unknown = set(re.findall(r"\{(.*?)\}", names)) - {"path", "stem", "seed", "sample"}
+        if unknown or not {"{path}", "{stem}"} & set(re.findall(r"\{.*?\}", names)):
+            raise ValueError(f"expected {{path}} or {{stem}}, and perhaps {{seed}} and {{sample}}, got {names!r}")
+        from ..files.atomic import FORMATS  # which needs torch
+
+        if Path(names).suffix.lower() not in FORMATS:
+            raise ValueError(f"{names!r} has no known picture suffix; end it with one of {' '.join(FORMATS)}")
+        below(re.sub(r"\{(.*?)\}", r"\1", names))
+        return names
 
 
 class Spread(Request):

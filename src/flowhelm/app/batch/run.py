@@ -21,43 +21,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import BadInput, is_full
+from ..errors import BadInput
 from ..files import stacks
-from ..files.atomic import check_writable, write_json
+from ..files.atomic import check_writable, sha256, write_json
 from ..models import provenance
 from ..models.device import to_device
 from ..restore import run as restoration
 from ..restore.request import RestoreSettings
-from ..run import Done, Event, Failed, Planned, Run, Said, Stepped, Stopped
+from ..run import Done, Event, Failed, Planned, Run, Said, Stepped, Stopped, Warned
 from . import manifest
 from .description import settled
-from .items import Item, found, inputs, key, settings_of
+from .items import Item, found, inputs, key, posterior_of, settings_of
+from .listing import listed
 from .manifest import DoneLine, FailedLine, Lines
 from .posterior import Sets
 from .ray import Where, spread
 from .request import BatchRequest
-from .worker import Full, Worker
+from .worker import NoOutput, Worker, no_output, reason
 
 ROWS = 8
 """Items that `rows: auto` runs together on a GPU, to begin with."""
 
 
 class Sorted(NamedTuple):
-    """Items that are left to do, how many are done, and those that have failed before, with the reason."""
+    """Items that are left to do, how many are done, those that have failed before, with the reason, and those whose result is another
+    file than the one that was written."""
 
     left: list[Item]
     done: int
     failed: dict[Item, str]
+    changed: list[Item]
 
 
 def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = None) -> Run[bool]:
-    """Does what is left of a batch; True if no item has failed, now or before.
+    """Does what is left of a batch; True if every item is done.
 
     Args:
-        request: by `request.filled`; retry: what has failed before, too, though nothing has changed.
+        request: by `request.filled`; retry: what has failed before, and results that were changed since, too.
         ray: spread over workers of Ray instead of in this process.
     """
-    out, items, base = Path(request.out or ""), found(request), settled(request)
+    out, seen, base = Path(request.out or ""), listed(request), settled(request)
+    items = found(request, seen)
     with suppress(OSError):
         out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
@@ -65,13 +69,19 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
         to_device(base.device)
     # of this process: workers of one that was killed may still write to theirs for a moment
     stage, weights = out / ".batch" / secrets.token_hex(4), provenance.weights(base)
-    with manifest.opened(out / "manifest.jsonl") as (lines, add):
+    with manifest.opened(out / "manifest.jsonl") as (lines, damaged, add):
+        for each in damaged:
+            again = f"; {each.output} is made again" if each.output in {item.output for item in items} else ""
+            yield Warned(
+                f"line {each.number} of {out / 'manifest.jsonl'} is damaged; it is now in {manifest.ASIDE}{again}"
+            )
         _clear(out)
         write_json(out / "job.json", request.model_dump(mode="json"))
-        left, done, failed = _sorted(items, request, base, weights, lines, retry)
+        left, done, failed, changed = _sorted(items, request, base, weights, lines, retry)
         before = dict(failed)  # the others are told as they fail
-        sets = Sets(items, [*(i.output for i in left), *(i.output for i in failed)], lines, out)
-        full, made = None, 0
+        missing = [item.output for item in (*left, *failed, *changed)]
+        sets = Sets(items, missing, lines, out, lambda item: posterior_of(request, item))
+        trouble, made = None, 0
         try:
             if left:
                 stage.mkdir(parents=True)
@@ -91,33 +101,33 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
         except Stopped:
             yield Said(f"stopped: {done + made} of {len(items)} are done; the same command goes on")
             raise
-        except Full as error:
-            full = str(error)
-        except OSError as error:  # of the manifest itself
-            if not is_full(error):
-                raise BadInput(
-                    f"{str(out)!r} cannot be written to ({error}); mend that, and the same command goes on"
-                ) from error
-            full = str(error)
+        except NoOutput as error:
+            trouble = str(error)
+        except OSError as error:  # of the manifest itself, or of the folder before the first item
+            trouble = no_output(error, out) or f"{str(out)!r} cannot be written to ({reason(error)})"
         finally:
             _clear(out)
-    yield from _summary(items, done, made, failed, before, full, out)
+    yield from _summary(items, done, made, failed, before, changed, trouble, out)
     whole = yield from sets.tell()
-    return whole and not failed and full is None
+    if seen.passed_over:
+        yield Said(seen.passed_over)
+    return whole and not failed and not changed and trouble is None
 
 
 def outlook(request: BatchRequest) -> str:
     """What a batch would do, in one line; nothing is written."""
     path, items, base = Path(request.out or "") / "manifest.jsonl", found(request), settled(request)
     lines = manifest.read(path) if path.exists() else {}
-    left, done, failed = _sorted(items, request, base, provenance.weights(base), lines, False)
-    return f"{len(items)} items: {done} done, {len(failed)} failed before, {len(left)} to do"
+    left, done, failed, changed = _sorted(items, request, base, provenance.weights(base), lines, False)
+    since = f", {len(changed)} changed since" if changed else ""
+    return f"{len(items)} items: {done} done, {len(failed)} failed before{since}, {len(left)} to do"
 
 
-def rerun(path: Path, name: str) -> Run[bool]:
+def rerun(path: Path, name: str, out: Path | None = None) -> Run[bool]:
     """Makes one item of a manifest again; True if the numbers are the same to the bit, else what differs is said.
 
-    `name` is a picture's or an output's.
+    Args:
+        name: of a picture or an output; out: the folder to write to, if not that of the manifest.
     """
     lines = [line for line in manifest.read(path).values() if isinstance(line, DoneLine)]
     fitting = [line for line in lines if name == line.output] or [line for line in lines if name == line.name]
@@ -125,8 +135,8 @@ def rerun(path: Path, name: str) -> Run[bool]:
         which = ", ".join(line.output for line in fitting or lines) or "none"
         raise BadInput(f"--item {name!r}: expected one of the items that are done, {which}")
     output = Path(fitting[0].output)
-    again = path.parent / output.with_name(output.name.removesuffix(".restored.png") + ".rerun.png")
-    return (yield from restoration.again(fitting[0], again))
+    name = f"{output.stem.removesuffix('.restored')}.rerun{output.suffix}"
+    return (yield from restoration.again(fitting[0], restoration.beside(path, output.with_name(name), out)))
 
 
 def _made(
@@ -200,7 +210,8 @@ def _sorted(
     lines: Lines,
     retry: bool,
 ) -> Sorted:
-    left, done, failed, out = [], 0, {}, Path(request.out or "")
+    left, done, failed, changed = list[Item](), 0, dict[Item, str](), list[Item]()
+    out = Path(request.out or "")
     for item in items:
         line = lines.get(item.output)
         if line is None:
@@ -209,13 +220,25 @@ def _sorted(
         settings, target = settings_of(item, request, base), out / item.output
         if line.key != key(item, settings, inputs(settings, weights)):
             left.append(item)
-        elif isinstance(line, DoneLine) and target.exists() and target.stat().st_size:
-            done += 1
+        elif isinstance(line, DoneLine) and target.name in line.files and target.is_file() and target.stat().st_size:
+            if not _changed(line, target.parent):
+                done += 1
+            else:
+                (left if retry else changed).append(item)
         elif isinstance(line, FailedLine) and not retry:
             failed[item] = line.reason
         else:
             left.append(item)
-    return Sorted(left, done, failed)
+    return Sorted(left, done, failed, changed)
+
+
+def _changed(line: DoneLine, folder: Path) -> bool:
+    """Whether a file that was written is another one now. What is not there was taken away; the result alone must be there."""
+    return any(
+        sha256(folder / name) != hashed
+        for name, hashed in line.files.items()
+        if Path(name).name == name and (folder / name).is_file()
+    )
 
 
 def _clear(out: Path) -> None:
@@ -228,14 +251,20 @@ def _summary(
     made: int,
     failed: Mapping[Item, str],
     before: Mapping[Item, str],
-    full: str | None,
+    changed: Sequence[Item],
+    trouble: str | None,
     out: Path,
 ) -> Iterator[Event]:
     earlier = f" ({done} of them before)" if done else ""
     yield Said(f"{len(items)} items: {done + made} done{earlier}, {len(failed)} failed; see {out / 'manifest.jsonl'}")
-    for item, reason in before.items():
-        yield Said(f"failed before: {item.output}: {reason}")
+    for item, why in before.items():
+        yield Said(f"failed before: {item.output}: {why}")
+    for item in changed:
+        yield Said(
+            f"changed since it was written: {item.output}; it is left as it is: --retry makes it again, and so does the same command "
+            "when it is deleted"
+        )
     if failed:
         yield Said("what has changed since is tried again by the same command, everything with --retry")
-    if full is not None:
-        yield Said(f"stopped, since the disk is full ({full}); make room, and the same command goes on")
+    if trouble is not None:
+        yield Said(f"stopped, since {trouble}; mend that, and the same command goes on")

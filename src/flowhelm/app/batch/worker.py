@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 
 from ...memory import is_short
-from ..errors import is_full
-from ..files.atomic import sha256
+from ..errors import Unwritable, is_full
+from ..files.atomic import check_writable, settle, sha256
+from ..files.names import check_lengths
 from ..files.pictures import write
 from ..models import provenance
 from ..restore import record
@@ -31,8 +32,9 @@ from .manifest import DoneLine, FailedLine, now
 from .request import BatchRequest
 
 
-class Full(Exception):
-    """The disk is: no fault of the picture, and the next one would fail alike."""
+class NoOutput(Exception):
+    """The results cannot be written, since the disk is full or their folder is gone: no fault of the picture, and the next one would
+    fail alike."""
 
 
 class Ready(NamedTuple):
@@ -76,7 +78,7 @@ class Worker:
         """How far each run is, and the line of each item as soon as its files are in their places or it has failed.
 
         Raises:
-            Full: the disk is.
+            NoOutput: the results cannot be written.
         """
         began = now()
         groups: dict[Hashable, list[Ready]] = {}
@@ -108,6 +110,7 @@ class Worker:
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def _ready(self, item: Item, settings: RestoreSettings) -> Ready:
+        check_lengths([Path(self.request.out or "") / item.output])
         inputs = record.inputs(settings, self.weights)
         self._staged()
         problem = drive(prepare(settings, self._target(item), self.flow))
@@ -147,8 +150,8 @@ class Worker:
         )  # fmt: skip
 
     def _failed(self, item: Item, error: Exception, began: str) -> FailedLine:
-        if is_full(error):
-            raise Full(str(error)) from error
+        if (trouble := no_output(error, self.stage.parent)) is not None:
+            raise NoOutput(trouble) from error
         return failed(item, self.request, self.base, self.weights, began, reason(error))
 
     def _target(self, item: Item) -> Path:
@@ -191,16 +194,32 @@ def failed(
     return FailedLine.model_construct(**item._asdict(), key=key, began=began, ended=now(), status="failed", reason=why)
 
 
-def reason(error: Exception) -> str:
+def no_output(error: BaseException, folder: Path) -> str | None:
+    """Why nothing can be written to a folder of the batch, if that is what an error comes from; what else it may be is an item's own."""
+    if is_full(error):
+        return f"the disk is full ({reason(error)})"
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, Unwritable | OSError):
+        chain = chain.__cause__ or chain.__context__
+    if chain is None:
+        return None
+    try:
+        check_writable(folder)
+    except Unwritable as trouble:
+        return str(trouble)
+    return None
+
+
+def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
 
 
 def _move(stage: Path, folder: Path) -> dict[str, str]:
     """Everything in the stage into its place; names and hashes of the files."""
+    hashes = {path.name: sha256(path) for path in sorted(stage.iterdir())}
     folder.mkdir(parents=True, exist_ok=True)
-    hashes = {}
-    for path in sorted(stage.iterdir()):
-        hashes[path.name] = sha256(path)
-        os.replace(path, folder / path.name)
+    for name in hashes:
+        os.replace(stage / name, folder / name)
+    settle(folder)  # before the line that says that they are there
     return hashes

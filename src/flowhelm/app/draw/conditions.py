@@ -11,6 +11,7 @@ from ... import guide
 from ...flow import Guidance
 from ...priors.bundled import Prior
 from ..errors import BadInput
+from ..files.names import part
 from ..models import opening as models
 from ..models.request import size_of
 from ..options.signature import pick
@@ -82,4 +83,4 @@ def prior_name(prior: str) -> str:
 
 
 def picture_name(prior: str, label: str | None, number: int) -> str:
-    return f"{'_'.join((label or prior_name(prior)).split())}-{number:03d}"
+    return f"{part('_'.join((label or prior_name(prior)).split()))}-{number:03d}"

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,17 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..errors import BadInput
+from ..errors import BadInput, Unwritable
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """Of pictures, by suffix."""
 
 
 def put(path: str | Path, save: Callable[[Path], object]) -> None:
-    """`save(temporary)`, then renamed: the file appears whole or not at all. A link stays a link.
+    """`save(temporary)`, then renamed: the file appears whole or not at all, after a loss of power too. A link stays a link.
 
     Raises:
-        BadInput: the file cannot be written.
+        BadInput: the file cannot have that name. Unwritable: it cannot be written.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -32,12 +32,27 @@ def put(path: str | Path, save: Callable[[Path], object]) -> None:
         raise BadInput(f"{str(path)!r} cannot be written ({reason(error)}); choose another folder or name") from error
     try:
         save(temporary)
+        settle(temporary)
         os.replace(temporary, target)
+        settle(target.parent)
     except OSError as error:
-        raise BadInput(f"{str(path)!r} cannot be written ({reason(error)}); choose another folder or name") from error
+        raise Unwritable(f"{str(path)!r} cannot be written ({reason(error)}); choose another folder or name") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def settle(path: Path) -> None:
+    """Waits until a file, or what a folder names, is on the disk itself; of a folder where the system can."""
+    folder = path.is_dir()
+    if folder and os.name != "posix":
+        return
+    with suppress(OSError) if folder else nullcontext():
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: str | Path, mapping: Mapping[str, Any]) -> None:
@@ -51,14 +66,14 @@ def write_json(path: str | Path, mapping: Mapping[str, Any]) -> None:
 
 
 def check_writable(folder: str | Path) -> None:
-    """Raises BadInput unless a file can be made in `folder`, found by making one; call it before the long work."""
+    """Raises Unwritable unless a file can be made in `folder`, found by making one; call it before the long work."""
     probe = Path(folder) / f".{secrets.token_hex(8)}"
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
     except (OSError, ValueError) as error:
         remedy = "make it first" if isinstance(error, FileNotFoundError) else "choose another"
-        raise BadInput(f"folder {str(folder)!r} cannot be written to ({reason(error)}); {remedy}") from error
+        raise Unwritable(f"folder {str(folder)!r} cannot be written to ({reason(error)}); {remedy}") from error
 
 
 def reason(error: BaseException) -> str:
@@ -68,6 +83,8 @@ def reason(error: BaseException) -> str:
 
 
 def sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise BadInput(f"{str(path)!r} is not a regular file; check the path")
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,7 @@ from ..errors import BadInput
 from . import atomic as files
 from . import pictures as images
 from .atomic import FORMATS, reason
+from .names import below
 from .pictures import Picture
 
 STACKS = (".npy", ".npz", ".h5", ".hdf5")
@@ -143,6 +144,7 @@ def _version(path: Path) -> tuple[str, int, int]:
 def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, int]], str | None]:
     """Where the pictures of an archive are: name -> first byte and length; and what is wrong with it."""
     places: dict[str, tuple[int, int]] = {}
+    strange: str | None = None
     try:
         with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for count, member in enumerate(archive):
@@ -153,10 +155,13 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                 usual = Path(inner).suffix.lower() in FORMATS and not inner.startswith(".")
                 if not member.isreg() or member.issparse() or not usual:
                     continue
-                if name.startswith(("/", "../")) or "\0" in name:
-                    return places, f"names {member.name!r}, which is not below it; pack it again with relative names"
-                places[name] = member.offset_data, member.size
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                try:
+                    below(name)
+                except BadInput as error:  # the others are pictures all the same
+                    strange = strange or str(error)
+                else:
+                    places[name] = member.offset_data, member.size
             file.seek(archive.offset)
             if file.read(512) != bytes(512):  # which tarfile takes for the end
                 return places, "ends without the mark of its end, so that members may be missing; get the whole of it"
@@ -165,7 +170,7 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
             places,
             f"is truncated or damaged, or no tar archive without compression ({reason(error)}); get it whole",
         )
-    return places, None
+    return places, strange
 
 
 def _member(path: Path, name: str) -> bytes:
@@ -194,6 +199,7 @@ def _slices(path: Path, part: str, span: Sequence[float] | None) -> list[str]:
             listed = ", ".join(repr(f"{path.name}:{key}") for key in list(arrays)[:20]) or "none"
             raise BadInput(f"expected one array of slices, (n, h, w) or (n, h, w, 3); name one of {listed}")
         (key,) = fitting
+        below(f"{key}/0" if key else "0")
         array = arrays[key]
         _check(array, span)
         if (count := _shape(array)[0]) > MANY:

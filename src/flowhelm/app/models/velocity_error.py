@@ -75,5 +75,5 @@ def weights(path: str | Path) -> Weights:
         return table(*(torch.tensor(found[name], dtype=torch.float64) for name in ("t", "weight")))
     except FileNotFoundError as error:
         raise BadInput(f"{str(path)!r} does not exist; write it with flowhelm presets velocity") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # of a tensor; RecursionError is one, too
         raise BadInput(f"{str(path)!r} is no table of flowhelm presets velocity ({error})") from error

@@ -15,7 +15,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 STD = 0.02
 """Of the noise in a photograph, in [-1, 1]: about two and a half 8-bit levels, a good camera in good light."""
@@ -82,6 +84,42 @@ class Preset(NamedTuple):
     def purpose(self) -> tuple[Any, ...]:
         """What it is for: a file holds one preset for each."""
         return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
+
+
+class _Found(BaseModel):
+    """How it was found, as far as `lines` shows it; more may stand there."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    best: float = 0.0
+    default: float = 0.0
+    score: str = ""
+    pictures: list[str] = []
+    data: str = ""
+    size: int = 0
+    trials: int = 0
+    how: str = ""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if "best" in self.model_fields_set and not set(type(self).model_fields) - {"how"} <= self.model_fields_set:
+            raise ValueError("a search that says only a part of how it went")
+        return self
+
+
+class _Entry(BaseModel):
+    """What stands in a file for a `Preset`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    method: str
+    operator: str
+    operator_options: dict[str, bool | int | float | str | None]
+    std: float = Field(gt=0)
+    prior: str
+    options: dict[str, bool | int | float | str | None]
+    steps: int = Field(ge=1)
+    found: _Found
 
 
 class Settings(NamedTuple):
@@ -164,15 +202,15 @@ def read(path: Path) -> list[Preset]:
 
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["presets"]
+        TypeAdapter(list[_Entry]).validate_python(listed)
         found = [Preset(**entry) for entry in listed]
-        for each in found:
-            if not all(isinstance(part, dict) for part in (each.operator_options, each.options, each.found)):
-                raise ValueError(f"options of {each.method} that are no object")
-            if not (each.std > 0 and each.steps >= 1 and isinstance(each.steps, int)):
-                raise ValueError(f"std {each.std}, steps {each.steps}")
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        where = ".".join(map(str, wrong["loc"]))
+        raise BadInput(f"{str(path)!r} is not a preset file of flowhelm ({where}: {wrong['msg']})") from None
     except FileNotFoundError as error:
         raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm presets search") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{str(path)!r} is not a preset file of flowhelm ({error})") from error
     return found
 

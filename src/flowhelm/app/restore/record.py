@@ -117,13 +117,16 @@ def inputs(settings: RestoreSettings, weights: Mapping[str, str] | None = None) 
 
 # --- names ---
 
+RESUME = ".resume.safetensors"
+"""How the name of a file ends from which a run goes on."""
+
 
 def outputs(out: Path) -> dict[str, Path]:
     """Where the files of a run go: all beside the result, all beginning like it."""
     stem = out.stem.removesuffix(".restored")
     names = {
         "strip": "strip.png", "run": "run.json", "degraded": "degraded.png", "preview": "preview.png", "partial": "partial.png",
-        "resume": "resume.safetensors",
+        "resume": RESUME[1:],
     }  # fmt: skip
     return {"out": out} | {what: out.with_name(f"{stem}.{end}") for what, end in names.items()}
 

@@ -20,6 +20,7 @@ from ...cards import carried, resumed
 from ...step import Diverged, Step, finite
 from ..errors import BadInput
 from ..files.atomic import hash_of, put_picture, write_json
+from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import opening, provenance
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
@@ -39,10 +40,10 @@ def restore(settings: RestoreSettings, *, preview: bool = False) -> Run[RestoreF
     return (yield from _carried_out(settings, None, preview))
 
 
-def resume(path: Path, *, preview: bool = False) -> Run[RestoreFile]:
-    """Goes on where a stopped run was; the result is that of a run that was never stopped."""
+def resume(path: Path, out: Path | None = None, *, preview: bool = False) -> Run[RestoreFile]:
+    """Goes on where a stopped run was; the result is that of a run that was never stopped. `out`: the result, if not beside the file."""
     place, story = record.get_resume(path)
-    settings = story.settings
+    settings = story.settings.changed(out=str(out or _out_of(path, story.settings.out)))
     changed = provenance.differences(story.inputs, record.inputs(settings))
     if changed:
         raise BadInput(
@@ -55,10 +56,28 @@ def resume(path: Path, *, preview: bool = False) -> Run[RestoreFile]:
     return made
 
 
-def rerun(path: Path) -> Run[bool]:
-    """Runs again what a JSON file describes; True if the numbers are the same to the bit."""
+def _out_of(path: Path, named: str | None) -> Path:
+    """Where a run goes on to: beside its resume file, whatever that says, by the name there if it belongs to the file's."""
+    out = path.absolute().with_name(Path(named or "").name or "unnamed")
+    if record.outputs(out)["resume"].name != path.name:
+        out = out.with_name(f"{path.name.removesuffix(record.RESUME)}.restored.png")
+    check_below(path.parent, record.outputs(out).values())
+    return out
+
+
+def rerun(path: Path, out: Path | None = None) -> Run[bool]:
+    """Runs again what a JSON file describes; True if the numbers are the same to the bit. `out`: the folder to write to, if not the
+    file's own."""
     old = record.get_run(path)
-    return (yield from again(old, path.with_name(f"{path.name.removesuffix('.run.json')}.rerun.png")))
+    name = f"{path.name.removesuffix('.run.json')}.rerun.png"
+    return (yield from again(old, beside(path, Path(name), out)))
+
+
+def beside(path: Path, name: Path, out: Path | None) -> Path:
+    """Where something goes that a file describes: into its folder or into `out`, never elsewhere, by no link either. BadInput."""
+    folder = out or path.parent
+    check_below(folder, [folder / name])
+    return folder / name
 
 
 def again(old: RestoreFile, out: Path) -> Run[bool]:
@@ -91,6 +110,7 @@ class Keeping(NamedTuple):
 def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) -> Run[RestoreFile]:
     out = Path(settings.out or "")
     paths = record.outputs(out)
+    check_lengths(paths.values())
     problem = yield from prepare(settings, out)
     if settings.times is None:
         yield from opening.hint(settings)

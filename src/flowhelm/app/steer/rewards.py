@@ -32,6 +32,7 @@ class Term(NamedTuple):
     label: str
     make: Callable[[Subject], Reward]
     reads: Mapping[str, str]  # what it is made of beside its words: models, files
+    code: str | None = None  # a function of the user's, FILE.py:FUNCTION
 
     @property
     def text(self) -> str:
@@ -131,4 +132,4 @@ def _own(weight: float, path: Path, name: str, flag: str) -> Term:
             raise BadInput(f"--{flag} {path.name}:{name} is no function")
         return Own(function, f"{path.name}:{name}")
 
-    return Term(weight, label, make, {path.name: str(path.absolute())})
+    return Term(weight, label, make, {path.name: str(path.absolute())}, label)

@@ -6,6 +6,7 @@ particle begins where `flowhelm sample` begins that picture. The best so far is 
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from ..draw.conditions import picture_name, prior_name, settled
 from ..draw.rows import jobs_of
 from ..errors import BadInput
 from ..files.atomic import check_writable, write_json
+from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import device as devices
 from ..models import opening as models
@@ -71,6 +73,7 @@ def settle(request: SteerRequest) -> SteerSettings:
     stem = Path(name) if request.out is None else request.out / name if request.out.is_dir() else request.out
     stem = stem.with_suffix("") if stem.suffix.lower() == ".png" else stem
     check_writable(stem.parent)
+    check_lengths(outputs(stem).values())
     given = {"budget", "steps", "chains", "numbers", "guidance", "size", "count", "seed", "batch"}
     return SteerSettings.of(
         request.model_dump(include=given) | told | {
@@ -125,14 +128,25 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     return whole
 
 
-def rerun(path: Path) -> Run[bool]:
-    """Steers again what a JSON file describes; True if the pictures are the same to the bit. Writes to NAME.rerun beside it."""
+def rerun(path: Path, out: Path | None = None, *, trust: bool = False) -> Run[bool]:
+    """Steers again what a JSON file describes; True if the pictures are the same to the bit. Writes to NAME.rerun beside it.
+
+    Args:
+        out: the folder to write to, if not the file's own; trust: run code that the file names.
+    """
     old = record.read(path)
     if old.result.state != "finished":
         raise BadInput(f"{str(path)!r} is of a run that was {old.result.state}; there is nothing to compare with")
-    out = path.with_name(f"{path.name.removesuffix('.run.json')}.rerun").absolute()
-    new = yield from _steps_only(steer(old.settings.changed(out=str(out))))
-    paths = outputs(out)
+    named = [code for text in (*old.settings.reward, *old.settings.held_out) if (code := scores.term(text).code)]
+    if named and not trust:
+        raise BadInput(
+            f"{str(path)!r} names code that would be run, {', '.join(named)}; read that code first, and run it with --trust"
+        )
+    folder = (out or path.parent).absolute()
+    stem = folder / f"{path.name.removesuffix('.run.json')}.rerun"
+    paths = outputs(stem)
+    check_below(folder, [*paths.values(), *folder.glob(f"{glob.escape(stem.name)}*")])
+    new = yield from _steps_only(steer(old.settings.changed(out=str(stem))))
     if [each.sha256 for each in old.result.pictures] == [each.sha256 for each in new.result.pictures]:
         for written in [*paths.values(), *(single(paths, each.name) for each in new.result.pictures)]:
             written.unlink(missing_ok=True)

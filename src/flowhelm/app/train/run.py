@@ -273,8 +273,12 @@ def _check(out: Path, story: Mapping[str, Any]) -> bool:
         return False
     try:
         old = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        changed = [f"{name} was {old.get(name)}, is {value}" for name, value in story.items() if old.get(name) != value]
-    except (OSError, ValueError, AttributeError) as error:
+        changed = [
+            f"{name} was {str(old.get(name))[:200]}, is {value}"
+            for name, value in story.items()
+            if old.get(name) != value
+        ]
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BadInput(
             f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
         ) from error

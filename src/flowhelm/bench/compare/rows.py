@@ -86,7 +86,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def _other(path: Path, why: str) -> ValueError:
     return ValueError(
-        f"rows: expected rows of flowhelm bench in '{path}', got something else ({why}); choose another file"
+        f"rows: expected rows of flowhelm bench in '{path}', got something else ({why[:300]}); choose another file"
     )
 
 

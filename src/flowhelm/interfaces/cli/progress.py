@@ -6,7 +6,22 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
-from ...app.run import Done, Event, Failed, Noted, Planned, Run, Said, Stepped, Warned, Written, drive, near, signals
+from ...app.run import (
+    Done,
+    Event,
+    Failed,
+    Noted,
+    Planned,
+    Run,
+    Said,
+    Stepped,
+    Warned,
+    Written,
+    drive,
+    near,
+    plain,
+    signals,
+)
 
 T = TypeVar("T")
 MANY = 8
@@ -23,7 +38,7 @@ def bar(total: int, done: int = 0, first: str = "") -> Iterator[Say]:
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _lines(total, done, lambda text: console.print(text, soft_wrap=True, markup=False))
+        yield _lines(total, done, lambda text: console.print(text, soft_wrap=True, markup=False, emoji=False))
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,7 +51,7 @@ def bar(total: int, done: int = 0, first: str = "") -> Iterator[Say]:
     # the default forgets steps after 30 s, and one step of a large picture may take longer
     with Progress(*columns, console=console, speed_estimate_period=3600) as shown:
         task = shown.add_task("", total=total, completed=done, said=first)
-        yield lambda index, said: shown.update(task, completed=index, said=said)
+        yield lambda index, said: shown.update(task, completed=index, said=plain(said))
 
 
 def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
@@ -50,7 +65,7 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
         if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
-            say(f"step {index}/{total}, {' '.join(text.split())}, {_long(left)} left")
+            say(f"step {index}/{total}, {plain(' '.join(text.split()))}, {_long(left)} left")
 
     return tell
 
@@ -85,7 +100,7 @@ def terminal() -> Iterator[Callable[[Event], None]]:
             open_.close()  # the bar ends before anything else is printed; a step after it begins another
             tell = None
             for line in lines(event):
-                typer.echo(line)
+                typer.echo(plain(line))
             if isinstance(event, Planned) and event.total > event.done:
                 total = event.total
                 tell = open_.enter_context(bar(total, event.done))

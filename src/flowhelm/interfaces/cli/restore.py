@@ -40,15 +40,15 @@ def restore(
     ] = None,
 ) -> None:
     if context.params["resume"] is not None:
-        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview"}
+        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out"}
         if beside:
-            bad("--resume takes all settings from its file; give nothing beside it but --preview")
+            bad("--resume takes all settings from its file; give nothing beside it but --preview and --out")
         from ...app.restore.run import resume as go_on
 
-        carried_out(go_on(context.params["resume"], preview=context.params["preview"]))
+        carried_out(go_on(context.params["resume"], context.params["out"], preview=context.params["preview"]))
         return
     from ... import operators
-    from ...app.batch.items import is_glob
+    from ...app.batch.listing import is_glob
     from ...app.files import stacks
     from ...app.models.doctor import check_deepinv
     from ...app.options.words import flags, sort_words
@@ -81,6 +81,8 @@ def restore(
         described = _part(given, BatchRequest) | {"inputs": photos, "seeds": [given.seed], "out": out}
         _batch(filled(BatchRequest.of(described, "restore", "--"), Path.cwd(), "restore"), given)
         return
+    if given.names:
+        bad("--names is for a batch; name the result of one photograph by --out")
     request = RestoreRequest.of(_part(given, RestoreRequest), "restore", "--")
     carried_out(run(settle(request), preview=given.preview))
 
@@ -139,22 +141,29 @@ def rerun(
     item: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of a manifest: the picture's name, or that of its result.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write here, not beside the file.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run Python code that the file names: FILE.py:FUNCTION.")
+    ] = False,
 ) -> None:
-    """Run again what a JSON file describes, and say whether the result is identical."""
+    """Run again what a JSON file describes, and say whether the result is identical.
+
+    What the file says is data: code that it names is run with --trust only, and nothing is written but beside it or to --out.
+    """
     if item is not None or run.suffix == ".jsonl":
         from ...app.batch.run import rerun as item_again
 
-        same = carried_out(item_again(run, item or ""))
+        same = carried_out(item_again(run, item or "", out))
     else:
         from ...app.files.atomic import raw_run
 
         if "photo" in raw_run(run)["settings"]:
             from ...app.restore.run import rerun as again
 
-            same = carried_out(again(run))
+            same = carried_out(again(run, out))
         else:
             from ...app.steer.run import rerun as steered_again
 
-            same = carried_out(steered_again(run))
+            same = carried_out(steered_again(run, out, trust=trust))
     if not same:
         raise typer.Exit(1)

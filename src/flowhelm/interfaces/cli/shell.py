@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from ...app.run import plain
+
 app = typer.Typer(
     name="flowhelm",
     help="Restore photographs with pre-trained flow-matching models.\n\n"
@@ -38,5 +40,5 @@ def bad(message: str) -> None:
 
 def fail(message: str, status: int) -> int:
     if message:  # none where Typer has printed its help instead
-        print(f"flowhelm: {' '.join(message.split())}", file=sys.stderr)
+        print(f"flowhelm: {plain(' '.join(message.split()))}", file=sys.stderr)
     return status
