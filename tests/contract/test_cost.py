@@ -39,7 +39,7 @@ COSTS = {  # evaluations, backwards
     "tds": (restore.tds, N, N - 1),
     "flow_opt": (partial(steer.flow_opt, iterations=M), M * N, 0),
     "fk": (steer.fk, N, 0),
-    "fk glass": (partial(steer.fk, transition=partial(glass, inner=3)), 3 * N, 0),
+    "fk glass": (partial(steer.fk, transition=partial(glass, inner=3)), 6 * N, 0),
     "fk gradient": (partial(steer.fk, proposal="gradient"), N, N - 1),
     "fk control": (partial(steer.fk, proposal="control"), N, 0),
     "best_of": (partial(steer.best_of, draws=M), M * N, 0),
@@ -58,7 +58,7 @@ def test_evaluations_and_backwards(flow, y, name):
 
 ROWS = {  # evaluations per picture
     "svdd": (partial(steer.svdd, draws=4), 1 + 4 * (N - 1)),
-    "svdd glass": (partial(steer.svdd, draws=4, transition=partial(glass, inner=2)), 1 + 4 * (N - 1) + 4 * N),
+    "svdd glass": (partial(steer.svdd, draws=4, transition=partial(glass, inner=1)), 1 + 4 * (N - 1) + 4 * N),
     "path_search": (partial(steer.path_search, draws=4, start=0.5, legs=3), 3 + 4 * (2 * 4 - 1)),
     "noise_search": (partial(steer.noise_search, iterations=2, draws=M), N * (1 + 2 * M)),
 }

@@ -99,7 +99,7 @@ CHOICES = {
 def test_the_denoiser_is_brute_force_conditioning(path, correlation):
     flow, x = along(path), torch.randn(3, 2).double()
     expected = by_conditioning(flow, x, S, T, Noise(1, 3), 5, CHOICES[correlation](path))
-    actual = glass(flow, x, S, T, Noise(1, 3), inner=5, correlation=correlation)
+    actual = glass(flow, x, S, T, Noise(1, 3), midpoint=False, inner=5, correlation=correlation)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
@@ -109,17 +109,17 @@ def test_the_ends_of_time_are_no_special_case(s, t, correlation):
     x = torch.randn(3, 2).double()
     rho = ddpm(linear, s, t) if correlation == "ddpm" else torch.tensor(0.4, dtype=torch.float64)
     expected = by_conditioning(TOY, x, s, t, Noise(1, 3), 6, rho)
-    actual = glass(TOY, x, s, t, Noise(1, 3), inner=6, correlation=correlation)
+    actual = glass(TOY, x, s, t, Noise(1, 3), midpoint=False, inner=6, correlation=correlation)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
 @PATHS
 def test_one_inner_step_is_ancestral(path):
     flow, x = along(path), torch.randn(3, 2).double()
-    one = glass(flow, x, S, T, Noise(4, 3), inner=1)
+    one = glass(flow, x, S, T, Noise(4, 3), midpoint=False, inner=1)
     torch.testing.assert_close(one, ancestral(flow, x, S, T, Noise(4, 3)), atol=1e-14, rtol=0)
     for rho in (0.4, 0.9):
-        one = glass(flow, x, S, T, Noise(4, 3), inner=1, correlation=rho)
+        one = glass(flow, x, S, T, Noise(4, 3), midpoint=False, inner=1, correlation=rho)
         other = renoise(flow, x, S, T, Noise(4, 3), amount=1 - rho**2)
         torch.testing.assert_close(one, other, atol=1e-14, rtol=0)
 
@@ -127,7 +127,7 @@ def test_one_inner_step_is_ancestral(path):
 def test_one_move_from_noise_to_clean_is_the_ode():
     x, source = torch.randn(3, 2).double(), Noise(4, 3)(torch.empty(3, 2).double())
     for correlation in ("ddpm", 0.4):
-        moved = glass(TOY, x, ZERO, ONE, Noise(4, 3), inner=7, correlation=correlation)
+        moved = glass(TOY, x, ZERO, ONE, Noise(4, 3), midpoint=False, inner=7, correlation=correlation)
         torch.testing.assert_close(moved, run(integrate(TOY, source, TOY.times(7))).x, atol=1e-12, rtol=0)
     halves = glass(TOY, x, ZERO, ONE, Noise(4, 3), inner=7, midpoint=True)
     ode = run(integrate(TOY, source, TOY.times(7), transition=midpoint)).x
@@ -140,7 +140,7 @@ def test_one_move_from_noise_to_clean_is_the_ode():
 def test_the_network_is_asked_from_s_on(path, correlation):
     """Its times rise from s itself; to t with the correlation of the noising process, past t with every other."""
     flow, x = Watched(along(path)), torch.randn(3, 2).double()
-    glass(flow, x, S, T, Noise(1, 3), inner=100, correlation=correlation)
+    glass(flow, x, S, T, Noise(1, 3), midpoint=False, inner=100, correlation=correlation)
     times = torch.stack([t for _, t, _ in flow.asked])
     assert torch.equal(flow.asked[0][0], x)
     assert times[0] == S
@@ -156,7 +156,7 @@ def test_where_the_network_is_asked_last():
     for rho, expected in {0.2857142857: 0.6000, 0.4: 0.6019, -0.5: 0.6695, 0.99: 0.8842}.items():
         last = []
         for inner in (100, 200):
-            glass(flow := Watched(TOY), torch.randn(1, 2).double(), S, T, Noise(1, 1), inner=inner, correlation=rho)
+            glass(flow := Watched(TOY), torch.randn(1, 2).double(), S, T, Noise(1, 1), midpoint=False, inner=inner, correlation=rho)
             last.append(float(flow.asked[-1][1]))
         assert 2 * last[1] - last[0] == pytest.approx(expected, abs=1e-4)  # the steps' limit
 
@@ -241,7 +241,7 @@ def test_into_the_end_it_draws_from_the_posterior():
     moves = {
         "two exact samples": lambda: drawn(TOY, x, start, Draws(1, 4 * n)),
         "glass, 20 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=20, midpoint=True),
-        "glass, 8": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=8),
+        "glass, 8": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=8, midpoint=False),
         "glass, 4 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=4, midpoint=True),
         "SDE, 8": lambda: run(integrate(TOY, x, grid, transition=langevin, noise=Draws(2, 4 * n))).x,
         "ancestral, 8": lambda: run(integrate(TOY, x, grid, transition=ancestral, noise=Draws(2, 4 * n))).x,
@@ -344,7 +344,7 @@ def test_marginals_stay_along_several_moves(moves, correlation):
     """Whatever the correlation, all that is missing is what the inner steps miss. One normal step per move misses more."""
     chosen = partial(glass, midpoint=True, correlation=correlation)
     errors = [off(partial(chosen, inner=inner), moves) for inner in (10, 20)]
-    alone = off(partial(glass, inner=1, correlation=correlation), moves)
+    alone = off(partial(glass, midpoint=False, inner=1, correlation=correlation), moves)
     print(f"{moves} moves, {correlation}: off by {errors} with 10, 20 inner steps; {alone:.3f} with one")
     assert errors[1] < 0.026
     assert 0.25 < errors[1] / errors[0] < 0.65
@@ -357,10 +357,10 @@ def test_on_whole_generations_an_exact_prior_shows_no_gain():
     def reversal(flow, x, s, t, noise, ends=None):  # its coefficient is infinite at 0
         return (ancestral if s == 0 else langevin)(flow, x, s, t, noise, ends)
 
-    found = {"SDE": off(reversal, 40), "ancestral": off(ancestral, 40), "glass 5 x 8": off(partial(glass, inner=8), 5)}
+    found = {"SDE": off(reversal, 40), "ancestral": off(ancestral, 40), "glass 5 x 8": off(partial(glass, midpoint=False, inner=8), 5)}
     print(found)
     assert found["SDE"] < found["ancestral"] < found["glass 5 x 8"] < 1.2 * found["ancestral"]
-    assert off(reversal, 5) < 0.3 * off(partial(glass, inner=1), 5)
+    assert off(reversal, 5) < 0.3 * off(partial(glass, midpoint=False, inner=1), 5)
 
 
 def test_the_marginals_of_a_mixture_stay():

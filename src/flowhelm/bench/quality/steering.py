@@ -101,7 +101,7 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
         "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
         "FK, SDE": fk(partial(langevin, diffusion=diffusion.falling()), 1),
         "FK, ancestral": fk(ancestral, 1),
-        "FK, GLASS": fk(partial(glass, inner=2), 2),
+        "FK, GLASS": fk(partial(glass, inner=2, midpoint=False), 2),
     }
 
 
