@@ -74,11 +74,24 @@ def test_several_draws_are_one_call(flow, y, name):
 
 
 def test_the_paper_s_three_step_horizon_costs_what_its_card_says(flows, y):
-    flow = counted(flows["pixels"])
-    method = partial(steer.mpc_flow, horizon=3, inner=partial(inner.adam, iterations=20))
-    run(method(flow, y, flow.source(Noise(1, 3)), flow.times(2)))
-    assert flow.count.calls == 2 * (1 + 20 * 2) + 2 * 20  # the second term: recomputed to save memory
-    assert flow.count.backward == 2 * 20 * 2
+    ends = []
+    for recompute in (False, True):
+        flow = counted(flows["pixels"])
+        method = partial(steer.mpc_flow, horizon=3, inner=partial(inner.adam, iterations=20), recompute=recompute)
+        ends.append(run(method(flow, y, flow.source(Noise(1, 3)), flow.times(2))).x)
+        assert flow.count.calls == 2 * (1 + 20 * 2) + recompute * 2 * 20
+        assert flow.count.backward == 2 * 20 * 2
+    assert torch.equal(*ends)
+
+
+def test_oc_flow_keeps_its_evaluations_if_asked(flows, y):
+    ends = []
+    for recompute, calls in ((True, 1 + (M + 1) * (2 * N - 3)), (False, 1 + (M + 1) * (N - 1))):
+        flow = counted(flows["pixels"])
+        method = partial(steer.oc_flow, iterations=M, recompute=recompute)
+        ends.append(run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3))).x)
+        assert flow.count.calls == calls
+    assert torch.equal(*ends)
 
 
 class Forward(torch.autograd.Function):

@@ -197,6 +197,10 @@ def remedies(
             break
     if packed(task.flow, scheme) > budget:
         return  # nothing else makes the weights smaller
+    if task.options.get("recompute") is False:
+        anew = replace(task, options={**task.options, "recompute": True})
+        if memory := needs(anew, scheme):
+            yield f"--recompute, the same result in more time {memory}"
     if task.footprint(frugal(task, scheme)).differentiates("network"):
         for name in OTHERS:
             if memory := needs(replace(task, method=pick("method", name, METHODS), options={}), scheme):
