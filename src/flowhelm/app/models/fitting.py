@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -197,7 +198,7 @@ def remedies(
             break
     if packed(task.flow, scheme) > budget:
         return  # nothing else makes the weights smaller
-    if task.options.get("recompute") is False:
+    if "recompute" in inspect.signature(task.method).parameters and "recompute" not in task.options:
         anew = replace(task, options={**task.options, "recompute": True})
         if memory := needs(anew, scheme):
             yield f"--recompute, the same result in more time {memory}"
