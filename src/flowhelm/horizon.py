@@ -25,7 +25,14 @@ Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def problem(
-    flow: Flow, reward: Reward, x: Tensor, grid: Tensor, v: Tensor, weight: float, energy: Energy, recompute: bool = False
+    flow: Flow,
+    reward: Reward,
+    x: Tensor,
+    grid: Tensor,
+    v: Tensor,
+    weight: float,
+    energy: Energy,
+    recompute: bool = False,
 ) -> tuple[Cost, Closed | None]:
     """The cost of controls `(b, K, *shape)` of the steps of `grid`, and its closed solution if it has one.
 

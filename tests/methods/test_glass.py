@@ -156,7 +156,16 @@ def test_where_the_network_is_asked_last():
     for rho, expected in {0.2857142857: 0.6000, 0.4: 0.6019, -0.5: 0.6695, 0.99: 0.8842}.items():
         last = []
         for inner in (100, 200):
-            glass(flow := Watched(TOY), torch.randn(1, 2).double(), S, T, Noise(1, 1), midpoint=False, inner=inner, correlation=rho)
+            glass(
+                flow := Watched(TOY),
+                torch.randn(1, 2).double(),
+                S,
+                T,
+                Noise(1, 1),
+                midpoint=False,
+                inner=inner,
+                correlation=rho,
+            )
             last.append(float(flow.asked[-1][1]))
         assert 2 * last[1] - last[0] == pytest.approx(expected, abs=1e-4)  # the steps' limit
 
@@ -357,7 +366,11 @@ def test_on_whole_generations_an_exact_prior_shows_no_gain():
     def reversal(flow, x, s, t, noise, ends=None):  # its coefficient is infinite at 0
         return (ancestral if s == 0 else langevin)(flow, x, s, t, noise, ends)
 
-    found = {"SDE": off(reversal, 40), "ancestral": off(ancestral, 40), "glass 5 x 8": off(partial(glass, midpoint=False, inner=8), 5)}
+    found = {
+        "SDE": off(reversal, 40),
+        "ancestral": off(ancestral, 40),
+        "glass 5 x 8": off(partial(glass, midpoint=False, inner=8), 5),
+    }
     print(found)
     assert found["SDE"] < found["ancestral"] < found["glass 5 x 8"] < 1.2 * found["ancestral"]
     assert off(reversal, 5) < 0.3 * off(partial(glass, midpoint=False, inner=1), 5)

@@ -155,9 +155,11 @@ def test_moves_without_noise_are_rated_once(mixture, method, path, move):
     flow = MixtureFlow(mixture.weights, mixture.means, mixture.covariances, path)
     reward, asked = seen(REWARD)
     x, times = torch.randn(3, 2).double(), torch.tensor([0.2, 0.5, 0.7, 1.0], dtype=torch.float64)
-    last, looks = None, []
-    for last in method(flow, reward, x, times, draws=5, transition=move, noise=Noise(5, 3)):
+    steps, looks = [], []
+    for step in method(flow, reward, x, times, draws=5, transition=move, noise=Noise(5, 3)):
+        steps.append(step)
         looks.append(sum(asked) - sum(looks))
+    last = steps[-1]
     assert looks[-1] == 3
     if getattr(move, "func", None) is langevin:
         first = 3 if method is rbf else 0  # the record to begin with
@@ -272,7 +274,9 @@ def test_rbf_keeps_its_books(mixture, move, options):
 @pytest.mark.parametrize("evaluations", [12, 20, 33])
 def test_rbf_never_exceeds_its_budget(mixture, evaluations):
     budget, x = Budget(evaluations=evaluations), torch.randn(6, 2).double()
-    steps = list(rbf(mixture, Handicapped(torch.arange(6)), x, mixture.times(8), draws=50, budget=budget, noise=Noise(1, 6)))
+    steps = list(
+        rbf(mixture, Handicapped(torch.arange(6)), x, mixture.times(8), draws=50, budget=budget, noise=Noise(1, 6))
+    )
     assert steps[-1].index == 8
     assert (budget.spent["evaluations"] <= evaluations).all()
     assert (budget.spent["evaluations"] >= 8).all()

@@ -92,7 +92,9 @@ def rbf(
         while len(rows):  # of the chains that still draw
             before, some = budget.told(), flow.rows(rows, b)
             new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
-            other = (made[rows] == 0) | (new != x[rows]).flatten(1).any(1).cpu()  # a move without noise has no more to offer
+            other = (made[rows] == 0) | (new != x[rows]).flatten(1).any(
+                1
+            ).cpu()  # a move without noise has no more to offer
             if not other.all():
                 rows, new = rows[other], new[other]
                 if not len(rows):
