@@ -5,17 +5,13 @@
     if r' > r:  r <- r',  x <- x',  quota <- quota - the draws made; the next step         the rest rolls over
     if none is: x <- the best x',  quota <- 0, and r stays, so that the next step has to beat the record
 
-A move without noise, as the last of `ancestral`, is made and rated once, and the rest rolls over.
-
 Needs   any reward
 Budget  buys `draws`; never exceeded
 Cost    `starts` evaluations, then those of the move, a reward and a decode per draw: at most `draws` per step on average
-Paper   10 steps, 500 evaluations for 2 chains, here rows, with the first record from 25 sources each: draws 22, starts 25. On
-        a linear prior it moves along the variance-preserving path, `guide.on_path(flow, VP())`, by the SDE with
-        `langevin(diffusion=diffusion.falling(4.5, 4))` and small first steps; here by what `transition` is, on the path of
-        the flow. Where nothing is left of clean at t = 0, as on the linear path, an exact prior has one clean estimate for
-        all starts. The public code stops two steps before the end, draws there until all is spent, and returns the clean
-        estimate; here the steps are made to the end, and `spend_rest` lets the last two draw until all is spent.
+Paper   10 steps (`grids.arc`: small first ones), 500 evaluations for 2 chains, here rows: draws 22, starts 25. A linear prior
+        moves along the variance-preserving path, `guide.on_path(flow, VP())`, by `langevin(diffusion=diffusion.falling(4.5, 4))`;
+        here by `transition`, on the flow's path, where an exact prior has one estimate for all starts if alpha_0 = 0. The public
+        code stops two steps before the end and draws there until all is spent; here it goes on (`spend_rest`: the last two do so).
 """
 
 from __future__ import annotations
@@ -62,7 +58,7 @@ def rbf(
         draws: added to the quota of each step.
         starts: sources of which the best begins, x and fresh ones; more than 1 need times[0] = 0.
         spend_rest: the last two steps use their whole quota and take the best, instead of the first that beats the record.
-        transition: the move.
+        transition: the move; one without noise, as the last of `ancestral`, is made and rated once.
         carried: `info` of the last step of an interrupted run, to resume it exactly.
         budget: what each prompt may spend; a chain that cannot afford more goes to the end without a search.
 
@@ -92,14 +88,12 @@ def rbf(
         while len(rows):  # of the chains that still draw
             before, some = budget.told(), flow.rows(rows, b)
             new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
-            other = (made[rows] == 0) | (new != x[rows]).flatten(1).any(
-                1
-            ).cpu()  # a move without noise has no more to offer
-            if not other.all():
-                rows, new = rows[other], new[other]
-                if not len(rows):
-                    break
-                some = flow.rows(rows, b)
+            # a move without noise has no more to offer
+            fresh = (made[rows] == 0) | (new != x[rows]).flatten(1).any(1).cpu()
+            if not fresh.any():
+                break
+            rows, new = rows[fresh], new[fresh]
+            some = some if fresh.all() else flow.rows(rows, b)
             after = look(some, new, t)
             value = some_scored(reward, some.decode(after.clean), rows, b)
             price = price or budget.since(before)
@@ -110,8 +104,7 @@ def rbf(
             record[rows] = torch.where(won, value, record[rows])
             made[rows] += 1
             stop = (made[rows] >= quota[rows]) | (won & (i < total - 1 or not spend_rest))
-            # what it takes to reach the end is kept back
-            rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]
+            rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]  # keeps back what it takes to reach the end
         quota = quota - made
         told = {"reward": reached, "record": record.clone(), "quota": quota, "draws": made}
         yield Step(i, total, t, x, ends.clean, told)
