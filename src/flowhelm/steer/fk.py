@@ -11,8 +11,8 @@ law is p(clean) exp(strength * reward), p the sampler's; their mean weight is un
 Needs   any reward; a differentiable one for a proposal
 Budget  buys `particles`; it is counted, not bounded
 Cost    k times the evaluations of the move per step; a reward and a decode per particle and scoring; a proposal adds its own
-Paper   100 DDIM steps, eta = 1, k = 2 to 8, strength 10, scored every 5 or 20 steps, resampled always or below k / 2; its code
-        drops the weights of steps that are not resampled: not so here. TDS and DAS: proposal="gradient"
+Paper   100 DDIM steps, eta = 1, k = 2 to 8 (here 1), strength 10 (1), scored every 5 or 20 steps (each), resampled always or below
+        k / 2; its code drops the weights of steps that are not resampled: not so here. TDS and DAS: proposal="gradient"
 """
 
 from __future__ import annotations
