@@ -67,7 +67,7 @@ def main() -> None:
 
     works = {
         "fk, ancestral": method(partial(steer.fk, particles=k), k),
-        "fk, glass": method(partial(steer.fk, particles=k, transition=partial(glass, inner=2)), k),
+        "fk, glass": method(partial(steer.fk, particles=k, transition=partial(glass, inner=2, midpoint=False)), k),
         "svdd": method(partial(steer.svdd, draws=k), 1),
         "rbf": method(partial(steer.rbf, draws=k), 1),
     }

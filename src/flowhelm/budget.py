@@ -14,7 +14,7 @@ from torch import Tensor
 from .flow import Flow
 from .guide.counted import Count, Counted
 from .particles import prompts
-from .step import Reward, Step
+from .step import Reward, Step, rows_of
 
 P = ParamSpec("P")
 
@@ -136,11 +136,11 @@ def unwatched(reward: Reward) -> Reward:
     return reward.reward if isinstance(reward, Rated) else reward
 
 
-def some_scored(reward: Reward, image: Tensor, rows: Tensor) -> Tensor:
-    """Values of some rows of the whole batch, `(rows,)`, which alone are charged; the reward sees all, since it may know its rows."""
+def some_scored(reward: Reward, image: Tensor, rows: Tensor, total: int) -> Tensor:
+    """Values of some rows of a batch of `total`, whose pictures `image` alone is; they alone are charged."""
     if isinstance(reward, Rated):
         reward.budget.charge("rewards", rows)
-    return scored(unwatched(reward), image)[rows]
+    return scored(rows_of(unwatched(reward), rows, total), image)
 
 
 def scored(reward: Reward, image: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ def shifted(steps: int, shift: float) -> Tensor:
     return 1 - shift * u / (1 + (shift - 1) * u)
 
 
+def arc(steps: int) -> Tensor:
+    """t = 1 - sqrt(1 - w^2) for evenly spaced w: small first steps, as RBF (arXiv:2503.19385) makes them."""
+    return 1 - (1 - uniform(steps) ** 2).sqrt()
+
+
 def logit(steps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Quantiles of the logit-normal density: the grid is dense where SD3-type training (arXiv:2403.03206, eq. 19) was. Ends at 0 and 1."""
     return torch.sigmoid(mean + std * torch.special.ndtri(uniform(steps)))

@@ -25,7 +25,14 @@ Value = Callable[[Tensor, Tensor], Tensor]
 
 
 def problem(
-    flow: Flow, reward: Reward, x: Tensor, grid: Tensor, v: Tensor, weight: float, energy: Energy
+    flow: Flow,
+    reward: Reward,
+    x: Tensor,
+    grid: Tensor,
+    v: Tensor,
+    weight: float,
+    energy: Energy,
+    recompute: bool = False,
 ) -> tuple[Cost, Closed | None]:
     """The cost of controls `(b, K, *shape)` of the steps of `grid`, and its closed solution if it has one.
 
@@ -33,12 +40,13 @@ def problem(
 
     Args:
         v: the velocity at the start of the grid.
+        recompute: see `solve.rollout`.
     """
     lengths = grid.diff()
     prices = [energy(a, h) for a, h in zip(grid, lengths, strict=False)]
 
     def cost(u: Tensor) -> Tensor:
-        end = rollout(flow, x, grid, u, first=v)
+        end = rollout(flow, x, grid, u, first=v, checkpointed=recompute)
         spent = sum(w * u[:, k].square().flatten(1).sum(1) for k, w in enumerate(prices))
         return spent - weight * differentiable(reward(flow.decode(end)), u)
 

@@ -33,9 +33,13 @@ def exact(cost: Cost, start: Tensor, closed: Closed | None) -> Tensor:
     return closed()
 
 
+MOST = 25
+"""Evaluations of the cost that `auto` makes at most. With 20, plans of five steps end 2 % above the best on the toy of MPC-Flow."""
+
+
 def auto(cost: Cost, start: Tensor, closed: Closed | None) -> Tensor:
-    """`exact` where there is a closed form, else 20 iterations of `adam` at rate 0.1."""
-    return adam(cost, start, None) if closed is None else closed()
+    """`exact` where there is a closed form, else 20 steps of `lbfgs` in at most 25 evaluations of the cost."""
+    return lbfgs(cost, start, None, tolerance=1e-4, evaluations=MOST) if closed is None else closed()
 
 
 def adam(cost: Cost, start: Tensor, closed: Closed | None, *, iterations: Count = 20, rate: Positive = 0.1) -> Tensor:
@@ -63,6 +67,7 @@ def lbfgs(
     iterations: Count = 20,
     history: Count = 10,
     tolerance: NonNegative = 1e-9,
+    evaluations: Count | None = None,
 ) -> Tensor:
     """Limited-memory BFGS (Nocedal & Wright 2006, Alg. 7.5) with a backtracking line search (Alg. 3.1).
 
@@ -74,9 +79,12 @@ def lbfgs(
         iterations: at most so many steps.
         history: pairs of step and change of gradient that are remembered.
         tolerance: of the gradient's norm, relative to the first.
+        evaluations: of the cost with its gradient, at most so many of each row (rows wait for one another in a line search); None for
+            as many as the steps take.
     """
-    u = start.detach()
+    u, most = start.detach(), float("inf") if evaluations is None else evaluations
     value, gradient = value_and_grad(cost, u)
+    used = torch.ones_like(value)
     goal = tolerance * dot(gradient, gradient).sqrt()
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for _ in range(iterations):
@@ -86,19 +94,25 @@ def lbfgs(
         slope = torch.where(slope < 0, slope, -dot(gradient, gradient))
         size = gradient.flatten(1).norm(dim=1)
         step = torch.ones_like(value) if pairs else (1 / size.clamp(min=1e-30)).clamp(max=1.0)
-        # done: small gradient, or a decrease that the cost's rounding would hide (a warm start may be optimal already)
-        active = (size > goal) & (-slope > torch.finfo(value.dtype).eps * value.abs())
+        # done: small gradient, or a decrease that the cost's rounding would hide (a warm start may be optimal already). Where the
+        # number of evaluations is given that may go on: to stop there is to stop where rounding, and so the batch's size, decides
+        told = -slope > torch.finfo(value.dtype).eps * value.abs()
+        active = (size > goal) & (told if evaluations is None else used < most)
         if not active.any():
             break
         step = torch.where(active, step, 0)
         # rounding of the cost itself must not stop a step that is as good as can be told
         slack = 4 * torch.finfo(value.dtype).eps * value.abs()
+        done = ~active
         for _ in range(30):
             new_value, new_gradient = value_and_grad(cost, u + per_row(step, u) * direction)
-            good = new_value <= value + 1e-4 * step * slope + slack
-            if good.all():
+            used = used + ~done
+            known = new_gradient.flatten(1).isfinite().all(1)  # a cost may have none at a kink
+            good = (new_value <= value + 1e-4 * step * slope + slack) & known
+            done = good | (used >= most)
+            if done.all():
                 break
-            step = torch.where(good, step, step / 2)
+            step = torch.where(done, step, step / 2)
         step = torch.where(good, step, 0)
         moved, change = per_row(step, u) * direction, new_gradient - gradient
         accept = per_row(step, u) > 0

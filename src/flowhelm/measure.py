@@ -123,6 +123,10 @@ class Measurement:
         """y for a batch of `rows` states, of which each measurement has as many as any other: `(rows, ...)`."""
         return self._repeated(self.y, rows)
 
+    def rows(self, index: Tensor, total: int) -> Measurement:
+        """Of some rows of a batch of `total` states."""
+        return replace(self, y=self.repeated(total)[index.to(self.y.device)])
+
     def seen(self, rows: int) -> Tensor:
         """1 where an entry of y depends on the picture, 0 where a mask leaves nothing of it but noise: `(rows, ...)`.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .grad import per_row, where_rows
+from .path import Path, linear
 from .rng import Noise
 
 Resampler = Callable[[Tensor, Noise], Tensor]
@@ -132,39 +133,41 @@ def _flat(pick: Tensor, log_w: Tensor) -> Tensor:
     return (pick + k * torch.arange(b)[:, None]).flatten().to(log_w.device)
 
 
-def share(tempering: Tempering) -> Callable[[Tensor], float]:
+def share(tempering: Tempering, path: Path = linear) -> Callable[[Tensor], float]:
     """The share at each time: 1 ("off"), 1.008^(100 t) - 1 and at most 1 ("das", arXiv:2501.05803), or the function given.
 
-    "adaptive" begins at 0; `anneal` goes on from there, and the mean weight is then not unbiased.
+    "adaptive" is given by `anneal`, and the mean weight is then not unbiased. It is at most alpha^2 / (alpha^2 + sigma^2): early
+    estimates are nearly the same for all particles, so that their effective size alone would let all of the reward in at once,
+    which no later share can take back.
     """
     if callable(tempering):
         return tempering
     shares: dict[str, Callable[[Tensor], float]] = {
         "off": lambda t: 1.0,
         "das": lambda t: min(1.008 ** (100 * float(t)) - 1, 1.0),
-        "adaptive": lambda t: 0.0,
+        "adaptive": lambda t: 1 - float(path(t.double()).variance),
     }
     return shares[tempering]
 
 
-def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float) -> Tensor:
-    """The next temperature of each row: the largest in (spent, 1] that keeps the effective sample size at `target` * k.
+def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float, most: float = 1.0) -> Tensor:
+    """The next temperature of each row: the largest in (spent, most] that keeps the effective sample size at `target` * k.
 
     Args:
         log_w: weights so far, `(b, k)`; log_likelihood: `(b, k)`, still to be multiplied in with exponent 1 - spent.
-        spent: exponent already used, `(b,)` in [0, 1].
+        spent: exponent already used, `(b,)` in [0, 1]; where it is above `most` already, it stays.
 
     The effective size falls as the exponent grows, so bisection finds it (Del Moral et al. 2012, section 3.2).
     """
     k = log_w.shape[1]
-    low, high = spent.clone(), torch.ones_like(spent)
+    low, high = spent.clone(), spent.clamp(min=most)
     size = lambda e: ess(log_w + (e - spent)[:, None] * log_likelihood)  # noqa: E731
-    whole = size(high) >= target * k
+    whole, end = size(high) >= target * k, high
     for _ in range(50):
         middle = (low + high) / 2
         fits = size(middle) >= target * k
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-    return torch.where(whole, torch.ones_like(low), low)
+    return torch.where(whole, end, low)
 
 
 class Weights(NamedTuple):
@@ -203,20 +206,20 @@ class Weights(NamedTuple):
         more = ratio.double().cpu().view_as(self.log_w) if isinstance(ratio, Tensor) else ratio
         return self._replace(log_w=self.log_w + more)
 
-    def scored(self, full: Tensor, level: float | None, potential: Potential, target: float, last: bool) -> Weights:
+    def scored(self, full: Tensor, level: float, potential: Potential, target: float | None, last: bool) -> Weights:
         """After a look at rewards `full` `(b * k,)`, the last one or one on the way.
 
         Args:
-            level: the share of them that counts; None for what keeps the effective size at `target` * k.
+            level: the share of them that counts, or with `target` at most counts: as much as keeps the effective size at `target` * k.
         """
         past, full = self.past, full.view_as(self.log_w)
         if last:
             share, new = torch.ones_like(self.level), full
         else:
-            if level is None:
+            if target is not None:
                 # a little below the threshold, so that whom it stops is resampled: at it, rounding would decide
                 left = self.log_w + (self.level[:, None] * full - self.log_g)
-                share = anneal(left, full, self.level, target * (1 - 1e-8))
+                share = anneal(left, full, self.level, target * (1 - 1e-8), level)
             else:
                 share = torch.full_like(self.level, level)
             r = torch.where(share[:, None] > 0, share[:, None] * full, 0.0)

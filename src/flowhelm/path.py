@@ -92,6 +92,12 @@ class VP:
         alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
         return Coeffs(alpha, sigma, rate * alpha, -rate * alpha**2 / sigma)
 
+    def time_at_snr(self, ratio: Tensor) -> Tensor:
+        """The time at which alpha / sigma equals `ratio` > 0; below 0 for what is noisier than t = 0."""
+        spent = torch.log1p(ratio**-2).clamp(max=1e6)  # int beta = log(1 + 1 / ratio^2), a quadratic in 1 - t
+        root = (self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * spent).sqrt()
+        return 1 - 2 * spent / (self.beta_min + root)
+
 
 def at(path: Path, t: Tensor, like: Tensor) -> Coeffs:
     """The coefficients ready to multiply `like`.
@@ -166,15 +172,28 @@ def ends_from_source(path: Path, source: Tensor, x: Tensor, t: Tensor) -> Ends:
 
 
 def time_at_snr(path: Path, ratio: Tensor) -> Tensor:
-    """The time at which alpha / sigma equals `ratio` (any shape, >= 0, inf allowed), by bisection in float64.
+    """The time at which alpha / sigma equals `ratio` (any shape, >= 0, inf allowed), in float64.
 
-    Ratios outside the path's range give its nearer end, 0 or 1. On the CPU, shaped as `ratio`.
+    In closed form for `linear`, `trig` and `VP`, by bisection for other paths. Ratios outside the path's range give its nearer end,
+    0 or 1. On the CPU, shaped as `ratio`.
     """
     ratio = ratio.detach().double().cpu()
+    if path is linear:
+        time = ratio / (1 + ratio)
+    elif path is trig:
+        time = torch.atan(ratio) * (2 / math.pi)
+    elif isinstance(path, VP):
+        time = path.time_at_snr(ratio).clamp(0, 1)
+    else:
+        time = _bisected(path, ratio)
+    return torch.where(ratio.isinf(), 1.0, torch.where(ratio <= 0, 0.0, time))
+
+
+def _bisected(path: Path, ratio: Tensor) -> Tensor:
     low, high = torch.zeros_like(ratio), torch.ones_like(ratio)
     for _ in range(60):
         middle = (low + high) / 2
         c = path(middle)
         later = c.alpha < ratio * c.sigma
         low, high = torch.where(later, middle, low), torch.where(later, high, middle)
-    return torch.where(ratio.isinf(), 1.0, torch.where(ratio <= 0, 0.0, (low + high) / 2))
+    return (low + high) / 2

@@ -94,7 +94,7 @@ def rollout(
     controls: Tensor | None = None,
     *,
     first: Tensor | None = None,
-    checkpointed: bool = True,
+    checkpointed: bool = False,
 ) -> Tensor:
     """The end of a controlled Euler path, differentiable in x and in the controls.
 
@@ -104,7 +104,7 @@ def rollout(
         controls: `(b, k, *shape)`, one per step of the grid, added to the velocity; None for none.
         first: v(x, times[0]) if it is known already; it is taken as a constant, and one evaluation is saved.
         checkpointed: recompute each evaluation in the backward pass, so that memory holds the states of all steps but
-            the activations of one evaluation only (twice the forward evaluations).
+            the activations of one evaluation only (twice the forward evaluations, the same gradient to the bit).
 
     Returns:
         The state at times[-1], `(b, *shape)`. This is the gradient of the discrete sampler itself, not of a continuous adjoint.

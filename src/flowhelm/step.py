@@ -11,6 +11,15 @@ Reward = Callable[[Tensor], Tensor]
 """Picture `(b, c, h, w)` -> `(b,)`; higher is better, a log-density: so a likelihood is a reward."""
 
 
+def rows_of(reward: Reward, index: Tensor, total: int) -> Reward:
+    """The reward of some rows, `index`, of a batch of `total`: what it has for each row goes with the row.
+
+    By the reward's own `rows(index, total)`, if it has one; without it a reward treats every row alike.
+    """
+    own = getattr(reward, "rows", None)
+    return reward if own is None else own(index, total)
+
+
 class Step(NamedTuple):
     """One step of a sampler.
 

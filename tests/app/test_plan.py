@@ -383,6 +383,17 @@ FLUX2 = {
 """The public configs of FLUX.2 [dev]: 32.2 billion parameters, a text encoder of 24 billion."""
 
 
+def test_what_is_kept_for_the_backward_pass_is_computed_anew_where_the_plan_says_so():
+    whole, anew = (
+        plan("photos", "mpc_flow", vram=24, size=(64, 64), options={"horizon": 9, "recompute": each}, reserve=0.0)
+        for each in (False, True)
+    )
+    assert anew.peak < 0.5 * whole.peak
+    tight = plan("photos", "mpc_flow", vram=1.2 * anew.peak, size=(64, 64), options={"horizon": 9}, reserve=0.0)
+    assert not tight.fits
+    assert "--recompute" in tight.sentence
+
+
 @pytest.mark.slow
 def test_flux2_on_24_gib_as_in_the_paper_of_mpc_flow():
     # arXiv:2601.23231 ran it with K = 1 on a card of 24 GB at nf4, the text encoder on the CPU: 17.7 GB unguided at 256 x 256,

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from flowhelm import priors, rewards, steer
+from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
@@ -23,9 +24,10 @@ from flowhelm.app.steer.builders import Subject
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.budget import Budget
 from flowhelm.flow import NetFlow
+from flowhelm.guide import on_path
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
-from flowhelm.path import linear
+from flowhelm.path import VP, linear
 from flowhelm.rewards.classifier import Classifier
 
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
@@ -468,6 +470,28 @@ def test_it_runs_again_to_the_bit(here, capsys):
     assert said.startswith("not identical: ")
     assert "mine.py sha256 was" in said
     assert Path("a.rerun.best.png").is_file()
+
+
+def test_along_another_path_as_rbf_in_its_paper(here, capsys):
+    """The command is the method on `guide.on_path` with the paper's grid, move and starts; and it runs again to the bit."""
+    moves = ["--transition", "langevin:diffusion=falling:level=4.5,power=4"]
+    words = ["fashion", "--reward", "brightness", "--method", "rbf", "--steps", "5", "--draws", "4", "--starts", "6"]
+    made = ran(*words, *moves, "--path", "vp", "--grid", "arc")
+    assert made["settings"]["times"] == grids.arc(5).tolist()
+    flow, noise = on_path(load("fashion"), VP()), Noise(0, [(0,)])
+    move = partial(transition.langevin, diffusion=transition.diffusion.falling(4.5, 4))
+    last = run(
+        steer.rbf(
+            flow, lambda image: rewards.brightness(image.clamp(-1, 1)), flow.source(noise), grids.arc(5), draws=4, starts=6,
+            transition=move, noise=noise,
+        )
+    )  # fmt: skip
+    assert made["result"]["pictures"][0]["reward"] == pytest.approx(float(last.info["reward"][0]), abs=1e-5)
+    assert carried_out(app.rerun(Path("a.run.json")))
+    capsys.readouterr()
+    ran("fashion", "--reward", "brightness", "--method", "svdd", "--steps", "4", "--draws", "2", "--path", "trig")
+    assert main(["steer", "fashion", "--reward", "brightness", "--method", "mpc_flow", "--path", "vp"]) != 0
+    assert "expected a prior on the linear path" in capsys.readouterr().err
 
 
 def test_closing_a_run_keeps_the_best_so_far(here):

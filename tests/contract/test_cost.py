@@ -20,8 +20,8 @@ COSTS = {  # evaluations, backwards
     "mpc_flow adam": (partial(steer.mpc_flow, inner=adam), N, 0),
     "mpc_flow lbfgs": (partial(steer.mpc_flow, inner=inner.lbfgs, renoise=0.5), N, 0),
     "mpc_flow K=2": (partial(steer.mpc_flow, horizon=2, inner=adam), N * (1 + M), N * M),
-    "mpc_flow K=3": (partial(steer.mpc_flow, horizon=3, inner=adam), N * (1 + 2 * M) + N * M, N * M * 2),
-    "mpc_flow K=5": (partial(steer.mpc_flow, horizon=5, inner=adam), N * (1 + 4 * M) + N * M * 3, N * M * 4),
+    "mpc_flow K=3": (partial(steer.mpc_flow, horizon=3, inner=adam), N * (1 + 2 * M), N * M * 2),
+    "mpc_flow K=5": (partial(steer.mpc_flow, horizon=5, inner=adam), N * (1 + 4 * M), N * M * 4),
     "mpc_flow_dt": (partial(steer.mpc_flow_dt, inner=adam), N * (1 + M) - M, (N - 1) * M),
     "dps": (restore.dps, N, N),
     "dps ancestral": (partial(restore.dps, transition=ancestral), N, N),
@@ -50,7 +50,7 @@ COSTS = {  # evaluations, backwards
     "tds start=0.5": (partial(restore.tds, start=0.5), N, 2),
     "flow_opt": (partial(steer.flow_opt, iterations=M), M * N, 0),
     "fk": (steer.fk, N, 0),
-    "fk glass": (partial(steer.fk, transition=partial(glass, inner=3)), 3 * N, 0),
+    "fk glass": (partial(steer.fk, transition=partial(glass, inner=3)), 6 * N, 0),
     "fk gradient": (partial(steer.fk, proposal="gradient"), N, N - 1),
     "fk control": (partial(steer.fk, proposal="control"), N, 0),
     "best_of": (partial(steer.best_of, draws=M), M * N, 0),
@@ -87,7 +87,7 @@ def test_evaluations_and_backwards(flow, y, name):
 ROWS = {  # evaluations per picture
     "rbf": (partial(steer.rbf, draws=1), N),
     "svdd": (partial(steer.svdd, draws=4), 1 + 4 * (N - 1)),
-    "svdd glass": (partial(steer.svdd, draws=4, transition=partial(glass, inner=2)), 1 + 4 * (N - 1) + 4 * N),
+    "svdd glass": (partial(steer.svdd, draws=4, transition=partial(glass, inner=1)), 1 + 4 * (N - 1) + 4 * N),
     "path_search": (partial(steer.path_search, draws=4, start=0.5, legs=3), 3 + 4 * (2 * 4 - 1)),
     "noise_search": (partial(steer.noise_search, iterations=2, draws=M), N * (1 + 2 * M)),
 }
@@ -100,6 +100,27 @@ def test_several_draws_are_one_call(flow, y, name):
     run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3)))
     assert flow.count.rows == 3 * rows
     assert flow.count.backward == 0
+
+
+def test_the_paper_s_three_step_horizon_costs_what_its_card_says(flows, y):
+    ends = []
+    for recompute in (False, True):
+        flow = counted(flows["pixels"])
+        method = partial(steer.mpc_flow, horizon=3, inner=partial(inner.adam, iterations=20), recompute=recompute)
+        ends.append(run(method(flow, y, flow.source(Noise(1, 3)), flow.times(2))).x)
+        assert flow.count.calls == 2 * (1 + 20 * 2) + recompute * 2 * 20
+        assert flow.count.backward == 2 * 20 * 2
+    assert torch.equal(*ends)
+
+
+def test_oc_flow_keeps_its_evaluations_if_asked(flows, y):
+    ends = []
+    for recompute, calls in ((True, 1 + (M + 1) * (2 * N - 3)), (False, 1 + (M + 1) * (N - 1))):
+        flow = counted(flows["pixels"])
+        method = partial(steer.oc_flow, iterations=M, recompute=recompute)
+        ends.append(run(method(flow, y, flow.source(Noise(1, 3)), flow.times(N), noise=Noise(0, 3))).x)
+        assert flow.count.calls == calls
+    assert torch.equal(*ends)
 
 
 class Forward(torch.autograd.Function):

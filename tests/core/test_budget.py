@@ -125,15 +125,25 @@ def test_a_batch_that_does_not_fit_leaves_a_budget_as_it_was(mixture):
 
 
 def test_values_of_some_rows_are_paid_by_them_alone(mixture):
-    budget, seen, x = Budget(), [], torch.randn(3, 2).double()
+    budget, x, seen = Budget(), torch.randn(3, 2).double(), []
 
-    def reward(image):  # it may know its rows
-        seen.append(len(image))
-        return image.sum(1)
+    class Told:  # something per row
+        def __init__(self, numbers):
+            self.numbers = numbers
 
+        def __call__(self, image):
+            seen.append(len(image))
+            return image.sum(1) * self.numbers
+
+        def rows(self, index, total):
+            assert total == len(self.numbers)
+            return Told(self.numbers[index])
+
+    reward, rows = Told(torch.tensor([1.0, 2.0, 5.0]).double()), torch.tensor([2, 0])
     _, rated = budget.watch(mixture, reward, 3)
-    torch.testing.assert_close(some_scored(rated, x, torch.tensor([2, 0])), scored(reward, x)[[2, 0]])
-    assert seen == [3, 3]
+    torch.testing.assert_close(some_scored(rated, x[rows], rows, 3), scored(reward, x)[rows])
+    torch.testing.assert_close(some_scored(lambda image: image.sum(1), x[rows], rows, 3), x.sum(1)[rows])
+    assert seen == [2, 3]
     assert told(budget)["rewards"] == [1, 0, 1]
     assert unwatched(rated) is reward
     assert unwatched(reward) is reward

@@ -38,6 +38,14 @@ def test_shifted_is_that_of_sd3_and_flux(shift):
     torch.testing.assert_close(1 - grids.shifted(8, shift)[:-1], flux, atol=1e-14, rtol=0)
 
 
+def test_arc_is_the_grid_of_rbf():
+    """In the paper's noise time u = 1 - t: u = sqrt(1 - (1 - w)^2) for w from 1 to 0."""
+    w = torch.linspace(1, 0, 11, dtype=torch.float64)
+    torch.testing.assert_close(grids.arc(10), 1 - (1 - (1 - w) ** 2).sqrt(), atol=1e-15, rtol=0)
+    assert (grids.arc(10).diff() > 0).all()
+    assert grids.arc(10)[[0, -1]].tolist() == [0, 1]
+
+
 def test_logit_has_the_quantiles_of_its_density():
     times = grids.logit(10, 0.5, 0.8)[1:-1]
     z = (torch.log(times / (1 - times)) - 0.5) / 0.8

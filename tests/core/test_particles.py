@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -10,9 +12,11 @@ from flowhelm.particles import (
     prompts,
     resampled,
     residual,
+    share,
     stratified,
     systematic,
 )
+from flowhelm.path import trig
 from flowhelm.rng import Noise
 
 
@@ -66,6 +70,8 @@ def test_anneal_hits_the_target_size():
     torch.testing.assert_close(size[:4], torch.full((4,), 8.0).double(), atol=1e-6, rtol=0)
     assert (stop[:4] > spent[:4]).all()
     assert stop[4] == 1
+    capped = anneal(log_w, likelihood, spent, 0.5, 0.6)
+    torch.testing.assert_close(capped, stop.clamp(max=0.6).maximum(spent))  # what is spent is not given back
 
 
 RESAMPLERS = pytest.mark.parametrize("resample", [systematic, stratified, residual])
@@ -156,6 +162,16 @@ def test_particles_must_fit_a_batch():
     for k in (0, 4, -1):
         with pytest.raises(ValueError, match=f"m: expected a batch that is a multiple of particles = {k}, got 6 rows"):
             prompts(6, k, "m")
+
+
+def test_shares():
+    times = [torch.tensor(t, dtype=torch.float64) for t in (0.0, 0.4, 0.9)]
+    assert [share("off")(t) for t in times] == [1, 1, 1]
+    assert [share("das")(t) for t in times] == pytest.approx([0, 1.008**40 - 1, 1])
+    assert [share("adaptive")(t) for t in times] == pytest.approx([0, 0.16 / 0.52, 0.81 / 0.82])
+    sines = [math.sin(math.pi / 2 * t) ** 2 for t in (0.0, 0.4, 0.9)]
+    assert [share("adaptive", trig)(t) for t in times] == pytest.approx(sines)
+    assert [share(lambda t: float(t) ** 2)(t) for t in times] == pytest.approx([0, 0.16, 0.81])
 
 
 def test_log_mean():

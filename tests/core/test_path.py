@@ -73,6 +73,17 @@ def test_time_at_snr_inverts_the_ratio(path, ratio):
     torch.testing.assert_close(c.alpha / c.sigma, double(ratio), rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize(
+    "path", [linear, trig, VP(), VP(0.3, 12.0), VP(2.0, 2.0)], ids=lambda path: getattr(path, "__name__", str(path))
+)
+def test_time_at_snr_in_closed_form_is_that_of_the_bisection(path):
+    """And of a path that it does not know, which it bisects."""
+    ratio = torch.logspace(-4, 6, 200, dtype=torch.float64)
+    closed, bisected = paths.time_at_snr(path, ratio), paths.time_at_snr(lambda t: path(t), ratio)
+    torch.testing.assert_close(closed, bisected, atol=1e-12, rtol=0)
+    assert (closed.diff() >= 0).all()
+
+
 @PATHS
 def test_time_at_snr_ends(path):
     t = paths.time_at_snr(path, torch.tensor([[0.0, torch.inf, 1e-9, 1e9]]))

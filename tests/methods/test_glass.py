@@ -98,7 +98,7 @@ CHOICES = {
 def test_the_denoiser_is_brute_force_conditioning(path, correlation):
     flow, x = along(path), torch.randn(3, 2).double()
     expected = by_conditioning(flow, x, S, T, Noise(1, 3), 5, CHOICES[correlation](path))
-    actual = glass(flow, x, S, T, Noise(1, 3), inner=5, correlation=correlation)
+    actual = glass(flow, x, S, T, Noise(1, 3), midpoint=False, inner=5, correlation=correlation)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
@@ -108,17 +108,17 @@ def test_the_ends_of_time_are_no_special_case(s, t, correlation):
     x = torch.randn(3, 2).double()
     rho = ddpm(linear, s, t) if correlation == "ddpm" else torch.tensor(0.4, dtype=torch.float64)
     expected = by_conditioning(TOY, x, s, t, Noise(1, 3), 6, rho)
-    actual = glass(TOY, x, s, t, Noise(1, 3), inner=6, correlation=correlation)
+    actual = glass(TOY, x, s, t, Noise(1, 3), midpoint=False, inner=6, correlation=correlation)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
 @PATHS
 def test_one_inner_step_is_ancestral(path):
     flow, x = along(path), torch.randn(3, 2).double()
-    one = glass(flow, x, S, T, Noise(4, 3), inner=1)
+    one = glass(flow, x, S, T, Noise(4, 3), midpoint=False, inner=1)
     torch.testing.assert_close(one, ancestral(flow, x, S, T, Noise(4, 3)), atol=1e-14, rtol=0)
     for rho in (0.4, 0.9):
-        one = glass(flow, x, S, T, Noise(4, 3), inner=1, correlation=rho)
+        one = glass(flow, x, S, T, Noise(4, 3), midpoint=False, inner=1, correlation=rho)
         other = renoise(flow, x, S, T, Noise(4, 3), amount=1 - rho**2)
         torch.testing.assert_close(one, other, atol=1e-14, rtol=0)
 
@@ -126,7 +126,7 @@ def test_one_inner_step_is_ancestral(path):
 def test_one_move_from_noise_to_clean_is_the_ode():
     x, source = torch.randn(3, 2).double(), Noise(4, 3)(torch.empty(3, 2).double())
     for correlation in ("ddpm", 0.4):
-        moved = glass(TOY, x, ZERO, ONE, Noise(4, 3), inner=7, correlation=correlation)
+        moved = glass(TOY, x, ZERO, ONE, Noise(4, 3), midpoint=False, inner=7, correlation=correlation)
         torch.testing.assert_close(moved, run(integrate(TOY, source, TOY.times(7))).x, atol=1e-12, rtol=0)
     halves = glass(TOY, x, ZERO, ONE, Noise(4, 3), inner=7, midpoint=True)
     ode = run(integrate(TOY, source, TOY.times(7), transition=midpoint)).x
@@ -139,7 +139,7 @@ def test_one_move_from_noise_to_clean_is_the_ode():
 def test_the_network_is_asked_from_s_on(path, correlation):
     """Its times rise from s itself; to t with the correlation of the noising process, past t with every other."""
     flow, x = Watched(along(path)), torch.randn(3, 2).double()
-    glass(flow, x, S, T, Noise(1, 3), inner=100, correlation=correlation)
+    glass(flow, x, S, T, Noise(1, 3), midpoint=False, inner=100, correlation=correlation)
     times = torch.stack([t for _, t, _ in flow.asked])
     assert torch.equal(flow.asked[0][0], x)
     assert times[0] == S
@@ -148,6 +148,25 @@ def test_the_network_is_asked_from_s_on(path, correlation):
         assert times[-1] == pytest.approx(float(T), abs=1.2e-2)
     else:
         assert times[-1] > T - 9e-3  # 0.4 is nearly that of the trigonometric path
+
+
+def test_where_the_network_is_asked_last():
+    """t* at the end of the inner flow, for s = 0.3 and t = 0.6: figures found independently."""
+    for rho, expected in {0.2857142857: 0.6000, 0.4: 0.6019, -0.5: 0.6695, 0.99: 0.8842}.items():
+        last = []
+        for inner in (100, 200):
+            glass(
+                flow := Watched(TOY),
+                torch.randn(1, 2).double(),
+                S,
+                T,
+                Noise(1, 1),
+                midpoint=False,
+                inner=inner,
+                correlation=rho,
+            )
+            last.append(float(flow.asked[-1][1]))
+        assert 2 * last[1] - last[0] == pytest.approx(expected, abs=1e-4)  # the steps' limit
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -222,6 +241,31 @@ def test_moves_have_the_law_of_the_path(path, correlation):
         assert float(sliced_w2(truth, coarse)) > 3 * floor  # one normal step has another law
 
 
+def test_into_the_end_it_draws_from_the_posterior():
+    """From four states: at 8 evaluations the moves of an SDE are far from the law that the inner flow is near."""
+    n, start = 2500, torch.tensor(0.2, dtype=torch.float64)
+    states = 0.2 * TOY.sample(Draws(7, 4)) + 0.8 * torch.randn(4, 2).double()
+    x, grid = states.repeat_interleave(n, 0), torch.linspace(0.2, 1, 9, dtype=torch.float64)
+    moves = {
+        "two exact samples": lambda: drawn(TOY, x, start, Draws(1, 4 * n)),
+        "glass, 20 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=20, midpoint=True),
+        "glass, 8": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=8, midpoint=False),
+        "glass, 4 x 2": lambda: glass(TOY, x, start, ONE, Draws(2, 4 * n), inner=4, midpoint=True),
+        "SDE, 8": lambda: run(integrate(TOY, x, grid, transition=langevin, noise=Draws(2, 4 * n))).x,
+        "ancestral, 8": lambda: run(integrate(TOY, x, grid, transition=ancestral, noise=Draws(2, 4 * n))).x,
+    }
+    truth = drawn(TOY, x, start, Draws(0, 4 * n)).split(n)
+    found = {
+        name: sum(float(sliced_w2(a, b)) for a, b in zip(truth, move().split(n), strict=True)) / 4
+        for name, move in moves.items()
+    }
+    print("; ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    floor = found["two exact samples"]
+    assert found["glass, 20 x 2"] < 1.4 * floor
+    assert found["glass, 8"] < 0.8 * min(found["SDE, 8"], found["ancestral, 8"])
+    assert found["glass, 4 x 2"] < 0.6 * min(found["SDE, 8"], found["ancestral, 8"])
+
+
 def early(flow, x, inner, stop, noise):
     """The posterior flow from x_s, `inner` midpoint steps into t = 1, stopped after `stop` of them: a state, and its time."""
     flow = Watched(flow)
@@ -263,11 +307,44 @@ def test_marginals_stay_along_several_moves(moves, correlation):
     """Whatever the correlation, all that is missing is what the inner steps miss. One normal step per move misses more."""
     chosen = partial(glass, midpoint=True, correlation=correlation)
     errors = [off(partial(chosen, inner=inner), moves) for inner in (10, 20)]
-    alone = off(partial(glass, inner=1, correlation=correlation), moves)
+    alone = off(partial(glass, midpoint=False, inner=1, correlation=correlation), moves)
     print(f"{moves} moves, {correlation}: off by {errors} with 10, 20 inner steps; {alone:.3f} with one")
     assert errors[1] < 0.026
     assert 0.25 < errors[1] / errors[0] < 0.65
     assert errors[0] < 0.5 * alone
+
+
+def test_on_whole_generations_an_exact_prior_shows_no_gain():
+    """At 40 evaluations the steps of the reversed noising miss less: what GLASS is for are few, long, random moves."""
+
+    def reversal(flow, x, s, t, noise, ends=None):  # its coefficient is infinite at 0
+        return (ancestral if s == 0 else langevin)(flow, x, s, t, noise, ends)
+
+    found = {
+        "SDE": off(reversal, 40),
+        "ancestral": off(ancestral, 40),
+        "glass 5 x 8": off(partial(glass, midpoint=False, inner=8), 5),
+    }
+    print(found)
+    assert found["SDE"] < found["ancestral"] < found["glass 5 x 8"] < 1.2 * found["ancestral"]
+    assert off(reversal, 5) < 0.3 * off(partial(glass, midpoint=False, inner=1), 5)
+
+
+def test_the_marginals_of_a_mixture_stay():
+    n, times = 12_000, TOY.times(5)
+    truth, other = TOY.sample(Draws(0, n)), TOY.sample(Draws(3, n))
+    x = Draws(9, n)(torch.empty(n, 2).double())
+    states = {
+        name: run(integrate(TOY, x, times, transition=move, noise=Draws(60, n))).x
+        for name, move in {
+            "5 x 8 x 2": partial(glass, inner=8, midpoint=True),
+            "5 x 1": ancestral,
+        }.items()
+    }
+    found = {name: float(sliced_w2(truth, x)) for name, x in {"exact": other, **states}.items()}
+    print(found)
+    assert found["5 x 8 x 2"] < found["exact"] + 0.02
+    assert found["5 x 1"] > 5 * found["5 x 8 x 2"]
 
 
 @pytest.mark.parametrize("kappa", [1.0, 0.25])

@@ -11,12 +11,13 @@ from tilts import REWARD, TOY, Quadratic, exact
 from flowhelm.budget import Budget
 from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
-from flowhelm.path import VP
+from flowhelm.measure import Linear, Measurement
+from flowhelm.path import VP, linear, trig
 from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.steer import best_of, noise_search, path_search, rbf, svdd
 from flowhelm.step import run
-from flowhelm.transition import ancestral, diffusion, glass, langevin, noised
+from flowhelm.transition import ancestral, diffusion, glass, langevin, noised, renoise
 
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double()
 NORMAL = MixtureFlow(torch.ones(1).double(), MEAN[None], COVARIANCE[None])
@@ -132,7 +133,69 @@ def test_one_draw_is_the_sampler(mixture):
         torch.testing.assert_close(last.x, free, atol=1e-12, rtol=0)
 
 
+def seen(reward):
+    """The reward, and a list of how many rows it is asked for each time."""
+    asked = []
+
+    def watched(image):
+        asked.append(len(image))
+        return reward(image)
+
+    return watched, asked
+
+
+@pytest.mark.parametrize("method", [svdd, rbf])
+@pytest.mark.parametrize("path", [linear, trig], ids=["linear", "trig"])
+@pytest.mark.parametrize(
+    "move", [ancestral, partial(renoise, amount=0.7), partial(langevin, eta=0.0)], ids=["ancestral", "renoise", "ode"]
+)
+def test_moves_without_noise_are_rated_once(mixture, method, path, move):
+    """The last move of `ancestral` and of `renoise`, and every one of an ODE: all draws are the same."""
+    flow = MixtureFlow(mixture.weights, mixture.means, mixture.covariances, path)
+    reward, asked = seen(REWARD)
+    x, times = torch.randn(3, 2).double(), torch.tensor([0.2, 0.5, 0.7, 1.0], dtype=torch.float64)
+    steps, looks = [], []
+    for step in method(flow, reward, x, times, draws=5, transition=move, noise=Noise(5, 3)):
+        steps.append(step)
+        looks.append(sum(asked) - sum(looks))
+    last = steps[-1]
+    assert looks[-1] == 3
+    if getattr(move, "func", None) is langevin:
+        first = 3 if method is rbf else 0  # the record to begin with
+        assert looks == [3 + first, 3, 3]
+    assert sum(asked) == int(last.info["rewards"].sum())
+    torch.testing.assert_close(REWARD(last.x), last.info["reward"])
+
+
 # --- RBF ---
+
+
+class Handicapped:
+    """The reward, less 100 times a number of each row."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __call__(self, image):
+        return REWARD(image) - 100 * self.numbers
+
+    def rows(self, index, total):
+        return Handicapped(self.numbers.repeat_interleave(total // len(self.numbers))[index])
+
+
+def test_rbf_asks_each_chain_by_its_own_reward(mixture):
+    """A reward that is told something per row, and a measurement, whose y is; chains end at different times."""
+    x, times, operator = torch.randn(4, 2).double(), mixture.times(6), Linear(lambda x: x[:, :1], (2,))
+    targets = torch.tensor([[1.0], [-2.0], [0.3], [0.0]]).double()
+    for reward, alone in (
+        (Handicapped(torch.arange(4)), lambda i: Handicapped(torch.tensor([i]))),
+        (Measurement(targets, operator, 0.4), lambda i: Measurement(targets[i : i + 1], operator, 0.4)),
+    ):
+        together = run(rbf(mixture, reward, x, times, draws=3, noise=Noise(2, 4)))
+        for i in range(4):
+            one = run(rbf(mixture, alone(i), x[i : i + 1], times, draws=3, noise=Noise(2, [i])))
+            torch.testing.assert_close(together.x[i : i + 1], one.x, atol=1e-10, rtol=0)
+            assert together.info["rewards"][i] == one.info["rewards"][0]
 
 
 def by_hand(flow, reward, x, times, draws, noise, start=None):
@@ -174,7 +237,8 @@ def test_rbf_is_its_algorithm(mixture, draws):
 
 
 @pytest.mark.parametrize(
-    "move", [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, inner=3)]
+    "move",
+    [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, midpoint=False, inner=3)],
 )
 @pytest.mark.parametrize(
     "options", [{}, {"spend_rest": True}, {"starts": 5}, {"starts": 3, "spend_rest": True}], ids=str
@@ -182,7 +246,9 @@ def test_rbf_is_its_algorithm(mixture, draws):
 def test_rbf_keeps_its_books(mixture, move, options):
     draws, price = 4, 3 if getattr(move, "func", None) is glass else 1
     flow, x, times = counted(mixture), torch.randn(6, 2).double(), mixture.times(8)
-    steps = list(rbf(flow, REWARD, x, times, draws=draws, transition=move, noise=Noise(1, 6), **options))
+    reward, rated = seen(REWARD)
+    steps = list(rbf(flow, reward, x, times, draws=draws, transition=move, noise=Noise(1, 6), **options))
+    assert sum(rated) == int(steps[-1].info["rewards"].sum())  # what is charged is what was asked
     made = torch.stack([s.info["draws"] for s in steps])
     quota = torch.stack([s.info["quota"] for s in steps])
     record = torch.stack([s.info["record"] for s in steps])
@@ -207,8 +273,9 @@ def test_rbf_keeps_its_books(mixture, move, options):
 @pytest.mark.parametrize("evaluations", [12, 20, 33])
 def test_rbf_never_exceeds_its_budget(mixture, evaluations):
     budget, x = Budget(evaluations=evaluations), torch.randn(6, 2).double()
-    never = lambda x: REWARD(x) - 100 * torch.arange(6)  # noqa: E731
-    steps = list(rbf(mixture, never, x, mixture.times(8), draws=50, budget=budget, noise=Noise(1, 6)))
+    steps = list(
+        rbf(mixture, Handicapped(torch.arange(6)), x, mixture.times(8), draws=50, budget=budget, noise=Noise(1, 6))
+    )
     assert steps[-1].index == 8
     assert (budget.spent["evaluations"] <= evaluations).all()
     assert (budget.spent["evaluations"] >= 8).all()

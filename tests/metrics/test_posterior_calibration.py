@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flowhelm.flow import MixtureFlow
+from flowhelm.metrics import euclidean, kmeans, moments, residual_ratio, sliced_w2
 from flowhelm.metrics.calibration import coverage, ecdf_band, ecdf_test, judge, rank_test, ranks, tarp, uniform_test
 from flowhelm.rng import Noise
 
@@ -209,3 +210,20 @@ def test_units():
     judged = found(20000, 2, 0)
     assert abs(judged.spread) < 0.03
     assert judged.tests["all entries"].p > 0.01
+
+
+def test_a_single_number_is_a_picture_of_one_entry(exact):
+    """Draws (n, k) of truths (n,) are draws (n, k, 1) of truths (n, 1)."""
+    draws, truth, y = exact
+    draws, truth, points = draws[..., 0], truth[:, 0], references(y)[:, 0]
+    levels = torch.tensor([0.5, 0.9], dtype=torch.float64)
+    assert torch.equal(coverage(draws, truth, levels), coverage(draws[..., None], truth[:, None], levels))
+    torch.testing.assert_close(coverage(draws, truth, levels), levels, atol=0.05, rtol=0)
+    assert torch.equal(tarp(draws, truth, points), tarp(draws[..., None], truth[:, None], points[:, None]))
+    found = judge(draws, truth, {"it": (draws, truth)}, points)
+    other = judge(draws[..., None], truth[:, None], {"it": (draws, truth)}, points[:, None])
+    assert (found.verdict, found.p, found.spread) == (other.verdict, other.p, other.spread)
+    assert found.verdict == "calibrated"
+    assert residual_ratio(truth, 0.5).tolist() == residual_ratio(truth[:, None], 0.5).tolist()
+    for one in (lambda x: sliced_w2(x, x + 1), lambda x: moments(x)[0], lambda x: euclidean(x), lambda x: kmeans(x, 3)):
+        assert torch.equal(one(truth), one(truth[:, None]))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conventions import DDPM, clean_of, levels, predictor
+from conventions import DDPM, cast, clean_of, levels, predictor
 
 from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
 from flowhelm.path import VP, linear, trig
@@ -273,3 +273,69 @@ def test_without_pictures_and_with_others():
         examine(law(), torch.zeros(3, *SHAPE), Noise(0, rows=4))
     with pytest.raises(ValueError, match="expected clean states"):
         examine(law(), torch.zeros(4, 1, 3, 3), Noise(0, rows=4))
+
+
+def found(flow, clean=None):
+    clean = law().sample(Noise(7, ROWS)) if clean is None else clean
+    return {each.name: each for each in examine(flow, clean.float(), Noise(3, ROWS))}
+
+
+def ends(x, alpha, sigma, flow=None):
+    """E[source | x] and E[clean | x]."""
+    clean = clean_of(flow or law(), x, alpha, sigma)
+    return (x - cast(alpha, x) * clean) / cast(sigma, x), clean
+
+
+def denoiser(unit=1.0, sign=1.0, most=math.inf):
+    """Of pictures in [0, 1] and sigma in the same unit (over 255 if `unit` is that); above `most` it was not trained and lies."""
+
+    def net(x, sigma):
+        sigma = sigma / unit
+        clean = ends(2 * x - 1, torch.ones_like(sigma), 2 * sigma)[1]
+        return sign * torch.where(cast(sigma, x) > most, 0.0 * clean, (clean + 1) / 2)
+
+    return net
+
+
+@pytest.mark.parametrize("high", [0.3, 1.0])
+def test_a_level_that_the_wrapping_does_not_state_does_not_count(high):
+    """A blind denoiser above its `high`: at t = 0.05 the noise is 19 half-ranges, far above."""
+    right = found(from_denoiser(denoiser(most=1.05 * high), SHAPE, high=high))
+    assert right["curve"].verdict == "well"
+    assert right["convention"].verdict == "well"
+    assert "t = 0.05" in right["curve"].words
+    boasting = found(from_denoiser(denoiser(most=0.3), SHAPE, high=40.0))
+    assert boasting["curve"].verdict == "broken"
+
+
+@pytest.mark.parametrize(
+    ("flow", "remedy"),
+    [
+        (from_denoiser(denoiser(sign=-1.0), SHAPE), "-net(x, t, *c)"),
+        (from_noise(lambda x, label: -discrete("noise", DDPM)(x, label), SHAPE, DDPM), "-net(x, t, *c)"),
+        (from_denoiser(denoiser(unit=255.0), SHAPE), "net(x, 255 * sigma, *c)"),
+        (from_edm(lambda x, sigma: ends(x, torch.ones_like(sigma), sigma / 255)[1], SHAPE), "net(x, 255 * sigma, *c)"),
+    ],
+    ids=["denoiser turned", "noise turned", "sigma in 255ths", "edm in 255ths"],
+)
+def test_the_remedy_is_named(flow, remedy):
+    convention = found(flow)["convention"]
+    print(convention.words)
+    assert convention.verdict == "broken"
+    assert remedy in convention.words
+
+
+@pytest.mark.parametrize("span", [(-0.5, 0.5), (0.0, 255.0), (0.0, 1.0)])
+def test_the_range_of_a_network_is_named(span):
+    gain, middle = (span[1] - span[0]) / 2, sum(span) / 2
+    other = law(middle=middle, gain=gain)
+
+    def net(x, label):
+        log = torch.logit(DDPM) / 2
+        at = log[label.double().round().long().clamp(0, 999)]
+        return ends(x, torch.sigmoid(2 * at).sqrt(), torch.sigmoid(-2 * at).sqrt(), other)[0]
+
+    convention = found(from_noise(net, SHAPE, DDPM))["convention"]
+    print(convention.words)
+    assert convention.verdict == "broken"
+    assert f"span=({span[0]:g}, {span[1]:g})" in convention.words

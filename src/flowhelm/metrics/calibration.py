@@ -1,6 +1,7 @@
 """Is a posterior sampler as sure as it may be? Coverage of intervals, ranks (SBC) and TARP, on truths that are known.
 
-All take draws `(n, k, ...)` of k posterior samples for each of n simulated measurements, and the truths `(n, ...)` behind these.
+All take draws `(n, k, ...)` of k posterior samples for each of n simulated measurements, and the truths `(n, ...)` behind these; of a
+single number they are `(n, k)` and `(n,)`.
 A sampler that is right passes whatever the problem; one that is over-confident (or too wide, or biased) fails with enough n.
 `judge` puts the tests together and says in a word which of these it is.
 """
@@ -32,13 +33,13 @@ def coverage(draws: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     """
     _check("coverage", draws, truth)
     k = draws.shape[1]
-    ordered = draws.double().flatten(2).sort(dim=1).values
-    value = truth.double().flatten(1)[:, None]
+    ordered = draws.double()[:, :, None].flatten(2).sort(dim=1).values
+    value = truth.double()[:, None].flatten(1)
     out = []
     for level in levels.double():
         ends = [((k + 1) * (1 + sign * level) / 2 - 1).clamp(0, k - 1) for sign in (-1, 1)]
         low, high = (torch.lerp(ordered[:, int(e.floor())], ordered[:, int(e.ceil())], e - e.floor()) for e in ends)
-        out.append(((low <= value[:, 0]) & (value[:, 0] <= high)).double().mean())
+        out.append(((low <= value) & (value <= high)).double().mean())
     return torch.stack(out)
 
 
@@ -127,9 +128,9 @@ def tarp(draws: Tensor, truth: Tensor, references: Tensor) -> Tensor:
     _check("tarp", draws, truth)
     if references.shape != truth.shape:
         raise ValueError(f"tarp: expected references {tuple(truth.shape)}, got {tuple(references.shape)}")
-    point = references.flatten(1)
-    reach = (truth.flatten(1) - point).norm(dim=1)
-    return ((draws.flatten(2) - point[:, None]).norm(dim=2) < reach[:, None]).double().mean(1)
+    point = references[:, None].flatten(1)
+    reach = (truth[:, None].flatten(1) - point).norm(dim=1)
+    return ((draws[:, :, None].flatten(2) - point[:, None]).norm(dim=2) < reach[:, None]).double().mean(1)
 
 
 def uniform_test(share: Tensor) -> Tested:
@@ -196,7 +197,7 @@ def judge(
     found = {name: ranks(of_draws, of_truth) for name, (of_draws, of_truth) in quantities.items()}
     found[TARP] = (tarp(draws, truth, references) * k).round().long()
     tests = {name: ecdf_test(rank, k) for name, rank in found.items()}
-    place = (ranks(draws, truth).double().flatten(1) + 0.5) / (k + 1)
+    place = (ranks(draws, truth).double()[:, None].flatten(1) + 0.5) / (k + 1)
     tests[ENTRIES] = _spread_test(place, k)
     p = min(1.0, min(test.p for test in tests.values()) * len(tests))
     off = {name: math.sqrt(12) * float(((rank.double() + 0.5) / (k + 1)).mean() - 0.5) for name, rank in found.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 def euclidean(features: Tensor) -> Tensor:
     """Distances `(n, n)` of features `(n, ...)`, in float64."""
-    flat = features.flatten(1).double()
+    flat = features[:, None].flatten(1).double()
     return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")  # which is inexact for near ones
 
 
@@ -51,7 +51,7 @@ def kmeans(features: Tensor, count: int, *, starts: int = 10, iterations: int = 
         seed: of the starts.
     """
     _check(features, count)
-    x, generator = features.flatten(1).double(), _draws(seed)
+    x, generator = features[:, None].flatten(1).double(), _draws(seed)
     best, lowest = None, torch.inf
     for _ in range(starts):
         own, squares = _lloyd(x, _spread(x, count, generator), iterations)

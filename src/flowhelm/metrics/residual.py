@@ -10,4 +10,4 @@ def residual_ratio(residual: Tensor, std: float) -> Tensor:
     """
     if not std > 0:
         raise ValueError(f"residual_ratio: expected std > 0, got {std}; report the residual itself for noiseless data")
-    return residual.flatten(1).square().mean(1).sqrt() / std
+    return residual[:, None].flatten(1).square().mean(1).sqrt() / std

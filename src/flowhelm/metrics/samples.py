@@ -73,7 +73,7 @@ def _w2_on_lines(x: Tensor, w: Tensor, z: Tensor, v: Tensor) -> Tensor:
 
 
 def _weighted(samples: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    x = samples.flatten(1).double()
+    x = samples[:, None].flatten(1).double()
     w = torch.ones_like(x[:, 0]) if weights is None else weights.to(x)
     if not len(x) or w.shape != x.shape[:1] or not (w >= 0).all() or not 0 < w.sum() < torch.inf:
         raise ValueError(

@@ -1,6 +1,5 @@
 """JPEG compression as an operator (ITU-T T.81; JFIF colours; libjpeg's quality scale and chroma interpolation)."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
@@ -21,11 +20,26 @@ _CHROMA = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 9
 
 _TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.16873589, -0.33126411, 0.5], [0.5, -0.41868759, -0.08131241]])
 _TO_RGB = torch.tensor([[1, 0, 1.402], [1, -0.34413629, -0.71413629], [1, 1.772, 0]])
+# what libjpeg has in their places, in 65536ths, and what it adds before it cuts off
+_YCC_65536 = torch.tensor([[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]])
+_YCC_ADDED = torch.tensor([32768, (128 << 16) + 32767, (128 << 16) + 32767])
+_RGB_65536 = torch.tensor([[65536, 0, 91881], [65536, -22554, -46802], [65536, 116130, 0]])
 _MIDDLE = torch.tensor([0.0, 128.0, 128.0]).reshape(3, 1, 1)
 
-_FREQUENCY, _PLACE = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
-_DCT = torch.cos(math.pi * _FREQUENCY * (_PLACE + 0.5) / 8) / 2  # orthonormal, once its first row is
-_DCT[0] /= math.sqrt(2)
+# libjpeg's default ("islow") DCT of one dimension, in 8192ths, times the root of 8: the products of jfdctint.c and jidctint.c
+# summed up, which nothing rounds; its inverse is the transpose
+_DCT = torch.tensor(
+    [
+        [8192, 8192, 8192, 8192, 8192, 8192, 8192, 8192],
+        [11363, 9633, 6437, 2260, -2260, -6437, -9633, -11363],
+        [10703, 4433, -4433, -10703, -10703, -4433, 4433, 10703],
+        [9633, -2259, -11362, -6436, 6436, 11362, 2259, -9633],
+        [8192, -8192, -8192, 8192, 8192, -8192, -8192, 8192],
+        [6437, -11362, 2261, 9633, -9633, -2261, 11362, -6437],
+        [4433, -10704, 10704, -4433, -4433, 10704, -10704, 4433],
+        [2260, -6436, 9633, -11363, 11363, -9633, 6436, -2260],
+    ]
+)
 
 
 @guarded
@@ -37,9 +51,10 @@ def jpeg(
 ) -> Operator:
     """Undo JPEG compression.
 
-    `A` is the round trip through a JPEG file, with every rounding and clamping to 8 bits, for RGB or grey pictures
-    of any size. Its gradient is straight-through: each rounding and clamping counts as the identity, so that A^T v is v
-    itself, but for the chroma's loss of resolution in 4:2:0.
+    `A` is the round trip through a JPEG file, for RGB or grey pictures of any size: pixel for pixel what libjpeg-turbo (Pillow's)
+    makes of their 8 bits by its default integer DCT, tested with version 3.1. Other encoders (libjpeg 9, mozjpeg, cameras) and
+    decoders may have other tables and roundings. Its gradient is straight-through: each rounding and clamping counts as
+    the identity, so that A^T v is v itself, but for the chroma's loss of resolution in 4:2:0.
 
     Options:
         quality: libjpeg's quality, 1 (worst) to 100
@@ -62,40 +77,57 @@ def _table(values: str, quality: int) -> Tensor:
 
 def _round_trip(image: Tensor, luma: Tensor, chroma: Tensor, halve: bool) -> Tensor:
     channels, height, width = image.shape[1:]
-    pixels = _byte((image + 1) * 127.5)
+    # whole numbers of up to 2^36 are exact in float64
+    pixels = _straight((image + 1) * 127.5, lambda v: v.round().clamp(0, 255)).double()
     halve = halve and channels == 3
     # libjpeg repeats the last column before it halves the colours, but the last row after
     pixels = fn.pad(pixels, (0, -width % (16 if halve else 8), 0, height % 2 if halve else 0), mode="replicate")
     if channels == 1:
         decoded = _code(pixels, luma)
     else:
-        middle = _MIDDLE.to(image)
-        ycc = _byte(torch.einsum("ij,bjhw->bihw", _TO_YCC.to(image), pixels) + middle)
+        middle = _MIDDLE.to(pixels)
+        ycc = _valued(
+            _cut(_mixed(_YCC_65536, pixels) + _YCC_ADDED.to(pixels).reshape(3, 1, 1), 16),
+            _mixed(_TO_YCC, pixels) + middle,
+        )
         colours = _alternate(fn.avg_pool2d(ycc[:, 1:], 2), 1 / 4, 2 / 4) if halve else ycc[:, 1:]
         colours = _code(colours, chroma)
         if halve:  # libjpeg's "fancy" upsampling, weights 3/4 and 1/4; it knows nothing of the padding
             colours = colours[..., : -(-width // 2)]
             colours = fn.interpolate(colours, scale_factor=2, mode="bilinear", align_corners=False)
             colours = _alternate(colours, 8 / 16, 7 / 16)
-        ycc = torch.cat([part[..., :height, :width] for part in (_code(ycc[:, :1], luma), colours)], 1)
-        decoded = _byte(torch.einsum("ij,bjhw->bihw", _TO_RGB.to(image), ycc - middle))
-    return decoded[..., :height, :width] / 127.5 - 1
+        ycc = torch.cat([part[..., :height, :width] for part in (_code(ycc[:, :1], luma), colours)], 1) - middle
+        decoded = _valued(_cut(_mixed(_RGB_65536, ycc) + 32768, 16).clamp(0, 255), _mixed(_TO_RGB, ycc))
+    return decoded[..., :height, :width].to(image) / 127.5 - 1
 
 
 def _code(plane: Tensor, steps: Tensor) -> Tensor:
     """Quantise the DCT of 8 x 8 blocks; (b, c, h, w) in 0..255, w a multiple of 8."""
-    dct, steps, height = _DCT.to(plane), steps.to(plane), plane.shape[-2]
-    plane = fn.pad(plane, (0, 0, 0, -height % 8), mode="replicate")
-    blocks = (plane - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-    # libjpeg transforms to eighths and rounds halves away from zero: halves are common and steps are large
-    eighths = _straight(dct @ blocks @ dct.T * 8, torch.round)
-    levels = _straight(eighths / (8 * steps), lambda v: v.sign() * (v.abs() + 0.5).floor())
-    blocks = dct.T @ (levels * steps) @ dct
-    return _byte(blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2) + 128)[..., :height, :]
+
+    def coded(plane: Tensor) -> Tensor:
+        dct, quantum, height = _DCT.to(plane), steps.to(plane), plane.shape[-2]
+        plane = fn.pad(plane, (0, 0, 0, -height % 8), mode="replicate")
+        blocks = (plane - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
+        # rows, then columns, to eighths; halves of a step away from zero
+        eighths = _rounded(dct @ _rounded(blocks @ dct.T, 11), 15)
+        levels = eighths.sign() * ((eighths.abs() + 4 * quantum) / (8 * quantum)).floor()
+        # columns, then rows
+        blocks = _rounded(_rounded(dct.T @ (levels * quantum), 11) @ dct, 18) + 128
+        return blocks.clamp(0, 255).transpose(-3, -2).flatten(-4, -3).flatten(-2)[..., :height, :]
+
+    return _straight(plane, coded)
 
 
-def _byte(values: Tensor) -> Tensor:
-    return _straight(values, lambda v: v.round().clamp(0, 255))
+def _mixed(matrix: Tensor, channels: Tensor) -> Tensor:
+    return torch.einsum("ij,bjhw->bihw", matrix.to(channels), channels)
+
+
+def _cut(values: Tensor, bits: int) -> Tensor:
+    return (values / 2**bits).floor()
+
+
+def _rounded(values: Tensor, bits: int) -> Tensor:
+    return _cut(values + 2 ** (bits - 1), bits)
 
 
 def _alternate(values: Tensor, even: float, odd: float) -> Tensor:
@@ -106,4 +138,9 @@ def _alternate(values: Tensor, even: float, odd: float) -> Tensor:
 
 def _straight(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """The function's value with the identity's gradient."""
-    return values + (function(values) - values).detach()
+    return _valued(function(values.detach()), values)
+
+
+def _valued(value: Tensor, like: Tensor) -> Tensor:
+    """A value, exactly, with the gradient of another."""
+    return value.detach() + (like - like.detach())

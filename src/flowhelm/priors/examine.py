@@ -174,12 +174,17 @@ def _curve(flow: Flow, clean: Tensor, noise: Noise) -> Iterator[Finding]:
 
     now = _foreign(flow)
     ratio = ratios(now)
-    worst, at = ratio.max(0)
-    well, score = bool((ratio < HELPS).all()), float(ratio.log().mean())
+    counted = now.knows(t)
+    counted = counted if counted.any() else torch.ones_like(counted)
+    worst, at = ratio.where(counted, 0.0).max(0)
+    well, score = bool((ratio[counted] < HELPS).all()), float(ratio.log().mean())
     shown = ", ".join(f"{r:.2f}" for r in ratio.tolist())
     words = (
         f"one-step denoising error at t = {', '.join(f'{s:g}' for s in LEVELS)}, as part of plain smoothing's: {shown}"
     )
+    if not counted.all():
+        beyond = ", ".join(f"{s:g}" for s, there in zip(LEVELS, counted.tolist(), strict=True) if not there)
+        words += f"; its wrapping says that it does not know the level of t = {beyond}, which does not count"
     if not well:
         words += f"; at t = {LEVELS[int(at)]:g} the network is no help"
     elif useless := score > -BETTER:
@@ -191,7 +196,7 @@ def _curve(flow: Flow, clean: Tensor, noise: Noise) -> Iterator[Finding]:
         for other, words in _others(now, count):
             tried = ratios(other)
             if (lower := float(tried.log().mean())) < best_score - FEWER * (count - 1) * (how != ""):
-                best_score, how, mended = lower, words, bool((tried < HELPS).all())
+                best_score, how, mended = lower, words, bool((tried[counted] < HELPS).all())
         if well or mended:
             break
     gain = 1 - math.exp(best_score - score) if math.isfinite(score) else 1.0
@@ -251,17 +256,22 @@ def _others(flow: Foreign, count: int) -> Iterator[tuple[Foreign, str]]:
         "v": diffusion | {"trig": trig},
         "score": diffusion | {"linear": linear, "Sigmas()": Sigmas()},
     }
+    turned = f"pass sign={-flow.sign}" if flow.kind == "velocity" else "pass lambda x, t, *c: -net(x, t, *c)"
     parts: dict[str, list[tuple[dict[str, Any], str, str]]] = {
         "clean_at": [({"clean_at": 1 - flow.clean_at}, "with time reversed", f"pass clean_at={1 - flow.clean_at}")],
-        "sign": [({"sign": -flow.sign}, "with its sign turned", f"pass sign={-flow.sign}")],
+        "sign": [({"sign": -flow.sign}, "with its sign turned", turned)],
         "time_scale": [
+            ({"time_scale": 255.0}, "with its sigma in 255ths", "pass lambda x, sigma, *c: net(x, 255 * sigma, *c)")
+        ]
+        if isinstance(flow.schedule, Sigmas)
+        else [
             ({"time_scale": s}, f"with its time from 0 to {s:g}", f"pass time_scale={s:g}")
             for s in (1.0, 1000.0)
             if not 0.9 < s / flow.time_scale < 1.1
         ],
         "span": [
             ({"span": s}, f"with pictures in [{s[0]:g}, {s[1]:g}]", f"pass span=({s[0]:g}, {s[1]:g})")
-            for s in ((-1.0, 1.0), (0.0, 1.0))
+            for s in ((-1.0, 1.0), (0.0, 1.0), (-0.5, 0.5), (0.0, 255.0))
             if s != flow.span
         ],
         "kind": [
@@ -281,10 +291,14 @@ def _others(flow: Foreign, count: int) -> Iterator[tuple[Foreign, str]]:
             options = [({**o, **c}, [*w, says], [*r, does]) for o, w, r in options for c, says, does in parts[part]]
         for changes, says, does in options:
             kind, schedule = changes.get("kind", flow.kind), changes.get("schedule", flow.schedule)
-            if "sign" in changes and kind != "velocity":
+            # these have no clock, but that a sigma may be in 255ths
+            without = (
+                {"clean_at"}
+                if isinstance(flow.schedule, Sigmas) and schedule is flow.schedule
+                else {"clean_at", "time_scale"}
+            )
+            if not callable(schedule) and without & changes.keys():
                 continue
-            if not callable(schedule) and {"clean_at", "time_scale"} & changes.keys():
-                continue  # these have no clock
             if kind == flow.kind and "kind" in changes:  # only the schedule is another
                 on = "path" if kind == "velocity" else "schedule"
                 says = [s.replace(f"as a network that predicts {_SAYS[kind]} ", "") for s in says]

@@ -147,7 +147,7 @@ class Foreign(NetFlow):
         zero = torch.zeros_like(ratio)
         if isinstance(self.schedule, Sigmas):
             sigma = (1 / ratio).clamp(self.schedule.low, self.schedule.high)
-            return sigma, Coeffs(torch.ones_like(sigma), sigma, zero, zero)
+            return self.time_scale * sigma, Coeffs(torch.ones_like(sigma), sigma, zero, zero)
         if isinstance(self.schedule, Tensor):
             rising = self._table().flip(0)
             log = ratio.log().clamp(float(rising[0]), float(rising[-1]))
@@ -159,6 +159,12 @@ class Foreign(NetFlow):
         time = time_at_snr(self.schedule, ratio) if time is None else time
         time = time.clamp(self.margin, 1 - self.margin)
         return self._told_time(time), self.schedule(time)
+
+    def knows(self, t: Tensor) -> Tensor:
+        """Whether the network knows the level of these times, or is asked at its nearest: bool, shaped as t."""
+        ratio = t.double().cpu() / (1 - t.double().cpu()) / self._gain
+        c = self._level(ratio)[1]
+        return ((c.alpha / c.sigma).log() - ratio.log()).abs() < 0.05
 
     def _told_time(self, t: Tensor) -> Tensor:
         return self.time_scale * (t if self.clean_at else 1 - t)
@@ -187,7 +193,7 @@ class Foreign(NetFlow):
         factor = _shaped(torch.where(noisy, level.sigma / (1 - t), gain * level.alpha / t), x)
         state = factor * x + middle * at(native, t, x).alpha
         said = ask(state, label)
-        ends = _READ[self.kind](native, along * said if self.kind == "velocity" else said, state, t)
+        ends = _READ[self.kind](native, (along if self.kind == "velocity" else self.sign) * said, state, t)
         clean, where = (ends.clean - middle) / gain, _shaped(noisy, x).bool().to(x.device)
         rise = torch.where(where, clean, x) - torch.where(where, x, ends.source)
         return rise / _shaped(torch.where(noisy, 1 - t, t), x)

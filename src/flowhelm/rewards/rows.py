@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..step import Reward
+from ..step import Reward, rows_of
 
 
 def owners(who: str, given: int, rows: int) -> Tensor:
@@ -27,15 +27,9 @@ def texts(who: str, given: str | Sequence[str], what: str = "prompt") -> list[st
     return listed
 
 
-def rows_of(reward: Reward, index: Tensor, total: int) -> Reward:
-    """The reward of some rows, `index`, of a batch of `total`: what it has for each row goes with the row.
-
-    By the reward's own `rows(index, total)`, if it has one; without it a reward treats every row alike.
-    """
-    own = getattr(reward, "rows", None)
-    return reward if own is None else own(index, total)
-
-
 def differentiable(reward: Reward) -> bool:
     """Whether a gradient can be had of it: its attribute `differentiable`; a reward without one is taken to be."""
     return bool(getattr(reward, "differentiable", True))
+
+
+__all__ = ["differentiable", "owners", "rows_of", "texts"]

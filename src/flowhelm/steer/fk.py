@@ -11,8 +11,8 @@ law is p(clean) exp(strength * reward), p the sampler's; their mean weight is un
 Needs   any reward; a differentiable one for a proposal
 Budget  buys `particles`; it is counted, not bounded
 Cost    k times the evaluations of the move per step; a reward and a decode per particle and scoring; a proposal adds its own
-Paper   100 DDIM steps, eta = 1, k = 2 to 8, strength 10, scored every 5 or 20 steps, resampled always or below k / 2; its code
-        drops the weights of steps that are not resampled: not so here. TDS and DAS: proposal="gradient"
+Paper   100 DDIM steps, eta = 1, k = 2 to 8 (here 1), strength 10 (1), scored every 5 or 20 steps (each), resampled always or below
+        k / 2; its code drops the weights of steps that are not resampled: not so here. TDS and DAS: proposal="gradient"
 """
 
 from __future__ import annotations
@@ -91,18 +91,18 @@ def fk(
         ValueError: a batch that is no multiple of k; adaptive tempering of another potential than difference, or of control.
     """
     b, k, total, x = prompts(len(x), particles, "fk"), particles, len(times) - 1, x.detach()
-    adaptive, part = tempering == "adaptive", share(tempering or ("off" if proposal == "prior" else "das"))
+    adaptive, part = tempering == "adaptive", share(tempering or ("off" if proposal == "prior" else "das"), flow.path)
     if adaptive and (potential != "difference" or proposal == "control"):
         raise ValueError("fk: expected potential='difference' and no control with adaptive tempering; take 'das'")
     twist = Twist(flow, reward, proposal, strength, transition, moments, inner, energy)
-    weights = Weights.begin(b, k, potential, part(times[0]), carried)
+    weights = Weights.begin(b, k, potential, 0.0 if adaptive else part(times[0]), carried)
     sight = twist.begin(x, times[0], weights.level, carried)
     for i, (s, t) in enumerate(pairwise(times), 1):
         x, ratio = twist.moved(x, s, t, noise, sight, weights.level)
         last, due = i == total, i == total or ((total - i) % every == 0 and start <= t <= stop)
         weights, sight = weights.plus(ratio), twist.seen(x, t, sight.value, rate=due)
         if due:
-            weights = weights.scored(strength * sight.value, None if adaptive else part(t), potential, threshold, last)
+            weights = weights.scored(strength * sight.value, part(t), potential, threshold if adaptive else None, last)
         size = ess(weights.log_w)
         if due and threshold and k > 1 and not last:
             pick, weights = weights.resampled(noise, threshold, resampler)

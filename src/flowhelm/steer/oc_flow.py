@@ -50,6 +50,7 @@ def oc_flow(
     iterations: Count = 15,
     rate: Annotated[float, Gt(0), Le(0.5)] = 0.02,
     inner: Inner | None = None,
+    recompute: bool = True,
     plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -62,6 +63,8 @@ def oc_flow(
         iterations: passes over the trajectory (with `inner`: calls of it).
         rate: of the first iteration; each row finds its own afterwards.
         inner: how the controls are found instead, for instance `lbfgs`; None for the paper's iteration.
+        recompute: evaluate anew in the backward pass, since N steps are differentiated at once: the memory of one evaluation instead
+            of N - 1.
         plan: controls `(b, N, *shape)` to start from (info["plan"] of an earlier run), zeros if not given.
 
     Yields one step per iteration: t = times[-1], x = clean = the end of the trajectory; info["energy"], int |u|^2, and
@@ -80,7 +83,7 @@ def oc_flow(
 
     def cost(u: Tensor) -> Tensor:
         nonlocal end
-        last = rollout(flow, x, times, u, first=first)
+        last = rollout(flow, x, times, u, first=first, checkpointed=recompute)
         end = last.detach()
         return energy(u) - weight * differentiable(reward(flow.decode(last)), u)
 

@@ -8,12 +8,10 @@
 Needs   any reward
 Budget  buys `draws`; never exceeded
 Cost    `starts` evaluations, then those of the move, a reward and a decode per draw: at most `draws` per step on average
-Paper   10 steps, 500 evaluations for 2 chains, here rows, with the first record from 25 sources each: draws 22, starts 25. On
-        a linear prior it moves along the variance-preserving path, `guide.on_path(flow, VP())`, by the SDE with
-        `langevin(diffusion=diffusion.falling(4.5, 4))` and small first steps; here by what `transition` is, on the path of
-        the flow. Where nothing is left of clean at t = 0, as on the linear path, an exact prior has one clean estimate for
-        all starts. The public code stops two steps before the end, draws there until all is spent, and returns the clean
-        estimate; here the steps are made to the end, and `spend_rest` lets the last two draw until all is spent.
+Paper   10 steps (`grids.arc`: small first ones), 500 evaluations for 2 chains, here rows: draws 22, starts 25. A linear prior
+        moves along the variance-preserving path, `guide.on_path(flow, VP())`, by `langevin(diffusion=diffusion.falling(4.5, 4))`;
+        here by `transition`, on the flow's path, where an exact prior has one estimate for all starts if alpha_0 = 0. The public
+        code stops two steps before the end and draws there until all is spent; here it goes on (`spend_rest`: the last two do so).
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ def rbf(
         draws: added to the quota of each step.
         starts: sources of which the best begins, x and fresh ones; more than 1 need times[0] = 0.
         spend_rest: the last two steps use their whole quota and take the best, instead of the first that beats the record.
-        transition: the move; one without noise into t = 1, as `ancestral`, is made once there.
+        transition: the move; one without noise, as the last of `ancestral`, is made and rated once.
         carried: `info` of the last step of an interrupted run, to resume it exactly.
         budget: what each prompt may spend; a chain that cannot afford more goes to the end without a search.
 
@@ -77,10 +75,9 @@ def rbf(
     b, total, x = len(x), len(times) - 1, x.detach()
     x = torch.stack([x, *(flow.source(noise).to(x) for _ in range(starts - 1))], 1).flatten(0, 1)
     ends = look(flow, x, times[0])
-    picture = flow.decode(ends.clean)
-    record = reward(picture).view(b, starts)
+    record = reward(flow.decode(ends.clean)).view(b, starts)
     pick, record = best(record), record.amax(1)
-    x, ends, picture = x[pick], ends.rows(pick), picture[pick]
+    x, ends = x[pick], ends.rows(pick)
     quota, price = torch.zeros(b, dtype=torch.int64), dict[str, Tensor]()  # of a draw: the first one tells
     if carried is not None:
         record, quota = carried["record"], carried["quota"]
@@ -91,20 +88,23 @@ def rbf(
         while len(rows):  # of the chains that still draw
             before, some = budget.told(), flow.rows(rows, b)
             new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
+            # a move without noise has no more to offer
+            fresh = (made[rows] == 0) | (new != x[rows]).flatten(1).any(1).cpu()
+            if not fresh.any():
+                break
+            rows, new = rows[fresh], new[fresh]
+            some = some if fresh.all() else flow.rows(rows, b)
             after = look(some, new, t)
-            picture[rows] = some.decode(after.clean)
-            value = some_scored(reward, picture, rows)
+            value = some_scored(reward, some.decode(after.clean), rows, b)
             price = price or budget.since(before)
-            still = (new == x[rows]).flatten(1).all(1).cpu()  # a move without noise has no more to offer
             take = (made[rows] == 0) | (value > reached[rows])
             won, chosen = value > record[rows], rows[take]
             x[chosen], reached[chosen] = new[take], value[take]
             ends.source[chosen], ends.clean[chosen] = after.source[take], after.clean[take]
             record[rows] = torch.where(won, value, record[rows])
             made[rows] += 1
-            stop = still | (made[rows] >= quota[rows]) | (won & (i < total - 1 or not spend_rest))
-            # what it takes to reach the end is kept back
-            rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]
+            stop = (made[rows] >= quota[rows]) | (won & (i < total - 1 or not spend_rest))
+            rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]  # keeps back what it takes to reach the end
         quota = quota - made
         told = {"reward": reached, "record": record.clone(), "quota": quota, "draws": made}
         yield Step(i, total, t, x, ends.clean, told)

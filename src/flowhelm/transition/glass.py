@@ -21,8 +21,8 @@ def glass(
     noise: Noise | None,
     ends: Ends | None = None,
     *,
-    inner: Count = 4,
-    midpoint: bool = False,
+    inner: Count = 2,
+    midpoint: bool = True,
     correlation: Correlation = "ddpm",
 ) -> Tensor:
     """GLASS (Holderrieth et al. 2025, arXiv:2509.25170): a random move whose law, unlike that of one step of an SDE, is not normal.
@@ -37,15 +37,16 @@ def glass(
         x_t   <- gamma x_s + y
 
     x_s and y are two noisy looks at clean, whose mean weighted by their signal-to-noise ratios says all that both say.
-    For s < 1; into t = 1 it draws from p(clean | x_s). `inner` evaluations, one less if `ends` are given; twice as
-    many with `midpoint`. inner = 1 is `ancestral` with "ddpm", and `renoise` with amount 1 - rho^2 else.
+    For s < 1; into t = 1 it draws from p(clean | x_s). 2 `inner` evaluations, `inner` without `midpoint`; one less if `ends`
+    are given. inner = 1 without midpoint is `ancestral` with "ddpm", and `renoise` with amount 1 - rho^2 else.
     It is for few and long random moves and for draws from p(clean | x_s). Over a whole generation it is no nearer to an
     exact prior than an SDE of as many evaluations; the paper's gains there are of networks, which noisy inputs mislead.
     The ends at t, of which a reward is taken, are the first evaluation of the next move: hand them on.
 
     Args:
-        inner: steps of the inner ODE.
-        midpoint: second order.
+        inner: steps of the inner ODE; the paper's are 10 of Euler, here 2 of the midpoint method.
+        midpoint: second order: at equal cost never farther from the law that is drawn from than Euler steps, and as near with a
+            half to two thirds of the evaluations. False for the paper's Euler steps.
         correlation: rho of the noises at s and t. "ddpm" is that of the noising process, and its moves compose: one of
             them has the law of many. A number is a refresh per move, however short (0.4 for about five moves in all);
             ("kappa", k) is that of ddpm to the power k: many short moves are the SDE of `langevin` with eta = k. Or a
@@ -66,8 +67,8 @@ def glass_estimate(
     noise: Noise | None,
     ends: Ends | None = None,
     *,
-    inner: Count = 4,
-    midpoint: bool = False,
+    inner: Count = 2,
+    midpoint: bool = True,
     correlation: Correlation = "ddpm",
 ) -> tuple[Tensor, Tensor]:
     """`glass`, and with the state the clean estimate that its last inner step went by: a look ahead that costs nothing.

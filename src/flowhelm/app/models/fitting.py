@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -197,6 +198,10 @@ def remedies(
             break
     if packed(task.flow, scheme) > budget:
         return  # nothing else makes the weights smaller
+    if "recompute" in inspect.signature(task.method).parameters and "recompute" not in task.options:
+        anew = replace(task, options={**task.options, "recompute": True})
+        if memory := needs(anew, scheme):
+            yield f"--recompute, the same result in more time {memory}"
     if task.footprint(frugal(task, scheme)).differentiates("network"):
         for name in OTHERS:
             if memory := needs(replace(task, method=pick("method", name, METHODS), options={}), scheme):

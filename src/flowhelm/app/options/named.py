@@ -5,9 +5,13 @@ from typing import Any
 
 
 def named(kind: Any) -> Sequence[Callable[..., Any]]:
-    """The functions that an option of this type chooses from. Told by identity: two aliases may be equal."""
+    """The functions that an option of this type chooses from. Told by identity: two aliases may be equal.
+
+    Diffusions are made by theirs.
+    """
     from ... import inner, particles, transition
     from ...control import ENERGIES, Energy
+    from ...transition import diffusion
 
     moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
     choices: tuple[tuple[Any, Sequence[Callable[..., Any]]], ...] = (
@@ -16,5 +20,6 @@ def named(kind: Any) -> Sequence[Callable[..., Any]]:
         (transition.Transition, transition.ALL),
         (transition.Moments, moments),
         (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
+        (diffusion.Diffusion, (diffusion.constant, diffusion.falling, diffusion.cosine, diffusion.hill)),
     )
     return next((functions for alias, functions in choices if alias is kind), ())

@@ -1,9 +1,9 @@
 """Options that people set, read off the functions they belong to: names, types and ranges from the signature, help from the docstring.
 
-An option is a keyword-only parameter of type int, float, bool, str, Path, a Literal, or a function of the library that has a name
-(an inner solver, an energy, a transition or its moments, a resampler); or any parameter of type Path (the data of a recipe). Such a
-function may be given options of its own: `adam:iterations=50,rate=0.05`, `glass:inner=4`. Everything else (noise, networks) is not for
-typing and is left out.
+An option is a parameter that is keyword-only or has a default, of type int, float, bool, str, Path, a Literal, or a function of the
+library that has a name (an inner solver, an energy, a transition or its moments, a diffusion, a resampler); or any parameter of type Path
+(the data of a recipe). Such a function may be given options of its own: `adam:iterations=50,rate=0.05`,
+`langevin:diffusion=falling:level=4.5`. Everything else (noise, networks) is not for typing and is left out.
 
 `model_of(function)` is the pydantic model of them; command line, schemas, pages and nodes are made from it.
 """
@@ -44,7 +44,8 @@ def options(function: Callable[..., Any]) -> Mapping[str, Option]:
     for name, parameter in inspect.signature(function).parameters.items():
         kinds = tuple(k for k in entry.members(hints.get(name)) if k[0] is NoneType or _known(k[0]))
         typed = {k for k, _ in kinds} - {NoneType}
-        if (parameter.kind is parameter.KEYWORD_ONLY or Path in typed) and typed:
+        asked = parameter.kind is parameter.KEYWORD_ONLY or parameter.default is not parameter.empty or Path in typed
+        if asked and typed:
             default = parameter.default if parameter.default is parameter.empty else shown(parameter.default)
             found[name] = Option(name, kinds, default, helps.get(name, ""))
     return found
@@ -139,8 +140,15 @@ def _chosen(functions: Sequence[Callable[..., Any]], text: str) -> Callable[...,
     names = {f.__name__: f for f in functions}
     if name not in names:
         raise ValueError(f"there is no {brief(name)}; {nearest(name, names)}")
-    pairs = [pair.partition("=") for pair in rest.split(",") if pair]
-    chosen = bind(names[name], {k.strip(): v.strip() for k, _, v in pairs})
+    given: dict[str, str] = {}
+    for word in filter(None, rest.split(",")):
+        key, _, value = (part.strip() for part in word.partition("="))
+        last = next(reversed(given), "")
+        if key not in options(names[name]) and ":" in given.get(last, ""):  # of the function before
+            given[last] += f",{word}"
+        else:
+            given[key] = value
+    chosen = bind(names[name], given)
     return partial(names[name], **chosen) if chosen else names[name]
 
 
@@ -148,7 +156,8 @@ def _value(option: Option, value: Any) -> Any:
     functions = [f for kind, _ in option.kinds for f in named(kind)]
     words = [kind for kind, _ in option.kinds if get_origin(kind) is Literal]
     if functions and isinstance(value, str) and not any(value in kind.__args__ for kind in words):
-        return _chosen(functions, value)
+        chosen = _chosen(functions, value)
+        return chosen() if any(f.__module__.endswith(".diffusion") for f in functions) else chosen
     return value
 
 

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import steer, transition
+from ... import grids, steer, transition
 from ...cards import needs_gradient
 from ...flow import Flow, Wrapped
+from ...guide import on_path
 from ...guide.counted import Count
+from ...path import VP, Path, linear, trig
 from ...priors import bundled
 from ...rewards import differentiable
 from ...step import Reward, Step
@@ -99,7 +101,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
     given = settings.method_options.model_dump(exclude_unset=True)
     pipeline = models.is_pipeline(settings.prior)
     found, budget = allotment.allot(
-        method, given, flow, budget=settings.budget, steps=settings.steps, chains=settings.chains,
+        method, given, along(flow, settings), budget=settings.budget, steps=settings.steps, chains=settings.chains,
         long=models.STEPS if pipeline else allotment.LONG, edit=_begun,
     )  # fmt: skip
     alone = found.option == allotment.CHAINS
@@ -107,7 +109,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
     chains = found.width if alone else settings.chains or 1
     whole = settings.changed(
         budget=budget, steps=found.steps, chains=chains, method_options=complete(method, given),
-        times=flow.times(found.steps).tolist(),
+        times=along(flow, settings).times(found.steps).tolist(),
     )  # fmt: skip
     guided = getattr(bound(flow, settings, labels[0]), "guidance", None) is not None
     batch = settings.batch or (1 if pipeline else batches(flow, 10**9, guided))
@@ -145,6 +147,30 @@ def bound(flow: Any, settings: SteerSettings, label: str | None) -> Any:
     if models.is_pipeline(settings.prior):
         return models.told(flow, settings, guidance=rule if settings.guidance else None)
     return conditioned(flow, [label], settings.prompt, settings.numbers, rule)
+
+
+PATHS: Mapping[str, Path] = {"linear": linear, "trig": trig, "vp": VP()}
+GRIDS: Mapping[str, Callable[[int], Tensor]] = {"uniform": grids.uniform, "arc": grids.arc}
+
+
+@dataclass(frozen=True, eq=False)
+class Timed(Wrapped):
+    """A flow with another grid."""
+
+    flow: Flow
+    grid: Callable[[int], Tensor]
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.flow.velocity(x, t)
+
+    def times(self, steps: int) -> Tensor:
+        return self.grid(steps)
+
+
+def along(flow: Flow, settings: SteerSettings) -> Flow:
+    """The flow along the path and with the grid that the settings name."""
+    flow = flow if settings.path is None else on_path(flow, PATHS[settings.path])
+    return flow if settings.grid is None else Timed(flow, GRIDS[settings.grid])
 
 
 def _rewards(terms: Sequence[scores.Term], beside: Sequence[scores.Term], subject: Subject) -> Rewards:

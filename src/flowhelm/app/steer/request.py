@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -32,6 +32,13 @@ class SteerRequest(Conditions):
     )
     steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Steps of the grid; default: what the budget buys."
+    )
+    path: Literal["linear", "trig", "vp"] | None = Field(
+        None,
+        description="Path along which it moves: linear, trig or vp (variance preserving); default: the prior's own.",
+    )
+    grid: Literal["uniform", "arc"] | None = Field(
+        None, description="Times of the steps: uniform, or arc (small first steps); default: the prior's own."
     )
     chains: int | None = Field(
         None, ge=1, description="Independent runs per picture, of which the best is kept; they share the budget."

@@ -42,7 +42,7 @@ from ..show.contact_sheet import Tile
 from . import record
 from . import rewards as scores
 from .builders import BUILDERS
-from .problem import Limited, Over, Problem, Rewards, bound, prepared
+from .problem import Limited, Over, Problem, Rewards, along, bound, prepared
 from .record import Best, Particle, PictureRun, RunFile, TraceLine, low, number, numbers, outputs, single
 from .request import SteerRequest, SteerSettings
 
@@ -74,7 +74,7 @@ def settle(request: SteerRequest) -> SteerSettings:
     stem = stem.with_suffix("") if stem.suffix.lower() == ".png" else stem
     check_writable(stem.parent)
     check_lengths(outputs(stem).values())
-    given = {"budget", "steps", "chains", "numbers", "guidance", "size", "count", "seed", "batch"}
+    given = {"budget", "steps", "path", "grid", "chains", "numbers", "guidance", "size", "count", "seed", "batch"}
     return SteerSettings.of(
         request.model_dump(include=given) | told | {
             "prior": models.where(request.prior), "method": method.__name__, "method_options": options,
@@ -181,7 +181,7 @@ def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRu
     # what is fixed was allotted to fit, to the last evaluation; a method that asks would keep some back for what it cannot know
     ledger = Budget(evaluations=problem.limit) if keeps_budget(problem.method) else Budget()
     told, limit = bound(problem.flow, settings, made.label), problem.limit * problem.chains
-    flow = Limited(told, problem.batch, ledger.count, limit)
+    flow = Limited(along(told, settings), problem.batch, ledger.count, limit)
     rewards, gallery = problem.rewards(made.label), Gallery()
     scored = replace(rewards.total, seen=gallery.add) if whole_samples(problem.method) else rewards.total
     reward: Reward = chunked(scored, problem.batch)

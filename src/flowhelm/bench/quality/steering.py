@@ -9,7 +9,10 @@ trained from another seed, which nothing is steered by), minus kB as JPEG, mean 
 is the log-probability of the classifier's own best guess: whether the result still looks like a picture of the set.
 
 Every method spends the same evaluations of the network: a trajectory is 10 of them, and a budget of N pays for N / 10 trajectories,
-particles or draws a step. GLASS makes 5 moves of 2 inner evaluations, so it scores half as often. Feynman-Kac particles are steered at
+particles or draws a step. "VP" is RBF's own configuration (arXiv:2503.19385): the variance-preserving path by its SDE, small first steps
+and, for RBF, the best of 25 starts.
+
+GLASS makes 5 moves of 2 inner Euler steps, so it scores half as often. Feynman-Kac particles are steered at
 5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
 reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
 features between the results of one row, each of its own seed.
@@ -33,7 +36,9 @@ from ...app.files.atomic import put
 from ...app.show.figures import figure, png
 from ...budget import Budget
 from ...flow import Flow
-from ...grids import uniform
+from ...grids import arc, uniform
+from ...guide import on_path
+from ...path import VP
 from ...priors import bundled
 from ...rewards import Compressibility, brightness
 from ...rng import Noise
@@ -43,6 +48,8 @@ from .classifier import classifier, whole
 
 LENGTH = 10
 """Evaluations of one trajectory."""
+STARTS = 25
+"""Sources of which RBF begins with the best, as in its paper; they are paid from the budget."""
 BUDGETS = (50, 100, 200, 400, 800)
 CLASSES = {"fashion": ("bag", "sneaker", "coat"), "aerial": ("forest",)}
 TILT = 5.0
@@ -78,9 +85,9 @@ def _particles(flow: Flow, reward: Reward, budget: int, seeds: int, strength: fl
     return Made(last.x[last.info["best"]], *_spent(ledger))
 
 
-def _chains(flow: Flow, reward: Reward, budget: int, seeds: int, method: Callable[..., Any]) -> Made:
+def _chains(flow: Flow, reward: Reward, budget: int, seeds: int, method: Callable[..., Any], times: Tensor) -> Made:
     ledger, noise = Budget(evaluations=budget), Noise(0, rows=range(seeds))
-    last = run(method(flow, reward, flow.source(noise), uniform(LENGTH), budget=ledger, noise=noise))
+    last = run(method(flow, reward, flow.source(noise), times, budget=ledger, noise=noise))
     return Made(last.x, *_spent(ledger))
 
 
@@ -91,17 +98,27 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
         return lambda flow, reward, seeds, strength: _particles(flow, reward, budget, seeds, strength, move, inner)
 
     def chain(method: Callable[..., Any]) -> Callable[[Flow, Reward, int, float], Made]:
-        return lambda flow, reward, seeds, strength: _chains(flow, reward, budget, seeds, method)
+        return lambda flow, reward, seeds, strength: _chains(flow, reward, budget, seeds, method, uniform(LENGTH))
 
-    share = max(1, budget // LENGTH)
+    def vp(method: Callable[..., Any]) -> Callable[[Flow, Reward, int, float], Made]:
+        """Along RBF's path, by its SDE, on its grid."""
+        moved = partial(method, transition=partial(langevin, diffusion=diffusion.falling(4.5, 4)))
+        return lambda flow, reward, seeds, strength: _chains(
+            on_path(flow, VP()), reward, budget, seeds, moved, arc(LENGTH)
+        )
+
+    share, rest = max(1, budget // LENGTH), max(1, (budget - STARTS) // LENGTH)
     return {
         "best of N": chain(partial(steer.best_of, draws=share)),
         "SVDD": chain(partial(steer.svdd, draws=share)),
         "RBF": chain(partial(steer.rbf, draws=share)),
         "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
+        "SVDD, VP": vp(partial(steer.svdd, draws=share)),
+        "RBF, VP": vp(partial(steer.rbf, draws=rest, starts=STARTS)),
+        "RBF, VP, rest spent": vp(partial(steer.rbf, draws=rest, starts=STARTS, spend_rest=True)),
         "FK, SDE": fk(partial(langevin, diffusion=diffusion.falling()), 1),
         "FK, ancestral": fk(ancestral, 1),
-        "FK, GLASS": fk(partial(glass, inner=2), 2),
+        "FK, GLASS": fk(partial(glass, inner=2, midpoint=False), 2),
     }
 
 
