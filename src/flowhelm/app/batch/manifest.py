@@ -117,6 +117,7 @@ def opened(path: Path) -> Iterator[tuple[Lines, list[Damaged], Callable[[DoneLin
         raise BadInput(f"{str(path)!r} cannot be written to ({error.strerror}); choose another out") from error
     try:
         _hold(handle, path)
+        _fresh(path).unlink(missing_ok=True)  # which a kill may have left
         data = path.read_bytes()
         os.ftruncate(handle, data.rfind(b"\n") + 1)  # what a kill or a full disk has cut
 
@@ -147,7 +148,7 @@ def _set_aside(handle: int, path: Path, data: bytes, damaged: Sequence[Damaged])
         os.fsync(file.fileno())
     numbers = {each.number for each in damaged}
     kept = [text for number, text in enumerate(data.split(b"\n")[:-1], 1) if number not in numbers]
-    fresh = path.with_name(f".{path.name}")
+    fresh = _fresh(path)
     try:
         fresh.write_bytes(b"".join(text + b"\n" for text in kept))
         settle(fresh)
@@ -160,6 +161,10 @@ def _set_aside(handle: int, path: Path, data: bytes, damaged: Sequence[Damaged])
     os.close(handle)
     settle(path.parent)
     return other
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
 
 
 def now() -> str:

@@ -13,6 +13,7 @@ between the two makes the item again, to the same picture.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import BadInput
+from ..errors import BadInput, Unwritable
 from ..files import stacks
 from ..files.atomic import check_writable, sha256, write_json
 from ..models import provenance
@@ -76,15 +77,14 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
                 f"line {each.number} of {out / 'manifest.jsonl'} is damaged; it is now in {manifest.ASIDE}{again}"
             )
         _clear(out)
-        write_json(out / "job.json", request.model_dump(mode="json"))
         left, done, failed, changed = _sorted(items, request, base, weights, lines, retry)
         before = dict(failed)  # the others are told as they fail
         missing = [item.output for item in (*left, *failed, *changed)]
         sets = Sets(items, missing, lines, out, lambda item: posterior_of(request, item))
         trouble, made = None, 0
+        _describe(request, stage, out)
         try:
             if left:
-                stage.mkdir(parents=True)
                 coming = _made(request, base, weights, stage, left, ray)
                 for event in _counted(coming, items, left, base):
                     if isinstance(event, DoneLine):
@@ -239,6 +239,16 @@ def _changed(line: DoneLine, folder: Path) -> bool:
         for name, hashed in line.files.items()
         if Path(name).name == name and (folder / name).is_file()
     )
+
+
+def _describe(request: BatchRequest, stage: Path, out: Path) -> None:
+    """job.json, written where a kill leaves nothing that the next start does not clear."""
+    try:
+        stage.mkdir(parents=True)
+        write_json(stage / "job.json", request.model_dump(mode="json"))
+        os.replace(stage / "job.json", out / "job.json")
+    except OSError as error:
+        raise Unwritable(f"{str(out)!r} cannot be written to ({reason(error)}); choose another out") from error
 
 
 def _clear(out: Path) -> None:
