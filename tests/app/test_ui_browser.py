@@ -286,3 +286,46 @@ def test_steering_shows_its_curve(opened, place):
     fill(page, "#steer-reward", "mine.py:function")
     page.click("#steer-run")
     page.wait_for_function("() => /runs no code of this machine/.test(document.body.innerText)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["inpaint", "superres", "motion", "denoise"])
+def test_a_run_of_any_kind_is_opened_again(opened, place, photo, tmp_path, task, caplog):
+    """From the history, twice, and the result is the same."""
+    _, runs = place
+    page = opened()
+    broken = []
+    page.on("response", lambda answer: broken.append(answer.url) if answer.status >= 500 else None)
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    drop(page, photo)
+    if task != "inpaint":
+        choose(page, "#task", task)
+    if task == "motion":
+        np.save(tmp_path / "kernel.npy", np.ones((3, 3)))
+        page.set_input_files("#option-motion-kernel input[type=file]", str(tmp_path / "kernel.npy"))
+        page.wait_for_timeout(700)
+    if task == "inpaint":
+        paint(page)
+    if task == "superres":
+        page.wait_for_selector("#option-superres-factor")
+        fill(page, "#option-superres-factor", "2")
+    fill(page, "#steps", "2")
+    again(page)
+    first = folder.history(runs)[0]
+    assert first.settings.operator == task
+    fresh = opened()
+    fresh.on("response", lambda answer: broken.append(answer.url) if answer.status >= 500 else None)
+    for _ in range(2):
+        fresh.get_by_role("tab", name="History").click()
+        fresh.get_by_role("gridcell").filter(has_text=task).first.click()
+        fresh.wait_for_function("() => !document.querySelector('#again').disabled")
+        fresh.click("#again")
+        fresh.wait_for_function("() => /From the run of/.test(document.querySelector('#status').innerText)")
+        fresh.wait_for_timeout(1500)
+        assert fresh.locator(".toast-body, [data-testid=toast-body]").count() == 0
+        again(fresh)
+        newest = folder.history(runs)[0]
+        assert newest.name != first.name
+        assert newest.settings.operator_options.stored().keys() == first.settings.operator_options.stored().keys()
+        assert newest.result.sha256 == first.result.sha256
+    assert broken == []

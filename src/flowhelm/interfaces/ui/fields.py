@@ -116,7 +116,9 @@ def options_of(function: Callable[..., Any], defaults: Mapping[str, Any], values
         with gr.Row():
             for option in known[i : i + 2]:
                 made = _option(function, option, defaults, values.get(option.name) or "")
-                made.change(_keeps(values, option.name), [made], None, **QUICK)
+                # not `change`, which comes for what was filled in, too, when the fields may be others already
+                heard = [made.upload, made.clear, made.delete] if isinstance(made, gr.File) else [made.input]
+                gr.on(heard, _keeps(values, option.name), [made], None, **QUICK)
                 found[option.name] = made
     return found
 

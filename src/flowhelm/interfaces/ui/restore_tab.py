@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,13 @@ from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
-from ...app.restore.record import RestoreFile
 from ...app.restore.request import Restoration, RestoreSettings, function_of
 from ...app.restore.settle import usual_method
 from ...cards import METHODS
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
-from .requests import RestoreFields, reopened, restoration, restore_fields, restored, steps_of, usual
+from .requests import RestoreFields, reopened, restoration, restore_fields, steps_of, usual
 from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
@@ -183,14 +182,14 @@ def restoring(
     def begin() -> Any:
         where, found = restoration(restore_fields(fields_), page)
         settings.extend(found)
-        return where, restored(found)
+        return where, [each.stored() for each in found]
 
     def shows(work: Work) -> Looks:
         return {} if work.picture is None else {"estimate": to_pil(work.picture)}
 
     def ends(work: Work) -> Looks | None:
         if work.error is None:
-            return _result(work)
+            return _result(work, settings)
         partial = record.outputs(Path(settings[work.done].out or ""))["partial"]
         return {"estimate": str(partial), **saved(partial, None)} if partial.is_file() else None
 
@@ -199,10 +198,9 @@ def restoring(
     yield from looks(desk, who, begin, shows, ends, opening=opening, several=several, every=every)
 
 
-def _result(work: Work) -> Looks:
-    made: list[RestoreFile] = work.made
-    first = made[0].settings
-    outs = [Path(each.settings.out or "") for each in made]
+def _result(work: Work, settings: Sequence[RestoreSettings]) -> Looks:
+    first, outs = settings[0], [Path(each.out or "") for each in settings]
+    made = [record.get_run(record.outputs(out)["run"]) for out in outs]
     found = {
         "estimate": HIDDEN, "slider": gr.update(value=pair(first), visible=True), "status": summary_html(work),
         **saved(outs[0], record.outputs(outs[0])["run"]),

@@ -116,14 +116,13 @@ def steering_looks(
 ) -> Iterator[Looks]:
     """Steers as the fields say; what the page is to show, by the names of its components, again and again."""
     from ...app.steer import record
-    from ...app.steer.run import steer
 
     paths: dict[str, Path] = {}
 
     def begin() -> Any:
         where, settings = steering(steer_request(fields_), page)
         paths.update(record.outputs(settings.out))
-        return where, steer(settings)
+        return where, settings.stored()
 
     def shows(work: Work) -> Looks:
         return {"best": None if work.picture is None else large(work.picture), "curve": _curve(work, fields_["reward"])}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ...app.run import Run, Stepped
+from ...app.run import Stepped
 from . import folder
 from .fields import QUICK
 from .running import EVERY, Desk, Work, sentence
@@ -85,7 +85,7 @@ def wire(
 def looks(
     desk: Desk,
     who: str,
-    begin: Callable[[], tuple[Path, Run[Any]]],
+    begin: Callable[[], tuple[Path, Any]],
     shows: Callable[[Work], Looks],
     ends: Callable[[Work], Looks | None],
     *,
@@ -96,7 +96,7 @@ def looks(
     """Carries out a run; what the page is to show, by the names of its components, again and again.
 
     Args:
-        begin: the run's folder, and its work. shows: what is shown of a run that goes on.
+        begin: the run's folder, and the job. shows: what is shown of a run that goes on.
         ends: of one that has ended, finished or not; None if it left nothing that can be shown.
         opening: what is shown first. several: results, of which one is made after another.
     """
@@ -106,12 +106,12 @@ def looks(
         if not desk.turn(who):
             yield {**at_rest, "status": status_html(UNBEGUN)}
             return
-        where, events = begin()
+        where, job = begin()
         yield {
             "status": status_html("Opening the prior ..."), "take": nothing, "story": nothing,
             "run": gr.update(interactive=False), "cancel": gr.update(interactive=True), **opening,
         }  # fmt: skip
-        work = desk.begin(who, events, every)
+        work = desk.begin(who, job, every)
         for step in work.follow():
             which = f"Sample {work.done + 1} of {several}, " if several > 1 else ""
             yield {"status": progress_html(which, step, work.left), **shows(work)}
