@@ -79,7 +79,7 @@ class Work:
                 self._thread.join(POLL)
                 step = self.step
                 if step is not told and step is not None and time.monotonic() - last >= self.every:
-                    told, last = step, time.monotonic()
+                    told, last = step, time.monotonic() if step.index else last
                     yield step
         finally:
             self.stop()
@@ -101,6 +101,7 @@ class Work:
             self._check()
         elif isinstance(event, Planned):
             self._began, self.outlook = time.monotonic(), event.text
+            self.step = Stepped(event.done, event.total)
         elif isinstance(event, Stepped):
             now = time.monotonic()
             if event.picture is not None and (self.picture is None or now - self._looked >= self.every):

@@ -32,8 +32,8 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
     told, written = gr.State({}), gr.State({})
     known: Mapping[str, Option] = fields(SteerRequest)
     first = next((name for name in page.priors if name == "fashion"), page.priors[0])
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=400):
+    with gr.Row(equal_height=False, elem_classes="both"):
+        with gr.Column(scale=4, min_width=400, elem_classes="fields"):
             with gr.Row():
                 prior = priors_of(page, first, "steer-prior")
                 label = gr.Dropdown(
@@ -66,7 +66,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                     min_width=90,
                 )
             own = gr.Column()
-        with gr.Column(scale=5, min_width=440):
+        with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
             hint = "Choose what the picture should be like, and press Steer."
             run, cancel, status = buttons("Steer", "steer-", hint)
             with gr.Row():
