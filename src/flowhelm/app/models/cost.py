@@ -19,6 +19,8 @@ from ...rng import Noise
 
 GRID = 4
 """Steps of a longer run that are made to count: what they cost, all its steps cost."""
+WALKED = 10_000
+"""Evaluations and applications after which counting ends: in so few steps they are too many, and a graph of more may be too deep."""
 
 
 class Nothing(Pixels):
@@ -48,6 +50,19 @@ class Cost(NamedTuple):
 
 class _Enough(Exception):
     pass
+
+
+class _Bounded(Nothing):
+    """It ends the run when that is too large."""
+
+    def __init__(self, path: Path, enough: Callable[[], bool]):
+        super().__init__(path)
+        self.enough = enough
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.enough():
+            raise _Enough
+        return super().velocity(x, t)
 
 
 @dataclass
@@ -107,11 +122,12 @@ def cost(
         return Cost(most, 0, most)
     made = min(steps, GRID)
     rows = int(values.get("particles", 1))
-    flow, noise = counted(Nothing(path)), Noise(0, rows)
+    noise, limit = Noise(0, rows), min(most * made / steps + 100, WALKED)
 
     def enough() -> bool:
-        return flow.count.rows + operator.count > most * made / steps + 100
+        return flow.count.rows + operator.count > limit
 
+    flow = counted(_Bounded(path, enough))
     operator = (_Same if linear_ else _Curved)(enough)
     y = Measurement(torch.full((1, *Nothing.shape), 0.3), operator, 0.05)
     try:
@@ -121,7 +137,7 @@ def cost(
             ):
                 if enough():
                     raise _Enough
-    except _Enough:
+    except (_Enough, RecursionError):
         return Cost(most, 0, most)
     except (RuntimeError, ArithmeticError):  # of numbers that nothing can be computed with: the run itself says so
         return Cost(0, 0, 0)

@@ -16,6 +16,7 @@ from .problem import Problem
 
 LONG = 10.0
 """Seconds; of a shorter run nothing is said."""
+MOST = 1e6
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def outlook(problem: Problem) -> str:
     flow, rows = problem.flow, len(problem.noise)
     try:
         linear = measurement.linear and flow.pixels
-        found = cost(method, settings.method_values, len(times) - 1, linear_=linear, most=1e6, path=flow.path)
+        found = cost(method, settings.method_values, len(times) - 1, linear_=linear, most=MOST, path=flow.path)
     except ValueError:  # the method says it when it is its turn
         return ""
     x = torch.zeros(rows, *flow.shape, device=measurement.y.device)
@@ -36,6 +37,8 @@ def outlook(problem: Problem) -> str:
     seconds = evaluation * (found.evaluations + 2 * found.backward) + application * found.applications
     if seconds < LONG:
         return ""
+    if found.evaluations >= MOST:
+        return "this takes very long: a step of it has thousands of evaluations of the network"
     memory = ""
     with suppress(Exception):  # what cannot be walked without data
         options = settings.method_options.stored(), settings.operator_options.stored()

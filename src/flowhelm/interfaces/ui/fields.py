@@ -60,7 +60,7 @@ def field(option: Option, where: str, **more: Any) -> Any:
 
 def help_of(option: Option) -> str:
     """Its help, without the command that a page does not have, and with its range."""
-    text = re.sub(r":? see `[^`]*`", "", option.help).replace("--", "")
+    text = re.sub(r":? see `flowhelm [^`]*`", "", option.help).replace("--", "")
     ranges = [described(bounds) for _, bounds in option.kinds if bounds]
     return text + f" Allowed: {' or '.join(ranges)}." * bool(ranges)
 
