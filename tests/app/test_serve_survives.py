@@ -23,18 +23,18 @@ from flowhelm.app.restore.restorer import Restorer  # noqa: E402
 CLIENTS, KILLS = 32, 20
 
 
-def workers(pid: int) -> list[int]:
-    """Children that serve; another one keeps account of what they share."""
-    found = []
+def workers(server: int) -> list[int]:
+    """Of the server's processes the one that serves: a child of the one that is forked, or of the server itself."""
+    parents, words = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            words = (path.parent / "cmdline").read_bytes().split(b"\0")
+            pid = int(path.parent.name)
+            parents[pid] = int(path.read_text().rpartition(")")[2].split()[1])
+            words[pid] = (path.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if parent == pid and b"--multiprocessing-fork" in words:
-            found.append(int(path.parent.name))
-    return found
+    forks = [pid for pid, parent in parents.items() if parent == server and b"forkserver" in words[pid]]
+    return [pid for pid, parent in parents.items() if parent in forks]
 
 
 def png(seed: int) -> bytes:

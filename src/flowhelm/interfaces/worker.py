@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -36,6 +36,8 @@ POLL = 0.1
 GRACE = 1.0
 """Seconds that a process has to stop by itself."""
 TRIES = 3
+HEAVY = ("deepinv", "flowhelm.app.restore.restorer")
+"""What processes that restore import."""
 Handle = Callable[[Any], Run[Any]]
 
 
@@ -54,15 +56,19 @@ class Worker:
         target, args: what the process calls once; it returns the function that makes a piece of work of a job. Both must be importable.
         memory: bytes that the process may hold. every: seconds between estimates that an event brings along; None for none at all.
         grace: seconds to stop in, before it is killed. tries: how often a job is begun whose process dies.
+        imports: modules that the process needs and that take long to import.
     """
 
     def __init__(
         self, target: Callable[..., Handle], *args: Any, memory: float | None = None, every: float | None = None, grace: float = GRACE,
-        tries: int = 1,
+        tries: int = 1, imports: Sequence[str] = (),
     ):  # fmt: skip
         self.memory, self.grace, self.tries = memory, grace, tries
         self._target, self._args, self._every = target, args, every
-        self._context = multiprocessing.get_context("spawn")
+        # a process that has only imported, and has neither threads nor a GPU, is forked: so another one is there in a moment
+        self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":
+            self._context.set_forkserver_preload([target.__module__, *imports])
         self._alone = threading.Lock()
         self._process: Any = None
         self._pipe: Connection

@@ -11,7 +11,7 @@ from ...app.models import opening
 from ...app.models.device import to_device
 from ...app.models.request import ModelRequest
 from ..guard import loopback
-from ..worker import TRIES, Worker, allowance
+from ..worker import HEAVY, TRIES, Worker, allowance
 from .request import Limits, ServeRequest
 from .work import opened
 
@@ -51,7 +51,12 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
     model = model.changed(device=str(to_device(model.device)), prior=opening.where(model.prior))
     limits = Limits(**{name: getattr(request, name) for name in Limits.model_fields})
     worker = Worker(
-        opened, model.model_dump(), round(limits.megapixels * 1e6), memory=allowance(limits.memory), tries=TRIES
+        opened,
+        model.model_dump(),
+        round(limits.megapixels * 1e6),
+        memory=allowance(limits.memory),
+        tries=TRIES,
+        imports=HEAVY,
     )
     try:
         worker.open()

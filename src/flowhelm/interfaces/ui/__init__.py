@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from ...app.errors import BadInput
 from ..guard import loopback, refusal
-from ..worker import Worker, allowance
+from ..worker import HEAVY, Worker, allowance
 from .request import PageRequest
 
 KEEPING = 10.0
@@ -114,7 +114,7 @@ def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
         from .running import EVERY, Desk
         from .work import opened as at_work
 
-        worker = Worker(at_work, memory=allowance(request.memory), every=EVERY, grace=KEEPING)
+        worker = Worker(at_work, memory=allowance(request.memory), every=EVERY, grace=KEEPING, imports=HEAVY)
         worker.begin()  # which takes some seconds, so that the first run need not wait for it
         desk = Desk(request.waiting, worker.run)
         guard = Middleware(
