@@ -27,6 +27,7 @@ CSS = """
 #runs span {font-size: .76rem} #runs .selection-button {display: none}
 footer {display: none !important}
 :focus-visible {outline: 3px solid #4338ca !important; outline-offset: 2px !important}
+[role=tab]:focus-visible {outline-offset: -3px !important}
 @media (max-width: 760px) {
   .gradio-container main {padding: 8px !important}
   .both > .fields, .both > .outcome {display: contents !important}
