@@ -105,7 +105,7 @@ def restore(page: Page) -> None:
     paint(page)
     page.mouse.move(5, 5)
     keep(page, "paint", 1160)
-    fill(page, "#std", "0.003")
+    choose(page, "#noise", "none")
     page.click("#run")
     page.wait_for_function(
         "() => /Step [1-9][0-9]+ of/.test(document.querySelector('#status').innerText)", timeout=120_000
@@ -135,6 +135,7 @@ def compare(page: Page) -> None:
     page.set_input_files("#photo input[type=file]", str(ROOT / "examples" / "coffee.png"))
     page.wait_for_selector("#view img")
     page.locator("#simulate input").check()
+    choose(page, "#noise", "a number")
     fill(page, "#std", "0.05")
     page.locator("#std input").blur()
     fill(page, "#steps", "25")

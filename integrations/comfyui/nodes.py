@@ -10,6 +10,7 @@ import inspect
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -23,20 +24,27 @@ try:
     from flowhelm import operators
     from flowhelm.app.draw.request import DrawRequest
     from flowhelm.app.draw.rows import batches
+    from flowhelm.app.files.pictures import to_pil
     from flowhelm.app.models.opening import OF_PIPELINES, is_pipeline
     from flowhelm.app.models.request import ModelRequest
     from flowhelm.app.options import cards
     from flowhelm.app.options.request import Option, fields
     from flowhelm.app.options.signature import bind, options
-    from flowhelm.app.restore.request import LEAST_STD, MOST_STD, PictureRequest
+    from flowhelm.app.restore.request import LEAST_STD, PictureRequest
+    from flowhelm.app.run import Event, Stepped, drive
     from flowhelm.cards import METHODS
     from flowhelm.entry import members
     from flowhelm.priors import NAMES
 except ImportError as error:
     raise ImportError(f"flowhelm's nodes need flowhelm ({error}): {sys.executable} -m pip install flowhelm") from error
 
-FAR = 2.0**53  # beyond it, the numbers of a browser have gaps
-SEED = {"min": 0, "control_after_generate": True}
+FAR, MANY = 1e6, 10_000
+"""The largest number and whole number of an option that has no range of its own; a text field would take more."""
+SEED = {"min": 0, "max": 2**53, "control_after_generate": True}  # beyond it, the numbers of a browser have gaps
+PAINTED = "1 (painted) where something is missing and is filled in, 0 where the picture is known: as ComfyUI's mask editor paints."
+DRAWN = "The {} as a picture, bright where it is large; made to sum to 1. Instead, a file may be named below."
+PREVIEWS = 1.0
+"""Seconds between estimates that are shown."""
 OPENING, PICTURE, DRAWING = fields(ModelRequest), fields(PictureRequest), fields(DrawRequest)
 
 
@@ -100,7 +108,7 @@ class Restore:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        std = {"min": LEAST_STD, "max": MOST_STD, "step": 0.005}
+        std = {"min": LEAST_STD, "max": 2.0, "step": 0.005}
         first, then = ("std", "steps", "seed"), ("simulate", "keep")  # in the order of the workflows that people have
         known = {
             name: _field(option)
@@ -129,13 +137,14 @@ class Restore:
             asked |= {"method": method.name, "method_options": dict(method.options)}
         for index, one in enumerate(image):
 
-            def watch(step: flowhelm.Step, first: int = index) -> None:
-                tell(first * step.total + step.index, len(image) * step.total)
+            def each(event: Event, first: int = index) -> None:
+                if isinstance(event, Stepped):
+                    tell(first * event.total + event.index, len(image) * event.total, event.picture)
 
-            made = prior(
-                one[..., :3].movedim(-1, 0) * 2 - 1, operator.name, watch=watch,
-                operator_options=_of_row(operator.options, index, len(image)), **asked,
+            ready = prior.prepare(
+                one[..., :3].movedim(-1, 0) * 2 - 1, operator.name, operator_options=_of_row(operator.options, index, len(image)), **asked,
             )  # fmt: skip
+            made = drive(prior.events(ready), each)
             pictures.append(((made.picture + 1) / 2).clamp(0, 1).movedim(0, -1))
             score = f", PSNR {made.scores['psnr']:.2f} dB" if made.scores.get("psnr") else ""
             lines.append(
@@ -188,20 +197,30 @@ class _Options:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         inputs = {name: _option(cls.function, option) for name, option in options(cls.function).items()}
-        return {"required": inputs, "optional": {}}
+        files = [name for name, (kind, _) in inputs.items() if kind == "IMAGE"]
+        more: dict[str, Any] = {name: inputs.pop(name) for name in files}
+        more |= {
+            f"{name}_file": ("STRING", {"default": "", "tooltip": _help(options(cls.function)[name])}) for name in files
+        }
+        if cls.function in METHODS:
+            about = (
+                "What stands at its default is taken from the operator's preset, where there is one for this method."
+            )
+            more["preset"] = ("BOOLEAN", {"default": True, "tooltip": f"{about} Off: as it stands here."})
+        return {"required": inputs, "optional": more}
 
-    @classmethod
-    def VALIDATE_INPUTS(cls, **given: Any) -> bool | str:
-        """What is linked is not known yet, and comes as None or not at all."""
-        known = options(cls.function)
-        try:
-            held = {name: "later" for name, option in known.items() if option.needed}
-            bind(cls.function, held | {name: value for name, value in given.items() if isinstance(value, str | float)})
-        except ValueError as error:
-            return str(error)
-        return True
-
-    def choose(self, **given: Any) -> tuple[Chosen]:
+    def choose(self, preset: bool = False, **given: Any) -> tuple[Chosen]:
+        """No VALIDATE_INPUTS: ComfyUI would say what that returns once for each input."""
+        known = options(self.function)
+        for name in [name for name in given if name.removesuffix("_file") in known and name not in known]:
+            if typed := given.pop(name).strip():
+                given.setdefault(name.removesuffix("_file"), typed)
+        if missing := [name for name, option in known.items() if option.needed and given.get(name) is None]:
+            raise ValueError(f"{self.function.__name__} needs {missing[0]}: connect a picture to it, or name a file")
+        bind(self.function, {name: "later" if isinstance(value, Tensor) else value for name, value in given.items()})
+        if preset:
+            usual = {name: _option(self.function, option)[1]["default"] for name, option in known.items()}
+            given = {name: value for name, value in given.items() if value != usual[name]}
         return (Chosen(self.function.__name__, given),)
 
 
@@ -241,8 +260,10 @@ def _given(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, 
 
 def _option(function: Callable[..., Any], option: Option) -> tuple[Any, dict[str, Any]]:
     """The input for an option of a function. None, and what is one of several types, is typed as a text."""
-    if Path in option.types and Tensor in (kind for kind, _ in members(_hints(function)[option.name])):
-        return "MASK", {"tooltip": _help(option)}
+    if Path in option.types:
+        if Tensor in (kind for kind, _ in members(_hints(function)[option.name])):
+            return "MASK", {"tooltip": PAINTED}
+        return "IMAGE", {"tooltip": DRAWN.format(option.name)}
     default = "" if option.needed else "none" if option.default is None and NoneType in option.types else option.default
     return _widget(option, default)
 
@@ -267,7 +288,7 @@ def _widget(option: Option, default: Any) -> tuple[Any, dict[str, Any]]:
 
 def _range(bounds: Iterable[Any], apart: int) -> tuple[float, float]:
     """The least and the largest value; `apart`: the distance to a bound that is not reached, which a widget does not know."""
-    least, most = -FAR, FAR
+    least, most = (-MANY, MANY) if apart else (-FAR, FAR)
     for bound in bounds:
         least = getattr(bound, "ge", getattr(bound, "gt", least - apart) + apart)
         most = getattr(bound, "le", getattr(bound, "lt", most + apart) - apart)
@@ -287,26 +308,36 @@ def _of_row(given: Mapping[str, Any], index: int, total: int) -> dict[str, Any]:
     row = {}
     for name, value in given.items():
         if isinstance(value, Tensor):
-            masks = value if value.dim() == 3 else value[None]
-            if len(masks) not in (1, total):
-                raise ValueError(f"{name}: expected one mask or {total}, one per picture, got {len(masks)}")
-            value = masks[index if len(masks) > 1 else 0] < 0.5
+            drawn = value.dim() == 4  # an IMAGE
+            several = value if drawn or value.dim() == 3 else value[None]
+            if len(several) not in (1, total):
+                raise ValueError(f"{name}: expected one {name} or {total}, one per picture, got {len(several)}")
+            one = several[index if len(several) > 1 else 0]
+            if not drawn and not (one >= 0.5).any():
+                raise ValueError(
+                    "nothing is painted in the mask: open the picture in the mask editor, and paint over what is missing"
+                )
+            value = one.mean(-1) if drawn else one < 0.5
         row[name] = value
     return row
 
 
-def _progress() -> Callable[[int, int], None]:
-    """Tells ComfyUI's bar, and raises what ComfyUI raises when its user cancels; elsewhere does nothing."""
+def _progress() -> Callable[..., None]:
+    """Tells ComfyUI's bar, with the estimate now and then, and raises what ComfyUI raises when its user cancels; elsewhere does nothing."""
     try:
         from comfy.model_management import throw_exception_if_processing_interrupted as stop_if_asked
         from comfy.utils import ProgressBar
     except ImportError:
-        return lambda done, total: None
-    bar = ProgressBar(1)
+        return lambda done, total, picture=None: None
+    bar, last = ProgressBar(1), -PREVIEWS
 
-    def tell(done: int, total: int) -> None:
+    def tell(done: int, total: int, picture: Callable[[], Tensor] | None = None) -> None:
+        nonlocal last
         stop_if_asked()
-        bar.update_absolute(done, total)
+        preview = None
+        if picture is not None and time.monotonic() - last >= PREVIEWS:
+            preview, last = ("JPEG", to_pil(picture()).convert("RGB"), 512), time.monotonic()
+        bar.update_absolute(done, total, preview)
 
     return tell
 

@@ -1,6 +1,8 @@
 """Plans of memory: the ledger on graphs that can be counted by hand, packed weights against the libraries, FLUX.2 [dev] on 24 GiB."""
 
 import json
+import socket
+import time
 from functools import partial
 
 import pytest
@@ -423,3 +425,22 @@ def test_what_is_foretold_is_what_is_used(case):
     (found,) = bench.compare([case])
     assert found.foretold == pytest.approx(found.measured, rel=0.1)
     assert found.activations == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("hub", ["silent", "https://no.such.host.invalid", "http://127.0.0.1:9"])
+@pytest.mark.parametrize(
+    "words", [["plan", "nobody/nothing", "mpc_flow", "--vram", "24"], ["doctor", "nobody/nothing"]]
+)
+def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch, capsys, hub, words):
+    """One that takes the connection and says nothing, one whose name leads nowhere, and one that refuses."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}" if hub == "silent" else hub
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        began = time.monotonic()
+        assert main(words) == 2
+        assert time.monotonic() - began < 5
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    assert "cannot be" in said

@@ -336,3 +336,34 @@ def test_a_large_photograph(tmp_path):
     assert interrupted("restore", *given, "--threads", str(threads))[0] == 130
     assert main(["restore", "--resume", str(tmp_path / "photo.resume.safetensors")]) == 0
     assert (tmp_path / "photo.restored.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
+    """By what is timed: here each evaluation is one second, and nothing else takes time."""
+    from flowhelm.app.restore import outlook as told
+    from flowhelm.app.restore.request import RestoreRequest
+    from flowhelm.app.restore.run import restore
+    from flowhelm.app.restore.settle import settle
+    from flowhelm.app.run import Planned
+
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "photo.png")
+    for seconds, method, said in (
+        (1.0, "pnp_flow", "this takes about 20 seconds and 0.0 GiB of memory (20 evaluations of the network)"),
+        (1.0, "dps", "this takes about 60 seconds and 0.0 GiB of memory (20 evaluations of the network)"),
+        (60.0, "pnp_flow", "this takes about 20 minutes and 0.0 GiB of memory (20 evaluations of the network)"),
+        (0.1, "pnp_flow", ""),
+    ):
+        timed = iter([seconds, 0.0])
+        monkeypatch.setattr(told, "_seconds", lambda call, device, timed=timed: call() is None or next(timed))
+        given = {
+            "photo": tmp_path / "photo.png",
+            "operator": "denoise",
+            "method": method,
+            "steps": 20,
+            "prior": prior,
+            "threads": 1,
+        }
+        events = restore(settle(RestoreRequest.of(given, "restore")))
+        planned = next(event for event in events if isinstance(event, Planned))
+        events.close()
+        assert planned.text == said

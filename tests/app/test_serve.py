@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import os
+import signal
 import socket
 import struct
 import subprocess
@@ -11,6 +13,8 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +23,11 @@ from PIL import Image
 pytest.importorskip("fastapi")
 pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
+from jobs import endless, failing
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
+from flowhelm.app.models.request import ModelRequest
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore.request import PictureRequest
 from flowhelm.app.restore.restorer import Restorer
@@ -31,7 +37,8 @@ from flowhelm.interfaces.http import app as served
 from flowhelm.interfaces.http import serve as serving
 from flowhelm.interfaces.http.app import application
 from flowhelm.interfaces.http.request import Limits, ServeRequest
-from flowhelm.step import Diverged
+from flowhelm.interfaces.http.work import opened
+from flowhelm.interfaces.worker import Worker
 
 HERE = "http://127.0.0.1:8000"
 FAST = {"operator": "denoise", "steps": "2"}
@@ -60,10 +67,41 @@ def restorer(prior) -> Restorer:
     return Restorer(prior, threads=1, limit=100_000)
 
 
+@pytest.fixture(scope="module")
+def model(prior) -> ModelRequest:
+    return ModelRequest(prior=prior, threads=1)
+
+
+@pytest.fixture(scope="module")
+def worker(model):
+    found = Worker(opened, model.model_dump(), 100_000, memory=8e9, tries=3)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def client(restorer):
-    with TestClient(application(restorer, limits=Limits(megabytes=1.0)), base_url=HERE) as found:
+def client(worker, model):
+    with TestClient(application(worker, model, limits=Limits(megabytes=1.0)), base_url=HERE) as found:
         yield found
+
+
+@pytest.fixture
+def other():
+    """Makes workers that do what a test wants."""
+    made = []
+
+    def make(target, *args, **how):
+        made.append(Worker(target, *args, **how))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def begun(folder):
+    while not (folder / "begun").exists():
+        time.sleep(0.01)
 
 
 def asks(client, picture, fields=FAST, files=(), **given):
@@ -187,10 +225,13 @@ def test_openapi_says_what_is_true(client):
         ({"settings": '{"std": 1, "std": 2}'}, "given twice"),
         ({"settings": '{"stdd": 1}'}, "did you mean std"),
         ({"settings": '{"operator": "debllur"}'}, "did you mean deblur"),
-        ({"settings": '{"method": "dpss"}'}, "did you mean dps"),
-        ({"settings": '{"operator_options": {"sigmaa": 1}}'}, "did you mean sigma"),
+        ({"settings": '{"operator": "box", "method": "dpss"}'}, "did you mean dps"),
+        ({"settings": '{"operator": "deblur", "operator_options": {"sigmaa": 1}}'}, "did you mean sigma"),
         ({"settings": '{"std": 0.1}', "std": "0.1"}, "'std' stands in the settings and as a field"),
-        ({"settings": '{"operator_options": {"sigma": 1}}', "sigma": "1"}, "'sigma' is given twice"),
+        (
+            {"settings": '{"operator": "deblur", "operator_options": {"sigma": 1}}', "sigma": "1"},
+            "'sigma' is given twice",
+        ),
         ({"operator": "inpaint", "mask": "/etc/hostname"}, "a file of the server is not read; upload it"),
         ({"operator": "motion", "operator-kernel": "/etc/hostname"}, "a file of the server is not read"),
         (
@@ -205,7 +246,71 @@ def test_openapi_says_what_is_true(client):
     ],
 )
 def test_a_wrong_setting_is_a_sentence(client, picture, fields, said):
-    refused(asks(client, picture, fields), 422, said)
+    refused(asks(client, picture, fields if "settings" in fields else {"operator": "deblur"} | fields), 422, said)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"settings": "[" * 100_000}, 422, "nested too deeply"),
+        ({"settings": '{"operator_options":' + "[" * 5000 + "]" * 5000 + "}"}, 422, "nested too deeply"),
+        ({"settings": '{"a":' * 5000}, 422, "nested too deeply"),
+        ({"settings": '{"seed":' + "9" * 10_000 + "}"}, 422, "settings: expected JSON"),
+        ({"seed": "9" * 10_000}, 422, "seed: expected a whole number"),
+        ({"operator": "de\0noise"}, 422, "did you mean denoise"),
+        ({"inner": "adam:rate=1e300", "operator": "jpeg", "method": "mpc_flow"}, 422, "too large to compute with"),
+        ({"operator": "deblur", "sigma": "1e-300"}, 200, ""),
+        ({"operator": "deblur", "sigma": "5e-324"}, 200, ""),
+        ({"operator": "blur_linear_light", "sigma": "1e-300"}, 200, ""),
+        ({"warm": "1e-300"}, 200, ""),
+        ({"tile": "9" * 30}, 200, ""),
+    ],
+)
+def test_hostile_settings(client, picture, fields, status, said):
+    answer = asks(
+        client, picture, {"steps": "2"} | ({"operator": "denoise"} if "settings" not in fields else {}) | fields
+    )
+    assert answer.status_code == status, answer.text
+    if status != 200:
+        refused(answer, status, said)
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin"])
+@pytest.mark.parametrize(
+    "value", ["[::1", "http://[::1", "http://[v1.x]", "http://", "//", "http://127.0.0.1:8000@evil.example", ""]
+)
+def test_hostile_hosts(client, worker, model, picture, name, value):
+    refused(asks(client, picture, headers={name: value}), 403, "")
+    with TestClient(application(worker, model, token="a", local=False), base_url=HERE) as open_:
+        for place in ("/", "/docs/", "/health", "/nowhere"):
+            assert open_.get(place, headers={name: value}, follow_redirects=False).status_code < 500
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.ones((3, 3), complex), np.ones((3, 3), "datetime64[s]"), np.zeros((3, 3), [("a", int)]), np.zeros((3, 3), "V8"),
+        np.full((3, 3), "x"), np.zeros((0, 3)), np.full((3, 3), np.nan), np.zeros((3, 3)), -np.ones((3, 3)),
+    ],
+    ids=lambda array: f"{array.dtype} {array.flat[:1]}",
+)  # fmt: skip
+def test_hostile_arrays(client, picture, array):
+    np.save(data := io.BytesIO(), array, allow_pickle=False)
+    for operator, file in (("motion", "kernel"), ("inpaint", "mask")):
+        answer = asks(client, picture, {**FAST, "operator": operator}, {file: ("k.npy", data.getvalue())})
+        assert answer.status_code in (400, 422), answer.text
+        refused(answer, answer.status_code, "")
+
+
+def test_the_operator_is_asked_for(client, picture):
+    for fields in ({"steps": "2"}, {"settings": '{"steps": 2}'}):
+        refused(asks(client, picture, fields), 422, "operator is missing: what was done to the picture; one of denoise")
+
+
+def test_the_root_leads_to_the_docs(client):
+    answer = client.get("/")
+    assert answer.url.path == "/docs"
+    assert answer.status_code == 200
 
 
 def bomb(side: int) -> bytes:
@@ -272,11 +377,11 @@ def test_no_page_of_another_site_gets_in(client, picture):
     assert client.get("/health", headers={"Host": "[::1]:8000"}).status_code == 200
 
 
-def test_a_token_is_asked_for(restorer, picture, monkeypatch):
+def test_a_token_is_asked_for(worker, model, picture, monkeypatch):
     compared = []
     honest = served.secrets.compare_digest
     monkeypatch.setattr(served.secrets, "compare_digest", lambda *given: compared.append(given) or honest(*given))
-    with TestClient(application(restorer, token="geheim€", local=False), base_url="http://box.example") as client:
+    with TestClient(application(worker, model, token="geheim€", local=False), base_url="http://box.example") as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic geheim"}):
             answer = asks(client, picture, headers=headers)
             refused(answer, 401, "Authorization: Bearer TOKEN")
@@ -286,7 +391,7 @@ def test_a_token_is_asked_for(restorer, picture, monkeypatch):
         right = {"Authorization": "Bearer geheim€".encode()}
         assert asks(client, picture, headers=right).status_code in (200, 401)  # of letters beyond ASCII, clients differ
     assert compared
-    with TestClient(application(restorer, token="secret", local=False), base_url="http://box.example") as client:
+    with TestClient(application(worker, model, token="secret", local=False), base_url="http://box.example") as client:
         assert asks(client, picture, headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
@@ -297,14 +402,16 @@ def test_beyond_this_machine_only_with_a_token(prior, capsys, monkeypatch):
             serving.serve(ServeRequest(host=host, prior=prior))
     assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    asked = {}
-    monkeypatch.setattr(serving.uvicorn, "run", lambda app, **given: asked.update(given))
+    asked, real = {}, serving.Worker
+    monkeypatch.setattr(serving, "Worker", lambda *args, **how: SimpleNamespace(open=lambda: None, close=lambda: None))
+    monkeypatch.setattr(serving, "run", lambda app, host, port: asked.update(host=host))
     monkeypatch.setenv("FLOWHELM_TOKEN", "secret")
     assert main(["serve", "--host", "0.0.0.0", "--prior", prior]) == 0
     assert asked["host"] == "0.0.0.0"
     monkeypatch.delenv("FLOWHELM_TOKEN")
     assert main(["serve", "--prior", prior]) == 0
     assert asked["host"] == "127.0.0.1"
+    monkeypatch.setattr(serving, "Worker", real)
     assert main(["serve", "--prior", "photoss"]) == 2
 
 
@@ -331,20 +438,11 @@ def test_many_at_once_get_what_each_would_alone(client, restorer, picture):
     assert len({json.loads(answer.headers["x-flowhelm-run"])["sha256"] for answer in answers}) == 6
 
 
-def test_more_than_may_wait_are_refused(restorer, picture, monkeypatch):
-    held, free = threading.Event(), threading.Event()
-    honest = Restorer.events
-
-    def slow(self, ready):
-        held.set()
-        assert free.wait(20)
-        return (yield from honest(self, ready))
-
-    monkeypatch.setattr(Restorer, "events", slow)
-    app = application(restorer, limits=Limits(waiting=1))
+def test_more_than_may_wait_are_refused(other, model, picture, tmp_path):
+    app = application(other(endless, "wait", tmp_path), model, limits=Limits(waiting=1))
     with TestClient(app, base_url=HERE) as client, ThreadPoolExecutor(2) as pool:
         running = pool.submit(asks, client, picture)
-        assert held.wait(20)
+        begun(tmp_path)
         waits = pool.submit(asks, client, picture)
         while (health := client.get("/health").json())["waiting"] < 1:
             time.sleep(0.01)
@@ -352,73 +450,148 @@ def test_more_than_may_wait_are_refused(restorer, picture, monkeypatch):
         answer = asks(client, picture)
         refused(answer, 429, "1 requests wait already")
         assert int(answer.headers["retry-after"]) > 0
-        free.set()
+        (tmp_path / "free").touch()
         assert running.result().status_code == waits.result().status_code == 200
         assert client.get("/health").json()["running"] == 0
         assert asks(client, picture).status_code == 200
 
 
-def test_a_run_that_takes_too_long_ends(restorer, picture):
-    with TestClient(application(restorer, limits=Limits(seconds=0.0)), base_url=HERE) as client:
-        refused(asks(client, picture), 503, "stopped after 0 seconds")
+# --- what ends ---
+
+
+@pytest.mark.parametrize("how", ["python", "deaf", "steps"])
+def test_a_run_that_takes_too_long_ends_in_the_middle_of_a_step(other, model, picture, tmp_path, how):
+    worker = other(endless, how, tmp_path)
+    worker.open()
+    with TestClient(application(worker, model, limits=Limits(seconds=0.3)), base_url=HERE) as client:
+        began, first = time.monotonic(), worker.pid
+        refused(asks(client, picture), 503, "stopped after 0.3 seconds")
+        assert time.monotonic() - began < 4
+        assert (worker.pid == first) == (how != "deaf")  # who does not listen is killed, and another one is started
+        assert client.get("/health").json()["running"] == 0
+        (tmp_path / "free").touch()
+        if how == "steps":
+            assert asks(client, picture).status_code == 200
+
+
+def test_a_run_that_fills_the_memory_ends(other, model, picture, tmp_path):
+    worker = other(endless, "memory", tmp_path, memory=0.5e9)
+    with TestClient(application(worker, model), base_url=HERE) as client:
+        refused(asks(client, picture), 503, "not enough memory")
         assert client.get("/health").json()["running"] == 0
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "said"),
-    [
-        (Diverged("the state is not finite; lower the strength", None), 422, "lower the strength"),
-        (MemoryError(), 503, "not enough memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 503, "not enough memory"),
-        (RuntimeError("a secret of the inside"), 500, "fault of the program"),
-    ],
-)
-def test_what_goes_wrong_inside(restorer, picture, monkeypatch, error, status, said):
-    def fails(*_):
-        raise error
-
-    monkeypatch.setattr(Restorer, "events", fails)
-    with TestClient(application(restorer), base_url=HERE, raise_server_exceptions=False) as client:
-        answer = asks(client, picture)
-        refused(answer, status, said)
-        assert "secret" not in answer.text
-        assert client.get("/health").json()["running"] == 0
+def test_what_cannot_be_afforded_is_refused_before_it_starts(client, picture, worker):
+    before = worker.pid
+    for fields in (
+        {"operator": "denoise", "method": "fig", "inner": "100000000"},
+        {"operator": "deblur", "method": "mpc_flow", "inner": "adam:iterations=100000000"},
+        {"operator": "denoise", "method": "pnp_flow", "draws": "10000"},
+        {"operator": "denoise", "method": "fk", "particles": "100001"},
+        {"operator": "jpeg", "method": "daps", "langevin": "20000", "steps": "100"},
+        {"settings": json.dumps({"operator": "denoise", "method": "d_flow", "method_options": {"iterations": 99999}})},
+    ):
+        began = time.monotonic()
+        refused(asks(client, picture, fields), 422, "more than 100000 evaluations")
+        assert time.monotonic() - began < 20  # the first one imports what optimises
+    assert worker.pid == before
+    assert asks(client, picture, {**FAST, "method": "fig", "inner": "10"}).status_code == 200
 
 
-def test_who_leaves_stops_the_run(restorer, picture, monkeypatch):
-    """A real server on this machine: the client closes its connection in the middle."""
-    import uvicorn
+def test_what_goes_wrong_inside(other, model, picture):
+    told = [
+        (422, "lower the strength"), (503, "not enough memory"), (503, "not enough memory"), (422, "too large to compute with"),
+        (500, "fault of the program"),
+    ]  # fmt: skip
+    with TestClient(application(other(failing), model), base_url=HERE) as client:
+        for seed, (status, said) in enumerate(told):
+            answer = asks(client, picture, {**FAST, "seed": str(seed)})
+            refused(answer, status, said)
+            assert "secret" not in answer.text
+            assert client.get("/health").json()["running"] == 0
 
-    begun, ended = threading.Event(), threading.Event()
-    honest = Restorer.events
 
-    def slowly(self, ready):
-        try:
-            for event in honest(self, ready):
-                begun.set()
-                time.sleep(0.02)
-                yield event
-        finally:
-            ended.set()
+def test_a_worker_that_is_killed_costs_nobody_the_answer(client, restorer, picture, worker):
+    worker.open()
+    os.kill(worker.pid, signal.SIGKILL)
+    answer = asks(client, picture)
+    expected = restorer(Image.open(io.BytesIO(picture)), "denoise", steps=2)
+    assert json.loads(answer.headers["x-flowhelm-run"])["sha256"] == expected.sha256
 
-    monkeypatch.setattr(Restorer, "events", slowly)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(application(restorer), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+
+def body_of(picture: bytes, **fields: str) -> bytes:
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}'.encode() for name, text in fields.items()]
+    parts.append(b'Content-Disposition: form-data; name="picture"; filename="p.png"\r\n\r\n' + picture)
+    return b"--b\r\n" + b"\r\n--b\r\n".join(parts) + b"\r\n--b--\r\n"
+
+
+def sent(port: int, body: bytes, part: int | None = None) -> socket.socket:
+    """A request on a connection of its own, or the beginning of its body."""
+    head = f"POST /restore HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body[:part])
+    return connection
+
+
+@contextmanager
+def listening(worker, model, **limits):
+    """A real server on this machine: its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listens:
+        app = application(worker, model, limits=Limits(**limits))
+        server = serving.Server(serving.uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]}, daemon=True)
         thread.start()
         try:
-            body = (
-                b'--b\r\nContent-Disposition: form-data; name="steps"\r\n\r\n1000\r\n--b\r\nContent-Disposition: form-data; '
-                b'name="operator"\r\n\r\ndenoise\r\n--b\r\nContent-Disposition: form-data; name="picture"; filename="p.png"\r\n\r\n'
-                + picture + b"\r\n--b--\r\n"
-            )  # fmt: skip
-            head = f"POST /restore HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n"
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                client.sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
-                assert begun.wait(20)
-            assert ended.wait(5)  # whole, it would take 20 seconds
+            yield listens.getsockname()[1], server
         finally:
-            server.should_exit = True
+            server.handle_exit(signal.SIGTERM, None)
             thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("how", ["python", "steps"])
+def test_who_leaves_stops_the_run(other, model, picture, tmp_path, how):
+    """The client closes its connection in the middle; what ran is no more, and the next one is answered."""
+    worker = other(endless, how, tmp_path)
+    with listening(worker, model) as (port, _):
+        with sent(port, body_of(picture, **FAST)):
+            begun(tmp_path)
+        (tmp_path / "free").touch()
+        (tmp_path / "begun").unlink()
+        with sent(port, body_of(picture, **FAST)):
+            began = time.monotonic()
+            begun(tmp_path)  # its turn has come
+            assert time.monotonic() - began < 4
+
+
+def test_slow_uploads_block_nobody(worker, model, picture):
+    with listening(worker, model) as (port, _):
+        body = body_of(picture, **FAST)
+        slow = [sent(port, body, 100) for _ in range(50)]
+        began = time.monotonic()
+        for _ in range(2):
+            with sent(port, body) as quick:
+                assert quick.recv(15) == b"HTTP/1.1 200 OK"
+        assert time.monotonic() - began < 15  # a worker may have to start for the first
+        for each in slow[:2]:  # and they are answered when they are there
+            each.sendall(body[100:])
+            assert each.recv(15) == b"HTTP/1.1 200 OK"
+        for each in slow:
+            each.close()
+
+
+def test_who_waits_is_answered_when_the_server_is_stopped(other, model, picture, tmp_path):
+    with listening(other(endless, "python", tmp_path), model) as (port, server):
+        body = body_of(picture, **FAST)
+        connections = [sent(port, body) for _ in range(3)]
+        begun(tmp_path)
+        connections.append(sent(port, body, 100))
+        time.sleep(0.2)
+        began = time.monotonic()
+        server.handle_exit(signal.SIGTERM, None)
+        for each in connections:
+            answer = each.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"the server is being stopped" in answer
+            each.close()
+        assert time.monotonic() - began < 5

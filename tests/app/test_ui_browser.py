@@ -119,14 +119,15 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     page = opened()
     drop(page, photo)
     paint(page)
-    fill(page, "#steps", "200")
+    fill(page, "#steps", "400")
+    choose(page, "#noise", "a number")
     fill(page, "#std", "0.03")  # and at once
     page.click("#run")
     said, estimates = set(), set()
     page.wait_for_selector("#status .bar")
     while page.locator("#status .bar").count():  # the estimate is looked at while it grows
         text = page.locator("#status").inner_text()
-        if found := re.search(r"Step (\d+) of 200, misfit [\d.]+ of the noise, .* left", text):
+        if found := re.search(r"Step (\d+) of 400, misfit [\d.]+ of the noise, .* left", text):
             said.add(int(found[1]))
         if (image := page.locator("#estimate img")).count():
             estimates.add(image.first.get_attribute("src"))
@@ -143,7 +144,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     mask = where / "photo.mask.png"
     assert 0 < (np.asarray(Image.open(mask)) == 0).sum() < 600
     out = tmp_path / "by.png"
-    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "200", "--std", "0.03", "--threads", "1"]
+    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "400", "--std", "0.03", "--threads", "1"]
     assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
     assert out.read_bytes() == picture
     assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == story["result"]["sha256"]
@@ -286,3 +287,94 @@ def test_steering_shows_its_curve(opened, place):
     fill(page, "#steer-reward", "mine.py:function")
     page.click("#steer-run")
     page.wait_for_function("() => /runs no code of this machine/.test(document.body.innerText)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["inpaint", "superres", "motion", "denoise"])
+def test_a_run_of_any_kind_is_opened_again(opened, place, photo, tmp_path, task, caplog):
+    """From the history, twice, and the result is the same."""
+    _, runs = place
+    page = opened()
+    broken = []
+    page.on("response", lambda answer: broken.append(answer.url) if answer.status >= 500 else None)
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    drop(page, photo)
+    if task != "inpaint":
+        choose(page, "#task", task)
+    if task == "motion":
+        np.save(tmp_path / "kernel.npy", np.ones((3, 3)))
+        page.set_input_files("#option-motion-kernel input[type=file]", str(tmp_path / "kernel.npy"))
+        page.wait_for_timeout(700)
+    if task == "inpaint":
+        paint(page)
+    if task == "superres":
+        page.wait_for_selector("#option-superres-factor")
+        fill(page, "#option-superres-factor", "2")
+    fill(page, "#steps", "2")
+    again(page)
+    first = folder.history(runs)[0]
+    assert first.settings.operator == task
+    fresh = opened()
+    fresh.on("response", lambda answer: broken.append(answer.url) if answer.status >= 500 else None)
+    for _ in range(2):
+        fresh.get_by_role("tab", name="History").click()
+        fresh.get_by_role("gridcell").filter(has_text=task).first.click()
+        fresh.wait_for_function("() => !document.querySelector('#again').disabled")
+        fresh.click("#again")
+        fresh.wait_for_function("() => /From the run of/.test(document.querySelector('#status').innerText)")
+        fresh.wait_for_timeout(1500)
+        assert fresh.locator(".toast-body, [data-testid=toast-body]").count() == 0
+        again(fresh)
+        newest = folder.history(runs)[0]
+        assert newest.name != first.name
+        assert newest.settings.operator_options.stored().keys() == first.settings.operator_options.stored().keys()
+        assert newest.result.sha256 == first.result.sha256
+    assert broken == []
+
+
+def test_noise_is_said_in_words(opened, place, photo):
+    """And the page has no word of the command line."""
+    page = opened()
+    for tab in ("Steer", "Compare", "History", "Restore"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        text = page.locator("body").inner_text()
+        assert "--" not in text
+        assert "flowhelm r" not in text
+    assert page.locator("#std input").count() == 0 or not page.locator("#std input").is_visible()
+    drop(page, photo)
+    choose(page, "#task", "denoise")
+    fill(page, "#steps", "2")
+    choose(page, "#noise", "strong")
+    again(page)
+    assert folder.history(place[1])[0].settings.std == 0.2
+    choose(page, "#noise", "a number")
+    fill(page, "#std", "-1")
+    page.click("#run")
+    page.wait_for_function("() => /expected a number above 0/.test(document.querySelector('#status').innerText)")
+    assert "--" not in page.locator("body").inner_text()
+
+
+@pytest.mark.parametrize("tab", ["Restore", "Steer"])
+def test_on_a_phone_the_button_is_above_the_fields(opened, tab):
+    mark = "steer-" if tab == "Steer" else ""
+    for wide, above in ((390, True), (1280, False)):
+        page = opened(wide)
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_selector(f"#{mark}run")
+        button = page.locator(f"#{mark}run").bounding_box()
+        field = page.locator("#steer-reward" if mark else "#task").bounding_box()
+        assert (button["y"] < field["y"] and button["x"] <= field["x"] + 20) == above
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= wide
+        if not mark:
+            assert page.locator("#photo").bounding_box()["y"] < button["y"] + 1
+
+
+def test_keyboard_focus_is_seen(opened):
+    page = opened()
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        style = page.evaluate(
+            "() => { const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth] }"
+        )
+        assert style == ["solid", "3px"]

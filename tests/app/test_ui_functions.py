@@ -604,6 +604,30 @@ def test_steps_are_watched(photo, prior, tmp_path, page):
     assert work.lines[0].startswith("misfit")
 
 
+@pytest.mark.parametrize(
+    "options_", [{"inner": "adam:iterations=100000000"}, {"horizon": "2000000"}, {"inner": "lbfgs:iterations=9999999"}]
+)
+def test_a_run_that_costs_too_much_is_refused_before_it_starts(page, photo, prior, options_):
+    with pytest.raises(BadInput, match="more than 1000000 evaluations"):
+        requests.restoration(asked(photo, prior, method_options=options_), page)
+    assert list(page.runs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("add --simulate to make them", "add Simulate to make them"),
+        ("raise --std, or --codec-error", "raise Noise, or Codec error"),
+        ("a smaller picture, or see what `flowhelm plan PRIOR METHOD --vram GIB` says", "a smaller picture"),
+    ],
+)
+def test_the_page_speaks_no_command_line(text, said):
+    pytest.importorskip("gradio")
+    from flowhelm.interfaces.ui.tab import spoken
+
+    assert spoken(text) == said
+
+
 # --- fields ---
 
 

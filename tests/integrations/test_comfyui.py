@@ -112,24 +112,81 @@ def test_choices_are_the_functions_options(pack, part):
         if not node.RETURN_TYPES[0].endswith(part.upper()):
             continue
         known = options(node.function)
-        assert set(every_input(node)) == set(known)
-        (chosen,) = getattr(node(), node.FUNCTION)(**defaults(node))
-        assert chosen.name == node.function.__name__
+        files = {f"{name}_file" for name in ("kernel",) if name in known}
+        assert set(every_input(node)) - files - {"preset"} == set(known)
         needed = {name: "file" for name, option in known.items() if option.needed}
-        typed = bind(node.function, {**needed, **chosen.options})
+        (chosen,) = getattr(node(), node.FUNCTION)(**{**defaults(node), **needed, "preset": False})
+        assert chosen.name == node.function.__name__
+        typed = bind(node.function, chosen.options)
         for name, option in known.items():
             if not option.needed:  # what the widgets say by themselves is what the signature says
                 assert shown(typed[name]) == option.default, (chosen.name, name)
-        assert node.VALIDATE_INPUTS(**defaults(node)) is True or needed
+        if part == "Method":  # and as a node begins, it leaves all to the preset
+            assert getattr(node(), node.FUNCTION)(**defaults(node))[0].options == {}
 
 
-def test_wrong_inputs_are_told_before_anything_runs(pack):
+def test_wrong_inputs_are_told_once(pack):
+    """By the node itself: ComfyUI says what VALIDATE_INPUTS returns once for each input."""
     nodes = pack.NODE_CLASS_MAPPINGS
-    assert "expected a whole number" in nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(horizon="many")
-    assert nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(horizon="none", inner="adam:iterations=5") is True
-    assert "did you mean adam" in nodes["FlowhelmMethodMpcFlow"].VALIDATE_INPUTS(inner="adamm")
-    assert nodes["FlowhelmOperatorInpaint"].VALIDATE_INPUTS(mask=None) is True  # linked: not known yet
+    assert not any(hasattr(node, "VALIDATE_INPUTS") for node in nodes.values())
+    choose = nodes["FlowhelmMethodMpcFlow"]().choose
+    for given, said in (({"horizon": "many"}, "expected a whole number"), ({"inner": "adamm"}, "did you mean adam")):
+        with pytest.raises(ValueError, match=said):
+            choose(**given)
+    assert choose(horizon="none", inner="adam:iterations=5")[0].options == {
+        "horizon": "none",
+        "inner": "adam:iterations=5",
+    }
     assert nodes["FlowhelmOperatorInpaint"].INPUT_TYPES()["required"]["mask"][0] == "MASK"
+    with pytest.raises(ValueError, match="motion needs kernel: connect a picture"):
+        nodes["FlowhelmOperatorMotion"]().choose(border="open", kernel_file=" ")
+
+
+@torch.inference_mode()
+def test_a_method_begins_with_the_preset_of_the_operator(pack, prior_file, image):
+    nodes = pack.NODE_CLASS_MAPPINGS
+    (prior,) = nodes["FlowhelmPrior"]().load("photos", "cpu", other=prior_file)
+    (operator,) = nodes["FlowhelmOperatorDeblur"]().choose(sigma=1.2, border="open")
+    given = {"image": image[:1], "prior": prior, "operator": operator, "std": 0.05, "steps": 3, "seed": 4}
+    restore, node = nodes["FlowhelmRestore"]().restore, nodes["FlowhelmMethodMpcFlow"]
+    without, _ = restore(**given)
+    method = node().choose(**defaults(node))[0]
+    assert torch.equal(restore(**given, method=method)[0], without)  # the preset's own method
+    paper = node().choose(**{**defaults(node), "preset": False})[0]
+    assert not torch.equal(restore(**given, method=paper)[0], without)
+    mine = node().choose(**{**defaults(node), "renoise": 0.5})[0]  # what was set is set
+    assert mine.options == {"renoise": 0.5}
+
+
+@torch.inference_mode()
+def test_a_kernel_may_be_a_picture(pack, prior_file, image, tmp_path):
+    import numpy as np
+
+    nodes = pack.NODE_CLASS_MAPPINGS
+    (prior,) = nodes["FlowhelmPrior"]().load("photos", "cpu", other=prior_file)
+    kernel = torch.zeros(1, 3, 3, 3)
+    kernel[0, 1] = torch.tensor([0.25, 0.5, 0.25])[:, None]
+    np.save(tmp_path / "k.npy", kernel[0, ..., 0].numpy())
+    made = []
+    for given in ({"kernel": kernel, "kernel_file": ""}, {"kernel_file": str(tmp_path / "k.npy")}):
+        (operator,) = nodes["FlowhelmOperatorMotion"]().choose(border="circular", **given)
+        made.append(nodes["FlowhelmRestore"]().restore(image, prior, operator, std=0.1, steps=2, seed=0)[0])
+    assert torch.equal(*made)
+    for wrong in (kernel * 0, kernel * float("nan")):
+        (operator,) = nodes["FlowhelmOperatorMotion"]().choose(border="circular", kernel=wrong)
+        with pytest.raises(ValueError, match="with a positive sum"):
+            nodes["FlowhelmRestore"]().restore(image, prior, operator, std=0.1, steps=2, seed=0)
+
+
+@pytest.mark.parametrize("mask", [torch.zeros(1, 16, 20), torch.zeros(64, 64), torch.full((1, 16, 20), 0.2)])
+def test_an_unpainted_mask_is_said(pack, prior_file, image, mask):
+    """Also the one of 64 x 64 that ComfyUI hands over for a picture without one."""
+    nodes = pack.NODE_CLASS_MAPPINGS
+    (prior,) = nodes["FlowhelmPrior"]().load("photos", "cpu", other=prior_file)
+    (operator,) = nodes["FlowhelmOperatorInpaint"]().choose(mask=mask)
+    with pytest.raises(ValueError, match="nothing is painted in the mask"):
+        nodes["FlowhelmRestore"]().restore(image, prior, operator, std=0.1, steps=2, seed=0)
+    assert "painted) where something is missing" in every_input(nodes["FlowhelmOperatorInpaint"])["mask"][1]["tooltip"]
 
 
 def test_ranges_and_helps_are_those_of_the_requests(pack):
@@ -137,7 +194,10 @@ def test_ranges_and_helps_are_those_of_the_requests(pack):
     for node in nodes.values():
         if hasattr(node, "function"):
             for name, option in options(node.function).items():
-                assert every_input(node)[name][1]["tooltip"] == " ".join(option.help.split())
+                kind, about = every_input(node)[name]
+                assert kind in ("MASK", "IMAGE") or about["tooltip"] == " ".join(option.help.split())
+                if kind in ("INT", "FLOAT"):
+                    assert -1e6 <= about["min"] < about["max"] <= 1e6
     inputs = every_input(nodes["FlowhelmRestore"])
     assert set(inputs) - {"image", "prior"} == set(PictureRequest.model_fields) - {"operator_options", "method_options"}
     assert inputs["steps"][1]["max"] == 100_000
@@ -193,7 +253,7 @@ def test_sample(pack):
 
 def test_progress_and_cancel_are_the_hosts(pack, prior_file, image, monkeypatch):
     """With modules that stand for ComfyUI's."""
-    told, state = [], {"asked": False}
+    told, previews, state = [], [], {"asked": False}
 
     class Cancelled(Exception):
         pass
@@ -204,6 +264,7 @@ def test_progress_and_cancel_are_the_hosts(pack, prior_file, image, monkeypatch)
 
         def update_absolute(self, value, total=None, preview=None):
             told.append((value, total))
+            previews.append(preview)
 
     def stop_if_asked():
         if state["asked"]:
@@ -223,6 +284,10 @@ def test_progress_and_cancel_are_the_hosts(pack, prior_file, image, monkeypatch)
     restore = nodes["FlowhelmRestore"]().restore
     restore(image, prior, operator, std=0.1, steps=2, seed=0)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two pictures of two steps
+    kind, shown, most = previews[0]
+    assert (kind, shown.size, shown.mode) == ("JPEG", (20, 16), "RGB")
+    assert most >= 256
+    assert previews[1] is None  # not with every step
     state["asked"] = True
     with pytest.raises(Cancelled):
         restore(image, prior, operator, std=0.1, steps=2, seed=0)

@@ -47,6 +47,8 @@ def sentence(error: BaseException) -> str | None:
             "there is not enough memory for this; take a smaller picture, cut the network's work with --tile 512, or see what "
             "`flowhelm plan PRIOR METHOD --vram GIB` says"
         )
+    if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error):  # torch, of 1e300 for a float32
+        return "one of the numbers is too large to compute with; choose a smaller one"
     return None
 
 

@@ -32,7 +32,7 @@ def refusal(path: str, headers: Mapping[str, str], local: bool) -> str | None:
     if local and not loopback(_name(host)):
         return f"this server is for this machine only, and not known as {host!r}; {REMEDY}"
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin.lower()).netloc != host:
+    if origin is not None and origin.lower().partition("://")[2] != host:
         return f"a page of {origin!r} may not send requests here; {REMEDY}"
     if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
         return f"a page of another site may not send requests here; {REMEDY}"

@@ -58,7 +58,8 @@ def gaussian(sigma: float) -> Tensor:
     from deepinv.physics.functional import gaussian_blur
 
     side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
-    return gaussian_blur(psf_size=(side, side), sigma=(float(sigma), float(sigma)))[0, 0]
+    width = max(float(sigma), 0.05)  # below it the kernel is one pixel, and soon its square is no number
+    return gaussian_blur(psf_size=(side, side), sigma=(width, width))[0, 0]
 
 
 def traced(kernel: Path) -> Tensor:

@@ -81,7 +81,10 @@ def _usual(request: BatchRequest) -> str:
 
 def parsed(text: str) -> Any:
     """JSON without NaN, infinities and names that are given twice. Raises ValueError."""
-    return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    try:
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: bool = False) -> BatchRequest:

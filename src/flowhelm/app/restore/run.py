@@ -26,6 +26,7 @@ from ..models import opening, provenance
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
 from . import record
 from .observation import misfit, steps_of
+from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
 from .record import Place, RestoreFile, RestoreStory
 from .request import RestoreSettings
@@ -116,7 +117,8 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
         yield from opening.hint(settings)
     settings = problem.settings
     story = record.story_of(settings)
-    place = yield from loop(problem, place, Keeping(paths, story, preview))
+    text = outlook(problem) if place is None else ""
+    place = yield from loop(problem, place, Keeping(paths, story, preview), text)
     picture, result = finished(problem, place)
     write(out, picture, like(problem))
     put_picture(paths["strip"], strip_of(problem, picture, result))
@@ -134,8 +136,9 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     return made
 
 
-def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None = None) -> Run[Place]:
-    """Steps to the end. Who stops it, and a divergence, leave the last estimate and, with `keeping`, a resume file."""
+def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None = None, text: str = "") -> Run[Place]:
+    """Steps to the end; `text` is said before. Who stops it, and a divergence, leave the last estimate and, with `keeping`,
+    a resume file."""
     times, noise, method = problem.times, problem.noise, problem.method
     total, counted = len(times) - 1, guide.counted(problem.flow)
     spent, evaluations, index = 0.0, 0, 0
@@ -151,7 +154,7 @@ def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None =
     began = saved = seen = time.monotonic()
     whole = False  # the method improves a whole trajectory: its state is the end, from where nothing goes on
     passes = total  # of the method, by its own count
-    yield Planned(total, index)
+    yield Planned(total, index, text)
     steps = steps_of(counted, problem.observed, method, times, noise, x=x, index=index)
     try:
         for step in finite(steps):

@@ -18,14 +18,14 @@ from torch import Tensor
 from ... import inner
 from ...budget import Budget
 from ...cards import budget_option, keeps_budget, takes_budget
-from ...flow import Flow, Pixels
-from ...path import Path
+from ...flow import Flow
 from ...rng import Noise
 from ...solve import integrate
 from ...step import Reward, Step
 from ...transition import euler
 from ..errors import BadInput
 from ..models.affordable import affordable
+from ..models.cost import Nothing
 from ..options.signature import bind
 
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4
@@ -45,18 +45,6 @@ class Allotment(NamedTuple):
     width: int
     evaluations: int
     turns: int
-
-
-class Nothing(Pixels):
-    """A flow on some path that costs nothing and means nothing."""
-
-    shape = (1, 2, 2)
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        return -x.tanh() / 2  # not linear: what is recomputed in a backward pass must be, here too
 
 
 class Cost(NamedTuple):

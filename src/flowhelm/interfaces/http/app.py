@@ -1,7 +1,8 @@
 """The application that restores over HTTP, for any ASGI server.
 
 What a request may say is made from `PictureRequest` and the signatures, as for the command line; the numbers are those of
-`flowhelm restore`. A client may name no file of this machine: what an operator reads (a mask, a kernel) is uploaded.
+`flowhelm restore`. A client may name no file of this machine: what an operator reads (a mask, a kernel) is uploaded. What was uploaded is
+decoded and restored in a process of its own, see `work`, which can be ended.
 """
 
 import json
@@ -11,37 +12,34 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
-import numpy as np
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as Refusal
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import Message
 
 from ... import __version__
 from ...app.errors import BadInput, TooLarge, nearest, sentence
-from ...app.files import pictures
+from ...app.models.request import ModelRequest
 from ...app.options import cards
 from ...app.options.signature import options
-from ...app.restore.problem import channels
-from ...app.restore.request import PictureRequest
-from ...app.restore.restorer import Ready, Restored, Restorer
-from ...app.run import Event, drive
-from ...memory import is_short
-from ...step import Diverged
+from ...app.run import Event
 from ..guard import Guard
+from ..worker import POLL, TRIES, Died, Fault, Worker
 from .form import FILES, PARTS, body, request_of, schema_of
 from .request import Limits
+from .work import Job, Made, Unreadable
 
-UPLOAD_SECONDS = 60.0
+UPLOAD_SECONDS, UPLOADS = 60.0, 200
+"""That an upload may take, and how many there may be at a time."""
+STOPPING = "the server is being stopped; send the request again when it is back"
 DEFAULT = Limits.of({}, "serve")
 
 
@@ -80,7 +78,7 @@ class Answer(BaseModel):
 
 
 class _Over(Exception):
-    """The client is gone, or the time is."""
+    """The client is gone, the time is, or the server is to end."""
 
 
 REFUSALS: Mapping[int, str] = {
@@ -92,7 +90,7 @@ REFUSALS: Mapping[int, str] = {
     422: "A setting is unknown or wrong.",
     429: "Too many requests wait already; see Retry-After.",
     500: "A fault of the program; its log has the details.",
-    503: "The run took too long, or there is not enough memory for it.",
+    503: "The run took too long, there is not enough memory for it, or the server is being stopped.",
 }
 _HEADER = {"description": "The run's facts as JSON: sha256, residual, ...", "schema": {"type": "string"}}
 _PNG = {"image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}}}
@@ -102,16 +100,18 @@ _ANSWER = {
 
 
 def application(
-    restorer: Restorer, *, token: str | None = None, limits: Limits = DEFAULT, local: bool = True
+    worker: Worker, model: ModelRequest, *, token: str | None = None, limits: Limits = DEFAULT, local: bool = True
 ) -> FastAPI:
-    """The application.
+    """The application. Its `state.stop()` answers all who wait and takes nothing more.
 
     Args:
+        worker: restores, as `work.opened` does; model: by which prior.
         token: that each request but /health must bear. local: answer requests for this machine by its own names only, so that no page of
             another site reaches it by a name of its own (DNS rebinding); with a token that is not needed.
     """
     turn, stopping = anyio.Lock(), threading.Event()
-    inside = 0
+    prior = model.prior
+    uploading = inside = 0
 
     async def known(bearer: HTTPAuthorizationCredentials | None = Depends(HTTPBearer(auto_error=False))) -> None:
         given = "" if bearer is None else bearer.credentials
@@ -127,6 +127,7 @@ def application(
         title="flowhelm", version=__version__, lifespan=life,
         summary="Restore pictures with a pre-trained flow-matching or diffusion model.",
     )  # fmt: skip
+    app.state.stop = stopping.set
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
@@ -137,10 +138,14 @@ def application(
     )
     guarded: dict[str, Any] = {"dependencies": [Depends(known)], "responses": _refusals(401, 403)}
 
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse("/docs")
+
     @app.get("/health", responses=_refusals(403), summary="Whether it is there, and how busy.")
     async def health() -> Health:
         return Health(
-            status="ok", version=__version__, prior=Path(restorer.prior).stem, device=restorer.device,
+            status="ok", version=__version__, prior=Path(prior).stem, device=model.device,
             running=min(inside, 1), waiting=max(inside - 1, 0),
         )  # fmt: skip
 
@@ -159,22 +164,46 @@ def application(
         "both in one object. A client that leaves stops its run.",
     )  # fmt: skip
     async def restore(request: Request) -> Response:
-        nonlocal inside
-        if inside > limits.waiting:
-            raise HTTPException(429, f"{limits.waiting} requests wait already; try again later", {"Retry-After": "10"})
-        inside += 1
+        found: Response | Refusal = HTTPException(503, STOPPING, {"Retry-After": "30"})
+        async with anyio.create_task_group() as group:
+
+            async def wait_for_the_end() -> None:
+                while not stopping.is_set():
+                    await anyio.sleep(POLL)
+                group.cancel_scope.cancel()
+
+            group.start_soon(wait_for_the_end)
+            try:
+                found = await answered(request)
+            except Refusal as error:  # a group of tasks would wrap it
+                found = error
+            except ClientDisconnect:
+                found = Response(status_code=499)  # nobody reads it
+            group.cancel_scope.cancel()
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    async def answered(request: Request) -> Response:
+        nonlocal uploading, inside
+        # who uploads slowly keeps no place from those who are ready
+        busy = HTTPException(429, f"{limits.waiting} requests wait already; try again later", {"Retry-After": "10"})
+        if inside > limits.waiting or uploading >= UPLOADS:
+            raise busy
+        uploading += 1
         try:
             fields, uploads = await _form(request, round(limits.megabytes * 1e6))
-            # prepared before its turn, so that what is wrong is said at once
-            ready = await anyio.to_thread.run_sync(_prepared, restorer, fields, uploads)
-            made = await _carried_out(request, restorer, ready, turn, stopping, limits.seconds)
-        except ClientDisconnect:
-            made = None
+        finally:
+            uploading -= 1
+        job = await anyio.to_thread.run_sync(_job, prior, limits.cost, fields, uploads)
+        if inside > limits.waiting:
+            raise busy
+        inside += 1
+        try:
+            made = await _carried_out(request, worker, job, turn, stopping, limits.seconds)
         finally:
             inside -= 1
-        if made is None:
-            return Response(status_code=499)  # nobody reads it
-        return await anyio.to_thread.run_sync(_answered, made, request.headers.get("accept", ""))
+        return Response(status_code=499) if made is None else _answer(made, request.headers.get("accept", ""))
 
     return app
 
@@ -183,7 +212,7 @@ async def _form(request: Request, most: int) -> tuple[dict[str, str], dict[str, 
     """Fields and files of a request, each name once; a body of more bytes than `most` is refused before it is read whole."""
     large, read = HTTPException(413, f"the upload is larger than {most / 1e6:g} MB; send a smaller picture"), 0
     told = request.headers.get("content-length", "0")
-    if not told.isdigit() or int(told) > most:
+    if not (told.isascii() and told.isdigit() and len(told) < 20) or int(told) > most:
         raise large
 
     async def bounded() -> Message:
@@ -208,60 +237,34 @@ async def _form(request: Request, most: int) -> tuple[dict[str, str], dict[str, 
         raise HTTPException(408, f"the upload took longer than {UPLOAD_SECONDS:g} seconds; send it again") from None
 
 
-def _prepared(restorer: Restorer, fields: Mapping[str, str], uploads: Mapping[str, bytes]) -> Ready:
-    """Everything but the long work. Raises HTTPException."""
+def _job(prior: str, most: int, fields: Mapping[str, str], uploads: Mapping[str, bytes]) -> Job:
+    """What is to be done, checked as far as possible without the picture. Raises HTTPException."""
     try:
-        asked = request_of(restorer.prior, fields)
         for name in uploads:
             if name not in ("picture", *FILES):
                 raise BadInput(f"there is no file {name!r}; {nearest(name, ('picture', *FILES))}")
         if "picture" not in uploads:
             raise BadInput("expected the picture as the form file 'picture', got none")
-        given = {name: _file(name, data, restorer.limit) for name, data in uploads.items() if name != "picture"}
-        settings = {name: getattr(asked, name) for name in PictureRequest.model_fields}
-        settings["operator_options"] = {**asked.operator_options, **given}
-        colours = channels(asked.operator, asked.simulate)
-        return restorer.prepare(_picture("the picture", uploads["picture"], colours, restorer.limit), **settings)
-    except HTTPException:
-        raise
-    except Exception as error:
+        return request_of(prior, fields, uploads, most).stored(), uploads
+    except ValueError as error:
         raise _refusal(error) from error
 
 
-def _picture(name: str, data: bytes, channels: int, limit: int) -> pictures.Picture:
-    try:
-        return pictures.decode(data, name, channels=channels, limit=limit)
-    except BadInput as error:
-        large = isinstance(error.__cause__, Image.DecompressionBombError)
-        raise HTTPException(413 if large else 400, str(error)) from error
-
-
-def _file(name: str, data: bytes, limit: int) -> Image.Image | np.ndarray:
-    """An uploaded mask or kernel: a picture, or an array of NumPy (never unpickled)."""
-    if not data.startswith(b"\x93NUMPY"):
-        _picture(name, data, 1, limit)  # says what is wrong, and holds the limit before decoding
-        return Image.open(BytesIO(data))
-    try:
-        array: np.ndarray = np.load(BytesIO(data), allow_pickle=False, max_header_size=10_000)
-        return array
-    except Exception as error:  # on damaged bytes NumPy raises nearly anything
-        reason = " ".join(str(error).split())
-        raise HTTPException(400, f"{name}: the array cannot be read ({reason}); save it again") from error
-
-
 async def _carried_out(
-    request: Request, restorer: Restorer, ready: Ready, turn: anyio.Lock, stopping: threading.Event, seconds: float
-) -> Restored | None:
-    """The run, when it is this request's turn; None if the client has left."""
-    gone, ends, made = threading.Event(), 0.0, None
+    request: Request, worker: Worker, job: Job, turn: anyio.Lock, stopping: threading.Event, seconds: float
+) -> Made | None:
+    """What came of the job, when it was its turn; None if the client has left."""
+    gone, late, ends, made = threading.Event(), False, 0.0, None
 
-    def each(_: Event) -> None:
-        if gone.is_set() or stopping.is_set() or time.monotonic() > ends:
+    def each(_: Event | None) -> None:
+        nonlocal late
+        late = late or time.monotonic() > ends
+        if gone.is_set() or stopping.is_set() or late:
             raise _Over
 
-    def work() -> Restored | Exception:
+    def work() -> Made | Exception:
         try:
-            return drive(restorer.events(ready), each)  # `_Over` closes it
+            return cast("Made", worker.run(job, each))
         except Exception as error:  # told below: a group of tasks would wrap it
             return error
 
@@ -276,11 +279,13 @@ async def _carried_out(
         group.start_soon(leave)
         async with turn:
             ends = time.monotonic() + seconds
-            made = await anyio.to_thread.run_sync(work)  # waits for the thread even if cancelled: it holds the device
+            made = await anyio.to_thread.run_sync(work)  # waits for the thread even if cancelled: it ends at once then
         group.cancel_scope.cancel()
     if gone.is_set():
         return None
-    if isinstance(made, _Over):
+    if stopping.is_set():
+        raise HTTPException(503, STOPPING, {"Retry-After": "30"})
+    if late:
         raise HTTPException(503, f"stopped after {seconds:g} seconds; choose fewer steps or a smaller picture")
     if isinstance(made, Exception):
         raise _refusal(made) from made
@@ -291,25 +296,28 @@ def _refusal(error: Exception) -> Exception:
     """What the client is told of an error; one that is a fault of the program stays what it is."""
     if isinstance(error, TooLarge):
         return HTTPException(413, str(error))
-    if isinstance(error, ValueError | Diverged):
-        return HTTPException(422, sentence(error))
-    if is_short(error):
+    if isinstance(error, ValueError):
+        return HTTPException(400 if isinstance(error, Unreadable) else 422, sentence(error))
+    if isinstance(error, MemoryError):
         return HTTPException(503, "there is not enough memory for this picture; send a smaller one, or give tile=512")
+    if isinstance(error, Died):
+        return HTTPException(
+            503,
+            f"the process that restores ended {TRIES} times in the middle of this; send it again, or a smaller picture",
+        )
+    if isinstance(error, Fault):
+        return HTTPException(500, REFUSALS[500])
     return error
 
 
-def _answered(made: Restored, accept: str) -> Response:
-    settings = {**made.settings, "prior": Path(made.settings["prior"]).stem}  # no path of this machine
-    settings.pop("photo")
-    result = {
-        "sha256": made.sha256, "residual": made.residual, "evaluations": made.evaluations, "seconds": made.seconds, **made.scores,
-    }  # fmt: skip
+def _answer(made: Made, accept: str) -> Response:
+    settings, result = made.settings, made.result
     if "application/json" in accept and "image/png" not in accept:
-        whole = Answer(picture=b64encode(made.png()).decode(), settings=settings, result=result)
+        whole = Answer(picture=b64encode(made.png).decode(), settings=settings, result=result)
         return Response(whole.model_dump_json(), media_type="application/json")
     facts = {name: settings[name] for name in ("operator", "method", "std", "seed", "prior")}
     header = {"X-Flowhelm-Run": json.dumps(facts | {"steps": len(settings["times"]) - 1} | result)}
-    return Response(made.png(), media_type="image/png", headers=header)
+    return Response(made.png, media_type="image/png", headers=header)
 
 
 def _parts(part: str) -> dict[str, Part]:

@@ -5,20 +5,23 @@ It is read here, and not by FastAPI, which reads a body of many megabytes before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, cast
 
 from ... import operators
 from ...app.batch.description import parsed
 from ...app.errors import BadInput, nearest
+from ...app.models.cost import Nothing, cost
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
-from ...app.restore.request import PictureRequest, function_of
-from ...app.restore.settle import usual_method
+from ...app.restore.request import PictureRequest, RestoreRequest, function_of
+from ...app.restore.restorer import plainly
+from ...app.restore.settle import settle, usual_method
 from ...cards import METHODS
+from ...path import linear
 
 PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": METHODS}
 FILES = {name: o.help for f in operators.ALL for name, o in options(f).items() if Path in o.types}
@@ -27,8 +30,8 @@ OWN = {name: option for name, option in fields(PictureRequest).items() if not na
 STEPS = 1000
 
 
-def request_of(prior: str, form: Mapping[str, str]) -> PictureRequest:
-    """What the fields of a form ask for. Raises BadInput."""
+def request_of(prior: str, form: Mapping[str, str], uploads: Collection[str], most: int) -> PictureRequest:
+    """What the fields of a form and the names of its files ask for. Raises BadInput; so it does if that costs more than `most`."""
     words = {name: text for name, text in form.items() if name != "settings"}
     try:
         given = parsed(form.get("settings") or "{}")
@@ -38,6 +41,9 @@ def request_of(prior: str, form: Mapping[str, str]) -> PictureRequest:
     if both := sorted(set(told) & set(words)):
         raise BadInput(f"{both[0]!r} stands in the settings and as a field; give it once")
     own = {name: _none(name, words.pop(name)) for name in OWN if name in words}
+    if "operator" not in told | own:
+        known = ", ".join(f.__name__ for f in PARTS["operator"])
+        raise BadInput(f"operator is missing: what was done to the picture; one of {known}")
     asked = PictureRequest.of(told | own, "restore")
     if asked.steps is not None and asked.steps > STEPS:
         raise BadInput(f"steps: expected at most {STEPS}, got {asked.steps}")
@@ -60,7 +66,26 @@ def request_of(prior: str, form: Mapping[str, str]) -> PictureRequest:
         if option.name in chosen[part]:
             raise BadInput(f"{name!r} is given twice; give it once")
         chosen[part][option.name] = text
-    return asked.changed(**{f"{part}_options": values for part, values in chosen.items()})
+    whole = asked.changed(**{f"{part}_options": values for part, values in chosen.items()})
+    _affordable(whole, prior, parts, uploads, most)
+    return whole
+
+
+def _affordable(
+    asked: PictureRequest, prior: str, parts: Mapping[str, Callable[..., Any]], uploads: Collection[str], most: int
+) -> None:
+    """Raises BadInput if it would cost more than `most`, which is counted without the picture and the prior."""
+    given = {name: "upload" for name in options(parts["operator"]) if name in uploads}
+    request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **asked.stored()}
+    request["operator_options"] = {**asked.operator_options, **given}
+    with plainly():
+        settings = settle(RestoreRequest.of(request, "restore"), flow=cast("Any", Nothing(linear)))
+    steps = len(settings.times) - 1 if settings.times else settings.steps or 1
+    if cost(parts["method"], settings.method_values, steps, most=most).whole >= most:
+        raise BadInput(
+            f"this asks for more than {most} evaluations of the network and the operator, the most that one request may have; take "
+            f"fewer steps than {steps}, or smaller options of {parts['method'].__name__}"
+        )
 
 
 def _none(name: str, text: str) -> str | None:

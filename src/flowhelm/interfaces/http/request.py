@@ -14,6 +14,14 @@ class Limits(Request):
     megabytes: float = Field(64.0, ge=0.001, description="The largest upload, in megabytes.")
     megapixels: float = Field(16.0, ge=0.001, description="The largest picture, uploaded or restored.")
     seconds: float = Field(600.0, ge=0, description="How long one run may take.")
+    cost: int = Field(
+        100_000,
+        ge=1,
+        description="Evaluations that one run may cost, those of inner solvers too; counted before it starts.",
+    )
+    memory: float | None = Field(
+        None, gt=0, description="GiB that the process that restores may hold; default: half of what is free."
+    )
     waiting: int = Field(8, ge=0, description="How many requests may wait for the device; one more is refused.")
 
 

@@ -4,7 +4,8 @@
     page      the tabs, made of gradio's components; nothing is computed there
     fields    components that are made from the options of requests, operators and methods
     requests  what the components say -> requests and settings, the command line's own
-    running   one run in a thread: watched, stopped, one at a time
+    running   one run: watched, stopped, one at a time
+    work      what the process does in which runs are carried out
     folder    the run folder: names, uploads, history
     results   what came of runs, as pictures and tables
 
@@ -26,8 +27,11 @@ from urllib.parse import unquote
 
 from ...app.errors import BadInput
 from ..guard import loopback, refusal
+from ..worker import HEAVY, Worker, allowance
 from .request import PageRequest
 
+KEEPING = 10.0
+"""Seconds in which a run that was cancelled may keep its last estimate."""
 USUAL = ("photos", "fashion", "aerial", "animals")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "  # gradio's page is made of inline scripts
@@ -107,9 +111,12 @@ def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
             raise BadInput(f"the page needs {error.name}: pip install 'flowhelm[ui]'") from error
         from ..guard import Guard
         from .page import CSS, page
-        from .running import Desk
+        from .running import EVERY, Desk
+        from .work import opened as at_work
 
-        desk = Desk(request.waiting)
+        worker = Worker(at_work, memory=allowance(request.memory), every=EVERY, grace=KEEPING, imports=HEAVY)
+        worker.begin()  # which takes some seconds, so that the first run need not wait for it
+        desk = Desk(request.waiting, worker.run)
         guard = Middleware(
             Guard, local=loopback(request.host), answer=PlainTextResponse, refuses=page_refusal, headers=HEADERS
         )
@@ -152,6 +159,7 @@ def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
         finally:
             Image.MAX_IMAGE_PIXELS = before
             desk.stop()
+            worker.close()
             demo.close(verbose=False)
 
 

@@ -60,7 +60,7 @@ def field(option: Option, where: str, **more: Any) -> Any:
 
 def help_of(option: Option) -> str:
     """Its help, without the command that a page does not have, and with its range."""
-    text = re.sub(r": see `[^`]*`", "", option.help)
+    text = re.sub(r":? see `flowhelm [^`]*`", "", option.help).replace("--", "")
     ranges = [described(bounds) for _, bounds in option.kinds if bounds]
     return text + f" Allowed: {' or '.join(ranges)}." * bool(ranges)
 
@@ -116,7 +116,9 @@ def options_of(function: Callable[..., Any], defaults: Mapping[str, Any], values
         with gr.Row():
             for option in known[i : i + 2]:
                 made = _option(function, option, defaults, values.get(option.name) or "")
-                made.change(_keeps(values, option.name), [made], None, **QUICK)
+                # not `change`, which comes for what was filled in, too, when the fields may be others already
+                heard = [made.upload, made.clear, made.delete] if isinstance(made, gr.File) else [made.input]
+                gr.on(heard, _keeps(values, option.name), [made], None, **QUICK)
                 found[option.name] = made
     return found
 

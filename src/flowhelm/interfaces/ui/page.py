@@ -26,6 +26,15 @@ CSS = """
 #estimate img, #view img, #best img, #old img {width: 100%; height: 100%; object-fit: contain}
 #runs span {font-size: .76rem} #runs .selection-button {display: none}
 footer {display: none !important}
+:focus-visible {outline: 3px solid #4338ca !important; outline-offset: 2px !important}
+[role=tab]:focus-visible {outline-offset: -3px !important}
+@media (max-width: 760px) {
+  .gradio-container main {padding: 8px !important}
+  .both > .fields, .both > .outcome {display: contents !important}
+  .both > .fields > * {order: 3} .both > .outcome > * {order: 2}
+  .both > .fields > #photo, .both > .fields > #view, .both > .fields > #editor {order: 1}
+  .both > .outcome > #estimate:not(:has(img)) {display: none !important}
+}
 """
 
 

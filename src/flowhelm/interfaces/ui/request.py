@@ -28,6 +28,9 @@ class PageRequest(DeviceRequest):
         16.0, gt=0, description="The largest picture, in megapixels; larger ones are not even decoded."
     )
     max_upload: Annotated[int, Flag(metavar="MB")] = Field(64, ge=1, description="The largest file, in megabytes.")
+    memory: float | None = Field(
+        None, gt=0, description="GiB that the process in which runs are made may hold; default: half of what is free."
+    )
     waiting: int = Field(2, ge=1, description="How many runs may wait for the device; one more is refused.")
     browser: Annotated[bool, Flag(("--browser/--no-browser",))] = Field(
         True, description="Open the page in the browser."

@@ -15,6 +15,7 @@ from ...app.batch.items import Item
 from ...app.batch.request import Many
 from ...app.errors import BadInput
 from ...app.files.atomic import put_picture
+from ...app.models.cost import cost
 from ...app.options.signature import options, pick
 from ...app.restore.presets import STD
 from ...app.restore.record import RestoreFile
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 16
 STEPS = 2000
-BUDGET = 1_000_000
+BUDGET = COST = 1_000_000
 
 
 class RestoreFields(RestoreRequest):
@@ -109,6 +110,7 @@ def restoration(asked: RestoreFields, page: PageRequest) -> tuple[Path, list[Res
             seed = item.own_seed if asked.samples > 1 else asked.seed
             settings = settle(base.changed(out=where / item.output, seed=seed))
             made.append(items.of_a_set(item, settings) if asked.samples > 1 else settings)
+        _affordable(made[0])
     except BaseException:
         folder.give_up(where)
         raise
@@ -200,6 +202,16 @@ def _checked(prior: str, page: PageRequest, **numbers: tuple[int | None, int]) -
     for name, (value, most) in numbers.items():
         if value is not None and value > most:
             raise BadInput(f"{name}: expected at most {most}, got {value}; the command line takes more")
+
+
+def _affordable(settings: RestoreSettings) -> None:
+    """Raises BadInput on a run that would hold the device for good."""
+    method = function_of("method", settings.method)
+    if cost(method, settings.method_values, steps_of(settings), most=COST).whole >= COST:
+        raise BadInput(
+            f"this asks for more than {COST} evaluations of the network and the operator; choose fewer steps than {steps_of(settings)}, or "
+            f"smaller options of {settings.method}; the command line takes more"
+        )
 
 
 # --- runs of the history again ---

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -15,18 +17,27 @@ from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
-from ...app.restore.record import RestoreFile
 from ...app.restore.request import Restoration, RestoreSettings, function_of
 from ...app.restore.settle import usual_method
 from ...cards import METHODS
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
-from .requests import RestoreFields, reopened, restoration, restore_fields, restored, steps_of, usual
+from .requests import RestoreFields, reopened, restoration, restore_fields, steps_of, usual
 from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
 
+NOISE: dict[str, float | None] = {"none": 0.005, "slight": 0.03, "medium": 0.08, "strong": 0.2}
+"""What the page calls levels of noise."""
+OTHER, AUTOMATIC = "a number", "automatic"
+_KINDS = fields(Restoration)["std"].types
+if ESTIMATED := [
+    *(["auto"] if any("auto" in get_args(kind) for kind in _KINDS) else []),
+    *([None] if NoneType in _KINDS else []),
+]:
+    NOISE = {AUTOMATIC: None, **NOISE}  # a request that estimates it is there
+FIRST = AUTOMATIC if AUTOMATIC in NOISE else "slight"
 HIDDEN = gr.update(visible=False)
 SHOWN = ("operator", "method", "std", "steps", "simulate")
 """Fields of a restoration that have a place of their own; the others are below them."""
@@ -36,8 +47,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
     """The tab; its components, and what fills them in from a run of the history."""
     upload, told, written = gr.State(None), gr.State({}), gr.State({})
     known = fields(RestoreFields)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=400):
+    with gr.Row(equal_height=False, elem_classes="both"):
+        with gr.Column(scale=4, min_width=400, elem_classes="fields"):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
             photo = gr.File(label="Picture: drop it here", file_types=sorted(FORMATS), elem_id="photo")
             view = gr.Image(label="Picture", height=360, visible=False, elem_id="view", **WHOLE)
@@ -48,9 +59,13 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             )  # fmt: skip
             with gr.Row():
                 operator = functions_of("Task", operators.ALL, "inpaint", "task", info="What was done to the picture")
+                noise = gr.Dropdown(
+                    [*NOISE, OTHER], value=FIRST, label="Noise", info="How grainy the picture is", interactive=True, elem_id="noise",
+                    min_width=150,
+                )  # fmt: skip
                 std = field(
-                    known["std"], "std", label="Noise", minimum=1e-6, step=0.005,
-                    info="0.005 none, 0.03 slight, 0.1 strong",
+                    known["std"], "std", label="Noise as a number", step=0.005, value=NOISE[FIRST], visible=False,
+                    info="Standard deviation, where black is -1 and white is 1",
                 )  # fmt: skip
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
@@ -72,7 +87,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                     for name in Restoration.model_fields
                     if name not in SHOWN and not name.endswith("_options")
                 }
-        with gr.Column(scale=5, min_width=440):
+        with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
             run, cancel, status = buttons(
                 "Restore", "", "Drop a picture, choose what was done to it, and press Restore."
             )
@@ -93,11 +108,20 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
     for listen in (taken.then, cleared.then, operator.change, demo.load):
         listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
 
+    # in the browser, so that a click that follows at once finds it
+    noise.input(
+        None,
+        [noise, std],
+        [std],
+        js=f"(word, now) => ({json.dumps(NOISE)}[word] ?? (word === '{OTHER}' ? now : null))",
+        **QUICK,
+    )
+    noise.input(lambda word: gr.update(visible=word == OTHER), [noise], [std], **QUICK)
     with own:
 
         @gr.render(
             [operator, method, prior, std, told, written],
-            [demo.load, operator.change, method.change, prior.change, std.blur, told.change], queue=False, show_progress="hidden",
+            [demo.load, operator.change, method.change, prior.change, std.change, told.change], queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(
             operator_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
@@ -118,6 +142,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
 
     def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
         name, prior_ = values["operator"], values["prior"]
+        if values.pop("noise") == AUTOMATIC:
+            values["std"] = ESTIMATED[0]
         chosen = {
             "operator_options": dict(values_of(written_, told_, "operator", name)),
             "method_options": dict(
@@ -127,13 +153,13 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         yield from restoring({**values, **chosen}, page, desk, who)
 
     inputs = {
-        "photo": upload, "operator": operator, "painted": editor, "prior": prior, "method": method, "std": std, "steps": steps,
-        "seed": seed, "samples": samples, "simulate": simulate, **more,
+        "photo": upload, "operator": operator, "painted": editor, "prior": prior, "method": method, "noise": noise, "std": std,
+        "steps": steps, "seed": seed, "samples": samples, "simulate": simulate, **more,
     }  # fmt: skip
     pictures = {"estimate": estimate, "slider": slider, "gallery": gallery}
     wire(desk, Outputs(status, run, cancel, take, story), pictures, inputs, [told, written], work)
     gr.on(
-        [operator.change, method.change, prior.change, std.blur, demo.load],
+        [operator.change, method.change, prior.change, std.change, demo.load],
         lambda *now: gr.update(placeholder=_steps(now, page.device)), [operator, method, prior, std], [steps], **QUICK,
     )  # fmt: skip
 
@@ -141,13 +167,14 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         settings: RestoreSettings = old.settings
         path = folder.inside(page.runs, old.photo.relative_to(page.runs).as_posix())
         picture, again = folder.shown(path), {**reopened(old, page.runs), "mark": old.name}
-        painted = "mask" in again["operator"]
+        painted, word = "mask" in again["operator"], _word(settings.std)
         others = {name: getattr(settings, name) for name in more} | {
             "tile": settings.tile if settings.tile is not None else "auto"
         }
         return [
             str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings.operator, settings.std, offered(settings.prior, page), settings.method, str(steps_of(settings)),
+            settings.operator, word, gr.update(value=settings.std, visible=word == OTHER), offered(settings.prior, page), settings.method,
+            str(steps_of(settings)),
             str(settings.seed), 1, settings.simulate,
             *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
             again, status_html(f"From the run of {old.when}."), HIDDEN,
@@ -161,6 +188,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         view,
         editor,
         operator,
+        noise,
         std,
         prior,
         method,
@@ -183,14 +211,14 @@ def restoring(
     def begin() -> Any:
         where, found = restoration(restore_fields(fields_), page)
         settings.extend(found)
-        return where, restored(found)
+        return where, [each.stored() for each in found]
 
     def shows(work: Work) -> Looks:
         return {} if work.picture is None else {"estimate": to_pil(work.picture)}
 
     def ends(work: Work) -> Looks | None:
         if work.error is None:
-            return _result(work)
+            return _result(work, settings)
         partial = record.outputs(Path(settings[work.done].out or ""))["partial"]
         return {"estimate": str(partial), **saved(partial, None)} if partial.is_file() else None
 
@@ -199,10 +227,9 @@ def restoring(
     yield from looks(desk, who, begin, shows, ends, opening=opening, several=several, every=every)
 
 
-def _result(work: Work) -> Looks:
-    made: list[RestoreFile] = work.made
-    first = made[0].settings
-    outs = [Path(each.settings.out or "") for each in made]
+def _result(work: Work, settings: Sequence[RestoreSettings]) -> Looks:
+    first, outs = settings[0], [Path(each.out or "") for each in settings]
+    made = [record.get_run(record.outputs(out)["run"]) for out in outs]
     found = {
         "estimate": HIDDEN, "slider": gr.update(value=pair(first), visible=True), "status": summary_html(work),
         **saved(outs[0], record.outputs(outs[0])["run"]),
@@ -240,6 +267,11 @@ def _taken(page: PageRequest) -> Callable[[str | None], tuple[Any, Any, Any]]:
         return path, picture, _canvas(picture)
 
     return take
+
+
+def _word(std: Any) -> str:
+    """What the page calls a level of noise."""
+    return AUTOMATIC if std == "auto" else next((word for word, value in NOISE.items() if value == std), OTHER)
 
 
 def _canvas(picture: Any) -> dict[str, Any]:

@@ -53,13 +53,13 @@ def large(picture: Any) -> Image.Image:
 def costs(runs: Sequence[folder.Run]) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table: what each restoration was, what it cost, and how well it did, if that is known."""
     scored = any(each.result.psnr is not None for each in runs)
-    head = ["run", "task", "method", "prior", "std", "steps", "evaluations", "seconds", "misfit"]
+    head = ["run", "task", "method", "prior", "noise", "seed", "steps", "evaluations", "seconds", "misfit"]
     lines = []
     for i, each in enumerate(runs):
         settings, result = each.settings, each.result
         line = [
             f"{chr(ord('A') + i)}, {each.when}", settings.operator, settings.method, Path(settings.prior).stem, f"{settings.std:g}",
-            str(steps_of(settings)), str(result.evaluations), f"{result.seconds:.1f}", _short(result.residual),
+            str(settings.seed), str(steps_of(settings)), str(result.evaluations), f"{result.seconds:.1f}", _short(result.residual),
         ]  # fmt: skip
         lines.append(line + ([_short(result.psnr), _short(result.ssim, 3)] if scored else []))
     return head + ["PSNR", "SSIM"] * scored, lines

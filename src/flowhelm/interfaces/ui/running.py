@@ -1,4 +1,4 @@
-"""Runs of the page: a piece of work in a thread, watched from others and stopped between two steps; never two of them at a time."""
+"""Runs of the page: work that a thread looks after, watched from others and stopped at any moment; never two runs at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,32 +14,36 @@ from torch import Tensor
 
 from ...app import errors
 from ...app.errors import BadInput
-from ...app.run import Done, Event, Noted, Planned, Run, Said, Stepped, Stopped, Warned, drive
+from ...app.run import Done, Event, Noted, Planned, Said, Stepped, Stopped, Warned, drive
+from ..worker import Fault
 
+Carry = Callable[[Any, Callable[[Event | None], None]], Any]
+"""Carries a job out; what it calls with events, or with None now and then, raises Stopped."""
 POLL = 0.1  # seconds between looks at a thread
 EVERY = 1.0
 """Seconds between estimates that are shown."""
 
 
 class Work:
-    """A loop over the events of a piece of work, in a thread of its own.
+    """A job that is carried out, looked after by a thread of its own.
 
     Attributes:
         step: the last one that was made; picture: an estimate, at most a second older; figures: of all steps.
-        lines: what there is to say of the result. done: how many of several results are there.
+        lines: what there is to say of the result; outlook: of the run before it begins. done: how many of several results are there.
         made: what the work returned; error: or why it did not.
     """
 
-    def __init__(self, events: Run[Any], turn: threading.Lock, every: float = EVERY):
+    def __init__(self, job: Any, turn: threading.Lock, every: float = EVERY, carry: Carry = drive):
         self.step: Stepped | None = None
         self.picture: Tensor | None = None
         self.figures: list[Any] = []
         self.lines: list[str] = []
+        self.outlook = ""
         self.done = 0
         self.made: Any = None
         self.error: BaseException | None = None
         self.every = every
-        self._events, self._turn, self._halt = events, turn, threading.Event()
+        self._job, self._carry, self._turn, self._halt = job, carry, turn, threading.Event()
         self._began = self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -61,7 +65,7 @@ class Work:
         return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
     def stop(self) -> None:
-        """After the step that is being made."""
+        """At once; what there is of the result is kept."""
         self._halt.set()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -75,7 +79,7 @@ class Work:
                 self._thread.join(POLL)
                 step = self.step
                 if step is not told and step is not None and time.monotonic() - last >= self.every:
-                    told, last = step, time.monotonic()
+                    told, last = step, time.monotonic() if step.index else last
                     yield step
         finally:
             self.stop()
@@ -86,16 +90,18 @@ class Work:
             while not self._turn.acquire(timeout=POLL):
                 self._check()
             try:
-                self.made = drive(self._events, self._look)
+                self.made = self._carry(self._job, self._look)
             finally:
                 self._turn.release()
         except BaseException as error:  # told to whoever follows
             self.error = error
-            self._events.close()
 
-    def _look(self, event: Event) -> None:
-        if isinstance(event, Planned):
-            self._began = time.monotonic()
+    def _look(self, event: Event | None) -> None:
+        if event is None:
+            self._check()
+        elif isinstance(event, Planned):
+            self._began, self.outlook = time.monotonic(), event.text
+            self.step = Stepped(event.done, event.total)
         elif isinstance(event, Stepped):
             now = time.monotonic()
             if event.picture is not None and (self.picture is None or now - self._looked >= self.every):
@@ -117,8 +123,8 @@ class Work:
 class Desk:
     """The runs of all who have the page open: one at a time, a few waiting."""
 
-    def __init__(self, waiting: int = 2):
-        self.waiting = waiting
+    def __init__(self, waiting: int = 2, carry: Carry = drive):
+        self.waiting, self._carry = waiting, carry
         self._turn, self._lock = threading.Lock(), threading.Lock()
         self._works: dict[str, Work] = {}
         self._asked: dict[str, bool] = {}  # who waits, and whether still for something
@@ -146,8 +152,8 @@ class Desk:
         with self._lock:
             return self._asked.pop(who, True)
 
-    def begin(self, who: str, events: Run[Any], every: float = EVERY) -> Work:
-        work = self._works[who] = Work(events, self._turn, every)
+    def begin(self, who: str, job: Any, every: float = EVERY) -> Work:
+        work = self._works[who] = Work(job, self._turn, every, self._carry)
         return work
 
     def cancel(self, who: str) -> bool:
@@ -181,6 +187,8 @@ class Desk:
 def sentence(error: BaseException) -> str:
     """What is said of a failure: one sentence; a fault of the program goes to the terminal, whole."""
     found = errors.sentence(error)
+    if found is None and isinstance(error, Fault):  # its traceback is on the terminal already
+        return f"something went wrong in the program ({error}); the terminal says what"
     if found is None:
         traceback.print_exception(error, file=sys.stderr)
         return f"something went wrong in the program ({type(error).__name__}); the terminal says what"

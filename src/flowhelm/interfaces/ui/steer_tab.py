@@ -32,8 +32,8 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
     told, written = gr.State({}), gr.State({})
     known: Mapping[str, Option] = fields(SteerRequest)
     first = next((name for name in page.priors if name == "fashion"), page.priors[0])
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=4, min_width=400):
+    with gr.Row(equal_height=False, elem_classes="both"):
+        with gr.Column(scale=4, min_width=400, elem_classes="fields"):
             with gr.Row():
                 prior = priors_of(page, first, "steer-prior")
                 label = gr.Dropdown(
@@ -66,7 +66,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                     min_width=90,
                 )
             own = gr.Column()
-        with gr.Column(scale=5, min_width=440):
+        with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
             hint = "Choose what the picture should be like, and press Steer."
             run, cancel, status = buttons("Steer", "steer-", hint)
             with gr.Row():
@@ -116,14 +116,13 @@ def steering_looks(
 ) -> Iterator[Looks]:
     """Steers as the fields say; what the page is to show, by the names of its components, again and again."""
     from ...app.steer import record
-    from ...app.steer.run import steer
 
     paths: dict[str, Path] = {}
 
     def begin() -> Any:
         where, settings = steering(steer_request(fields_), page)
         paths.update(record.outputs(settings.out))
-        return where, steer(settings)
+        return where, settings.stored()
 
     def shows(work: Work) -> Looks:
         return {"best": None if work.picture is None else large(work.picture), "curve": _curve(work, fields_["reward"])}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
-from ...app.run import Run, Stepped
+from ...app.run import Stepped
 from . import folder
 from .fields import QUICK
 from .running import EVERY, Desk, Work, sentence
@@ -85,7 +86,7 @@ def wire(
 def looks(
     desk: Desk,
     who: str,
-    begin: Callable[[], tuple[Path, Run[Any]]],
+    begin: Callable[[], tuple[Path, Any]],
     shows: Callable[[Work], Looks],
     ends: Callable[[Work], Looks | None],
     *,
@@ -96,7 +97,7 @@ def looks(
     """Carries out a run; what the page is to show, by the names of its components, again and again.
 
     Args:
-        begin: the run's folder, and its work. shows: what is shown of a run that goes on.
+        begin: the run's folder, and the job. shows: what is shown of a run that goes on.
         ends: of one that has ended, finished or not; None if it left nothing that can be shown.
         opening: what is shown first. several: results, of which one is made after another.
     """
@@ -106,15 +107,15 @@ def looks(
         if not desk.turn(who):
             yield {**at_rest, "status": status_html(UNBEGUN)}
             return
-        where, events = begin()
+        where, job = begin()
         yield {
             "status": status_html("Opening the prior ..."), "take": nothing, "story": nothing,
             "run": gr.update(interactive=False), "cancel": gr.update(interactive=True), **opening,
         }  # fmt: skip
-        work = desk.begin(who, events, every)
+        work = desk.begin(who, job, every)
         for step in work.follow():
             which = f"Sample {work.done + 1} of {several}, " if several > 1 else ""
-            yield {"status": progress_html(which, step, work.left), **shows(work)}
+            yield {"status": progress_html(which, step, work.left, work.outlook), **shows(work)}
         found = ends(work)
         if found is None:
             if not any(where.glob("*.run.json")):
@@ -145,11 +146,18 @@ def saved(take: Path, story: Path | None) -> Looks:
 
 def error_of(error: BaseException) -> gr.Error:
     """For the page: one sentence, and no markup that a name might bring."""
-    return gr.Error(html.escape(sentence(error), quote=False), print_exception=False)
+    return gr.Error(html.escape(spoken(sentence(error)), quote=False), print_exception=False)
+
+
+def spoken(text: str) -> str:
+    """Without the command line, which a page does not have: the names of fields for its flags, and none of its commands."""
+    text = re.sub(r"[,;:]? *(?:or )?see (?:what )?`flowhelm[^`]*`(?: says)?", "", text)
+    flags = {"std": "Noise"}
+    return re.sub(r"--([a-z][a-z-]*)", lambda flag: flags.get(flag[1], flag[1].replace("-", " ").capitalize()), text)
 
 
 def status_html(text: str, kind: str = "") -> str:
-    lines = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line)
+    lines = "".join(f"<p>{html.escape(spoken(line))}</p>" for line in text.splitlines() if line)
     return f'<div class="status {kind}">{lines}</div>'
 
 
@@ -158,9 +166,12 @@ def summary_html(work: Work) -> str:
     return status_html("\n".join(line for line in work.lines if not line.startswith("go on with")))
 
 
-def progress_html(which: str, step: Stepped, left: str) -> str:
-    text = f"{which}step {step.index} of {step.total}, {' '.join(step.text.split())}, {left} left"
-    text = text[0].upper() + text[1:]
+def progress_html(which: str, step: Stepped, left: str, outlook: str = "") -> str:
+    """A bar and how far it is; above it, what was said before the run began."""
+    text = f"{which}step {step.index} of {step.total}" + f", {' '.join(step.text.split())}, {left} left" * bool(
+        step.text
+    )
     share = 100 * step.index / max(step.total, 1)
     bar = f'<div class="bar" role="progressbar" aria-valuenow="{share:.0f}"><i style="width: {share:.1f}%"></i></div>'
-    return f'<div class="status">{bar}<p>{html.escape(text)}</p></div>'
+    first, then = (f"<p>{html.escape(line[0].upper() + line[1:])}</p>" * bool(line) for line in (outlook or " ", text))
+    return f'<div class="status">{first if outlook else ""}{bar}{then}</div>'

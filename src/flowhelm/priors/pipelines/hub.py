@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,7 +67,7 @@ def _fetched(model: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(model, "model_index.json"))
+        return Path(hf_hub_download(model, "model_index.json", local_files_only=not reachable()))
     except EntryNotFoundError as error:
         if isinstance(error, LocalEntryNotFoundError):
             _hub(model, error)
@@ -76,6 +77,24 @@ def _fetched(model: str) -> Path:
         ) from None
     except Exception as error:  # the hub's, the network's, the disk's
         _hub(model, error)
+
+
+def reachable(seconds: float = 2.0) -> bool:
+    """Whether the hub answers. It is asked in a thread: a name that cannot be looked up, and the hub's own retries, take a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    answers: list[Any] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # of the network, in many kinds
+            answers.append(get_session().head(constants.ENDPOINT, timeout=seconds))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    if not constants.HF_HUB_OFFLINE:
+        asking.start()
+        asking.join(seconds)
+    return bool(answers)
 
 
 def cached(model: str) -> Path:

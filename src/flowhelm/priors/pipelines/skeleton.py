@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .families import wrap
+from .hub import cached, named, reachable
 from .pipeline import Pipeline
 
 Configs = Mapping[str, Any]
@@ -76,10 +77,13 @@ class Silent:
 
 def _read(model: str) -> dict[str, Any]:
     """The configs of a folder or of a hub name."""
+    cache = named(model) and not Path(model).is_dir() and not reachable()
+    if cache:
+        cached(model)  # or it says at once that nothing is there
     from diffusers import DiffusionPipeline
 
     try:
-        index = DiffusionPipeline.load_config(model)
+        index = DiffusionPipeline.load_config(model, local_files_only=cache)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{model!r}: expected a bundled prior, a .safetensors file, or the name or the folder of a diffusers pipeline "
@@ -88,19 +92,22 @@ def _read(model: str) -> dict[str, Any]:
     configs = dict(index)
     for name, entry in index.items():
         if isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(each, str | None) for each in entry):
-            configs[name] = None if entry[1] is None else _part_config(model, name, *entry)
+            configs[name] = None if entry[1] is None else _part_config(model, name, entry[0], entry[1], cache)
     return configs
 
 
-def _part_config(model: str, name: str, library: str, kind: str) -> Any:
+def _part_config(model: str, name: str, library: str, kind: str, cache: bool) -> Any:
     known = _class(kind)
     if hasattr(known, "load_config"):
-        return {**known.load_config(model, subfolder=name), "_class_name": kind}
+        return {**known.load_config(model, subfolder=name, local_files_only=cache), "_class_name": kind}
     if not hasattr(known, "config_class"):
         return None  # tokenizers and the like hold nothing
     from transformers import AutoConfig
 
-    return {**AutoConfig.from_pretrained(model, subfolder=name).to_dict(), "architectures": [kind]}
+    return {
+        **AutoConfig.from_pretrained(model, subfolder=name, local_files_only=cache).to_dict(),
+        "architectures": [kind],
+    }
 
 
 def _part(config: Mapping[str, Any], dtype: torch.dtype, device: str) -> Any:

@@ -1,0 +1,154 @@
+"""What a run costs, counted before it starts: the method runs on four pixels, with a network and an operator that cost nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...flow import Pixels
+from ...guide import counted
+from ...measure import Measurement
+from ...path import Path, linear
+from ...rng import Noise
+
+GRID = 4
+"""Steps of a longer run that are made to count: what they cost, all its steps cost."""
+WALKED = 10_000
+"""Evaluations and applications after which counting ends: in so few steps they are too many, and a graph of more may be too deep."""
+
+
+class Nothing(Pixels):
+    """A flow on some path that costs nothing and means nothing."""
+
+    shape = (1, 2, 2)
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        return -x.tanh() / 2  # not linear: what is recomputed in a backward pass must be, here too
+
+
+class Cost(NamedTuple):
+    """About what a run costs: evaluations of the network, of which `backward` are differentiated, and applications of the operator."""
+
+    evaluations: float
+    backward: float
+    applications: float
+
+    @property
+    def whole(self) -> float:
+        """Evaluations, those of inner solvers too, which go through the operator alone."""
+        return self.evaluations + self.applications
+
+
+class _Enough(Exception):
+    pass
+
+
+class _Bounded(Nothing):
+    """It ends the run when that is too large."""
+
+    def __init__(self, path: Path, enough: Callable[[], bool]):
+        super().__init__(path)
+        self.enough = enough
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.enough():
+            raise _Enough
+        return super().velocity(x, t)
+
+
+@dataclass
+class _Curved:
+    """An operator that is not linear, with a tally; it ends the run when that is too large."""
+
+    enough: Callable[[], bool]
+    count: int = 0
+
+    def A(self, x: Tensor) -> Tensor:
+        self.count += 1
+        if self.enough():
+            raise _Enough
+        return x.tanh()
+
+
+@dataclass
+class _Same(_Curved):
+    """The same, linear."""
+
+    shape: tuple[int, ...] = field(default=Nothing.shape)
+
+    def A(self, x: Tensor) -> Tensor:
+        super().A(x)
+        return x
+
+    A_adjoint = A_dagger = A
+
+    def prox_l2(self, z: Tensor, y: Tensor, gamma: float) -> Tensor:
+        return (self.A(z) + gamma * y) / (1 + gamma)
+
+
+def cost(
+    method: Callable[..., Any],
+    values: Mapping[str, Any],
+    steps: int,
+    *,
+    linear_: bool | None = None,
+    most: float = math.inf,
+    path: Path = linear,
+) -> Cost:
+    """About what so many steps cost; of one that costs more than `most`, only that.
+
+    Args:
+        values: of the method's options, as it is called with them. linear_: whether the operator is, and the prior has no decoder; None
+            if that is not known: what costs more.
+
+    Raises:
+        ValueError: what the method refuses.
+    """
+    if linear_ is None:
+        try:
+            return cost(method, values, steps, linear_=False, most=most, path=path)
+        except ValueError:  # an inner solver that solves linear problems only
+            linear_ = True
+    if max(_whole(values), default=0) > most:  # one option alone, which may not even fit into memory
+        return Cost(most, 0, most)
+    made = min(steps, GRID)
+    rows = int(values.get("particles", 1))
+    noise, limit = Noise(0, rows), min(most * made / steps + 100, WALKED)
+
+    def enough() -> bool:
+        return flow.count.rows + operator.count > limit
+
+    flow = counted(_Bounded(path, enough))
+    operator = (_Same if linear_ else _Curved)(enough)
+    y = Measurement(torch.full((1, *Nothing.shape), 0.3), operator, 0.05)
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            for _ in method(
+                flow, y, flow.source(noise), torch.linspace(0, 1, made + 1).double(), noise=noise, **values
+            ):
+                if enough():
+                    raise _Enough
+    except (_Enough, RecursionError):
+        return Cost(most, 0, most)
+    except (RuntimeError, ArithmeticError):  # of numbers that nothing can be computed with: the run itself says so
+        return Cost(0, 0, 0)
+    share = steps / made
+    return Cost(share * flow.count.rows, share * flow.count.backward * rows, share * operator.count)
+
+
+def _whole(values: Any) -> list[int]:
+    """Whole numbers in options, those of inner solvers too."""
+    if isinstance(values, partial):
+        return _whole(values.keywords)
+    if isinstance(values, Mapping):
+        return [number for each in values.values() for number in _whole(each)]
+    return [values] if isinstance(values, int) and not isinstance(values, bool) else []
