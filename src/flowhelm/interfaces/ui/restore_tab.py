@@ -49,8 +49,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             with gr.Row():
                 operator = functions_of("Task", operators.ALL, "inpaint", "task", info="What was done to the picture")
                 std = field(
-                    known["std"], "std", label="Noise", minimum=1e-6, step=0.005,
-                    info="0.005 none, 0.03 slight, 0.1 strong",
+                    known["std"], "std", label="Noise", info="auto, or a number: 0.005 none, 0.03 slight, 0.1 strong",
                 )  # fmt: skip
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
@@ -100,7 +99,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             [demo.load, operator.change, method.change, prior.change, std.blur, told.change], queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(
-            operator_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
+            operator_: str, method_: str, prior_: str, std_: str | None, told_: Mapping[str, Any], written_: Written
         ) -> None:
             try:
                 default = usual(operator_, method_, prior_, std_, page.device)
@@ -147,7 +146,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         }
         return [
             str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings.operator, settings.std, offered(settings.prior, page), settings.method, str(steps_of(settings)),
+            settings.operator, f"{settings.std:g}", offered(settings.prior, page), settings.method, str(steps_of(settings)),
             str(settings.seed), 1, settings.simulate,
             *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
             again, status_html(f"From the run of {old.when}."), HIDDEN,
@@ -253,7 +252,7 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
     return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), about(builder)
 
 
-def _steps(now: tuple[str, str, str, float | None], device: str) -> str:
+def _steps(now: tuple[str, str, str, str | None], device: str) -> str:
     try:
         return str(steps_of(usual(*now, device=device)))
     except ValueError:
