@@ -59,15 +59,16 @@ def noise_level(picture: Tensor, denoise: Denoise | None = None) -> float:
     return _of_colour(middle, denoise) if colour else _of_grey(middle[:, :1])
 
 
-def before_jpeg(luma: Tensor, steps: Tensor, share: float = 0.03) -> float:
-    """The standard deviation of the noise in brightness `(1, 1, h, w)` of a JPEG file before it was compressed.
+def before_jpeg(plane: Tensor, steps: Tensor, *, halved: bool = False, share: float = 0.03) -> float:
+    """The standard deviation of the noise in a plane `(h, w)` of a JPEG file, in [-1, 1], before it was compressed.
 
     Of the blocks with the least coarse contrast, the noise that, quantised, leaves the middle frequencies as strong as they are.
 
     Args:
-        luma: from the block grid's corner on, not turned; steps: of quantisation `(8, 8)`, in levels of 255.
+        plane: as it was stored, from the block grid's corner on; steps: of quantisation `(8, 8)`, in levels of 255.
+        halved: it was stored at half resolution, enlarged by a decoder with weights 3/4 and 1/4, and averaged again.
     """
-    blocks = luma[0, 0].detach().cpu().double().unfold(0, 8, 8).unfold(1, 8, 8).flatten(0, 1)
+    blocks = plane.detach().cpu().double().unfold(0, 8, 8).unfold(1, 8, 8).flatten(0, 1)
     if not len(blocks):
         return 0.0
     blocks = blocks[
@@ -75,6 +76,9 @@ def before_jpeg(luma: Tensor, steps: Tensor, share: float = 0.03) -> float:
     ]  # the least clipped
     dct, order = _cosines(blocks), _order()
     energy = (dct @ blocks @ dct.T).square()
+    if halved:
+        passed = 0.75 + 0.25 * torch.cos(math.pi * torch.arange(8, dtype=torch.float64) / 8)
+        energy = energy / (passed[:, None] * passed).square()
     place = torch.arange(8)
     third = (place[:, None] + 2 * place) % 3 == 0  # what is looked at lies between what the blocks are chosen by
     chosen, middle = (order > 0) & (order < 8) & ~third, (order > 2) & (order < 8) & third

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from ...priors import bundled
 from ..files import stacks
-from ..files.compression import STRONG, as_noise, jpeg_quality
-from .noise import level, word
+from ..files.compression import STRONG, jpeg_quality
+from .noise import of_photo, word
 
 NOISE = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
@@ -41,11 +41,9 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     picture = stacks.read(str(photo), channels=3)
     quality = jpeg_quality(photo)
     height, width = picture.pixels.shape[-2:]
-    std = float(f"{level(picture.pixels, bundled.load(prior)):.3g}")
+    std = float(f"{of_photo(picture.pixels, bundled.load(prior), photo):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
     if std >= NOISE:
         return Seen(text, "denoise", std)
-    if quality is not None and quality <= STRONG:  # blocks taken for noise: gains more than the operator jpeg does
-        return Seen(text, "denoise", as_noise(quality))
     return Seen(text, None, std)

@@ -55,7 +55,7 @@ def settle(
             flow = bundled.load(request.prior)
         if picture is None:
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False))
-        std = estimated(request.operator, picture, flow)
+        std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
     of_prior = opening.settled(request)
     chosen = dict(request.operator_options)
