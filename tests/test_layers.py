@@ -30,6 +30,7 @@ LAYERS = (
         "transition",
         "guide",
         "velocity_error",
+        "noise_level",
         "budget",
         "memory",
     ),

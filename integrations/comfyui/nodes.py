@@ -30,7 +30,7 @@ try:
     from flowhelm.app.options import cards
     from flowhelm.app.options.request import Option, fields
     from flowhelm.app.options.signature import bind, options
-    from flowhelm.app.restore.request import LEAST_STD, PictureRequest
+    from flowhelm.app.restore.request import PictureRequest
     from flowhelm.app.run import Event, Stepped, drive
     from flowhelm.cards import METHODS
     from flowhelm.entry import members
@@ -108,14 +108,12 @@ class Restore:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        std = {"min": LEAST_STD, "max": 2.0, "step": 0.005}
         first, then = ("std", "steps", "seed"), ("simulate", "keep")  # in the order of the workflows that people have
         known = {
             name: _field(option)
             for name, option in PICTURE.items()
             if not name.endswith(("operator", "method", "_options"))
         }
-        known["std"][1].update(std)
         known["seed"][1].update(SEED)
         rest = [name for name in known if name not in (*first, *then)]
         return {

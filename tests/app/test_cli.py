@@ -291,7 +291,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --prior text.png", "text.png"),
         ("photo.png --operator jpeg --method mpc_flow --inner exact", "inner solver 'exact'"),
         ("photo.png --operator phase", "--simulate"),
-        ("photo.png", "--operator is missing"),
+        ("photo.png other.png", "--operator is missing"),
         ("--operator denoise", "expected one photograph, or a folder of them, got none"),
         ("photo.png other.png --operator denoise", "out is missing"),
         ("--resume missing.safetensors", "does not exist"),

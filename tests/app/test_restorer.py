@@ -180,7 +180,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number above 0"),
         ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
-        ({"std": float("nan")}, "std: expected a number, got nan"),
+        ({"std": float("nan")}, "std: expected one of auto or a number, got nan"),
         ({"steps": 0}, "steps: expected a whole number of at least 1 and of at most 100000 or none, got 0"),
         ({"tile": -1}, "tile: expected one of auto or a whole number of at least 0, got -1"),
         ({"warm": 2.0}, "warm: expected a number above 0 and below 1 or none, got 2.0"),

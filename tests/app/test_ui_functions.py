@@ -450,7 +450,8 @@ def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypat
     [
         ({"photo": None}, "drop a picture first"), ({"prior": "/etc/passwd"}, "not started with the prior"),
         ({"operator": "inpaint"}, "paint over what is missing"), ({"operator": "nonsense"}, "no operator"),
-        ({"std": None}, "std: expected a number"), ({"std": -1.0}, "above 0"), ({"steps": "many"}, "steps: expected a whole number"),
+        ({"std": "much"}, "std: expected one of auto or a number"), ({"std": -1.0}, "above 0"),
+        ({"steps": "many"}, "steps: expected a whole number"),
         ({"steps": "0"}, "steps: expected"), ({"steps": "99999"}, "at most 2000"), ({"samples": 17}, "at most 16"),
         ({"seed": "1.5"}, "seed: expected"), ({"seed": ""}, "seed: expected"), ({"warm": "2"}, "warm: expected"),
         ({"method": "nonsense"}, "no method"), ({"operator_options": {"sigma": "x"}}, "expected a number"),

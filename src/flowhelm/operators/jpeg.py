@@ -57,7 +57,7 @@ def jpeg(
     the identity, so that A^T v is v itself, but for the chroma's loss of resolution in 4:2:0.
 
     Options:
-        quality: libjpeg's quality, 1 (worst) to 100
+        quality: libjpeg's quality, 1 (worst) to 100; of a JPEG file that is restored, by its own tables if not given
         subsampling: `4:2:0` stores the colours at half resolution, as most files do; `4:4:4` at full
     """
     if shape[0] not in (1, 3):
@@ -73,6 +73,11 @@ def _table(values: str, quality: int) -> Tensor:
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     base = torch.tensor([int(value) for value in values.split()])
     return ((base * percent + 50) // 100).clamp(1, 255).reshape(8, 8).float()
+
+
+def luma_steps(quality: int) -> Tensor:
+    """The quantisation steps (8, 8) of brightness."""
+    return _table(_LUMA, quality)
 
 
 def _round_trip(image: Tensor, luma: Tensor, chroma: Tensor, halve: bool) -> Tensor:

@@ -12,9 +12,12 @@ from typing import Any
 
 from ... import operators
 from ...cards import METHODS
-from ...priors.bundled import NAMES
+from ...priors.bundled import NAMES, Prior
+from ...priors.pipelines import Pipeline
 from ..errors import BadInput
+from ..files import stacks
 from ..options.signature import model_of, options, read
+from ..restore.problem import channels
 from ..restore.request import RestoreRequest, RestoreSettings, function_of
 from ..restore.settle import settle, usual_method
 from .request import BatchRequest
@@ -129,11 +132,16 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
     return whole
 
 
-def settled(request: BatchRequest, who: str = "batch") -> RestoreSettings:
-    """Settings of a run, for a picture that is not known yet."""
+def settled(
+    request: BatchRequest, who: str = "batch", photo: str | None = None, flow: Prior | Pipeline | None = None
+) -> RestoreSettings:
+    """Settings of a run of one photograph, or of a picture that is not known yet, whose noise is estimated later."""
     own = {name: getattr(request, name) for name in RestoreRequest.model_fields if name in BatchRequest.model_fields}
-    one = RestoreRequest.of({**own, "photo": "picture.png", "out": None}, who)
-    return settle(one, drawn=request.samples > 1)  # a mean of particles is no sample
+    one = RestoreRequest.of({**own, "photo": photo or "picture.png", "out": None}, who)
+    if photo is None:
+        return settle(one, drawn=request.samples > 1, picture="later")
+    picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
+    return settle(one, drawn=request.samples > 1, picture=picture, flow=flow)  # a mean of particles is no sample
 
 
 def _from(base: Path, text: str) -> str:

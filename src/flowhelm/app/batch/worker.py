@@ -27,6 +27,7 @@ from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
 from ..run import Event, Run, Stepped, drive
 from . import items
+from .description import settled
 from .items import Item
 from .manifest import DoneLine, FailedLine, now
 from .request import BatchRequest
@@ -84,7 +85,7 @@ class Worker:
         groups: dict[Hashable, list[Ready]] = {}
         for item in chunk:
             try:
-                ready = self._ready(item, items.settings_of(item, self.request, self.base))
+                ready = self._ready(item)
             except Exception as error:  # one picture's fault must not cost the others
                 yield self._failed(item, error, began)
             else:
@@ -109,12 +110,16 @@ class Worker:
     def clear(self) -> None:
         shutil.rmtree(self.stage, ignore_errors=True)
 
-    def _ready(self, item: Item, settings: RestoreSettings) -> Ready:
+    def _ready(self, item: Item) -> Ready:
+        settings = items.settings_of(item, self.request, self.base)
         check_lengths([Path(self.request.out or "") / item.output])
         inputs = record.inputs(settings, self.weights)
+        key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
+        if settings.estimated:
+            settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
-        return Ready(item, problem, inputs, items.key(item, settings, inputs))
+        return Ready(item, problem, inputs, key)
 
     def _made(self, some: Sequence[Ready]) -> Run[Sequence[Outcome | Exception] | None]:
         """What came of each; None if, of several, memory does not suffice for so many."""

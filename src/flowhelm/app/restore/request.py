@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, Dtype, ModelRequest
 from ..options.request import Flag, Request
-from .presets import STD, Look
+from .presets import Look
 
 MOST_STEPS = 100_000
 MOST_ROWS = 4096
@@ -31,8 +31,10 @@ class Restoration(Request):
         None, description="How to restore it: see `flowhelm methods`; default: the operator's preset."
     )
     method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
-    std: float = Field(
-        STD, description="Standard deviation of the noise, with pixel values in [-1, 1] (8-bit levels / 127.5)."
+    std: Literal["auto"] | float = Field(
+        "auto",
+        description="Standard deviation of the noise, with pixel values in [-1, 1] (8-bit levels / 127.5): auto (estimated from the "
+        "picture) or a number.",
     )
     steps: int | None = Field(
         None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset."
@@ -60,7 +62,9 @@ class Restoration(Request):
 
     @field_validator("std")
     @classmethod
-    def _positive(cls, std: float) -> float:
+    def _positive(cls, std: Literal["auto"] | float) -> Literal["auto"] | float:
+        if std == "auto":
+            return std
         if not 0 < std < math.inf:
             raise ValueError(f"expected a number above 0, got {std}; for a photograph without noise give 0.005")
         if not LEAST_STD <= std <= MOST_STD:
@@ -107,6 +111,8 @@ class RestoreSettings(RestoreRequest):
 
     photo: str | None  # type: ignore[assignment]  # None: a picture in memory
     out: str | None = None  # type: ignore[assignment]
+    std: float
+    estimated: bool = False  # the noise, from the picture
     tile: int | None = Field(None, ge=0)  # type: ignore[assignment]  # None: as memory asks
     method: str
     operator_options: SerializeAsAny[Request]  # type: ignore[assignment]

@@ -176,10 +176,11 @@ class Restorer:
             options = {**options, "operator": operator, "operator_options": given}
             asked = {name: value for name, value in options.items() if value is not None}
             PictureRequest.of(asked, "Restorer")  # nothing but what a picture takes
-            settings = settle(
-                RestoreRequest.of({**self.given, **asked, "photo": "picture.png"}, "Restorer"), flow=self.flow
-            )
-            read = self._read(picture, channels(operator, settings.simulate), settings.std)
+            request = RestoreRequest.of({**self.given, **asked, "photo": "picture.png"}, "Restorer")
+            function_of("operator", operator)
+            read = self._read(picture, channels(operator, request.simulate), request.std)
+            with self._turn if request.std == "auto" else nullcontext():  # the noise is estimated by the prior
+                settings = settle(request, flow=self.flow, picture=read)
             self._check_size(settings, read)
             # what a decoder cannot say is measured by running it
             with self._turn if settings.codec_error else nullcontext():
@@ -235,7 +236,7 @@ class Restorer:
             plain[name], instead[name] = str(path), f"in memory, sha256 {sha256(path)}"
         return plain, instead
 
-    def _read(self, picture: Shown, channels: int, std: float) -> Picture:
+    def _read(self, picture: Shown, channels: int, std: str | float) -> Picture:
         if isinstance(picture, Picture):
             return picture
         if isinstance(picture, str | Path):
@@ -281,14 +282,15 @@ def _saved(array: np.ndarray, stem: Path, mask: bool) -> Path:
     return path
 
 
-def _of_tensor(tensor: Tensor, channels: int, std: float) -> Picture:
+def _of_tensor(tensor: Tensor, channels: int, std: str | float) -> Picture:
     one = tensor[0] if tensor.dim() == 4 and len(tensor) == 1 else tensor
     if one.dim() != 3 or len(one) not in (1, 3) or not one.numel() or not one.is_floating_point():
         raise BadInput(
             f"expected a tensor (c, h, w) of floats with c 1 or 3, got {tuple(tensor.shape)} of {tensor.dtype}"
         )
     one = one.detach().cpu().float().clone()
-    if not one.isfinite().all() or one.abs().max() > 1 + 8 * std:  # noise goes beyond what a picture may hold
+    most = 1 + 8 * (0.2 if std == "auto" else float(std))  # noise goes beyond what a picture may hold
+    if not one.isfinite().all() or one.abs().max() > most:
         raise BadInput(
             f"expected a tensor in [-1, 1], got values from {one.min():g} to {one.max():g}; for 8 bits take levels / 127.5 - 1"
         )

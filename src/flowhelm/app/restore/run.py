@@ -24,7 +24,7 @@ from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import opening, provenance
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
-from . import record
+from . import noise, record
 from .observation import misfit, steps_of
 from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
@@ -116,6 +116,8 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     if settings.times is None:
         yield from opening.hint(settings)
     settings = problem.settings
+    if settings.estimated:
+        yield Noted(noise.sentence(settings.std))
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""
     place = yield from loop(problem, place, Keeping(paths, story, preview), text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,18 +12,31 @@ from ...priors import bundled
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
+from ..files import stacks
+from ..files.compression import jpeg_quality
+from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options.signature import complete
 from . import presets
+from .noise import PHOTOGRAPHS, estimated
+from .presets import STD
+from .problem import channels
 from .request import RestoreRequest, RestoreSettings, function_of
 
 
-def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, drawn: bool = False) -> RestoreSettings:
+def settle(
+    request: RestoreRequest,
+    *,
+    flow: Prior | Pipeline | None = None,
+    drawn: bool = False,
+    picture: Picture | Literal["later"] | None = None,
+) -> RestoreSettings:
     """Settings of a run.
 
     Args:
         flow: the prior, if it is open already. drawn: the run is one of several samples.
+        picture: the photograph, if it was read already; "later": the noise is not estimated yet, since there is none.
 
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
@@ -35,9 +48,21 @@ def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, dra
             "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
         )
     pipeline = opening.is_pipeline(request.prior)
+    guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
+    std = STD if request.std == "auto" else request.std
+    if guessed and picture != "later":
+        if flow is None and not pipeline:
+            flow = bundled.load(request.prior)
+        if picture is None:
+            picture = stacks.read(str(request.photo), channels=channels(request.operator, False))
+        std = estimated(request.operator, picture, flow, request.photo)
+        request = request.changed(std=std)
     of_prior = opening.settled(request)
-    operator_options = complete(builder, request.operator_options)
-    method, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn)
+    chosen = dict(request.operator_options)
+    if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
+        chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
+    operator_options = complete(builder, chosen)
+    method, base, usual_steps = _usual(request, std, operator_options.model_dump(mode="json"), pipeline, drawn)
     method_options = complete(function_of("method", method), base | request.method_options)
     steps = request.steps or usual_steps
     pictured = from_picture(function_of("method", method))
@@ -46,13 +71,14 @@ def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, dra
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
     times = None if later else (flow or bundled.load(request.prior)).times(steps).tolist()
     file = request.prior not in NAMES and (Path(request.prior).exists() or not pipeline)
-    given = {name: getattr(request, name) for name in _TAKEN_OVER}
+    given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
     more = {"steps": steps} if later else {}
     return RestoreSettings.of(
         given
         | of_prior
         | more
         | ({"drawn": True} if drawn else {})
+        | ({"estimated": True} if guessed else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
@@ -68,22 +94,20 @@ def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, dra
     )
 
 
-_TAKEN_OVER = ("operator", "std", "seed", "simulate", "device", "keep", "warm", "codec_error")
+_TAKEN_OVER = ("operator", "seed", "simulate", "device", "keep", "warm", "codec_error")
 
 
 def _usual(
-    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool
+    request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
-    usual, options, steps = presets.preset(request.operator, request.std, request.look, drawn=drawn)
+    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn)
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
         return usual, dict(options), steps
     function_of("method", str(request.method))
-    found = presets.settings(
-        str(request.method), request.operator, operator_options, request.std, Path(request.prior).stem
-    )
+    found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
 
 

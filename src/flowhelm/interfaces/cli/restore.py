@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,9 @@ from ...app.restore.request import RestoreRequest, Underway
 from .progress import carried_out
 from .shell import app, bad, typed
 from .words import asks, own
+
+if TYPE_CHECKING:
+    from ...app.restore.look import Seen
 
 
 class RestoreWords(Underway, Spread, Many, RestoreRequest):
@@ -59,6 +62,13 @@ def restore(
     check_deepinv()
     operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
     drawn = context.params["samples"] > 1
+    believed: dict[str, Any] = {}
+    if operator is None and words and len(words) == 1 and Path(words[0]).is_file():
+        seen = look_at(words[0])
+        if seen.operator is None:
+            return
+        operator = seen.operator
+        believed = {"operator": operator} | ({"std": seen.std} if context.params["std"] == "auto" else {})
     if operator is None:
         names = ", ".join(f.__name__ for f in operators.ALL)
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
@@ -70,7 +80,7 @@ def restore(
     photos, chosen = sort_words(words or [], flags(parts, mine), mine)
     if not photos:
         bad("expected one photograph, or a folder of them, got none")
-    given = read(photo=photos[0], **{f"{part}_options": chosen.get(part, {}) for part in parts})
+    given = read(**{"photo": photos[0], **{f"{part}_options": chosen.get(part, {}) for part in parts}, **believed})
     many = len(photos) > 1 or Path(photos[0]).is_dir() or stacks.is_many(photos[0]) or is_glob(photos[0])
     if many or given.samples > 1 or given.retry or given.dry_run or given.ray is not None:
         if given.preview:
@@ -85,6 +95,22 @@ def restore(
         bad("--names is for a batch; name the result of one photograph by --out")
     request = RestoreRequest.of(_part(given, RestoreRequest), "restore", "--")
     carried_out(run(settle(request), preview=given.preview))
+
+
+@app.command("look")
+def look_(photo: Annotated[str, typer.Argument(help="The photograph.")]) -> None:
+    """Say what a photograph seems to have suffered, and the line that would restore it; `flowhelm restore PHOTO` does that."""
+    look_at(photo)
+
+
+def look_at(photo: str) -> "Seen":
+    """Looks, and says what is seen."""
+    from ...app.restore.look import look
+
+    seen = look(Path(photo))
+    typer.echo(f"{Path(photo).name}: {seen.text}")
+    typer.echo(seen.line(photo))
+    return seen
 
 
 def _part(given: Request, model: type[Request]) -> dict[str, Any]:

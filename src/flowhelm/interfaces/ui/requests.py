@@ -17,7 +17,6 @@ from ...app.errors import BadInput
 from ...app.files.atomic import put_picture
 from ...app.models.cost import cost
 from ...app.options.signature import options, pick
-from ...app.restore.presets import STD
 from ...app.restore.record import RestoreFile
 from ...app.restore.request import RestoreRequest, RestoreSettings, function_of
 from ...app.restore.run import restore
@@ -43,7 +42,7 @@ class RestoreFields(RestoreRequest):
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Of the values of fields those that were given: a text that is empty is none, save where there must be one."""
-    return {name: value for name, value in fields.items() if value not in (None, "") or name in ("std", "seed")}
+    return {name: value for name, value in fields.items() if value not in (None, "") or name == "seed"}
 
 
 def restore_fields(fields: Mapping[str, Any]) -> RestoreFields:
@@ -66,7 +65,9 @@ def steer_request(fields: Mapping[str, Any]) -> SteerRequest:
 # --- where nothing is said ---
 
 
-def usual(operator: str, method: str | None, prior: str, std: float | None, device: str = "cpu") -> RestoreSettings:
+def usual(
+    operator: str, method: str | None, prior: str, std: str | float | None, device: str = "cpu"
+) -> RestoreSettings:
     """Settings as `flowhelm restore` would fill them in, presets and all; what must be given is `needed`."""
     needed = {o.name: "needed" for o in options(function_of("operator", operator)).values() if o.needed}
     fields = {
@@ -74,10 +75,11 @@ def usual(operator: str, method: str | None, prior: str, std: float | None, devi
         "operator": operator,
         "operator_options": needed,
         "method": method or None,
-        "std": std or STD,
+        "std": std or "auto",
     }
     return settle(
-        RestoreRequest.of({**fields, "prior": prior, "simulate": True, "device": device, "threads": 1}, "restore")
+        RestoreRequest.of({**fields, "prior": prior, "simulate": True, "device": device, "threads": 1}, "restore"),
+        picture="later",
     )
 
 
@@ -102,13 +104,15 @@ def restoration(asked: RestoreFields, page: PageRequest) -> tuple[Path, list[Res
         photo = folder.take(asked.photo, where)
         uploads = _with_files(builder, asked, photo, size, page)
         base = asked.changed(photo=photo, operator_options=uploads, threads=page.threads, device=page.device)
-        made = []
+        made: list[RestoreSettings] = []
         for i in range(asked.samples):
             # the names and the seeds of `flowhelm restore PHOTO --samples N --out FOLDER`
             mark = f".sample-{i}" * (asked.samples > 1)
             item = Item(photo.name, str(photo), asked.seed, i, f"{photo.stem}{mark}.restored.png")
             seed = item.own_seed if asked.samples > 1 else asked.seed
-            settings = settle(base.changed(out=where / item.output, seed=seed))
+            settings = settle(base.changed(out=where / item.output, seed=seed, std=made[0].std if made else base.std))
+            if made and made[0].estimated:
+                settings = settings.changed(estimated=True)
             made.append(items.of_a_set(item, settings) if asked.samples > 1 else settings)
         _affordable(made[0])
     except BaseException:

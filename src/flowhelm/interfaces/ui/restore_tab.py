@@ -6,8 +6,7 @@ import html
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
@@ -28,16 +27,9 @@ from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
 
-NOISE: dict[str, float | None] = {"none": 0.005, "slight": 0.03, "medium": 0.08, "strong": 0.2}
-"""What the page calls levels of noise."""
-OTHER, AUTOMATIC = "a number", "automatic"
-_KINDS = fields(Restoration)["std"].types
-if ESTIMATED := [
-    *(["auto"] if any("auto" in get_args(kind) for kind in _KINDS) else []),
-    *([None] if NoneType in _KINDS else []),
-]:
-    NOISE = {AUTOMATIC: None, **NOISE}  # a request that estimates it is there
-FIRST = AUTOMATIC if AUTOMATIC in NOISE else "slight"
+NOISE = {"automatic": "auto", "none": "0.005", "slight": "0.03", "medium": "0.08", "strong": "0.2"}
+"""What the page calls levels of noise, and what a request does."""
+FIRST, OTHER = "automatic", "a number"
 HIDDEN = gr.update(visible=False)
 SHOWN = ("operator", "method", "std", "steps", "simulate")
 """Fields of a restoration that have a place of their own; the others are below them."""
@@ -64,7 +56,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                     min_width=150,
                 )  # fmt: skip
                 std = field(
-                    known["std"], "std", label="Noise as a number", step=0.005, value=NOISE[FIRST], visible=False,
+                    known["std"], "std", label="Noise as a number", value=NOISE[FIRST], visible=False,
                     info="Standard deviation, where black is -1 and white is 1",
                 )  # fmt: skip
             about_operator = gr.Markdown(elem_classes="card")
@@ -124,7 +116,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             [demo.load, operator.change, method.change, prior.change, std.change, told.change], queue=False, show_progress="hidden",
         )  # fmt: skip
         def _options(
-            operator_: str, method_: str, prior_: str, std_: float | None, told_: Mapping[str, Any], written_: Written
+            operator_: str, method_: str, prior_: str, std_: str | None, told_: Mapping[str, Any], written_: Written
         ) -> None:
             try:
                 default = usual(operator_, method_, prior_, std_, page.device)
@@ -142,8 +134,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
 
     def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
         name, prior_ = values["operator"], values["prior"]
-        if values.pop("noise") == AUTOMATIC:
-            values["std"] = ESTIMATED[0]
+        values.pop("noise")
         chosen = {
             "operator_options": dict(values_of(written_, told_, "operator", name)),
             "method_options": dict(
@@ -173,7 +164,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         }
         return [
             str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings.operator, word, gr.update(value=settings.std, visible=word == OTHER), offered(settings.prior, page), settings.method,
+            settings.operator, word, gr.update(value=f"{settings.std:g}", visible=word == OTHER),
+            offered(settings.prior, page), settings.method,
             str(steps_of(settings)),
             str(settings.seed), 1, settings.simulate,
             *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
@@ -269,9 +261,9 @@ def _taken(page: PageRequest) -> Callable[[str | None], tuple[Any, Any, Any]]:
     return take
 
 
-def _word(std: Any) -> str:
+def _word(std: float) -> str:
     """What the page calls a level of noise."""
-    return AUTOMATIC if std == "auto" else next((word for word, value in NOISE.items() if value == std), OTHER)
+    return next((word for word, value in NOISE.items() if value == f"{std:g}"), OTHER)
 
 
 def _canvas(picture: Any) -> dict[str, Any]:
@@ -285,7 +277,7 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
     return gr.update(visible=photo is not None and not painted), gr.update(visible=painted), about(builder)
 
 
-def _steps(now: tuple[str, str, str, float | None], device: str) -> str:
+def _steps(now: tuple[str, str, str, str | None], device: str) -> str:
     try:
         return str(steps_of(usual(*now, device=device)))
     except ValueError:

@@ -1,0 +1,49 @@
+"""What a photograph seems to have suffered, and how it would be restored: cautiously, where nothing else is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ...priors import bundled
+from ..files import stacks
+from ..files.compression import STRONG, jpeg_quality
+from .noise import of_photo, word
+
+NOISE = 0.02
+"""Noise that is worth the trouble: two and a half 8-bit levels."""
+
+
+class Seen(NamedTuple):
+    """What is believed of a photograph.
+
+    Attributes:
+        text: a sentence. operator: to restore it with, or None: nothing that would surely help.
+        std: of the noise, or of what is taken for it.
+    """
+
+    text: str
+    operator: str | None
+    std: float
+
+    def line(self, photo: str) -> str:
+        """What to type."""
+        if self.operator is None:
+            return (
+                "nothing is surely wrong with it; if it is blurred, small or scratched, say so: flowhelm restore "
+                f"{photo} --operator deblur --sigma 1.6, superres or inpaint"
+            )
+        return f"flowhelm restore {photo} --operator {self.operator} --std {self.std:g}"
+
+
+def look(photo: Path, prior: str = "photos") -> Seen:
+    """Reads a photograph and looks at its noise, its compression and its size. Raises BadInput."""
+    picture = stacks.read(str(photo), channels=3)
+    quality = jpeg_quality(photo)
+    height, width = picture.pixels.shape[-2:]
+    std = float(f"{of_photo(picture.pixels, bundled.load(prior), photo):.3g}")
+    blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
+    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
+    if std >= NOISE:
+        return Seen(text, "denoise", std)
+    return Seen(text, None, std)

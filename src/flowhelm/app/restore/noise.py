@@ -1,0 +1,66 @@
+"""How noisy a photograph is, where nobody has said it; and what there is to say of that."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from torch import Tensor
+
+from ...flow import NetFlow
+from ...noise_level import Denoise, noise_level, one_call
+from ...priors.pipelines import Pipeline
+from ..files.compression import STRONG, as_noise, jpeg_quality, noise_before
+from ..files.pictures import Picture
+from .presets import STD
+
+PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
+"""Operators whose measurement is a photograph with the same noise everywhere; the noise of others cannot be seen in it."""
+SEEN, SEEN_STRONG = 11 / 127.5, 20 / 127.5
+"""Noise below which what is found before a compression, or a strong one, may as well be texture."""
+LEAST = {"denoise": 0.005}
+"""What is taken at least: rounding, and of other operators that they are never known exactly."""
+_LEAST = 0.01
+_WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
+
+
+def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None, photo: Path | None = None) -> float:
+    """The standard deviation of the noise to restore a photograph with, which is in the file `photo`."""
+    if operator not in PHOTOGRAPHS:
+        return STD
+    found = of_photo(picture.pixels, flow, photo)
+    return float(f"{max(found, LEAST.get(operator, _LEAST)):.3g}")
+
+
+def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | None) -> float:
+    """The standard deviation of what is to be taken for noise: of a JPEG file the noise before it was compressed, and strong blocks."""
+    found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
+    if photo is None or quality is None:
+        return found
+    before = noise_before(photo)
+    noisy = before >= (SEEN_STRONG if quality <= STRONG else SEEN)
+    blocks = as_noise(quality) if noisy or quality <= STRONG else 0.0
+    return math.hypot(max(found, before if noisy else 0.0), blocks)
+
+
+def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
+    """The standard deviation of the noise in pixels `(1, c, h, w)`."""
+    fits = isinstance(flow, NetFlow) and not flow.null and flow.shape[0] == pixels.shape[1]
+    return noise_level(pixels, _denoise(flow) if fits and isinstance(flow, NetFlow) else None)
+
+
+def _denoise(flow: NetFlow) -> Denoise:
+    def denoise(picture: Tensor, std: float) -> Tensor:
+        place = next(flow.net.parameters()).device
+        return one_call(flow.sized(*picture.shape[-2:]))(picture.to(place), std).cpu()
+
+    return denoise
+
+
+def sentence(std: float) -> str:
+    """What a person is told."""
+    return f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it"
+
+
+def word(std: float) -> str:
+    return next(word for most, word in _WORDS if std <= most)
