@@ -14,7 +14,8 @@ Cost    I iterations of N steps, M inner evaluations of the cost: I (M (2 N - 1)
         recomputed to save memory), I M N backwards; twice that with midpoint; 3 N more for blend > 0.
         Memory: the states of N steps, the activations of one.
 Paper   Midpoint, 5 to 6 steps (transition=midpoint), weight 1e-3 beside |A z - y|^2, so 5e-4 / std^2 here (0.2 at std 0.05; the
-        default here is 1, with "normal" the posterior's mode); blend 0.1; L-BFGS with strong Wolfe, 20 inner iterations, 3 to 20 outer. Deviations: L-BFGS per row with backtracking
+        default here is 1, with "normal" the posterior's mode); blend 0.1; L-BFGS with strong Wolfe, 20 inner iterations, 3 to 20 outer.
+        Deviations: L-BFGS per row with backtracking
         (`inner.lbfgs`, its memory is empty at each outer iteration); Euler unless told otherwise; blend 0, because a plain
         reward has no A^T y; the inversion is by 3 fixed-point iterations per Euler step instead of an adaptive solver.
 """

@@ -14,7 +14,8 @@ Needs   a differentiable reward; a prior on the linear path (others: guide.on_pa
 Cost    I iterations of N steps: (I + 1) 2 N evaluations, half of them within the (I + 1) N vector-Jacobian products (with
         `skip`, only of the rows that begin a segment). Memory: the states and kicks of N steps, the activations of one.
 Paper   N = 100, 10 iterations of gradient descent at rate 10 on the kicks (1000 here) for a CLIP reward, the best end so far
-        kept, skip 5e-3 (here 0: every step its own gradient). Deviations: `rate` is the first one; then each row takes the Barzilai-Borwein rate of its last two
+        kept, skip 5e-3 (here 0: every step its own gradient). Deviations: `rate` is the first one; then each row takes the
+        Barzilai-Borwein rate of its last two
         passes, and halves it where its reward fell (it goes on from its best kicks). A measurement's reward is taken times
         std^2 (the misfit), so that the rate has no unit.
 """
