@@ -232,7 +232,7 @@ def _picture(name: str, data: bytes, channels: int, limit: int) -> pictures.Pict
     try:
         return pictures.decode(data, name, channels=channels, limit=limit)
     except BadInput as error:
-        large = isinstance(error.__cause__, Image.DecompressionBombError)
+        large = isinstance(error, TooLarge)
         raise HTTPException(413 if large else 400, str(error)) from error
 
 
