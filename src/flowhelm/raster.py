@@ -318,7 +318,7 @@ def _one(alpha: Any) -> np.ndarray | None:
 
 def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | None]:
     """In sRGB, and the profile if it was that already: such a picture keeps its exact values. A broken or unfit one is ignored."""
-    model = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4}.get(profile[16:20])
+    model = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4}.get(profile[16:20], 0)
     if model != image.bands:
         return image, None
     from PIL import ImageCms
@@ -333,7 +333,7 @@ def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | Non
     try:
         if model < 4:
             steps = np.arange(0, 256, 51, dtype=np.uint8)
-            grid = np.stack(np.meshgrid(*[steps] * model, indexing="ij"), -1).reshape(1, -1, model)
+            grid = np.stack(np.meshgrid(*([steps] * model), indexing="ij"), -1).reshape(1, -1, model)
             moved = np.asarray(_through(vips().Image.new_from_array(grid), profile, 8).numpy()).reshape(1, -1, 3)
             if np.abs(moved.astype(int)[..., :model] - grid).max() <= 2:
                 return image, profile
@@ -372,17 +372,18 @@ def _profile(image: Any, data: bytes, fields: Mapping[str, tuple[int, Any]]) -> 
             gamma = 1e5 / value
         if len(told := chunks.get(b"cHRM", b"")) == 32:
             x = [value / 1e5 for value in struct.unpack(">8I", told)]
-            primaries = (*x[2:], *x[:2])  # type: ignore[assignment]
-        gamma = _SRGB if abs(gamma - 2.2) < 0.01 else gamma  # what writers mean by it
+            primaries = (*x[2:], *x[:2])
         usual = max(abs(a - b) for a, b in zip(primaries, _709, strict=True)) < 0.002
-        return (None if usual and gamma == _SRGB else _made(gamma, primaries, image.bands)), ""
+        return (
+            None if usual and (gamma == _SRGB or abs(gamma - 2.2) < 0.01) else _made(gamma, primaries, image.bands)
+        ), ""
     words = {
         name: str(fields[f"exif-{name}"][1])
         for name in ("ifd2-ColorSpace", "ifd4-InteroperabilityIndex")
         if f"exif-{name}" in fields
     }
     space = words.get("ifd2-ColorSpace", "").split(" ")[0]
-    if words.get("ifd4-InteroperabilityIndex", "").startswith("R03") or space == "2":
+    if space == "2" or (space != "1" and words.get("ifd4-InteroperabilityIndex", "").startswith("R03")):
         return _made(563 / 256, _ADOBE, image.bands), ""
     return None, ""
 

@@ -172,7 +172,7 @@ def _tiff(values: np.ndarray, like: Picture, icc: bytes | None) -> bytes:
     more = {name: value for name, value in (("exif", kept), ("icc_profile", icc), ("dpi", dpi)) if value}
     data = BytesIO()
     Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(
-        data, "TIFF", **more, tiffinfo=None if kept else tags
+        data, "TIFF", **more, **({} if kept else {"tiffinfo": tags})
     )
     return data.getvalue()
 
@@ -218,8 +218,8 @@ def _picture(found: Raster, channels: int) -> Picture:
         layers = ((values / top).clip(0, 1) * 2 - 1).astype(np.float32)
     else:
         # of 8 bits in single precision, as ever: the numbers of a picture must not change
-        steps = np.arange(top + 1, dtype=np.float32 if top == 255 else np.float64)
-        layers = (steps / top * 2 - 1).astype(np.float32)[values]
+        steps = np.arange(int(top) + 1, dtype=np.float32 if top == 255 else np.float64)
+        layers = (steps / np.asarray(top, steps.dtype) * 2 - 1).astype(np.float32)[values]
     count = 3 if bands == 3 or channels == 3 else 1
     pixels = torch.empty(count, height, width)
     for k in range(count):

@@ -63,7 +63,7 @@ def settle(request: RestoreRequest, *, flow: Prior | Pipeline | None = None, dra
     )
 
 
-_TAKEN_OVER = ("operator", "std", "seed", "simulate", "device", "keep", "warm", "codec_error")
+_TAKEN_OVER = ("operator", "std", "seed", "page", "simulate", "device", "keep", "warm", "codec_error")
 
 
 def _usual(
