@@ -24,7 +24,7 @@ _MAGIC = {
 }  # fmt: skip
 _READ = {"PNG", "JPEG", "WebP", "TIFF", "GIF", "BMP", "HEIC or AVIF"}
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "resolution-unit")
-_STALE = (
+_STALE: tuple[str, ...] = (
     "exif-ifd0-Orientation",
     "exif-ifd1",
     "exif-ifd2-ColorSpace",
@@ -300,7 +300,7 @@ def with_exif(old: Any) -> bytes | None:
             new[tag] = old[tag]
     for tag in (0x8769, 0x8825):  # exposure, place
         if part := old.get_ifd(tag):
-            new[tag] = dict(part)
+            new[tag] = {key: value for key, value in part.items() if key not in (40962, 40963)}  # its own sides
     if not len(new):
         return None
     Image.new("L", (1, 1)).save(made, "JPEG", exif=new)
