@@ -188,7 +188,8 @@ def test_metadata_survive(tmp_path):
         assert found[315].encode("latin1") == "José".encode()
         assert found.get(0x0112, 1) == 1
         assert again.info["dpi"] == pytest.approx((300, 300), abs=0.01)
-        assert b"xmpmeta" in (tmp_path / f"b.{suffix}").read_bytes()
+        told = again.info.get("xmp") or again.info.get("XML:com.adobe.xmp") or ""  # PNG may compress it
+        assert "xmpmeta" in (told.decode() if isinstance(told, bytes) else told)
 
 
 def test_what_would_take_too_much_memory_is_refused_by_its_header(tmp_path):
