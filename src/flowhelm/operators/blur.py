@@ -7,6 +7,7 @@ periodically, and all solutions are closed in Fourier space.
 
 import math
 import re
+import zipfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from flowhelm.entry import guarded
 from flowhelm.measure import LinearOperator
 
-from .reading import grey, reading
+from ..raster import check_cost
+from .reading import reading, trace
 
 Width = Annotated[float, Gt(0), Le(200)]
 """Standard deviation of a Gaussian in pixels; its kernel has a hundred times as many entries as its square."""
@@ -70,16 +72,30 @@ def traced(kernel: Path) -> Tensor:
         values = _member(packed[1], packed[2] or "0")
     elif name.lower().endswith(".npy"):
         with reading("motion", name):
-            values = np.load(name, allow_pickle=False).astype(np.float64)
+            values = _numbers(np.load(name, mmap_mode="r", allow_pickle=False))
     else:
-        values = grey("motion", name).astype(np.float64)
+        values = trace("motion", name).astype(np.float64)
     values = values.squeeze() if values.ndim > 2 else values
-    if values.ndim != 2 or not np.isfinite(values).all() or not values.sum() > 0:
+    with np.errstate(over="ignore"):
+        total = values.sum() if values.size else 0.0
+    if values.ndim != 2 or not np.isfinite(values).all() or not MOST_SUM > total > 1 / MOST_SUM:
         raise ValueError(
             f"motion: expected a kernel of two dimensions, finite and with a positive sum, got shape {values.shape} "
-            f"with sum {values.sum():g} in {name!r}; give one kernel, not a stack"
+            f"with sum {total:g} in {name!r}; give one kernel, not a stack"
         )
-    return torch.from_numpy(values / values.sum()).float()
+    return torch.from_numpy(values / total).float()
+
+
+MOST_SUM = 1e30
+"""Of a kernel's values: what is squared must be a number."""
+
+
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """In double precision; refused before they are unpacked if they are no real numbers, or too many."""
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"it holds values of type {array.dtype}; expected real numbers")
+    check_cost(8.0 * array.size)
+    return array.astype(np.float64)
 
 
 def _blur(who: str, shape: tuple[int, int, int], kernel: Tensor, border: str) -> LinearOperator:
@@ -109,5 +125,8 @@ def _member(path: str, key: str) -> np.ndarray:
                 f"name one of them or a number below {len(names)}"
             )
         key = names[int(key)]
+    with reading("motion", path), zipfile.ZipFile(path) as packed:
+        inner = key if key in packed.namelist() else f"{key}.npy"
+        check_cost(2.0 * packed.getinfo(inner).file_size)
     with reading("motion", path), np.load(path, allow_pickle=False) as archive:
-        return archive[key].astype(np.float64)
+        return _numbers(archive[key])

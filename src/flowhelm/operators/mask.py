@@ -10,27 +10,37 @@ from torch import Tensor
 from flowhelm.entry import guarded
 from flowhelm.measure import LinearOperator
 
-from .reading import grey
+from .reading import known as read_known
+
+SOFT = 0.03
+"""How far from black and white a mask is no edge of one: JPEG moves them by less."""
 
 
 @guarded
-def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor) -> LinearOperator:
+def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor, invert_mask: bool = False) -> LinearOperator:
     """Fill in the missing part of a picture, marked by a mask picture.
 
     Options:
-        mask: picture of the clean picture's size, white = known, black = missing; grey splits at half.
-            In Python also a tensor (h, w), (1, h, w) or (c, h, w) of 0 (missing) and 1 (known)
+        mask: picture of the clean picture's size, white = known, black or transparent = missing; grey splits at half, and
+            where it is soft the result is mixed with the photograph by it. In Python also a tensor (h, w), (1, h, w) or (c, h, w) of
+            0 (missing) and 1 (known)
+        invert_mask: white (or opaque) = missing instead
 
     Raises ValueError for a mask of another size, and for one with nothing missing or nothing known.
     """
-    known = _known(mask, shape)
+    weight = _weight(mask, shape)
+    weight = 1 - weight if invert_mask else weight
+    known = weight >= 0.5
     if known.all() or not known.any():
         name = "the mask" if isinstance(mask, Tensor) else repr(str(mask))
         raise ValueError(
             f"inpaint: {name} has nothing {'missing' if known.any() else 'known'}, expected both known (white) and "
             "missing (black) pixels; check that the right picture was given and whether it must be inverted"
         )
-    return _keep(shape, known)
+    made = _keep(shape, known)
+    soft = (weight > SOFT) & (weight < 1 - SOFT)
+    made.weight = torch.where(soft, weight, known.float()) if soft.any() else None  # type: ignore[attr-defined]
+    return made
 
 
 @guarded
@@ -112,20 +122,19 @@ def _keep(shape: tuple[int, int, int], known: Tensor) -> LinearOperator:
     return Inpainting(shape, mask=known.float())
 
 
-def _known(mask: Path | Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """The mask as a boolean tensor, (1, h, w) or (c, h, w)."""
+def _weight(mask: Path | Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """How much of a pixel is known, in [0, 1], (1, h, w) or (c, h, w)."""
     if isinstance(mask, Tensor):
         if not ((mask == 0) | (mask == 1)).all():
             raise ValueError(
                 "inpaint: expected a mask of 0 (missing) and 1 (known), got other values; compare it first"
             )
-        known = mask.bool().cpu()
+        known = mask.float().cpu()
         known = known if known.ndim == 3 else known[None]
     else:
-        levels = torch.from_numpy(grey("inpaint", str(mask)))[None]
-        if not levels.isfinite().all():
-            raise ValueError(f"inpaint: {str(mask)!r} holds NaN or infinite values; expected white and black, 8 bits")
-        known = levels >= 127.5
+        known = torch.from_numpy(read_known("inpaint", str(mask)))[None]
+        if not known.isfinite().all():
+            raise ValueError(f"inpaint: {str(mask)!r} holds NaN or infinite values; expected white and black")
     channels, height, width = shape
     if known.ndim != 3 or known.shape[0] not in (1, channels) or known.shape[1:] != (height, width):
         got = " x ".join(map(str, known.shape if isinstance(mask, Tensor) else known.shape[1:]))

@@ -15,8 +15,12 @@ from torch import Tensor
 
 from ..errors import BadInput, Unwritable
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-"""Of pictures, by suffix."""
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".jpe": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+"""Of pictures that are written, by suffix."""
+READ = {*FORMATS, ".bmp", ".gif", ".heic", ".heif", ".avif"}
+"""Suffixes of pictures that are read, beside camera raw."""
 
 
 def put(path: str | Path, save: Callable[[Path], object]) -> None:

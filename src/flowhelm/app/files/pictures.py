@@ -4,54 +4,28 @@ What the user got wrong is a `BadInput`: one sentence that says what, expected, 
 """
 
 import struct
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..errors import BadInput
+from ... import raster
+from ...raster import Raster
+from ..errors import BadInput, TooLarge
 from .atomic import FORMATS, put, reason
 
 _SAVE: dict[str, dict[str, Any]] = {
     "PNG": {},
-    "JPEG": {"quality": 95, "subsampling": 0},
+    "JPEG": {"Q": 95, "subsample_mode": "off"},
     "WEBP": {"lossless": True, "exact": True},  # exact: keeps the colours under transparent pixels
-    "TIFF": {},  # uncompressed: Pillow's compressed writer fails on EXIF
+    "TIFF": {"compression": "none"},
 }
-_MAGIC = {
-    b"\x89PNG": "PNG",
-    b"\xff\xd8": "JPEG",
-    b"RIFF": "WebP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"%PDF": "PDF",
-    b"<svg": "SVG",
-}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_TAG = ExifTags.Base
-# Carried over by name: a TIFF mixes these with its file's layout, and a thumbnail would show the old picture.
-_KEPT: tuple[int, ...] = (_TAG.ImageDescription, _TAG.Make, _TAG.Model, _TAG.DateTime, _TAG.Artist, _TAG.Copyright)
-_STALE = {_TAG.MakerNote, _TAG.ColorSpace, _TAG.ExifImageWidth, _TAG.ExifImageHeight, _TAG.ExifInteroperabilityOffset}
-_alone = threading.Lock()
 
 
 class Picture(NamedTuple):
@@ -62,7 +36,8 @@ class Picture(NamedTuple):
     depth   8 or 16: bits per channel to write
     grey    whether the file had no colour
     icc     profile to embed: the file's own if sRGB or grey (grey values are never converted); None means sRGB
-    exif    camera, date, author, exposure and place; no orientation, no thumbnail; or None
+    fields  metadata by libvips' names (EXIF, XMP, IPTC, resolution); no orientation, no thumbnail
+    note    what a person should know of how it was read, or empty
     """
 
     pixels: Tensor
@@ -70,17 +45,17 @@ class Picture(NamedTuple):
     depth: int = 8
     grey: bool = False
     icc: bytes | None = None
-    exif: bytes | None = None
+    fields: Mapping[str, tuple[int, Any]] = {}
+    note: str = ""
 
 
-def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000) -> Picture:
-    """Reads the first frame of a JPEG, PNG, WebP or TIFF file.
+def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page: int | None = None) -> Picture:
+    """Reads a JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC or AVIF file, or camera raw with the extra `raw`.
 
-    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding.
-    Grey keeps 16 bits; Pillow reduces 16-bit colour to 8. Float TIFF is read as [0, 1] and written as 16 bits.
-    Palette and colour-key transparency become `alpha`; colours under it are kept as they are.
+    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding, as is half of the
+    memory that is free; `page` of several counts from 1, default the first of the largest. 16 bits stay 16 bits; floats are read as
+    [0, 1] and written as 16 bits. Palette and colour-key transparency become `alpha`; colours under it are kept as they are.
     Raises BadInput if the file is missing, not such a picture, damaged, too large, or has values out of range.
-    (On a damaged TIFF, libtiff prints lines of its own to stderr, which Pillow cannot stop.)
     """
     if channels not in (1, 3):
         raise ValueError(f"read: expected channels 1 or 3, got {channels}")
@@ -91,30 +66,47 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000) -> Pi
         if Path(path).exists() and not Path(path).is_file():  # a pipe or a device may never end
             raise BadInput(f"{name} is not a regular file; save the picture to a file first")
         with open(path, "rb") as file:
-            return _decode(file, name, channels, limit)
+            data = file.read()
     except BadInput:
         raise
     except FileNotFoundError as error:
         raise BadInput(f"{name} does not exist; check the path") from error
     except (OSError, ValueError) as error:
         raise BadInput(f"{name} cannot be read ({reason(error)}); check the path and its permissions") from error
+    return decode(data, name, channels=channels, limit=limit, suffix=Path(path).suffix, page=page)
 
 
-def decode(data: bytes, name: str = "the picture", *, channels: int = 3, limit: int = 300_000_000) -> Picture:
+def decode(
+    data: bytes,
+    name: str = "the picture",
+    *,
+    channels: int = 3,
+    limit: int = 300_000_000,
+    suffix: str = "",
+    page: int | None = None,
+) -> Picture:
     """`read` of the bytes of a file; `name` begins the sentence of a BadInput."""
-    return _decode(BytesIO(data), name, channels, limit)
+    try:
+        return _picture(raster.load(data, suffix, limit=limit, page=page), channels)
+    except raster.Unusable as error:
+        raise (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{name} {error}") from error
 
 
 def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -> Picture:
     """`read` of a Pillow picture of any mode. Raises BadInput."""
     if image.width * image.height > limit:
         raise BadInput(f"the picture is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
+    data = BytesIO()
     try:
-        return _picture(image, channels)
-    except BadInput as error:
-        raise BadInput(f"the picture {error}") from error.__cause__
+        if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "LAB"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+        image.save(
+            data, kind, **({"compress_level": 1} if kind == "PNG" else {}), icc_profile=image.info.get("icc_profile")
+        )
     except Exception as error:  # a picture that Pillow has only opened may be damaged further on
         raise BadInput(f"the picture is truncated or damaged ({reason(error)}); get a whole copy of it") from error
+    return decode(data.getvalue(), channels=channels, limit=limit)
 
 
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
@@ -134,30 +126,76 @@ def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
 
 def encoded(image: Tensor, like: Picture | None = None, kind: str = "PNG", *, name: str = "the picture") -> bytes:
     """What `write` writes, for one of the kinds PNG, JPEG, WEBP, TIFF."""
-    like = like or Picture(image)
-    picture = shown(image, like, kind)
-    tags = {"icc_profile": _fitting(like.icc, 1 if picture.mode[0] in "LI" else 3), "exif": like.exif}
-    tags = {tag: value for tag, value in tags.items() if value}
-    data = BytesIO()
+    like, lib = like or Picture(image), raster.vips()
+    values = _stored(image, like, kind)
+    picture = lib.Image.new_from_array(values)
+    grey, deep = values.shape[2] < 3, values.dtype == np.uint16
+    picture = picture.copy(interpretation=("grey16" if deep else "b-w") if grey else ("rgb16" if deep else "srgb"))
+    if {"xres", "yres"} <= like.fields.keys():
+        picture = picture.copy(xres=like.fields["xres"][1], yres=like.fields["yres"][1])
+    picture = _told(picture, like.fields)
+    if icc := _fitting(like.icc, 1 if grey else 3):
+        picture.set_type(lib.GValue.blob_type, "icc-profile-data", icc)
     try:
-        picture.save(data, kind, **_SAVE[kind], **tags)
-    except (OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
+        if kind == "TIFF" and "exif-data" in like.fields and (not deep or values.shape[2] == 1):
+            return _tiff(values, like, icc)
+        data: bytes = picture.write_to_buffer({"JPEG": ".jpg"}.get(kind, f".{kind.lower()}"), **_SAVE[kind])
+    except (lib.Error, OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
         size = f"{picture.width}x{picture.height}"
         raise BadInput(f"{name}: {size} does not fit {kind} ({reason(error)}); write a .png") from error
+    return data
+
+
+def _told(picture: Any, fields: Mapping[str, tuple[int, Any]]) -> Any:
+    """With the metadata; the picture stands upright."""
+    for field, (kept, value) in fields.items():
+        if kept:
+            picture.set_type(kept, field, value)
+    kinds = raster.vips().GValue
+    picture.set_type(kinds.gint_type, "orientation", 1)
+    if "exif-data" in fields:  # else libexif says that the colours are unknown
+        picture.set_type(kinds.gstr_type, "exif-ifd2-ColorSpace", "1 (sRGB, Short, 1 components, 2 bytes)")
+    return picture
+
+
+def _tiff(values: np.ndarray, like: Picture, icc: bytes | None) -> bytes:
+    """By Pillow, since libvips writes no EXIF into a TIFF; its colours have 8 bits."""
+    small = _told(raster.vips().Image.black(1, 1), like.fields).write_to_buffer(".jpg")
+    exif = Image.open(BytesIO(small)).getexif()
+    kept = Image.open(BytesIO(raster.with_exif(exif) or small)).info.get("exif")
+    tags = {
+        number: like.fields[name][1]
+        for number, name in ((700, "xmp-data"), (33723, "iptc-data"))
+        if name in like.fields
+    }
+    dpi = tuple(like.fields[name][1] * 25.4 for name in ("xres", "yres")) if "xres" in like.fields else None
+    more = {name: value for name, value in (("exif", kept), ("icc_profile", icc), ("dpi", dpi)) if value}
+    data = BytesIO()
+    Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(
+        data, "TIFF", **more, **({} if kept else {"tiffinfo": tags})
+    )
     return data.getvalue()
 
 
-def shown(image: Tensor, like: Picture, kind: str = "PNG") -> Image.Image:
-    """The Pillow picture that `write` saves: with the alpha of `like`, grey if it was, 16 bits if it had them."""
+def _stored(image: Tensor, like: Picture, kind: str) -> np.ndarray:
+    """What a file holds, (h, w, 1 to 4): with the alpha of `like`, grey if it was, 16 bits if it had them and `kind` takes them."""
     pixels = luma(_single(image)) if like.grey else _single(image)
-    deep = like.depth == 16 and len(pixels) == 1 and like.alpha is None and kind in ("PNG", "TIFF")
-    picture = Image.fromarray(_levels(pixels[0], 65535).astype(np.uint16)) if deep else to_pil(pixels)
+    deep = like.depth == 16 and kind in ("PNG", "TIFF")
     if like.alpha is not None and kind != "JPEG":
         alpha = like.alpha.float()
         if alpha.shape[-2:] != pixels.shape[-2:]:
             alpha = interpolate(alpha, pixels.shape[-2:], mode="bilinear", antialias=True)
-        picture.putalpha(to_pil(alpha[0] * 2 - 1))
-    return picture
+        pixels = torch.cat([pixels, alpha[0] * 2 - 1])
+    levels = _levels(pixels, 65535 if deep else 255).astype(np.uint16 if deep else np.uint8)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0))
+
+
+def shown(image: Tensor, like: Picture) -> Image.Image:
+    """The Pillow picture of what `write` saves; colours of 16 bits have 8 in it."""
+    if like.depth == 16 and (not like.grey or like.alpha is not None):
+        like = like._replace(depth=8)
+    values = _stored(image, like, "PNG")
+    return Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -166,132 +204,45 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _decode(file: BinaryIO, name: str, channels: int, limit: int) -> Picture:
-    head = file.read(16)
-    if not head:
-        raise BadInput(f"{name} is empty (0 bytes); get the file again")
-    file.seek(0)
-    try:
-        with _guard(limit), Image.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
-            image.load()
-            return _picture(image, channels)
-    except BadInput as error:
-        raise BadInput(f"{name} {error}") from error.__cause__
-    except Image.DecompressionBombError as error:
-        raise BadInput(f"{name} is larger than the limit of {limit / 1e6:g} megapixels; scale it down first") from error
-    except UnidentifiedImageError as error:
-        raise BadInput(f"{name} {_identified(head)}") from error
-    except Exception as error:  # on damaged bytes, decoders raise nearly anything: SyntaxError, struct.error, KeyError
-        raise BadInput(f"{name} is truncated or damaged ({reason(error)}); get a whole copy of it") from error
-
-
-def _identified(head: bytes) -> str:
-    found = "HEIC or AVIF" if head[4:8] == b"ftyp" else next((k for m, k in _MAGIC.items() if head.startswith(m)), None)
-    if found in ("PNG", "JPEG", "WebP", "TIFF"):
-        return f"is {found} but damaged or of a kind that cannot be read; save it again as 8- or 16-bit PNG"
-    return f"is {found or 'not a picture'}; expected JPEG, PNG, WebP or TIFF" + "; convert it first" * bool(found)
-
-
-@contextmanager
-def _guard(limit: int) -> Iterator[None]:
-    """Holds Pillow to `limit` pixels, silently. Both settings are global to the process, hence the lock."""
-    with _alone, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, (limit + 1) // 2  # Pillow refuses at twice this
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _picture(image: Image.Image, channels: int) -> Picture:
-    exif, icc, tags = _exif(image), image.info.get("icc_profile"), getattr(image, "tag_v2", {})
-    turn = _turn(image)
-    if turn is not None:
-        image = image.transpose(turn)
-    deep, grey = image.mode[0] in "IF", image.mode.split(";")[0] in ("1", "L", "LA", "La", "I", "F")
-    if deep:
-        layers, alpha = _deep(image, tags)
+def _picture(found: Raster, channels: int) -> Picture:
+    values, top = found.values, found.top
+    height, width, bands = values.shape
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise raster.Unusable("holds NaN or infinite values; expected values in [0, 1]; mend them first")
+        low, high = float(values.min()), float(values.max())
+        if low < -1e-4 * top or high > 1.0001 * top:
+            raise raster.Unusable(
+                f"holds values from {low:g} to {high:g}; expected 0 to {top:g}; scale them to that first"
+            )
+        layers = ((values / top).clip(0, 1) * 2 - 1).astype(np.float32)
     else:
-        if clear := image.has_transparency_data:
-            image = image.convert("LA" if grey else "RGBA")
-        alpha = np.asarray(image.getchannel("A"))[None, None] / np.float32(255) if clear else None
-        image = image.convert("L") if grey else image
-        if not grey:
-            image, icc = _srgb(image, icc)
-        layers = np.asarray(image, np.float32).reshape(image.height, image.width, -1).transpose(2, 0, 1) / 255
-    pixels = torch.from_numpy(np.ascontiguousarray(layers * 2 - 1, np.float32))
-    if channels > len(pixels):
-        pixels = pixels.repeat(channels, 1, 1)
-    elif channels < len(pixels):
-        pixels = luma(pixels)
+        # of 8 bits in single precision, as ever: the numbers of a picture must not change
+        steps = np.arange(int(top) + 1, dtype=np.float32 if top == 255 else np.float64)
+        layers = (steps / np.asarray(top, steps.dtype) * 2 - 1).astype(np.float32)[values]
+    count = 3 if bands == 3 or channels == 3 else 1
+    pixels = torch.empty(count, height, width)
+    for k in range(count):
+        pixels[k] = torch.from_numpy(layers[..., k % bands])
+    del layers
+    alpha = None
+    if found.alpha is not None:
+        alpha = torch.from_numpy(
+            found.alpha.astype(np.float32) / np.float32(255 if found.alpha.dtype == np.uint8 else found.top)
+        )
     return Picture(
-        pixels[None],
-        None if alpha is None else torch.from_numpy(np.ascontiguousarray(alpha, np.float32)),
-        16 if deep else 8,
-        grey,
-        _fitting(icc, 1 if grey else 3),
-        exif,
+        (luma(pixels) if channels < count else pixels)[None],
+        None if alpha is None else alpha[None, None],
+        8 if top == 255 else 16,
+        bands == 1,
+        _fitting(found.icc, bands),
+        found.fields,
+        found.note,
     )
-
-
-def _deep(image: Image.Image, tags: Mapping[int, Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values (1, h, w) in [0, 1] and alpha (1, 1, h, w) of 16-bit, integer and float grey."""
-    values = np.asarray(image).astype(np.float64)[None]
-    if not np.isfinite(values).all():
-        raise BadInput("holds NaN or infinite values; expected values in [0, 1]; mend them first")
-    top = 1 if image.mode == "F" else 4095 if tags.get(_TAG.BitsPerSample, (16,))[0] == 12 else 65535
-    low, high = values.min(), values.max()
-    if low < -1e-4 * top or high > 1.0001 * top:
-        raise BadInput(f"holds values from {low:g} to {high:g}; expected 0 to {top}; scale them to that first")
-    key = image.info.get("transparency")
-    alpha = (values != key).astype(np.float32)[None] if isinstance(key, int) else None
-    if tags.get(_TAG.PhotometricInterpretation) == 0 and top > 1:  # white is zero; Pillow turns only 8 bits over
-        values = top - values
-    return (values / top).clip(0, 1), alpha
-
-
-def _srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:
-    """RGB `image` in sRGB, and its profile if that was sRGB already: such a picture keeps its exact bytes."""
-    image = image if image.mode == "CMYK" else image.convert("RGB")
-    with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a broken or unfit profile is ignored
-        if icc:
-            change = ImageCms.buildTransform(BytesIO(icc), ImageCms.createProfile("sRGB"), image.mode, "RGB")
-            if image.mode == "RGB" and _idle(change):
-                return image, icc
-            return change.apply(image), None
-    return image.convert("RGB"), None
-
-
-def _idle(change: ImageCms.ImageCmsTransform) -> bool:
-    """Whether `change` moves no colour of a grid by more than two levels; names of profiles say nothing reliable."""
-    grid = np.ascontiguousarray((np.indices((6, 6, 6)).reshape(3, 6, 36) * 51).astype(np.uint8).transpose(1, 2, 0))
-    moved = np.asarray(change.apply(Image.fromarray(grid)))
-    return bool(np.abs(grid.astype(int) - moved).max() <= 2)
 
 
 def _fitting(icc: bytes | None, channels: int) -> bytes | None:
     return icc if icc and icc[16:20] == (b"RGB " if channels == 3 else b"GRAY") else None
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    with suppress(Exception):  # broken EXIF raises nearly anything, and is no reason to refuse the picture
-        return _TURNS.get(image.getexif().get(_TAG.Orientation, 1))
-    return None
-
-
-def _exif(image: Image.Image) -> bytes | None:
-    with suppress(Exception):  # as above
-        old, new = image.getexif(), Image.Exif()
-        for tag in _KEPT:
-            if tag in old:
-                new[tag] = old[tag]
-        for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            if part := {k: v for k, v in old.get_ifd(tag).items() if k not in _STALE}:
-                new[tag] = part
-        data = new.tobytes() if len(new) else b""
-        return data if 0 < len(data) <= 65533 else None  # what one JPEG segment holds
-    return None
 
 
 def _single(image: Tensor) -> Tensor:

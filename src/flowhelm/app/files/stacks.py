@@ -14,6 +14,7 @@ import json
 import posixpath
 import re
 import tarfile
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ... import raster
 from ..errors import BadInput
 from . import atomic as files
 from . import pictures as images
@@ -76,7 +78,9 @@ def members(photo: str, span: Sequence[float] | None = None) -> Found:
         return Found([], str(error))
 
 
-def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None, limit: int = LIMIT) -> Picture:
+def read(
+    photo: str, *, channels: int = 3, span: Sequence[float] | None = None, limit: int = LIMIT, page: int | None = None
+) -> Picture:
     """A picture by its path or its name in a file of many, as `images.read`; `span`: the values of black and white in a stack.
 
     Raises:
@@ -88,12 +92,12 @@ def read(photo: str, *, channels: int = 3, span: Sequence[float] | None = None, 
             Path(photo).suffix.lower() in SUFFIXES and Path(photo).is_file()
         ):  # as a whole it stands for what is wrong with it
             raise BadInput(f"{photo!r} {members(photo, span).fault or 'holds many pictures; name one of them'}")
-        return images.read(photo, channels=channels, limit=limit)
+        return images.read(photo, channels=channels, limit=limit, page=page)
     with _named(photo):
         if found[0].suffix.lower() != ".tar":
             return _picture(_slice(*found, span), span, channels)
         data = _member(*found)
-    return images.decode(data, repr(photo), channels=channels, limit=limit)
+    return images.decode(data, repr(photo), channels=channels, limit=limit, suffix=Path(photo).suffix, page=page)
 
 
 def sha256(photo: str) -> str:
@@ -236,6 +240,8 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
                 yield _datasets(file)
     except BadInput:
         raise
+    except raster.Unusable as error:
+        raise BadInput(str(error)) from error
     except (
         Exception
     ) as error:  # damaged bytes: h5py and NumPy raise nearly anything, MemoryError for a shape that is a lie
@@ -266,6 +272,8 @@ class _Unpacked(Mapping[str, Any]):
 
 @lru_cache(maxsize=1)
 def _unpacked(path: str, changed: int, length: int, key: str) -> np.ndarray:
+    with zipfile.ZipFile(path) as packed:  # told before it is unpacked
+        raster.check_cost(2.0 * packed.getinfo(key if key in packed.namelist() else f"{key}.npy").file_size)
     with np.load(path, allow_pickle=False) as file:
         return np.asarray(file[key])
 
@@ -303,6 +311,8 @@ def _check(array: Any, span: Sequence[float] | None) -> None:
         raise BadInput(f"holds values of type {kind}; expected uint8, uint16, or float with a range")
     if span is None and kind.str[1:] not in _NATURAL:
         raise BadInput(f"holds values of type {kind}; say which of them are black and white: --range 0,1, say")
+    read = max(np.prod(one, dtype=float), np.prod(getattr(array, "chunks", None) or (0,), dtype=float))
+    raster.check_cost((kind.itemsize + raster.BYTES) * read)  # a slice, or the chunk that it is packed in
     if np.prod(one, dtype=float) > LIMIT or not all(shape[1:]):
         raise BadInput(f"has slices of shape {one}, which is none or more than {LIMIT // 10**6} million values")
 

@@ -89,7 +89,10 @@ def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None 
 def read(settings: RestoreSettings) -> Picture:
     """The picture of a run."""
     return stacks.read(
-        settings.photo or "", channels=channels(settings.operator, settings.simulate), span=settings.range
+        settings.photo or "",
+        channels=channels(settings.operator, settings.simulate),
+        span=settings.range,
+        page=settings.page,
     )
 
 

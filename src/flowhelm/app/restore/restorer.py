@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ... import operators
@@ -226,7 +226,11 @@ class Restorer:
             if Path not in known[name].types:
                 raise BadInput(f"{operator}: {name} names no file; expected a number or a word, got a picture or array")
             if isinstance(value, Image.Image):  # as the operator would read it, whatever its mode
-                value.convert("F").save(path := folder / f"{name}.tiff")
+                upright = ImageOps.exif_transpose(value)
+                if upright.has_transparency_data:  # what is transparent in a mask is missing
+                    upright.convert("RGBA").save(path := folder / f"{name}.png")
+                else:
+                    upright.convert("F").save(path := folder / f"{name}.tiff")
             else:
                 array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
                 array = array.squeeze()

@@ -22,6 +22,9 @@ from .problem import Problem
 from .record import Place, RestoreResult
 from .request import RestoreSettings
 
+MUCH = 0.6
+"""Share of missing pixels above which a mask may well be meant the other way round."""
+
 
 def finished(problem: Problem, place: Place) -> tuple[Tensor, RestoreResult]:
     """The restored picture of the last state, `(1, c, h, w)`, and what a .run.json says of it."""
@@ -69,7 +72,27 @@ def picture_of(problem: Problem, picture: Tensor, *, keep: bool | None = None) -
     """The restored photograph, of the size of what was measured; with `keep` (default: as set) what was measured exactly."""
     if problem.settings.keep if keep is None else keep:
         picture = latent.projected(problem.observed.measurement, picture)
-    return framed(problem.observed, picture).cpu()
+    picture = framed(problem.observed, picture)
+    weight = getattr(problem.observed.measurement.operator, "weight", None)
+    if weight is not None and not problem.settings.simulate:  # a soft mask: its edge is mixed with the photograph
+        weight, photo = weight.to(picture), problem.picture.pixels.to(picture)
+        mixed = weight * photo + (1 - weight) * picture
+        picture = torch.where((weight > 0) & (weight < 1), mixed, picture)
+    return picture.cpu()
+
+
+def notes(problem: Problem) -> Iterator[Event]:
+    """What a person should know of what was read: which page it is, and what share a mask leaves out."""
+    if problem.picture.note:
+        yield Said(f"the picture {problem.picture.note}")
+    if problem.settings.operator == "inpaint":
+        missing = 1 - float(problem.observed.seen.float().mean())
+        yield Said(f"{100 * missing:.3g} % of the picture count as missing")
+        if missing > MUCH:
+            yield Warned(
+                "the mask leaves out most of the picture: white is known, black or transparent is missing; if yours is "
+                "the other way round, give --invert-mask true"
+            )
 
 
 def like(problem: Problem) -> Picture:

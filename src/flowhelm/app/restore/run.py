@@ -30,7 +30,7 @@ from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
 from .record import Place, RestoreFile, RestoreStory
 from .request import RestoreSettings
-from .result import answer, decoded, finished, like, measured, picture_of, short, strip_of, summary
+from .result import answer, decoded, finished, like, measured, notes, picture_of, short, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -115,6 +115,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     problem = yield from prepare(settings, out)
     if settings.times is None:
         yield from opening.hint(settings)
+    yield from notes(problem)
     settings = problem.settings
     if settings.estimated:
         yield Noted(noise.sentence(settings.std))

@@ -94,7 +94,7 @@ def settle(
     )
 
 
-_TAKEN_OVER = ("operator", "seed", "simulate", "device", "keep", "warm", "codec_error")
+_TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "codec_error")
 
 
 def _usual(
