@@ -366,7 +366,7 @@ def test_inputs(tmp_path, prior):
 
 def test_the_command_and_the_file_are_one(folder, prior, tmp_path, capsys):
     words = ["restore", str(folder), "--operator", "superres", "--factor", "2", "--steps", "2", "--seed", "3"]
-    words += ["--prior", prior, "--strength", "50", "--tile", "16", "--samples", "2"]
+    words += ["--prior", prior, "--method", "mpc_flow", "--strength", "50", "--tile", "16", "--samples", "2"]
     assert main([*words, "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert "6 items: 0 done, 0 failed before, 6 to do" in printed.err

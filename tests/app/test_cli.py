@@ -28,6 +28,7 @@ from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
 from flowhelm.particles import residual, stratified, systematic
 from flowhelm.restore import dps, tds
+from flowhelm.restore import hqs
 from flowhelm.steer import fk, mpc_flow, mpc_flow_dt
 
 SRC = Path(__file__).parents[2] / "src"
@@ -339,8 +340,9 @@ def test_a_run_writes_its_files(photo, prior, capsys):
     run = json.loads((photo.parent / "photo.run.json").read_text())
     assert set(run) == {"settings", "inputs", "environment", "result"}
     assert run["settings"]["operator_options"] == {"sigma": 1.0, "border": "open"}
-    assert run["settings"]["method_options"].keys() == options(mpc_flow).keys()
-    assert run["settings"]["times"] == torch.linspace(0, 1, 4, dtype=torch.float64).tolist()
+    assert run["settings"]["method_options"].keys() == options(hqs).keys()
+    assert len(run["settings"]["times"]) == 4
+    assert run["settings"]["times"][-1] == 1
     assert run["result"]["evaluations"] == 3
     assert Image.open(photo.parent / "photo.restored.png").size == (48, 32)
 

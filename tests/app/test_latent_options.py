@@ -42,8 +42,8 @@ def test_kept_pixels_are_those_of_the_photograph(photo):
 
 
 def test_a_warm_start_takes_the_rest_of_the_grid(photo):
-    settings, cold = restored()
-    warm, picture = restored("--warm", "0.5")
+    settings, cold = restored("--method", "mpc_flow")
+    warm, picture = restored("--method", "mpc_flow", "--warm", "0.5")
     times = settings["settings"]["times"]
     assert warm["settings"]["times"] == [0.5, *(t for t in times if t > 0.5)]
     assert warm["result"]["evaluations"] == len(warm["settings"]["times"]) - 1 < settings["result"]["evaluations"]

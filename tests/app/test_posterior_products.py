@@ -194,13 +194,13 @@ def test_a_method_without_chance_is_told_of(folder, prior, tmp_path, monkeypatch
 
 
 def test_simulated_samples_are_of_one_measurement(folder, prior, tmp_path):
-    assert made(described(folder, prior, simulate=True))
+    assert made(described(folder, prior, simulate=True, method="mpc_flow"))
     out = tmp_path / "out"
     assert len({sha256(p) for p in out.glob("p0.sample-*.degraded.png")}) == 1
     assert len({sha256(p) for p in out.glob("*.degraded.png")}) == 2
     assert len({sha256(p) for p in out.glob("p0.sample-*.restored.png")}) == 3
     # the first sample is what the picture alone would be
-    assert made(described(folder, prior, simulate=True, samples=1, out="alone"))
+    assert made(described(folder, prior, simulate=True, method="mpc_flow", samples=1, out="alone"))
     assert sha256(tmp_path / "alone" / "p0.restored.png") == sha256(out / "p0.sample-0.restored.png")
 
 

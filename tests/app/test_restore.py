@@ -187,7 +187,9 @@ def test_stopped_at_a_step(photo, prior, stopped_after, capsys, number, code, wh
     assert two["result"]["evaluations"] >= 6
 
 
-@pytest.mark.parametrize("more", [(), ("--horizon", "2", "--inner", "adam:iterations=3")], ids=["preset", "planned"])
+@pytest.mark.parametrize(
+    "more", [(), ("--method", "mpc_flow", "--horizon", "2", "--inner", "adam:iterations=3")], ids=["preset", "planned"]
+)
 def test_a_killed_run_goes_on_from_its_last_file(photo, prior, monkeypatch, capsys, more):
     """As after kill -9: nothing is caught, but a resume file was written while running."""
     assert main(words(photo, prior, *more, "--out", str(photo.with_name("whole.png")))) == 0

@@ -70,7 +70,10 @@ def commanded(photo, prior, *words):
             },
         ),
         ("--operator denoise --method dps --steps 3", {"operator": "denoise", "method": "dps", "steps": 3}),
-        ("--operator denoise --steps 3 --warm 0.4", {"operator": "denoise", "steps": 3, "warm": 0.4}),
+        (
+            "--operator denoise --method mpc_flow --steps 3 --warm 0.4",
+            {"operator": "denoise", "method": "mpc_flow", "steps": 3, "warm": 0.4},
+        ),
         ("--operator denoise --steps 3 --tile 32", {"operator": "denoise", "steps": 3, "tile": 32}),
     ],
 )  # fmt: skip

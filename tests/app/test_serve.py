@@ -137,7 +137,7 @@ def test_the_numbers_are_those_of_the_command_line(client, picture, prior, tmp_p
         assert answer.content == (tmp_path / "photo.restored.png").read_bytes()
         facts = json.loads(answer.headers["x-flowhelm-run"])
         assert facts["sha256"] == run["result"]["sha256"]
-        assert (facts["method"], facts["steps"], facts["seed"], facts["prior"]) == ("mpc_flow", 3, 7, "tiny")
+        assert (facts["method"], facts["steps"], facts["seed"], facts["prior"]) == ("hqs", 3, 7, "tiny")
     whole = asks(client, picture, fields, headers={"Accept": "application/json"}).json()
     assert base64.b64decode(whole["picture"]) == answer.content
     assert whole["result"]["sha256"] == run["result"]["sha256"]

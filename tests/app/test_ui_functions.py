@@ -273,7 +273,7 @@ def test_the_history_passes_over_what_is_no_run(page, photo, prior):
     (found,) = folder.history(page.runs)
     assert found.path.parent == where
     assert found.picture.is_file()
-    assert results.row(found)[1:4] == ["photo.png", "deblur", "mpc_flow"]
+    assert results.row(found)[1:4] == ["photo.png", "deblur", "hqs"]
     found.picture.unlink()
     assert folder.history(page.runs) == []
 

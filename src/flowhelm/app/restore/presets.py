@@ -45,7 +45,7 @@ TABLE: dict[str, Usual] = {
     "superres": ("hqs", {}, 24),
     "colorize": ("hqs", {}, 24),
     "demosaic": ("hqs", {}, 24),
-    "jpeg": ("pnp_flow", {"decay": 0.2, "rate": 0.5}, 100),
+    "jpeg": ("hqs", {}, 8),
     "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),

@@ -108,6 +108,8 @@ def defaults(shape: Shape) -> tuple[Task, ...]:
         "random": (operators.random_mask, {"missing": 0.7}),
         "box": (operators.box, {"size": side}),
     }
+    if shape[0] != 3:
+        del kinds["demosaic"]
     return tuple(
         Task(f"{name}, {std:g}", builder, options, std)
         for std in (0.01, 0.05, 0.2)
