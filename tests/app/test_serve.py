@@ -172,7 +172,7 @@ def test_what_there_is(client, restorer):
         assert list(found) == [f.__name__ for f in functions]
         assert all(part["title"] and part["options"]["type"] == "object" for part in found.values())
     assert client.get("/operators").json()["inpaint"]["files"] == ["mask"]
-    assert client.get("/operators").json()["inpaint"]["options"]["properties"] == {}
+    assert client.get("/operators").json()["inpaint"]["options"]["properties"].keys() == {"invert_mask"}
     assert client.get("/operators").json()["deblur"]["options"]["properties"]["sigma"]["default"] == 1.6
     health = client.get("/health").json()
     assert (health["status"], health["prior"], health["running"], health["waiting"]) == ("ok", "tiny", 0, 0)
@@ -262,7 +262,7 @@ def test_a_wrong_setting_is_a_sentence(client, picture, fields, said):
         ({"operator": "deblur", "sigma": "1e-300"}, 200, ""),
         ({"operator": "deblur", "sigma": "5e-324"}, 200, ""),
         ({"operator": "blur_linear_light", "sigma": "1e-300"}, 200, ""),
-        ({"warm": "1e-300"}, 200, ""),
+        ({"method": "mpc_flow", "warm": "1e-300"}, 200, ""),
         ({"tile": "9" * 30}, 200, ""),
     ],
 )
@@ -429,11 +429,11 @@ def test_without_the_extra_it_says_what_to_install(prior):
 
 
 def test_many_at_once_get_what_each_would_alone(client, restorer, picture):
-    seeds = range(6)
+    seeds, drawn = range(6), {**FAST, "method": "mpc_flow"}
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda seed: asks(client, picture, {**FAST, "seed": str(seed)}), seeds))
+        answers = list(pool.map(lambda seed: asks(client, picture, {**drawn, "seed": str(seed)}), seeds))
     for seed, answer in zip(seeds, answers, strict=True):
-        expected = restorer(Image.open(io.BytesIO(picture)), "denoise", steps=2, seed=seed)
+        expected = restorer(Image.open(io.BytesIO(picture)), "denoise", method="mpc_flow", steps=2, seed=seed)
         assert json.loads(answer.headers["x-flowhelm-run"])["sha256"] == expected.sha256
     assert len({json.loads(answer.headers["x-flowhelm-run"])["sha256"] for answer in answers}) == 6
 

@@ -54,7 +54,7 @@ def settle(
         if flow is None and not pipeline:
             flow = bundled.load(request.prior)
         if picture is None:
-            picture = stacks.read(str(request.photo), channels=channels(request.operator, False))
+            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
         std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
     of_prior = opening.settled(request)

@@ -79,7 +79,7 @@ def _affordable(
     request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **asked.stored()}
     request["operator_options"] = {**asked.operator_options, **given}
     with plainly():
-        settings = settle(RestoreRequest.of(request, "restore"), flow=cast("Any", Nothing(linear)))
+        settings = settle(RestoreRequest.of(request, "restore"), flow=cast("Any", Nothing(linear)), picture="later")
     steps = len(settings.times) - 1 if settings.times else settings.steps or 1
     if cost(parts["method"], settings.method_values, steps, most=most).whole >= most:
         raise BadInput(
