@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from flowhelm import inner, operators, particles, recipes, transition
@@ -21,14 +20,13 @@ from flowhelm.app.files.pictures import read
 from flowhelm.app.options.signature import bind, options, plain
 from flowhelm.app.options.words import flags, sort_words
 from flowhelm.app.restore import run as job
-from flowhelm.app.restore.presets import TABLE, preset
+from flowhelm.app.restore.presets import NATURAL, TABLE, preset
 from flowhelm.cards import METHODS
 from flowhelm.control import flux2
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
 from flowhelm.particles import residual, stratified, systematic
-from flowhelm.restore import dps, tds
-from flowhelm.restore import hqs
+from flowhelm.restore import dps, hqs, tds
 from flowhelm.steer import fk, mpc_flow, mpc_flow_dt
 
 SRC = Path(__file__).parents[2] / "src"
@@ -50,7 +48,7 @@ def here(photo: Path) -> set[str]:
 
 
 def test_options_are_those_of_the_signature():
-    assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "unit", "renoise"}
+    assert set(options(mpc_flow)) == {"strength", "horizon", "inner", "energy", "unit", "renoise", "recompute"}
     assert set(options(mpc_flow_dt)) == {"strength", "inner", "energy", "curvature", "renoise"}  # not `value`
     assert set(options(dps)) == {"step", "exact", "start", "transition"}
     assert options(mpc_flow)["strength"].default == 25.0
@@ -168,7 +166,7 @@ def test_presets_are_of_this_library():
         method, chosen, steps = preset(operator, 0.1)
         assert steps > 0
         bind(known[method], chosen)
-    assert preset("deblur", 0.1)[1]["strength"] == pytest.approx(TABLE["deblur"][1]["strength"] * 100)
+    assert preset("deblur", 0.1, "natural")[1]["strength"] == pytest.approx(NATURAL["deblur"][1]["strength"] * 100)
 
 
 # --- what is printed ---

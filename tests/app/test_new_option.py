@@ -44,8 +44,9 @@ def printed(*words):
 
 found = {"help": printed("methods", "shiny"), "schema": json.loads(printed("batch", "--schema"))}
 
+from flowhelm.app.models.request import ModelRequest
 from flowhelm.interfaces.http.app import application
-found["openapi"] = application(None).openapi()
+found["openapi"] = application(None, ModelRequest()).openapi()
 
 import gradio
 from flowhelm.interfaces.ui import fields

@@ -310,13 +310,19 @@ def words(prior: str) -> list[str]:
         "deblur",
         "--sigma",
         "1.2",
+        "--method",
+        "mpc_flow",
         "--strength",
         "70",
     ]
 
 
 def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys):
-    options_ = {"operator_options": {"sigma": "1.2", "border": ""}, "method_options": {"strength": "70"}}
+    options_ = {
+        "operator_options": {"sigma": "1.2", "border": ""},
+        "method": "mpc_flow",
+        "method_options": {"strength": "70"},
+    }
     where, (settings,) = requests.restoration(asked(photo, prior, seed="5", **options_), page)
     made = ran(settings)
     out = tmp_path / "by.png"
@@ -334,7 +340,13 @@ def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys)
 
 
 def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
-    more = {"operator_options": {"sigma": "1.2"}, "method_options": {"strength": "70"}, "samples": 3, "seed": "2"}
+    more = {
+        "operator_options": {"sigma": "1.2"},
+        "method": "mpc_flow",
+        "method_options": {"strength": "70"},
+        "samples": 3,
+        "seed": "2",
+    }
     where, many = requests.restoration(asked(photo, prior, **more), page)
     for settings in many:
         ran(settings)
@@ -610,7 +622,7 @@ def test_steps_are_watched(photo, prior, tmp_path, page):
 )
 def test_a_run_that_costs_too_much_is_refused_before_it_starts(page, photo, prior, options_):
     with pytest.raises(BadInput, match="more than 1000000 evaluations"):
-        requests.restoration(asked(photo, prior, method_options=options_), page)
+        requests.restoration(asked(photo, prior, method="mpc_flow", method_options=options_), page)
     assert list(page.runs.iterdir()) == []
 
 

@@ -252,10 +252,8 @@ def test_the_command_tunes_compares_and_goes_on(archived, tmp_path, capsys):
     }  # fmt: skip
     rivals.main(**options)
     found = list(csv.DictReader(out.open(newline="")))
-    assert [r["method"] for r in found] == ["azula DiffPIR"] * 6 + ["diffpir"] * 6 + ["mpc_flow"] * 6
-    best = {
-        m: max((r for r in found if r["method"] == m), key=lambda r: float(r["psnr"])) for m in ("diffpir", "mpc_flow")
-    }
+    assert [r["method"] for r in found] == ["azula DiffPIR"] * 6 + ["diffpir"] * 6 + ["hqs"] * 6
+    best = {m: max((r for r in found if r["method"] == m), key=lambda r: float(r["psnr"])) for m in ("diffpir", "hqs")}
     assert '"diffpir": {' in capsys.readouterr().out
     rivals.main(**(options | {"tune_on": 0}))
     rows = [r for r in csv.DictReader(out.open(newline="")) if r["part"] == "table"]

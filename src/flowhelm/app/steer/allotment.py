@@ -56,7 +56,8 @@ class Cost(NamedTuple):
 
 def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, times: Tensor) -> Cost:
     """By counting, on a flow that costs nothing."""
-    if "inner" in inspect.signature(method).parameters and values.get("inner", inner.auto) is inner.auto:
+    own = inspect.signature(method).parameters.get("inner")
+    if own is not None and values.get("inner", own.default) is inner.auto:
         values = {**values, "inner": partial(inner.adam, iterations=inner.MOST)}  # which makes the most that `auto` may
     ledger, rows = Budget(), values.get("particles", 1)
     calls = 0

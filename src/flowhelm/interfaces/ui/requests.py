@@ -110,7 +110,8 @@ def restoration(asked: RestoreFields, page: PageRequest) -> tuple[Path, list[Res
             mark = f".sample-{i}" * (asked.samples > 1)
             item = Item(photo.name, str(photo), asked.seed, i, f"{photo.stem}{mark}.restored.png")
             seed = item.own_seed if asked.samples > 1 else asked.seed
-            settings = settle(base.changed(out=where / item.output, seed=seed, std=made[0].std if made else base.std))
+            one = base.changed(out=where / item.output, seed=seed, std=made[0].std if made else base.std)
+            settings = settle(one, drawn=asked.samples > 1)
             if made and made[0].estimated:
                 settings = settings.changed(estimated=True)
             made.append(items.of_a_set(item, settings) if asked.samples > 1 else settings)

@@ -133,13 +133,12 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 options_of(chosen, dict(default.method_options), values)
 
     def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
-        name, prior_ = values["operator"], values["prior"]
+        name, prior_, look = values["operator"], values["prior"], values.get("look") or "faithful"
+        usual_ = usual_method(name, prior_, look, drawn=int(values.get("samples") or 1) > 1)
         values.pop("noise")
         chosen = {
             "operator_options": dict(values_of(written_, told_, "operator", name)),
-            "method_options": dict(
-                values_of(written_, told_, "method", name, values["method"] or usual_method(name, prior_))
-            ),
+            "method_options": dict(values_of(written_, told_, "method", name, values["method"] or usual_)),
         }
         yield from restoring({**values, **chosen}, page, desk, who)
 
