@@ -105,7 +105,9 @@ def settings_of(item: Item, request: BatchRequest, base: RestoreSettings) -> Res
     """Settings of a run that makes the item; `base` by `request.settled`."""
     own: dict[str, Path | str] = {}
     for name, value in base.operator_options:
-        if isinstance(value, Path):
+        if isinstance(value, Path) and base.masks_itself:
+            own[name] = Path(item.photo)
+        elif isinstance(value, Path):
             own[name] = next(iter(_own(name, value, item)[0]))
         elif isinstance(value, str):
             own[name] = _filled(value, item)
