@@ -140,6 +140,10 @@ def load(
             raise Unusable(
                 f"is {found}; expected JPEG, PNG, WebP or TIFF" + "; convert it first" * (found[:3] != "not")
             ) from error
+        if found == "HEIC or AVIF" and (b"hvc1" in data[:4096] or data[8:12] in (b"heic", b"heix")):
+            raise Unusable(
+                "is HEIC, which the libvips that pip installs does not read; save it as JPEG or AVIF first"
+            ) from error
         raise Unusable(f"is {found}, but truncated or damaged ({_reason(error)}); get a whole copy of it") from error
 
 
@@ -319,7 +323,7 @@ def _array(image: Any, kind: Any) -> np.ndarray:
 
 
 def _one(alpha: Any) -> np.ndarray | None:
-    return None if alpha is None else np.asarray(alpha.numpy())
+    return None if alpha is None else np.asarray(alpha.numpy()).reshape(alpha.height, alpha.width)
 
 
 def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | None]:
