@@ -17,6 +17,8 @@ import numpy as np
 
 BYTES = 16
 """Of memory for a pixel while it is read: three floats, and what the decoder gave."""
+DEFLATE = 1040
+"""Bytes that one of a PNG may stand for."""
 RAW = (".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".dng")
 _MAGIC = {
     b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"GIF8": "GIF", b"BM": "BMP",
@@ -184,6 +186,10 @@ def _opened(data: bytes, limit: float, memory: float | None, page: int | None) -
         image = _largest(image, data)
     if image.width * image.height > limit:
         raise TooLarge(f"is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
+    if data.startswith(b"\x89PNG") and image.width * image.height * data[24] / 8 > DEFLATE * len(data):
+        raise Unusable(
+            "is PNG, but truncated or damaged (its head tells of more than it can hold); get a whole copy of it"
+        )
     check_cost(BYTES * image.width * image.height, memory)
     return image, note
 
@@ -263,6 +269,8 @@ def _read(image: Any, note: str, data: bytes) -> Raster:
         alpha, image = image[image.bands - 1], image[0 : image.bands - 1] if image.bands > 2 else image[0]
     deep = image.format not in ("uchar", "char")
     if kind == "cmyk" and not profile:
+        if image.format not in ("uchar", "ushort"):
+            raise Unusable("is CMYK of neither 8 nor 16 bits; save it again as one of these")
         stored, top = (np.uint16, 65535) if deep else (np.uint8, 255)
         cmyk = top - _array(image, stored)
         values = ((cmyk[..., :3] * cmyk[..., 3:].astype(np.uint32) + top // 2) // top).astype(stored)
@@ -319,7 +327,8 @@ def with_exif(old: Any) -> bytes | None:
 
 def _array(image: Any, kind: Any) -> np.ndarray:
     values = np.asarray(image.numpy())
-    return values.reshape(image.height, image.width, image.bands).astype(kind, copy=False)
+    with np.errstate(invalid="ignore"):  # NaN, which is told later
+        return values.reshape(image.height, image.width, image.bands).astype(kind, copy=False)
 
 
 def _one(alpha: Any) -> np.ndarray | None:
