@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flowhelm.app.errors import BadInput
+from flowhelm.app.restore.restorer import Restorer
 from flowhelm.interfaces.cli import main
 
 
@@ -84,3 +86,14 @@ def test_the_missing_share_is_said_and_a_mask_that_may_be_inverted_warns(photo, 
     said = capsys.readouterr().out
     assert "25 % of the picture counts as missing" in said
     assert "--invert-mask" not in said
+
+
+def test_in_python_the_transparency_is_given_itself(erased, prior):
+    image, restorer = Image.open("photo.png"), Restorer(prior)
+    how = {"method": "pnp_flow", "std": 0.05, "steps": 2}
+    with pytest.raises(BadInput, match="getchannel"):
+        restorer(image, "inpaint", operator_options={"mask": "alpha"}, **how)
+    made = restorer(image, "inpaint", operator_options={"mask": image.getchannel("A")}, **how)
+    assert masked(prior, "--mask", "alpha", "--out", "b.png") == 0
+    shown = ((made.picture.permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).round().numpy()
+    assert np.abs(shown - levels_of("b.png")).max() <= 1
