@@ -219,7 +219,8 @@ class Restorer:
         known = options(function_of("operator", operator))
         plain: dict[str, Any] = {}
         instead: dict[str, Plain] = {}
-        if operator == "inpaint" and given.get("mask") == ITSELF and not Path(ITSELF).exists():
+        mask = given.get("mask")
+        if operator == "inpaint" and isinstance(mask, str) and mask == ITSELF and not Path(ITSELF).exists():
             raise BadInput(
                 "inpaint: mask='alpha' is of the command line; give the transparency itself: image.getchannel('A')"
             )
