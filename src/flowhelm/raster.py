@@ -17,6 +17,8 @@ import numpy as np
 
 BYTES = 16
 """Of memory for a pixel while it is read: three floats, and what the decoder gave."""
+DEFLATE = 1040
+"""Bytes that one of a PNG may stand for."""
 RAW = (".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".dng")
 _MAGIC = {
     b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"RIFF": "WebP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"GIF8": "GIF", b"BM": "BMP",
@@ -140,6 +142,10 @@ def load(
             raise Unusable(
                 f"is {found}; expected JPEG, PNG, WebP or TIFF" + "; convert it first" * (found[:3] != "not")
             ) from error
+        if found == "HEIC or AVIF" and (b"hvc1" in data[:4096] or data[8:12] in (b"heic", b"heix")):
+            raise Unusable(
+                "is HEIC, which the libvips that pip installs does not read; save it as JPEG or AVIF first"
+            ) from error
         raise Unusable(f"is {found}, but truncated or damaged ({_reason(error)}); get a whole copy of it") from error
 
 
@@ -180,6 +186,10 @@ def _opened(data: bytes, limit: float, memory: float | None, page: int | None) -
         image = _largest(image, data)
     if image.width * image.height > limit:
         raise TooLarge(f"is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
+    if data.startswith(b"\x89PNG") and image.width * image.height * data[24] / 8 > DEFLATE * len(data):
+        raise Unusable(
+            "is PNG, but truncated or damaged (its head tells of more than it can hold); get a whole copy of it"
+        )
     check_cost(BYTES * image.width * image.height, memory)
     return image, note
 
@@ -208,7 +218,7 @@ def _of_pillow(data: bytes, limit: float, memory: float | None) -> Any:
         check_cost(BYTES * picture.width * picture.height, memory)
         if picture.mode == "LAB":
             spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-            picture = ImageCms.applyTransform(picture, ImageCms.buildTransform(*spaces, "LAB", "RGB"))  # type: ignore[assignment]
+            picture = ImageCms.applyTransform(picture, _exactly(*spaces, "LAB"))  # type: ignore[assignment]
         return vips().Image.new_from_array(np.asarray(picture.convert("L" if picture.mode in "1L" else "RGB")))
 
 
@@ -259,13 +269,21 @@ def _read(image: Any, note: str, data: bytes) -> Raster:
         alpha, image = image[image.bands - 1], image[0 : image.bands - 1] if image.bands > 2 else image[0]
     deep = image.format not in ("uchar", "char")
     if kind == "cmyk" and not profile:
-        cmyk = 255 - _array(image if image.format == "uchar" else image / 257, np.uint8).astype(np.uint16)
-        values = ((cmyk[..., :3] * cmyk[..., 3:].astype(np.uint32) + 127) // 255).astype(np.uint8)
-        return Raster(values, _one(alpha), 255, None, fields, note)
-    if kind in ("lab", "labs", "labq", "xyz", "yxy", "lch", "cmc", "hsv", "scrgb") or kind == "oklab":
+        if image.format not in ("uchar", "ushort"):
+            raise Unusable("is CMYK of neither 8 nor 16 bits; save it again as one of these")
+        stored, top = (np.uint16, 65535) if deep else (np.uint8, 255)
+        cmyk = top - _array(image, stored)
+        values = ((cmyk[..., :3] * cmyk[..., 3:].astype(np.uint32) + top // 2) // top).astype(stored)
+        return Raster(values, _one(alpha), top, None, fields, note)
+    if kind in ("lab", "labs", "labq"):  # of D50 in files, of D65 to libvips, so that lcms converts it
+        image, profile = image.colourspace("lab").icc_export(output_profile="srgb", pcs="lab", depth=16), None
+        deep = True
+    elif kind in ("xyz", "yxy", "lch", "cmc", "hsv", "scrgb", "oklab"):
         image, profile = image.colourspace("rgb16" if deep or kind != "hsv" else "srgb").cast("ushort"), None
         deep = True
     elif profile:
+        if kind == "cmyk" and deep:
+            told = "is CMYK of 16 bits; its colours are converted with 8 bits"
         image, profile = _converted(image, profile, deep)
     if image.bands not in (1, 3):
         raise Unusable(f"has {image.bands} channels; expected grey or colour; save it again as 8- or 16-bit PNG")
@@ -309,11 +327,12 @@ def with_exif(old: Any) -> bytes | None:
 
 def _array(image: Any, kind: Any) -> np.ndarray:
     values = np.asarray(image.numpy())
-    return values.reshape(image.height, image.width, image.bands).astype(kind, copy=False)
+    with np.errstate(invalid="ignore"):  # NaN, which is told later
+        return values.reshape(image.height, image.width, image.bands).astype(kind, copy=False)
 
 
 def _one(alpha: Any) -> np.ndarray | None:
-    return None if alpha is None else np.asarray(alpha.numpy())
+    return None if alpha is None else np.asarray(alpha.numpy()).reshape(alpha.height, alpha.width)
 
 
 def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | None]:
@@ -321,7 +340,7 @@ def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | Non
     model = {b"RGB ": 3, b"GRAY": 1, b"CMYK": 4}.get(profile[16:20], 0)
     if model != image.bands:
         return image, None
-    from PIL import ImageCms
+    from PIL import Image, ImageCms
 
     try:
         spaces = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
@@ -337,6 +356,10 @@ def _converted(image: Any, profile: bytes, deep: bool) -> tuple[Any, bytes | Non
             moved = np.asarray(_through(vips().Image.new_from_array(grid), profile, 8).numpy()).reshape(1, -1, 3)
             if np.abs(moved.astype(int)[..., :model] - grid).max() <= 2:
                 return image, profile
+        if model == 4:
+            cmyk = Image.fromarray(_array((image / 257).rint() if deep else image, np.uint8), "CMYK")
+            made = ImageCms.applyTransform(cmyk, _exactly(*spaces, "CMYK"))
+            return vips().Image.new_from_array(np.asarray(made)), None
         made = _through(image, profile, 16 if deep else 8)
         return (made[0] if model == 1 else made), None
     except vips().Error:
@@ -348,7 +371,18 @@ def _through(image: Any, profile: bytes, depth: int) -> Any:
     if image.format not in ("uchar", "char"):
         image = image.cast("ushort").copy(interpretation={1: "grey16", 3: "rgb16", 4: "cmyk"}[image.bands])
     image.set_type(vips().GValue.blob_type, "icc-profile-data", profile)
+    if depth == 16 and image.bands == 3 and b"rXYZ" in profile[128:512] and b"A2B0" not in profile[128:512]:
+        # one step of 16 bits goes by a table of lcms, 16 levels of 255 off where colours are clipped; two by floats go not
+        light = image.icc_import(embedded=True, intent="perceptual", pcs="xyz")
+        return light.icc_export(output_profile="srgb", intent="perceptual", pcs="xyz", depth=16)
     return image.icc_transform("srgb", embedded=True, intent="perceptual", depth=depth)
+
+
+def _exactly(source: Any, target: Any, mode: str) -> Any:
+    """To RGB of 8 bits, without the tables by which lcms is faster and up to 22 levels off where colours are clipped."""
+    from PIL import ImageCms
+
+    return ImageCms.buildTransform(source, target, mode, "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
 
 
 # --- colours that are told otherwise than by a profile ---

@@ -221,6 +221,25 @@ def test_names_alone_do_not_pass_a_picture_over(tmp_path, prior):
     assert listed(request).passed_over == "passed over: 2 made by earlier runs, 1 .dng, 1 .txt"
 
 
+def test_a_folder_is_read_whole_and_what_is_no_picture_is_said(tmp_path, prior):
+    shown = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for name in ("a.bmp", "b.JFIF", "c.jpe", "d.gif", "e.avif", "f.webp", "g.png"):
+        Image.fromarray(shown).save(tmp_path / "in" / name, {"JFIF": "JPEG", "jpe": "JPEG"}.get(name[2:]))
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    whole, said = told(denoise(tmp_path / "in", prior))
+    assert whole
+    assert "7 items: 7 done" in said[-2]
+    assert said[-1] == "passed over: 1 .txt"
+    assert {path.name for path in (tmp_path / "in.restored").glob("*.png")} == {
+        f"{name}.restored.png" for name in "abcdefg"
+    }
+    first, found = (
+        np.asarray(Image.open(tmp_path / "in.restored" / f"{name}.restored.png")).astype(float) for name in "ag"
+    )
+    assert np.corrcoef(first.ravel(), found.ravel())[0, 1] > 0.9
+
+
 # --- names of folders, links, long names ---
 
 

@@ -22,8 +22,8 @@ def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor, invert_mask: bo
 
     Options:
         mask: picture of the clean picture's size, white = known, black or transparent = missing; grey splits at half, and
-            where it is soft the result is mixed with the photograph by it. In Python also a tensor (h, w), (1, h, w) or (c, h, w) of
-            0 (missing) and 1 (known)
+            where it is soft the result is mixed with the photograph by it; alpha: the photograph's own transparency. In Python also a
+            tensor (h, w), (1, h, w) or (c, h, w) of 0 (missing) and 1 (known)
         invert_mask: white (or opaque) = missing instead
 
     Raises ValueError for a mask of another size, and for one with nothing missing or nothing known.

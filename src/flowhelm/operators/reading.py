@@ -20,7 +20,7 @@ def reading(who: str, path: str) -> Iterator[None]:
     except Exception as error:  # on damaged bytes Pillow, NumPy and zipfile raise nearly anything
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise ValueError(
-            f"{who}: {path!r} cannot be read ({' '.join(reason.split())}); get a whole copy of it"
+            f"{who}: {path!r} cannot be read ({' '.join(reason.split())[:200]}); get a whole copy of it"
         ) from error
 
 

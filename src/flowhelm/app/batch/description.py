@@ -18,7 +18,7 @@ from ..errors import BadInput
 from ..files import stacks
 from ..options.signature import model_of, options, read
 from ..restore.problem import channels
-from ..restore.request import RestoreRequest, RestoreSettings, function_of
+from ..restore.request import ITSELF, RestoreRequest, RestoreSettings, function_of
 from ..restore.settle import settle, usual_method
 from .request import BatchRequest
 
@@ -110,7 +110,8 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
         except BadInput as error:
             raise BadInput(f"{who}: {part}_options: {error}") from None
         paths = [n for n, o in options(function).items() if Path in o.types and chosen.get(n) is not None]
-        made[f"{part}_options"] = chosen | {name: _from(base, chosen[name]) for name in paths}
+        absolute = {n: _from(base, chosen[n]) for n in paths if chosen[n] != ITSELF or (base / ITSELF).exists()}
+        made[f"{part}_options"] = chosen | absolute
     inputs = [_from(base, each) for each in request.pictures]
     for name, values in (("inputs", inputs), ("seeds", request.own_seeds)):
         if not values or len(set(values)) < len(values):

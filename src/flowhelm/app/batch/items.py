@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...rng import digest
 from ..errors import BadInput
 from ..files import stacks
-from ..files.atomic import FORMATS
+from ..files.atomic import READ
 from ..files.names import below
 from ..options.signature import options
 from ..restore import record
@@ -52,7 +52,9 @@ def found(request: BatchRequest, seen: Listed | None = None) -> list[Item]:
     """
     out, pictures = Path(request.out or ""), (seen or listed(request)).pictures
     if not pictures:
-        raise BadInput(f"there is no picture in {', '.join(map(repr, request.pictures))}; expected {' '.join(FORMATS)}")
+        raise BadInput(
+            f"there is no picture in {', '.join(map(repr, request.pictures))}; expected {' '.join(sorted(READ))}"
+        )
     taken: dict[str, tuple[str, int, int]] = {}
     items = []
     seeds, samples = request.own_seeds, request.samples
@@ -105,7 +107,9 @@ def settings_of(item: Item, request: BatchRequest, base: RestoreSettings) -> Res
     """Settings of a run that makes the item; `base` by `request.settled`."""
     own: dict[str, Path | str] = {}
     for name, value in base.operator_options:
-        if isinstance(value, Path):
+        if isinstance(value, Path) and base.masks_itself:
+            own[name] = Path(item.photo)
+        elif isinstance(value, Path):
             own[name] = next(iter(_own(name, value, item)[0]))
         elif isinstance(value, str):
             own[name] = _filled(value, item)
@@ -152,7 +156,7 @@ def _by_stem(folder: str, changed: int) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in (*FORMATS, *stacks.SUFFIXES, ".bmp"):
+        if suffix.lower() in (*READ, *stacks.SUFFIXES):
             found.setdefault(stem, []).append(name)
     return found
 

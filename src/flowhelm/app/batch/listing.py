@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import BadInput
 from ..files import stacks
-from ..files.atomic import FORMATS
+from ..files.atomic import FORMATS, READ
 from ..restore import record
 from . import manifest
 from .request import BatchRequest
@@ -62,7 +62,7 @@ def listed(request: BatchRequest) -> Listed:
             for each in sorted(_once(files) if "**" in pattern else files):
                 if apart and out in each.parents:
                     continue
-                if each.suffix.lower() in FORMATS or each.suffix.lower() in asked:
+                if each.suffix.lower() in READ or each.suffix.lower() in asked:
                     chosen.add(os.path.normpath(each))
                     found.append((each.relative_to(fixed).as_posix(), str(each)))
                 elif not pattern and each.name not in RECORDS and not each.name.endswith((".run.json", record.RESUME)):

@@ -30,7 +30,7 @@ from ... import raster
 from ..errors import BadInput
 from . import atomic as files
 from . import pictures as images
-from .atomic import FORMATS, reason
+from .atomic import READ, reason
 from .names import below
 from .pictures import Picture
 
@@ -156,7 +156,7 @@ def _index(path: str, changed: int, length: int) -> tuple[dict[str, tuple[int, i
                     return places, f"holds more than {MANY} members; divide it"
                 name = posixpath.normpath(member.name)
                 inner = posixpath.basename(name)
-                usual = Path(inner).suffix.lower() in FORMATS and not inner.startswith(".")
+                usual = Path(inner).suffix.lower() in READ and not inner.startswith(".")
                 if not member.isreg() or member.issparse() or not usual:
                     continue
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them

@@ -239,16 +239,16 @@ def _read(where: Path, shape: tuple[int, ...]) -> Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    from ..files.atomic import FORMATS
+    from ..files.atomic import READ
     from ..files.pictures import read
 
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise BadInput(
             f"the model's pictures are of shape {shape}; --pictures is for models of (1 or 3, height, width)"
         )
-    found = sorted(p for p in where.iterdir() if p.suffix.lower() in FORMATS) if where.is_dir() else [where]
+    found = sorted(p for p in where.iterdir() if p.suffix.lower() in READ) if where.is_dir() else [where]
     if not found:
-        raise BadInput(f"{str(where)!r} holds no pictures; expected {' '.join(FORMATS)}")
+        raise BadInput(f"{str(where)!r} holds no pictures; expected {' '.join(sorted(READ))}")
     cut = []
     for path in found[:COUNT]:
         pixels = read(path, channels=shape[0]).pixels

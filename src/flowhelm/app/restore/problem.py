@@ -108,6 +108,8 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     pipeline = opening.is_pipeline(settings.prior)
     if pipeline and settings.tile:
         raise BadInput("--tile cuts the networks of bundled priors; for a pipeline, --tiling cuts its decoder")
+    if settings.masks_itself and (picture.alpha is None or bool((picture.alpha == 1).all())):
+        raise BadInput("--mask alpha: nothing in the photograph is transparent; give a mask as a picture of its own")
     if settings.simulate and (factor := getattr(settings.operator_options, "factor", None)):
         picture = _cropped(picture, factor)
     measured_by = settings.seed if settings.measurement_seed is None else settings.measurement_seed

@@ -21,6 +21,9 @@ MOST_ROWS = 4096
 LEAST_STD, MOST_STD = 1e-6, 1e3
 """Of pixels in [-1, 1]: the square of the noise must be a number, and so must one over it."""
 
+ITSELF = "alpha"
+"""Given as a mask: the photograph's own transparency, where no file is called so."""
+
 
 class Restoration(Request):
     """What is to be undone, and how: what `flowhelm restore`, a batch, HTTP, the page, the nodes and `Restorer` have in common."""
@@ -148,6 +151,15 @@ class RestoreSettings(RestoreRequest):
         from ..options.signature import values
 
         return values(function_of("operator", self.operator), self.operator_options)  # type: ignore[arg-type]
+
+    @property
+    def masks_itself(self) -> bool:
+        """Whether what is transparent in the photograph is what is missing."""
+        return (
+            self.operator == "inpaint"
+            and self.photo is not None
+            and str(getattr(self.operator_options, "mask", "")) == self.photo
+        )
 
     @property
     def method_values(self) -> dict[str, Any]:

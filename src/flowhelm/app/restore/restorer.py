@@ -37,7 +37,7 @@ from ..options.request import Plain, called_with
 from ..options.signature import options
 from ..run import Event, Run, Stepped, drive
 from .problem import Problem, channels, opened, prepared
-from .request import PictureRequest, RestoreRequest, RestoreSettings, function_of
+from .request import ITSELF, PictureRequest, RestoreRequest, RestoreSettings, function_of
 from .result import finished
 from .result import like as like_of
 from .run import loop
@@ -219,6 +219,11 @@ class Restorer:
         known = options(function_of("operator", operator))
         plain: dict[str, Any] = {}
         instead: dict[str, Plain] = {}
+        mask = given.get("mask")
+        if operator == "inpaint" and isinstance(mask, str) and mask == ITSELF and not Path(ITSELF).exists():
+            raise BadInput(
+                "inpaint: mask='alpha' is of the command line; give the transparency itself: image.getchannel('A')"
+            )
         for name, value in given.items():
             plain[name] = value
             if isinstance(value, str | bool | int | float | Path | None) or name not in known:

@@ -76,7 +76,7 @@ def picture_of(problem: Problem, picture: Tensor, *, keep: bool | None = None) -
     weight = getattr(problem.observed.measurement.operator, "weight", None)
     if weight is not None and not problem.settings.simulate:  # a soft mask: its edge is mixed with the photograph
         weight, photo = weight.to(picture), problem.picture.pixels.to(picture)
-        mixed = weight * photo + (1 - weight) * picture
+        mixed = weight * photo + (1 - weight) * picture.clamp(-1, 1)
         picture = torch.where((weight > 0) & (weight < 1), mixed, picture)
     return picture.cpu()
 
@@ -87,7 +87,7 @@ def notes(problem: Problem) -> Iterator[Event]:
         yield Said(f"the picture {problem.picture.note}")
     if problem.settings.operator == "inpaint":
         missing = 1 - float(problem.observed.seen.float().mean())
-        yield Said(f"{100 * missing:.3g} % of the picture count as missing")
+        yield Said(f"{100 * missing:.3g} % of the picture counts as missing")
         if missing > MUCH:
             yield Warned(
                 "the mask leaves out most of the picture: white is known, black or transparent is missing; if yours is "
@@ -97,6 +97,8 @@ def notes(problem: Problem) -> Iterator[Event]:
 
 def like(problem: Problem) -> Picture:
     """What the file of the result takes over from the photograph's."""
+    if problem.settings.masks_itself:  # what was transparent is filled in
+        return problem.picture._replace(alpha=None)
     return problem.picture._replace(grey=False) if problem.settings.operator == "colorize" else problem.picture
 
 

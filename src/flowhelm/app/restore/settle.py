@@ -22,7 +22,7 @@ from . import presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
-from .request import RestoreRequest, RestoreSettings, function_of
+from .request import ITSELF, RestoreRequest, RestoreSettings, function_of
 
 
 def settle(
@@ -61,6 +61,8 @@ def settle(
     chosen = dict(request.operator_options)
     if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
         chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
+    if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
+        chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
     method, base, usual_steps = _usual(request, std, operator_options.model_dump(mode="json"), pipeline, drawn)
     method_options = complete(function_of("method", method), base | request.method_options)

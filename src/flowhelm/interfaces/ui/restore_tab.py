@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ... import operators
-from ...app.files.atomic import FORMATS, put_picture
+from ...app.files.atomic import READ, put_picture
 from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
@@ -42,7 +42,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
     with gr.Row(equal_height=False, elem_classes="both"):
         with gr.Column(scale=4, min_width=400, elem_classes="fields"):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
-            photo = gr.File(label="Picture: drop it here", file_types=sorted(FORMATS), elem_id="photo")
+            photo = gr.File(label="Picture: drop it here", file_types=sorted(READ), elem_id="photo")
             view = gr.Image(label="Picture", height=360, visible=False, elem_id="view", **WHOLE)
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
