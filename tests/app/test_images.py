@@ -387,7 +387,9 @@ def test_unusable_files(folder, monkeypatch):
         assert (
             np.abs(levels(read(put(folder / "a.png", encoded(Image.new("L", (3, 3), 9), kind))).pixels) - 9).max() == 0
         )
-    assert "is HEIC, which the libvips that pip installs does not read" in refused(put(folder / "a.png", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"))
+    assert "is HEIC, which the libvips that pip installs does not read" in refused(
+        put(folder / "a.png", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    )
     assert "damaged" in refused(put(folder / "a.png", whole[:20]))
     assert "cannot be read" in refused(put(folder / "a.png", whole) / "b.png")
     assert "cannot be read" in refused("a\0.png")

@@ -16,6 +16,7 @@ from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
+from ...app.restore.presets import Look
 from ...app.restore.request import Restoration, RestoreSettings, function_of
 from ...app.restore.settle import usual_method
 from ...cards import METHODS
@@ -133,7 +134,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 options_of(chosen, dict(default.method_options), values)
 
     def work(values: dict[str, Any], told_: Mapping[str, Any], written_: Written, who: str) -> Iterator[Looks]:
-        name, prior_, look = values["operator"], values["prior"], values.get("look") or "faithful"
+        name, prior_ = values["operator"], values["prior"]
+        look: Look = values.get("look") or "faithful"
         usual_ = usual_method(name, prior_, look, drawn=int(values.get("samples") or 1) > 1)
         values.pop("noise")
         chosen = {
