@@ -119,7 +119,9 @@ def test_a_terminal_shows_every_event(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_signal_waits_for_the_end_of_what_is_unbroken():
+def test_a_signal_waits_for_the_end_of_what_is_unbroken(request):
+    outer = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program begun in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, outer))
     before, done = signal.getsignal(signal.SIGINT), []
 
     def work(times: int):
