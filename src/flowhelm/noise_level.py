@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from .flow import Flow
-from .path import at, time_at_snr
 
 Denoise = Callable[[Tensor, float], Tensor]
 """(picture `(1, c, h, w)`, standard deviation of its noise) -> E[clean]."""
@@ -32,13 +31,13 @@ _FINE = 8
 
 
 def one_call(flow: Flow) -> Denoise:
-    """The denoiser that a prior over pixels is: its mean of the clean picture, in one evaluation."""
+    """The denoiser that a prior over pixels is, for pictures in [-1, 1]: its mean of the clean picture, in one evaluation."""
+    denoiser = flow.as_denoiser()
 
     @torch.no_grad()
     def denoise(picture: Tensor, std: float) -> Tensor:
-        t = time_at_snr(flow.path, torch.tensor(1 / std, dtype=torch.float64))
-        alpha = at(flow.path, t, picture).alpha
-        return flow.ends(alpha * picture, t).clean
+        mean: Tensor = denoiser((picture + 1) / 2, std / 2)
+        return 2 * mean - 1
 
     return denoise
 

@@ -3,14 +3,12 @@
 What a file would cost is told by its header and refused before anything is unpacked. Loaders that libvips calls untrusted are blocked.
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,20 +24,11 @@ _MAGIC = {
 }  # fmt: skip
 _READ = {"PNG", "JPEG", "WebP", "TIFF", "GIF", "BMP", "HEIC or AVIF"}
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "resolution-unit")
-_STALE: tuple[str, ...] = (
-    "exif-ifd0-Orientation",
-    "exif-ifd1",
-    "exif-ifd2-ColorSpace",
-    "exif-ifd2-PixelXDimension",
-    "exif-ifd2-PixelYDimension",
-)
-_STALE += (
-    "exif-ifd4",
-    "exif-ifd2-MakerNote",
-    "exif-ifd0-XResolution",
-    "exif-ifd0-YResolution",
-    "exif-ifd0-ResolutionUnit",
-)
+_STALE = (
+    "exif-ifd0-Orientation", "exif-ifd0-XResolution", "exif-ifd0-YResolution", "exif-ifd0-ResolutionUnit", "exif-ifd1",
+    "exif-ifd2-ColorSpace", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension", "exif-ifd2-MakerNote", "exif-ifd4",
+)  # fmt: skip
+"""What is no longer true of the picture that is written."""
 _OF_TIFF = (270, 271, 272, 274, 305, 306, 315, 33432)
 """Description, make, model, orientation, software, date, artist, copyright: the others are of the file's layout."""
 # x, y of red, green, blue and white
@@ -95,20 +84,16 @@ def vips() -> Any:
     return pyvips
 
 
-def affordable(share: float = 0.5) -> float:
-    """Bytes that one picture may take: this share of what is free."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-        return share * 1024 * int(text.split("MemAvailable:")[1].split()[0])
-    except (OSError, ValueError, IndexError):
-        with suppress(ValueError, OSError, AttributeError):
-            return share * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return 8e9
+def half_of_free() -> float:
+    """Bytes of memory: what one picture, or a process that restores, may take where nothing else is said."""
+    import psutil
+
+    return float(psutil.virtual_memory().available) / 2
 
 
 def check_cost(size: float, memory: float | None = None) -> None:
     """Raises TooLarge for so many bytes of memory; call it before they are taken."""
-    budget = affordable() if memory is None else memory
+    budget = half_of_free() if memory is None else memory
     if size > budget:
         raise TooLarge(
             f"would take {size / 2**30:.3g} GiB of memory, more than the {budget / 2**30:.3g} GiB that it may; scale it down first"

@@ -384,3 +384,17 @@ def test_lpips_is_that_of_torchmetrics(tmp_path):
     for path in ("x.safetensors", "missing.safetensors"):
         with pytest.raises(ValueError, match="lpips"):
             perceptual(tmp_path / path)
+
+
+def test_rows_hold_finite_numbers(tmp_path):
+    """An infinite one is written as none, and refused where somebody else wrote it: no mean could be taken of it."""
+    path = tmp_path / "rows.csv"
+    row = {name: {str: "a", int: 1, float: 0.5}[kind] for name, kind in rows.FIELDS.items()} | {
+        "options": "{}",
+        "error": "",
+    }
+    rows.append(path, [row | {"psnr": math.inf}])
+    assert rows.read(path)[0]["psnr"] is None
+    path.write_text(path.read_text().replace(",0.5,", ",1e999,", 1))
+    with pytest.raises(ValueError, match="is inf, not a finite number"):
+        rows.read(path)

@@ -78,7 +78,7 @@ def test_hqs_ends_at_the_least_of_the_split_energy(gaussian, measured, path):
 
 @pytest.mark.parametrize("path", [linear, trig])
 def test_red_ends_where_its_gradient_is_zero(gaussian, measured, path):
-    """A^T (A x - y) / std^2 + w / r^2 (x - D(x)) = 0, eq. (11) of Romano et al."""
+    """A^T (A x - y) / std^2 + w / r^2 (x - D(x)) = 0, the gradient of RED's energy."""
     flow, r, w = gaussian(path), 0.5, 0.7
     x = torch.ones(1, 3, dtype=torch.float64)
     found = run(restore.red(flow, measured, x, still(r, 300, path), weight=w)).x[0]

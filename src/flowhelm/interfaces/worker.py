@@ -25,11 +25,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, cast
 
 from ..app.errors import BadInput, Broken, sentence
 from ..app.run import Done, Event, Run, Stepped, Stopped
+from ..raster import half_of_free
 
 POLL = 0.1
 """Seconds between looks at the process."""
@@ -186,18 +186,15 @@ class Worker:
 
 def allowance(gibibytes: float | None) -> float:
     """Bytes that a process may hold: so many GiB, else half of what is free now."""
-    if gibibytes is not None:
-        return gibibytes * 2**30
-    with suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 2
-    return float("inf")
+    return half_of_free() if gibibytes is None else gibibytes * 2**30
 
 
 def held(pid: int) -> int:
-    """Bytes of memory that a process holds; 0 where that cannot be told (it is Linux's)."""
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory that a process holds; 0 if it is no more."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        return int(psutil.Process(pid).memory_info().rss)
     return 0
 
 

@@ -7,9 +7,9 @@
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
 Cost    1 evaluation per step, forward only; the prox, or the inner solver's backwards through decoder and operator
-Paper   Chan et al. let the level fall by a factor per step where the iterates no longer move; here the grid says the levels
-        (theirs are monotone rules with gamma 1.0 to 1.1), and weight is what they call rho in units of 1 / r^2. Without the
-        dual it is `hqs`. Decoders and operators that are not linear are not in the papers.
+Paper   Chan et al. let the level fall by a factor in each step, or where the iterates no longer move; here the grid says the
+        levels, and weight is what they call rho in units of 1 / r^2. Without the dual it is `hqs`.
+        Decoders and operators that are not linear are not in the papers.
 
 Example
 

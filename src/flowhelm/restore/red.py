@@ -1,4 +1,4 @@
-"""RED: regularisation by denoising, fixed-point iteration. Romano, Elad & Milanfar 2017, arXiv:1611.02862, eq. (37).
+"""RED: regularisation by denoising, fixed-point iteration. Romano, Elad & Milanfar 2017, arXiv:1611.02862, section 4.2.
 
     clean <- E[clean | x_t = alpha_t x]
     x     <- argmin_z |A decode(z) - y|^2 / (2 std^2) + weight |z - clean|^2 / (2 r^2),   r = sigma_t / alpha_t
@@ -6,9 +6,10 @@
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
 Cost    1 evaluation per step, forward only; the prox, or the inner solver's backwards through decoder and operator
-Paper   One level, 3.25/255 to 4.1/255 of the range from black to white, for 200 steps, lam 0.008 to 0.02 in the place of
-        weight / r^2. Here the level falls along the grid, as in `hqs`, whose two moves these are in the other order: the result
-        fits the measurement last, and keeps its noise where `hqs` ends with the denoiser. Decoders are not in the paper.
+Paper   One level, 3/255 to 4.1/255 of the range from black to white, for 200 steps, lam 0.008 to 0.02 (pictures in 0 to 255) in
+        the place of weight / r^2; these are of the authors' code. Here the level falls along the grid, as in `hqs`, whose two
+        moves these are in the other order: the result fits the measurement last, and keeps its noise where `hqs` ends with the
+        denoiser. Decoders are not in the paper.
 
 Example
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,6 +82,9 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise _other(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise _other(path, "it is no text") from error
+    for row in rows:
+        if wrong := [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]:
+            raise _other(path, f"{wrong[0]} is {row[wrong[0]]}, not a finite number")
     return list({key(row): row for row in rows}.values())
 
 
@@ -104,7 +108,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 def _plain(kind: type, value: Any) -> Any:
     if kind is str:
         return "" if value is None else str(value)
-    if value is None or value != value:  # NaN
+    if value is None or not math.isfinite(value):
         return None
     return round(float(value), 6) if kind is float else kind(value)
 

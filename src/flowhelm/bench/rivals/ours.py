@@ -92,7 +92,7 @@ class Metered(Wrapped):
 def estimate(flow: Flow, x: Tensor, ratio: float) -> Tensor:
     """E[clean | clean + ratio noise = x], what the other libraries call a denoiser.
 
-    `Flow.as_denoiser` finds the time of any path by bisection; here it is written out, so that they are not charged for that.
+    `Flow.as_denoiser` finds the time of any path; here it is written out, so that they are not charged for that.
     """
     if flow.path is not linear:
         raise ValueError(f"rivals: expected a prior on the linear path, got {flow.path}; wrap it: guide.on_path")
