@@ -29,7 +29,6 @@ from typing import Any, cast
 
 from ..app.errors import BadInput, Broken, sentence
 from ..app.run import Done, Event, Run, Stepped, Stopped
-from ..raster import half_of_free
 
 POLL = 0.1
 """Seconds between looks at the process."""
@@ -186,6 +185,8 @@ class Worker:
 
 def allowance(gibibytes: float | None) -> float:
     """Bytes that a process may hold: so many GiB, else half of what is free now."""
+    from ..raster import half_of_free  # needs numpy
+
     return half_of_free() if gibibytes is None else gibibytes * 2**30
 
 
