@@ -27,7 +27,8 @@ from flowhelm.interfaces import cli
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<why>.+?) -->\n\n?)?^(?P<indent> *)```+ *(?P<kind>\S*)[^\n]*\n(?P<text>.*?)^ *```+ *$", re.M | re.S
+    r"(?:^<!-- not run: (?P<why>.+?) -->\n\n?)?^(?P<indent> *)```+ *(?P<kind>\S*)[^\n]*\n(?P<text>.*?)^ *```+ *$",
+    re.M | re.S,
 )
 SNIPPET = re.compile(r'^--8<-- "([^"\n]+)"$')
 OUTPUT = {"text", "json", "yaml", "bibtex"}
@@ -55,7 +56,12 @@ BEFORE = {
 }
 """What a reader of the page has already."""
 
-SMALLER = (("steps=20_000", "steps=2"), ("(3, 64, 64)", "(3, 8, 8)"), ("batch=64", "batch=4"), ("times(50)", "times(2)"))
+SMALLER = (
+    ("steps=20_000", "steps=2"),
+    ("(3, 64, 64)", "(3, 8, 8)"),
+    ("batch=64", "batch=4"),
+    ("times(50)", "times(2)"),
+)
 """The same programs in less time."""
 
 
@@ -70,7 +76,8 @@ class Block(NamedTuple):
 def blocks(page: Path) -> list[Block]:
     whole = page.read_text(encoding="utf-8")
     return [
-        Block(page, whole.count("\n", 0, m.start("kind")) + 1, m["kind"], m["text"], m["why"]) for m in BLOCK.finditer(whole)
+        Block(page, whole.count("\n", 0, m.start("kind")) + 1, m["kind"], m["text"], m["why"])
+        for m in BLOCK.finditer(whole)
     ]
 
 
@@ -121,7 +128,16 @@ def desk(tmp_path, monkeypatch) -> Path:
     from PIL import Image
 
     photo = Image.open(ROOT / "examples" / "chelsea.png").convert("RGB").resize((64, 48))
-    for name in ("photo.jpg", "photo.png", "small.png", "clean.png", "blurred.png", "grey.png", "painting.png", "old.png"):
+    for name in (
+        "photo.jpg",
+        "photo.png",
+        "small.png",
+        "clean.png",
+        "blurred.png",
+        "grey.png",
+        "painting.png",
+        "old.png",
+    ):
         photo.save(tmp_path / name)
     for file in (ROOT / "examples").glob("*.png"):
         size = (64, 48) if "small" not in file.name else (32, 24)
@@ -141,7 +157,9 @@ def desk(tmp_path, monkeypatch) -> Path:
     np.save(tmp_path / "kernel.npy", np.eye(5) / 5)
     (tmp_path / "mine.py").write_text(next(b.text for b in ALL if b.text.startswith("def left")))
     job = json.loads(next(b.text for b in ALL if b.kind == "json" and '"inputs"' in b.text))
-    (tmp_path / "job.json").write_text(json.dumps(job | {"inputs": "photos/*.jpg", "operator_options": {"mask": "mask.png"}}))
+    (tmp_path / "job.json").write_text(
+        json.dumps(job | {"inputs": "photos/*.jpg", "operator_options": {"mask": "mask.png"}})
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path
@@ -244,7 +262,13 @@ def test_python_runs(page, desk, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["restore.py", "photo.png", "restored.png"])
     photo, place = read("photo.png").pixels, str(page.relative_to(ROOT))
-    space = {"photo": photo, "picture": photo[None], "torch": torch, "shape": tuple(photo.shape), "__name__": "__main__"}
+    space = {
+        "photo": photo,
+        "picture": photo[None],
+        "torch": torch,
+        "shape": tuple(photo.shape),
+        "__name__": "__main__",
+    }
     exec(BEFORE.get(place, ""), space)
     for block in blocks(page):
         if block.kind not in ("python", "{.python}"):
