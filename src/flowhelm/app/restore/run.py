@@ -190,7 +190,7 @@ def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None =
 def _told(problem: Problem, step: Step, estimate: Tensor) -> Stepped:
     fit = float(misfit(problem.observed, estimate).mean())
     return Stepped(
-        step.index, step.total, f"misfit {fit:4.2f} of the noise", partial(picture_of, problem, estimate), {"misfit": fit}, step=step
+        step.index, step.total, "", partial(picture_of, problem, estimate), {"misfit": fit}, step=step
     )  # fmt: skip
 
 

@@ -65,7 +65,9 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
         if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
-            say(f"step {index}/{total}, {plain(' '.join(text.split()))}, {_long(left)} left")
+            say(
+                ", ".join(filter(None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{_long(left)} left")))
+            )
 
     return tell
 
