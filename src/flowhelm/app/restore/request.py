@@ -102,6 +102,7 @@ class Underway(Request):
     resume: Path | None = Field(
         None, description="Go on with the .resume.safetensors of a stopped run; all else is in it."
     )
+    trust: bool = Field(False, description="With --resume: run Python code that the file names, FILE.py:NAME.")
 
 
 def _pair(given: Any) -> Any:
