@@ -27,6 +27,7 @@ from ..files import stacks
 from ..files.atomic import check_writable, sha256, write_json
 from ..models import provenance
 from ..models.device import to_device
+from ..options import own
 from ..restore import run as restoration
 from ..restore.request import RestoreSettings
 from ..run import Done, Event, Failed, Planned, Run, Said, Stepped, Stopped, Warned
@@ -123,12 +124,14 @@ def outlook(request: BatchRequest) -> str:
     return f"{len(items)} items: {done} done, {len(failed)} failed before{since}, {len(left)} to do"
 
 
-def rerun(path: Path, name: str, out: Path | None = None) -> Run[bool]:
+def rerun(path: Path, name: str, out: Path | None = None, *, trust: bool = False) -> Run[bool]:
     """Makes one item of a manifest again; True if the numbers are the same to the bit, else what differs is said.
 
     Args:
         name: of a picture or an output; out: the folder to write to, if not that of the manifest.
+        trust: run code that the item's line names.
     """
+    own.trust_file(path, manifest.code(path, name), trust)
     lines = [line for line in manifest.read(path).values() if isinstance(line, DoneLine)]
     fitting = [line for line in lines if name == line.output] or [line for line in lines if name == line.name]
     if len(fitting) != 1:

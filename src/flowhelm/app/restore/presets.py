@@ -69,6 +69,10 @@ SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
 reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is rejected, too (docs/posterior.md)."""
 
 
+OWN: Usual = ("hqs", {}, 24)
+"""For an operator of your own."""
+
+
 class Preset(NamedTuple):
     """One entry of a preset file; see the module."""
 
@@ -138,7 +142,7 @@ def preset(operator: str, std: float, look: Look = "faithful", *, drawn: bool = 
         look: a mean, or a picture that could be real. drawn: one of several samples is wanted.
     """
     table = NATURAL if look == "natural" else TABLE
-    usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE[operator])
+    usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE.get(operator, OWN))
     return _in_units(usual, std)
 
 

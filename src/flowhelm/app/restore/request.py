@@ -104,6 +104,7 @@ class Underway(Request):
     resume: Path | None = Field(
         None, description="Go on with a stopped run from its .resume.safetensors, which holds all settings."
     )
+    trust: bool = Field(False, description="With --resume: run Python code that the file names, FILE.py:NAME.")
 
 
 def _pair(given: Any) -> Any:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 
 from ...cards import from_picture
-from ...priors import bundled
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
@@ -17,6 +16,7 @@ from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
+from ..options import own
 from ..options.signature import complete
 from . import presets
 from .noise import PHOTOGRAPHS, estimated
@@ -52,7 +52,7 @@ def settle(
     std = STD if request.std == "auto" else request.std
     if guessed and picture != "later":
         if flow is None and not pipeline:
-            flow = bundled.load(request.prior)
+            flow = opening.plain(request.prior)
         if picture is None:
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
         std = estimated(request.operator, picture, flow, request.photo)
@@ -71,9 +71,10 @@ def settle(
     if pictured and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
-    times = None if later else (flow or bundled.load(request.prior)).times(steps).tolist()
+    times = None if later else (flow or opening.plain(request.prior)).times(steps).tolist()
     file = request.prior not in NAMES and (Path(request.prior).exists() or not pipeline)
     given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
+    given["operator"] = own.word(request.operator) or request.operator
     more = {"steps": steps} if later else {}
     return RestoreSettings.of(
         given
@@ -85,11 +86,11 @@ def settle(
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
             "operator_options": operator_options,
-            "method": method,
+            "method": own.word(method) or method,
             "method_options": method_options,
             "times": times,
             "tile": None if request.tile == "auto" else request.tile,
-            "prior": str(Path(request.prior).absolute()) if file else request.prior,
+            "prior": own.word(request.prior) or (str(Path(request.prior).absolute()) if file else request.prior),
             "threads": request.threads or torch.get_num_threads(),
         },
         "restore",

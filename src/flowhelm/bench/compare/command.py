@@ -13,14 +13,15 @@ from ... import operators
 from ...app.errors import BadInput
 from ...app.files import atomic as files
 from ...app.files.dataset import Pictures, pictures
+from ...app.models import opening
 from ...app.models.device import to_device
+from ...app.options import own
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
 from ...app.run import Failed, Noted, Planned, Run, Said, Stepped, Written
 from ...cards import METHODS
 from ...flow import Flow
-from ...priors import bundled
 from ...priors.bundled import Prior
 from . import protocols, rows, runner
 from .gallery import Gallery
@@ -111,8 +112,8 @@ def planned(request: BenchRequest, before: Iterable[str] = ()) -> Plan:
         taken = pictures_for(request, flow, device)
         gallery.names |= set(taken.names[:KEPT])
         about = {
-            "prior": flow.name,
-            "weights": files.sha256(bundled.weights(name))[:8],
+            "prior": opening.name_of(flow, name),
+            "weights": files.sha256(opening.weights(name))[:8],
             "data": taken.origin,
             "size": flow.shape[-1],
         }
@@ -181,12 +182,14 @@ def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
     """The prior, for pictures of `size` pixels (its own size if None)."""
-    flow = bundled.load(name, str(to_device(device)))
-    own = flow.shape[-1]
-    if size is None or size == own:
+    flow = opening.plain(name, str(to_device(device)))
+    side = flow.shape[-1]
+    if size is None or size == side:
         return flow
-    if flow.about.get("classes"):
-        raise BadInput(f"--size {size}: the prior '{flow.name}' draws pictures of {own} pixels only; leave --size out")
+    if not hasattr(flow, "sized"):
+        raise BadInput(f"--size {size}: the prior {own.short(name)} has no sized(height, width); leave --size out")
+    if getattr(flow, "about", {}).get("classes"):
+        raise BadInput(f"--size {size}: the prior '{flow.name}' draws pictures of {side} pixels only; leave --size out")
     return flow.sized(size, size)
 
 
@@ -212,7 +215,7 @@ def own_task(text: str, std: float | None = None) -> Task:
     if not number > 0:
         raise BadInput(f"{text!r}: expected the noise's std above 0, got {value}; add ,std=0.05")
     builder = found.function
-    return Task(found.beside.get("label", builder.__name__), builder, bind(builder, found.given), number)
+    return Task(found.beside.get("label", own.short(own.name_of(builder))), builder, bind(builder, found.given), number)
 
 
 def entry(
@@ -223,7 +226,7 @@ def entry(
     shown = plain(task.builder, {k: str(v) for k, v in task.options.items()})
     usual = None
     if known is not None:
-        usual = settings(method.__name__, task.builder.__name__, shown, task.std, prior, known)
+        usual = settings(own.name_of(method), own.name_of(task.builder), shown, task.std, prior, known)
     base = dict(usual.options) if usual else {}
     options = plain(method, base | dict(chosen.given))
     bound = bind(method, options)
@@ -232,6 +235,8 @@ def entry(
         raise BadInput(f"{label}: expected a whole number of steps, got {beside!r}")
     number = int(beside) if beside else steps or (usual.steps if usual else None) or STEPS
     origin = ("given over " if chosen.given else "") + (usual.origin if usual else "default")
+    if own.word(own.name_of(method)):  # rows of another version of it are not the same
+        options["code"] = own.sha256(own.name_of(method))[:8]
     return Entry(label, partial(method, **bound), options, number, int(bound.get("particles", 1)), origin)
 
 

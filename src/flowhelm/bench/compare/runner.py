@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...app.files.dataset import Pictures
 from ...app.models.affordable import nearest
+from ...app.options import own
 from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import psnr, ssim
@@ -52,7 +53,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        return getattr(self.method, "func", self.method).__name__  # of a partial
+        return own.short(own.name_of(getattr(self.method, "func", self.method)))  # of a partial
 
 
 class Outcome(NamedTuple):

@@ -102,7 +102,7 @@ def terminal() -> Iterator[Callable[[Event], None]]:
             open_.close()  # the bar ends before anything else is printed; a step after it begins another
             tell = None
             for line in lines(event):
-                typer.echo(plain(line))
+                typer.echo("\n".join(map(plain, line.split("\n"))))  # a table has lines
             if isinstance(event, Planned) and event.total > event.done:
                 total = event.total
                 tell = open_.enter_context(bar(total, event.done))

@@ -9,6 +9,7 @@ import typer
 from pydantic import Field
 
 from ...app.batch.request import BatchRequest, Many, Spread
+from ...app.options.own import word as own_word
 from ...app.options.request import Request
 from ...app.restore.request import RestoreRequest, Underway
 from .progress import carried_out
@@ -49,13 +50,16 @@ def restore(
     ] = None,
 ) -> None:
     if context.params["resume"] is not None:
-        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out"}
+        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out", "trust"}
         if beside:
-            bad("--resume takes all settings from its file; give nothing beside it but --preview and --out")
+            bad("--resume takes all settings from its file; give nothing beside it but --preview, --out and --trust")
         from ...app.restore.run import resume as go_on
 
-        carried_out(go_on(context.params["resume"], context.params["out"], preview=context.params["preview"]))
+        kept, out, preview, trust = (context.params[name] for name in ("resume", "out", "preview", "trust"))
+        carried_out(go_on(kept, out, preview=preview, trust=trust))
         return
+    if context.params["trust"]:
+        bad("--trust goes with --resume; code that you type yourself runs without it")
     from ... import operators
     from ...app.batch.listing import is_glob
     from ...app.files import stacks
@@ -152,6 +156,10 @@ def _batch(request: BatchRequest, how: Spread) -> None:
     from ...app.batch.ray import Where
     from ...app.batch.run import batch, outlook
 
+    if how.ray is not None and (
+        code := [w for w in (request.operator, request.method, request.prior) if own_word(w or "")]
+    ):
+        bad(f"--ray: {code[0]} is code of your own, which runs in this process only; leave out --ray")
     if how.ray is None and how.workers is not None:
         bad("--workers is for --ray; give --ray auto beside it")
     if how.dry_run:
@@ -173,7 +181,7 @@ def rerun(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write here, not beside the file.")] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run the Python code that the file names, FILE.py:FUNCTION. Read it first.")
+        bool, typer.Option("--trust", help="Run the Python code that the file names, FILE.py:NAME. Read it first.")
     ] = False,
 ) -> None:
     """Make a result again from its JSON file, and say whether it is identical.
@@ -183,14 +191,14 @@ def rerun(
     if item is not None or run.suffix == ".jsonl":
         from ...app.batch.run import rerun as item_again
 
-        same = carried_out(item_again(run, item or "", out))
+        same = carried_out(item_again(run, item or "", out, trust=trust))
     else:
         from ...app.files.atomic import raw_run
 
         if "photo" in raw_run(run)["settings"]:
             from ...app.restore.run import rerun as again
 
-            same = carried_out(again(run, out))
+            same = carried_out(again(run, out, trust=trust))
         else:
             from ...app.steer.run import rerun as steered_again
 
