@@ -64,7 +64,7 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
     stored = rows.read(request.out)
     done = {rows.key(row) for row in stored if not (request.retry and row["error"])}
     plan = planned(request, [row["method"] for row in stored])
-    measure = _distances(request, plan.work)
+    measure = distances(request, plan.work)
     chosen, gallery = plan.chosen, plan.gallery
     settled: dict[tuple[Any, ...], Entry] = {}
     total = len(plan.work) * (len(chosen) + 1)
@@ -139,7 +139,7 @@ def pictures_for(request: DataRequest, flow: Flow, device: str) -> Pictures:
     return taken._replace(clean=taken.clean.to(device))
 
 
-def _distances(request: BenchRequest, work: Sequence[Cell]) -> Distances:
+def distances(request: BenchRequest, work: Sequence[Cell]) -> Distances:
     """The columns that networks measure, by what was asked for."""
     found = {}
     if request.lpips is not None:
