@@ -103,6 +103,7 @@ def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None)
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
+    models.check_draws(request.prior)
     return bundled.load(request.prior, str(devices.to_device(request.device)))
 
 

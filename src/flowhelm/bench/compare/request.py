@@ -49,7 +49,7 @@ class BenchRequest(DataRequest, TableRequest, DeviceRequest):
     """Methods compared: prior x task x method x picture x seed."""
 
     prior: tuple[str, ...] = Field(
-        ("photos",), description="A bundled prior or a weights file; may be given several times."
+        ("photos",), description="A bundled prior, a weights file or deepinv:NAME; may be given several times."
     )
     task: Tasks = Field(
         (),

@@ -159,6 +159,7 @@ def _exact(side: int) -> _Exact:
 def _opened(prior: str, size: int | None, device: str) -> Flow:
     if models.is_pipeline(prior):
         raise BadInput(f"calibrate takes exact, a bundled prior or a .safetensors file, got the pipeline {prior!r}")
+    models.check_draws(prior)
     flow = bundled.load(prior, device)
     side = size or min(flow.shape[-1], SIDE)
     return flow.sized(side, side)
