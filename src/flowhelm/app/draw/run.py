@@ -102,6 +102,7 @@ def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None)
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
+    models.check_draws(request.prior)
     return models.plain(request.prior, str(devices.to_device(request.device)))
 
 

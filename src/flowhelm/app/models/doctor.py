@@ -88,13 +88,14 @@ def load_model(model: str) -> Flow:
     """A flow by name.
 
     Args:
-        model: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name, told the empty text), or
-            `module:function` or `file.py:function`: that code is run if somebody trusts it (see `options.own`), with the working
-            directory on the path, and the function is called without arguments and returns a Flow.
+        model: a bundled prior, a .safetensors file of flowhelm, deepinv:DRUNet and others, a pipeline of diffusers (a folder or
+            org/name, with the empty text), or `module:function` or `file.py:function`: that code is run if somebody trusts it (see
+            `options.own`), with the working directory on the path, and the function is called without arguments and returns a Flow.
 
     Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
     """
     from ... import priors
+    from ...priors import denoisers
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -102,7 +103,7 @@ def load_model(model: str) -> Flow:
             f"{model!r} looks like a pickle, which can run any code when it is read, and holds no convention either; write a "
             "function that loads its weights (torch.load(..., weights_only=True)) and returns a Flow, and give file.py:function"
         )
-    if model in priors.NAMES or model.endswith(".safetensors"):
+    if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
         return priors.load(model)
     if models.is_pipeline(model):
         request = ModelRequest(prior=model)
@@ -110,8 +111,8 @@ def load_model(model: str) -> Flow:
         return models.told(drive(models.opened(request)), request)
     if not own.word(model):
         raise BadInput(
-            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, a pipeline (folder or org/name), "
-            "module:function or file.py:function"
+            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, deepinv:NAME, a pipeline (folder or "
+            "org/name), module:function or file.py:function"
         )
     return models.of_code(model)
 
@@ -128,6 +129,7 @@ def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None
     import torch
 
     from ... import priors
+    from ...priors import denoisers
     from ...priors.bundled import Prior
     from ...priors.examine import examine
     from ...rng import Noise
@@ -135,7 +137,7 @@ def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None
     flow = load_model(model) if flow is None else flow
     with torch.no_grad():
         shape = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])
-    if pictures is None and model in priors.NAMES:
+    if pictures is None and (model in priors.NAMES or denoisers.named(model)):
         packed = Path(str(files("flowhelm.priors"))) / "samples" / model
         image: Tensor | None = _read(packed, shape) if packed.is_dir() else _drawn(shape)
     else:

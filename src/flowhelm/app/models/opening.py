@@ -16,6 +16,7 @@ from ...priors import bundled, pipelines
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
+from ...start import PURE
 from ..errors import BadInput, first_line
 from ..options import own
 from ..run import Event, Noted, Run
@@ -103,6 +104,16 @@ def settled(request: ModelRequest) -> dict[str, Any]:
         "dtype": request.dtype or ("bfloat16" if request.device.startswith("cuda") else "float32"),
         "quantize": str(Path(quantize).absolute()) if quantize and quantize.endswith(".gguf") else quantize,
     }
+
+
+def check_draws(prior: str) -> None:
+    """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
+    most = bundled.levels(prior)[1]
+    if most < PURE:
+        raise BadInput(
+            f"{prior} was trained for noise up to {most:.2g} only: it restores (flowhelm restore --prior {prior}), it does not draw; "
+            "take a bundled prior or a pipeline"
+        )
 
 
 def where(prior: str) -> str:

@@ -27,7 +27,8 @@ class ModelRequest(DeviceRequest):
 
     prior: str = Field(
         "photos",
-        description="The prior: a bundled one by name, a .safetensors file, or a diffusers pipeline (a folder, or org/name).",
+        description="The prior: a bundled one by name, a .safetensors file, deepinv:DRUNet and others (see `flowhelm priors`), or a "
+        "diffusers pipeline (a folder, or org/name).",
     )
     prompt: str | None = Field(None, description="What the picture shows, in words; for pipelines.")
     negative: str | None = Field(None, description="What the picture must not show; for guided pipelines.")
@@ -73,7 +74,7 @@ class PlanRequest(Request):
     """Whether a method on a model fits into a GPU's memory, and with which settings."""
 
     model: Annotated[str, Untyped()] = Field(
-        description="A bundled prior, a .safetensors file or a diffusers pipeline."
+        description="A bundled prior, a .safetensors file, deepinv:NAME or a diffusers pipeline."
     )
     method: Annotated[str, Untyped()] = Field(description="A method of `flowhelm methods`, or sample.")
     method_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the method.")
@@ -101,7 +102,7 @@ class DoctorRequest(ModelRequest):
     """Whether a model is wrapped as it was trained."""
 
     prior: Annotated[str, Untyped()] = Field(
-        description="A bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name), or "
+        description="A bundled prior, a .safetensors file of flowhelm, deepinv:NAME, a pipeline of diffusers (a folder or org/name), or "
         "module:function or file.py:function that returns a Flow (which runs that code)."
     )
     pictures: Path | None = Field(

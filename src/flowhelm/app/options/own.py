@@ -37,7 +37,8 @@ _words: dict[int, tuple[Callable[..., Any], str]] = {}
 
 def split(text: str) -> tuple[str, str] | None:
     """`my.py:pnp:rate=1` -> (`/whole/path/my.py:pnp`, `rate=1`); None where the text names no code."""
-    found = re.fullmatch(r"(.+?\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)(?::(.*))?", text, re.DOTALL)
+    # deepinv:DRUNet is a prior by name, no module's
+    found = re.fullmatch(r"(?!deepinv:)(.+?\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)(?::(.*))?", text, re.DOTALL)
     if not found:
         return None
     place, name, rest = found[1], found[2], found[3] or ""

@@ -26,7 +26,7 @@ from ..models import opening
 from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
-from ..run import Run
+from ..run import Run, Warned
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -122,6 +122,11 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     if flow is None:
         flow = yield from opened(settings, work_of(settings, observed.shape))
+    if observed.std > 1.05 * (most := flow.levels[1]):
+        yield Warned(
+            f"{settings.prior} was trained for noise up to {most:.2g}, and this picture has {observed.std:.2g}: some will stay; "
+            "take a prior that knows as much"
+        )
     try:
         whole = sized(flow, observed.shape, settings.tile)
     except ValueError as error:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from ... import start
 from ...cards import from_picture
+from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
@@ -70,9 +72,12 @@ def settle(
     pictured = from_picture(function_of("method", method))
     if pictured and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
+    if not pipeline:
+        start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
     times = None if later else (flow or opening.plain(request.prior)).times(steps).tolist()
-    file = request.prior not in NAMES and (Path(request.prior).exists() or not pipeline)
+    by_name = request.prior in NAMES or denoisers.named(request.prior)
+    file = not by_name and (Path(request.prior).exists() or not pipeline)
     given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
     given["operator"] = own.word(request.operator) or request.operator
     more = {"steps": steps} if later else {}

@@ -133,6 +133,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
 
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
+        models.check_draws(settings.prior)
         return models.plain(settings.prior, settings.device)
     size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory

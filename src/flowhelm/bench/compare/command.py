@@ -24,11 +24,12 @@ from ...cards import METHODS
 from ...flow import Flow
 from ...priors.bundled import Prior
 from . import protocols, rows, runner
+from .decide import decided
 from .gallery import Gallery
-from .perceptual import perceptual
+from .perceptual import classified, perceptual
 from .protocols import Task
 from .request import BenchRequest, DataRequest, TableRequest
-from .runner import Cell, Entry
+from .runner import Cell, Distances, Entry
 from .table import Row, table
 
 STEPS = 50
@@ -63,8 +64,8 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
     known = None if request.defaults else [*(p for path in request.presets for p in read(path)), *shipped()]
     stored = rows.read(request.out)
     done = {rows.key(row) for row in stored if not (request.retry and row["error"])}
-    measure = perceptual(request.lpips, request.device) if request.lpips is not None else None
     plan = planned(request, [row["method"] for row in stored])
+    measure = distances(request, plan.work)
     chosen, gallery = plan.chosen, plan.gallery
     settled: dict[tuple[Any, ...], Entry] = {}
     total = len(plan.work) * (len(chosen) + 1)
@@ -87,7 +88,7 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
                 rows.append(request.out, made.rows)
             yield Stepped(at + i, total, f"{where}: {label}")
     finished = rows.read(request.out)
-    yield Said(table(finished, request.reference))
+    yield Said(_shown(finished, request))
     for line in sorted(_beyond(finished)):
         yield Noted(line)
     for name, reason in sorted({(f"{r['task']}, {r['method']}", r["error"]) for r in finished if r["error"]}):
@@ -139,6 +140,19 @@ def pictures_for(request: DataRequest, flow: Flow, device: str) -> Pictures:
     return taken._replace(clean=taken.clean.to(device))
 
 
+def distances(request: BenchRequest, work: Sequence[Cell]) -> Distances:
+    """The columns that networks measure, by what was asked for."""
+    found = {}
+    if request.lpips is not None:
+        found["lpips"] = perceptual(request.lpips, request.device)
+    if request.features is not None:
+        channels = {cell.flow.shape[0] for cell in work}
+        if len(channels) > 1:
+            raise BadInput("--features: the priors have grey and colour pictures; give them one after the other")
+        found["features"] = classified(request.features, *channels, request.device)
+    return found
+
+
 def _beyond(finished: Iterable[Mapping[str, Any]]) -> set[str]:
     """Methods that cannot come near their budget of evaluations: their single steps are too large."""
     said = set()
@@ -162,7 +176,7 @@ def _reported(request: TableRequest, finished: Sequence[Row], gallery: Gallery, 
         return
     from .report import report
 
-    text = report(finished, request.reference, gallery, command)
+    text = report(finished, request.reference, gallery, command, request.by)
     files.put(request.report, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     yield Written([request.report])
 
@@ -176,8 +190,12 @@ def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
     finished = rows.read(path)
     if not finished:
         raise BadInput(f"{str(path)!r} holds no rows; make them with flowhelm bench")
-    yield Said(table(finished, request.reference))
+    yield Said(_shown(finished, request))
     yield from _reported(request, finished, Gallery(path.with_suffix(".pictures")), command)
+
+
+def _shown(finished: Sequence[Row], request: TableRequest) -> str:
+    return decided(finished) if request.decide else table(finished, request.reference, request.by)
 
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:

@@ -162,6 +162,7 @@ def _exact(side: int) -> _Exact:
 def _opened(prior: str, size: int | None, device: str) -> Flow:
     if models.is_pipeline(prior):
         raise BadInput(f"calibrate takes exact, a bundled prior or a .safetensors file, got the pipeline {prior!r}")
+    models.check_draws(prior)
     flow = models.plain(prior, device)
     if not hasattr(flow, "sized"):  # code of your own, of one size
         if size is not None and (size, size) != tuple(flow.shape[1:]):

@@ -127,7 +127,7 @@ def priors(
     name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
     terms: Annotated[bool, typer.Option("--terms", help="Show only the terms of its data and weights.")] = False,
 ) -> None:
-    """List the bundled priors, or show the card of one."""
+    """List the bundled priors and those of deepinv, or show the card of one."""
     from ...app.models import cards as shown
 
     if name is None:

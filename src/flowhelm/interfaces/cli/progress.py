@@ -114,7 +114,7 @@ def lines(event: Event) -> Iterator[str]:
     """What is printed of an event."""
     match event:
         case Planned(text=text) | Said(text=text):
-            yield from filter(None, [text])
+            yield from text.split("\n") if text else ()  # a table has many lines
         case Written(paths=paths):
             folders = {path.parent for path in paths}
             many = len(paths) > MANY and len(folders) == 1
