@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
@@ -167,16 +167,15 @@ def descended(price: Callable[[Tensor], float], chain: Tensor) -> Iterator[tuple
     best = price(chain)
     yield chain, best
     for stride in (8, 4, 2, 1):
-        for k in range(1, len(chain) - 1):
-            for way in (stride, -stride):
+        paid = True
+        while paid:  # until no index of the chain gains by a move
+            paid = False
+            for k, way in product(range(1, len(chain) - 1), (stride, -stride)):
                 moved = chain.clone()
                 moved[k] += way
-                while chain[k - 1] < moved[k] < chain[k + 1]:
-                    found = price(moved)
-                    paid = found < best
-                    if paid:
-                        chain, best = moved.clone(), found
-                        moved[k] += way
-                    yield chain, best
-                    if not paid:
-                        break
+                if not chain[k - 1] < moved[k] < chain[k + 1]:
+                    continue
+                found = price(moved)
+                if found < best:
+                    chain, best, paid = moved, found, True
+                yield chain, best
