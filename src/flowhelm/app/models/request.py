@@ -133,3 +133,35 @@ class VelocityRequest(DeviceRequest):
         if out.suffix.lower() != ".json":
             raise ValueError(f"{str(out)!r}: a table is JSON; name it {out.with_suffix('.json').name!r}")
         return out
+
+
+class GridsRequest(DeviceRequest):
+    """The best grid of a prior for each number of steps, searched for and measured."""
+
+    prior: str = Field(description="A bundled prior by name, or a .safetensors file.")
+    out: Path | None = Field(None, description="The file of grids; default: PRIOR.grids.json in this folder.")
+    steps: str = Field("4,5,6,8,10,12", description="Numbers of steps, with commas.")
+    solver: Literal["euler", "midpoint", "heun"] = Field("euler", description="Solver that goes along the grids.")
+    size: int | None = Field(None, ge=1, description="Side of the pictures; default: the prior's, at most 64.")
+    guided: bool = Field(False, description="Tell the prior its classes in turn, with its own guidance.")
+    fine: int = Field(100, ge=16, le=1000, description="Steps of the fine grid whose times are chosen from.")
+    nodes: int = Field(16, ge=4, le=64, description="Times at which the growth of errors is measured.")
+    build: int = Field(32, ge=2, description="Noises to make the grids on.")
+    choose: int = Field(32, ge=2, description="Other noises, to choose the best grid on.")
+    report: int = Field(64, ge=2, description="Other noises again, on which all are measured.")
+    descent: bool = Field(False, description="Also move the times one by one while the error at the end falls: slow.")
+    seed: int = Field(0, description="Seed of the noises.")
+
+    @field_validator("steps")
+    @classmethod
+    def _counts(cls, steps: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", steps) or not all(int(n) > 1 for n in steps.split(",")):
+            raise ValueError(f"expected numbers of steps from 2 to 999 such as 4,8, got {steps!r}")
+        return steps
+
+    @field_validator("out")
+    @classmethod
+    def _named(cls, out: Path | None) -> Path | None:
+        if out is not None and out.suffix.lower() != ".json":
+            raise ValueError(f"{str(out)!r}: a file of grids is JSON; name it {out.with_suffix('.json').name!r}")
+        return out

@@ -14,7 +14,7 @@ from ...app.options import own
 from .shell import app, fail
 
 # isort: off
-from . import restore, look, train, draw, bench, calibrate, serving  # in the order of `flowhelm --help`
+from . import restore, look, train, draw, grids, bench, calibrate, serving  # in the order of `flowhelm --help`
 # isort: on
 
 
