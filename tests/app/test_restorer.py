@@ -256,7 +256,7 @@ def test_gradients_are_there_in_inference_mode(photo, prior, restorer):
 
 
 def test_arguments_are_those_of_the_command_line():
-    assert set(inspect.signature(Restorer).parameters) == {*ModelRequest.model_fields, "limit"}
+    assert set(inspect.signature(Restorer).parameters) == {*ModelRequest.model_fields, "limit", "memory"}
     call, prepare = (set(inspect.signature(f).parameters) for f in (Restorer.__call__, Restorer.prepare))
     assert prepare == {*PictureRequest.model_fields, "self", "picture"}
     assert call == prepare | {"watch"}

@@ -74,7 +74,7 @@ def model(prior) -> ModelRequest:
 
 @pytest.fixture(scope="module")
 def worker(model):
-    found = Worker(opened, model.model_dump(), 100_000, memory=8e9, tries=3)
+    found = Worker(opened, model.model_dump(), 100_000, 8e9, memory=8e9, tries=3)
     yield found
     found.close()
 

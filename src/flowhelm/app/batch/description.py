@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ... import operators
+from ... import operators, raster
 from ...cards import METHODS
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
@@ -143,7 +143,8 @@ def settled(
     one = RestoreRequest.of({**shared, "photo": photo or "picture.png", "out": None}, who)
     if photo is None:
         return settle(one, drawn=request.samples > 1, picture="later")
-    picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
+    with raster.within(request.budget):
+        picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
     return settle(one, drawn=request.samples > 1, picture=picture, flow=flow)  # a mean of particles is no sample
 
 

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import Field, field_validator
 
 from ..files.names import below
-from ..models.request import ModelRequest
+from ..models.request import MemoryRequest, ModelRequest
 from ..options.request import Flag, Request
 from ..restore.request import MOST_ROWS, Restoration
 
@@ -64,7 +64,7 @@ class Spread(Request):
     )
 
 
-class BatchRequest(Many, Restoration, ModelRequest):
+class BatchRequest(Many, Restoration, MemoryRequest, ModelRequest):
     """Many pictures, each as if it were alone."""
 
     inputs: str | list[str] = Field(

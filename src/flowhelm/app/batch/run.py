@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import raster
 from ..errors import BadInput, Unwritable
 from ..files import stacks
 from ..files.atomic import check_writable, sha256, write_json
@@ -194,7 +195,8 @@ def _chunks(left: Sequence[Item], rows: int, request: BatchRequest, base: Restor
         return
     waiting: dict[str, list[Item]] = {}
     for item in left:
-        size, own = stacks.size(item.photo), settings_of(item, request, base).operator_options.stored()
+        with raster.within(request.budget):
+            size, own = stacks.size(item.photo), settings_of(item, request, base).operator_options.stored()
         some = waiting.setdefault(json.dumps([size, own], default=str, sort_keys=True), [])
         some.append(item)
         if len(some) == rows:
@@ -221,7 +223,7 @@ def _sorted(
             left.append(item)
             continue
         settings, target = settings_of(item, request, base), out / item.output
-        if line.key != key(item, settings, inputs(settings, weights)):
+        if line.key != key(item, settings, inputs(settings, weights), failed=isinstance(line, FailedLine)):
             left.append(item)
         elif isinstance(line, DoneLine) and target.name in line.files and target.is_file() and target.stat().st_size:
             if not _changed(line, target.parent):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from ... import raster
 from ...memory import is_short
 from ..errors import Unwritable, is_full
 from ..files.atomic import check_writable, settle, sha256
@@ -113,7 +114,8 @@ class Worker:
     def _ready(self, item: Item) -> Ready:
         settings = items.settings_of(item, self.request, self.base)
         check_lengths([Path(self.request.out or "") / item.output])
-        inputs = record.inputs(settings, self.weights)
+        with raster.within(settings.budget):
+            inputs = record.inputs(settings, self.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
         if settings.estimated:
@@ -195,7 +197,7 @@ def failed(
     """The line of an item that could not be made."""
     settings = items.settings_of(item, request, base)
     # what it reads may be gone meanwhile, or be readable again: what counts is what it is now
-    key = items.key(item, settings, items.inputs(settings, weights))
+    key = items.key(item, settings, items.inputs(settings, weights), failed=True)
     return FailedLine.model_construct(**item._asdict(), key=key, began=began, ended=now(), status="failed", reason=why)
 
 

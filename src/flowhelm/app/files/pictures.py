@@ -3,6 +3,7 @@
 What the user got wrong is a `BadInput`: one sentence that says what, expected, got and remedy.
 """
 
+import os
 import struct
 from collections.abc import Mapping
 from io import BytesIO
@@ -52,9 +53,10 @@ class Picture(NamedTuple):
 def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page: int | None = None) -> Picture:
     """Reads a JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC or AVIF file, or camera raw with the extra `raw`.
 
-    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding, as is half of the
-    memory that is free; `page` of several counts from 1, default the first of the largest. 16 bits stay 16 bits; floats are read as
-    [0, 1] and written as 16 bits. Palette and colour-key transparency become `alpha`; colours under it are kept as they are.
+    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding, as is what
+    `raster.within` allows (half of the memory that is free); `page` of several counts from 1, default the first of the largest.
+    16 bits stay 16 bits; floats are read as [0, 1] and written as 16 bits. Palette and colour-key transparency become `alpha`;
+    colours under it are kept as they are.
     Raises BadInput if the file is missing, not such a picture, damaged, too large, or has values out of range.
     """
     if channels not in (1, 3):
@@ -66,9 +68,12 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page:
         if Path(path).exists() and not Path(path).is_file():  # a pipe or a device may never end
             raise BadInput(f"{name} is not a regular file; save the picture to a file first")
         with open(path, "rb") as file:
+            raster.check_cost(os.fstat(file.fileno()).st_size)
             data = file.read()
     except BadInput:
         raise
+    except raster.Unusable as error:
+        raise bad(error, f"{name} ") from error
     except FileNotFoundError as error:
         raise BadInput(f"{name} does not exist; check the path") from error
     except (OSError, ValueError) as error:
@@ -89,7 +94,12 @@ def decode(
     try:
         return _picture(raster.load(data, suffix, limit=limit, page=page), channels)
     except raster.Unusable as error:
-        raise (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{name} {error}") from error
+        raise bad(error, f"{name} ") from error
+
+
+def bad(error: raster.Unusable, begin: str = "") -> BadInput:
+    """What is wrong with a file, as a person is told."""
+    return (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{begin}{error}")
 
 
 def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -> Picture:

@@ -15,6 +15,39 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 MOST_THREADS = 1024
 
 
+class MemoryRequest(Request):
+    """What reading may take."""
+
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = Field(
+        None,
+        description="Memory that a picture, mask or kernel may take to be read, such as 8GB or 512MB: what would take more is refused "
+        "before it is unpacked; default: half of what is free.",
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _sized(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            bytes_of(memory)
+        return memory
+
+    @property
+    def budget(self) -> float | None:
+        """`memory` in bytes."""
+        return None if self.memory is None else bytes_of(self.memory)
+
+
+_UNITS = {"k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def bytes_of(text: str) -> float:
+    """`"512MB"` -> 512e6; kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024. Raises BadInput."""
+    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([kmgt]i?)b?\s*", text.lower())
+    if found is None or not float(found[1]):
+        raise BadInput(f"expected an amount of memory such as 8GB or 512MB, got {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
 class DeviceRequest(Request):
     """The device and its threads."""
 

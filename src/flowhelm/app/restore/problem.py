@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import latent, operators, start
+from ... import latent, operators, raster, start
 from ...flow import Flow
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
@@ -66,7 +66,8 @@ def work_of(settings: RestoreSettings, shape: Sequence[int] | None = None) -> op
             shape = tuple(read(settings).pixels.shape[1:])
             if not settings.simulate:
                 builder = function_of("operator", settings.operator)
-                shape = operators.clean_shape(builder, shape, settings.operator_values)  # type: ignore[arg-type]
+                with raster.within(settings.budget):
+                    shape = operators.clean_shape(builder, shape, settings.operator_values)  # type: ignore[arg-type]
         except ValueError:  # said when it is its turn
             return None
     return opening.Work(
@@ -87,12 +88,13 @@ def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None 
 
 def read(settings: RestoreSettings) -> Picture:
     """The picture of a run."""
-    return stacks.read(
-        settings.photo or "",
-        channels=channels(settings.operator, settings.simulate),
-        span=settings.range,
-        page=settings.page,
-    )
+    with raster.within(settings.budget):
+        return stacks.read(
+            settings.photo or "",
+            channels=channels(settings.operator, settings.simulate),
+            span=settings.range,
+            page=settings.page,
+        )
 
 
 def channels(operator: str, simulate: bool) -> int:
@@ -114,9 +116,10 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     measured_by = settings.seed if settings.measurement_seed is None else settings.measurement_seed
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
-    observed = observe(
-        builder, settings.operator_values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows
-    )
+    with raster.within(settings.budget):  # a mask, a kernel
+        observed = observe(
+            builder, settings.operator_values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows
+        )
     if settings.simulate:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from ... import start
+from ... import raster, start
 from ...cards import from_picture
 from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
@@ -56,7 +56,8 @@ def settle(
         if flow is None and not pipeline:
             flow = opening.plain(request.prior)
         if picture is None:
-            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+            with raster.within(request.budget):
+                picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
         std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
     of_prior = opening.settled(request)
@@ -87,6 +88,7 @@ def settle(
         | more
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})
+        | ({} if request.memory is None else {"memory": request.memory})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
