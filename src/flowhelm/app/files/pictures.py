@@ -39,6 +39,7 @@ class Picture(NamedTuple):
     icc     profile to embed: the file's own if sRGB or grey (grey values are never converted); None means sRGB
     fields  metadata by libvips' names (EXIF, XMP, IPTC, resolution); no orientation, no thumbnail
     note    what a person should know of how it was read, or empty
+    jpeg    the bytes of the JPEG file that it was, whose tables tell how it was compressed; else None
     """
 
     pixels: Tensor
@@ -48,6 +49,7 @@ class Picture(NamedTuple):
     icc: bytes | None = None
     fields: Mapping[str, tuple[int, Any]] = {}
     note: str = ""
+    jpeg: bytes | None = None
 
 
 def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page: int | None = None) -> Picture:
@@ -92,13 +94,14 @@ def decode(
 ) -> Picture:
     """`read` of the bytes of a file; `name` begins the sentence of a BadInput."""
     try:
-        return _picture(raster.load(data, suffix, limit=limit, page=page), channels)
+        found = _picture(raster.load(data, suffix, limit=limit, page=page), channels)
     except raster.Unusable as error:
         raise bad(error, f"{name} ") from error
+    return found._replace(jpeg=bytes(data)) if data[:3] == b"\xff\xd8\xff" else found
 
 
 def bad(error: raster.Unusable, begin: str = "") -> BadInput:
-    """What is wrong with a file, as a person is told."""
+    """What is wrong with a file, as a sentence for a person."""
     return (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{begin}{error}")
 
 
@@ -106,8 +109,10 @@ def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -
     """`read` of a Pillow picture of any mode. Raises BadInput."""
     if image.width * image.height > limit:
         raise BadInput(f"the picture is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
-    data = BytesIO()
+    data, file = BytesIO(), BytesIO()
     try:
+        if image.format == "JPEG":  # opened and not changed since: once more by its own tables
+            image.save(file, "JPEG", quality="keep", subsampling="keep")
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "LAB"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
@@ -116,7 +121,7 @@ def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -
         )
     except Exception as error:  # a picture that Pillow has only opened may be damaged further on
         raise BadInput(f"the picture is truncated or damaged ({reason(error)}); get a whole copy of it") from error
-    return decode(data.getvalue(), channels=channels, limit=limit)
+    return decode(data.getvalue(), channels=channels, limit=limit)._replace(jpeg=file.getvalue() or None)
 
 
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:

@@ -39,9 +39,9 @@ class Seen(NamedTuple):
 def look(photo: Path, prior: str = "photos") -> Seen:
     """Reads a photograph and looks at its noise, its compression and its size. Raises BadInput."""
     picture = stacks.read(str(photo), channels=3)
-    quality = jpeg_quality(photo)
+    quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
     height, width = picture.pixels.shape[-2:]
-    std = float(f"{of_photo(picture.pixels, bundled.load(prior), photo):.3g}")
+    std = float(f"{of_photo(picture.pixels, bundled.load(prior), picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
     if std >= NOISE:

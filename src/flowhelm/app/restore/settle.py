@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +39,12 @@ def settle(
 
     Args:
         flow: the prior, if it is open already. drawn: the run is one of several samples.
-        picture: the photograph, if it was read already; "later": the noise is not estimated yet, since there is none.
+        picture: the photograph, if it was read already; "later": there is none yet, and what it would tell is not asked.
 
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
+
+    What the photograph tells is found here, for every door: the noise, and the quality of a JPEG file by its own tables.
     """
     check_deepinv()
     builder = function_of("operator", request.operator)
@@ -52,18 +55,19 @@ def settle(
     pipeline = opening.is_pipeline(request.prior)
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     std = STD if request.std == "auto" else request.std
-    if guessed and picture != "later":
+    tables = tells_quality(request.operator, request.operator_options, request.simulate)
+    if picture is None and (guessed or tables):
+        with raster.within(request.budget):
+            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if guessed and isinstance(picture, Picture):
         if flow is None and not pipeline:
             flow = opening.plain(request.prior)
-        if picture is None:
-            with raster.within(request.budget):
-                picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
-        std = estimated(request.operator, picture, flow, request.photo)
+        std = estimated(request.operator, picture, flow)
         request = request.changed(std=std)
     of_prior = opening.settled(request)
     chosen = dict(request.operator_options)
-    if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
-        chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
+    if tables and isinstance(picture, Picture):
+        chosen["quality"] = _quality(picture)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
@@ -102,6 +106,21 @@ def settle(
         },
         "restore",
     )
+
+
+def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:
+    """Whether the quality of a compression is that of the photograph's own tables."""
+    return operator == "jpeg" and "quality" not in operator_options and not simulate
+
+
+def _quality(picture: Picture) -> int:
+    found = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
+    if found is None:
+        raise BadInput(
+            "jpeg: how strongly the picture was compressed is not known, since it is no JPEG file; give the file itself, or "
+            "--quality, from 1 (worst) to 100"
+        )
+    return found
 
 
 _TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "codec_error")
