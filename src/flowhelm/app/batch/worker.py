@@ -116,7 +116,7 @@ class Worker:
         inputs = record.inputs(settings, self.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
-        if settings.estimated:
+        if settings.estimated or settings.blurred:
             settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
         return Ready(item, problem, inputs, key)

@@ -18,7 +18,7 @@ from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options.signature import complete
-from . import presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
@@ -36,7 +36,7 @@ def settle(
 
     Args:
         flow: the prior, if it is open already. drawn: the run is one of several samples.
-        picture: the photograph, if it was read already; "later": the noise is not estimated yet, since there is none.
+        picture: the photograph, if it was read already; "later": noise and blur are not estimated yet, since there is none.
 
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
@@ -50,15 +50,23 @@ def settle(
     pipeline = opening.is_pipeline(request.prior)
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     std = STD if request.std == "auto" else request.std
-    if guessed and picture != "later":
+    chosen = dict(request.operator_options)
+    blurred: blur.Trust | None = None
+    if blur.asked(request.operator, chosen):
+        if request.simulate:
+            raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
+        blurred = "believed"
+    if (guessed or blurred) and picture is None:
+        picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if guessed and isinstance(picture, Picture):
         if flow is None and not pipeline:
             flow = bundled.load(request.prior)
-        if picture is None:
-            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
         std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
+    if blurred and isinstance(picture, Picture):
+        found = blur.estimated(chosen, picture.pixels, std)
+        chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
-    chosen = dict(request.operator_options)
     if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
         chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
@@ -81,6 +89,7 @@ def settle(
         | more
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})
+        | ({"blurred": blurred} if blurred else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
