@@ -31,6 +31,7 @@ LAYERS = (
         "guide",
         "velocity_error",
         "noise_level",
+        "blur_kind",
         "budget",
         "memory",
         "learning",

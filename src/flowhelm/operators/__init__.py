@@ -14,7 +14,7 @@ from typing import Any
 from flowhelm.entry import check
 from flowhelm.measure import Function, Operator
 
-from .blur import deblur, gaussian, motion, traced
+from .blur import deblur, kernel_of, motion, traced
 from .colour import colorize
 from .denoise import denoise
 from .jpeg import jpeg
@@ -76,7 +76,9 @@ def clean_shape(
     if hasattr(builder, "clean_shape"):
         return tuple(builder.clean_shape(measured, **options))
     if builder in (deblur, motion) and chosen.arguments["border"] == "open":
-        kernel = gaussian(chosen.arguments["sigma"]) if builder is deblur else traced(chosen.arguments["kernel"])
+        told = chosen.arguments
+        blurred = builder is deblur
+        kernel = kernel_of(told["sigma"], told["kernel"], told["angle"]) if blurred else traced(told["kernel"])
         return channels, height + kernel.shape[0] - 1, width + kernel.shape[1] - 1
     if builder is superres:
         factor = chosen.arguments["factor"]

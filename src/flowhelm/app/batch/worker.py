@@ -119,7 +119,8 @@ class Worker:
             inputs = record.inputs(settings, self.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
-        if settings.estimated or tells_quality(settings.operator, self.request.operator_options, settings.simulate):
+        tables = tells_quality(settings.operator, self.request.operator_options, settings.simulate)
+        if settings.estimated or settings.blurred or tables:
             settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
         return Ready(item, problem, inputs, key)

@@ -20,7 +20,7 @@ SEEN, SEEN_STRONG = 11 / 127.5, 20 / 127.5
 """Noise below which what is found before a compression, or a strong one, may as well be texture."""
 LEAST = {"denoise": 0.005}
 """What is taken at least: rounding, and of other operators that they are never known exactly."""
-_LEAST = 0.01
+LEAST_OTHER = 0.01
 _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
 
 
@@ -29,7 +29,7 @@ def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None) 
     if operator not in PHOTOGRAPHS:
         return STD
     found = of_photo(picture.pixels, flow, picture.jpeg)
-    return float(f"{max(found, LEAST.get(operator, _LEAST)):.3g}")
+    return float(f"{max(found, LEAST.get(operator, LEAST_OTHER)):.3g}")
 
 
 def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None) -> float:

@@ -122,6 +122,9 @@ class RestoreSettings(RestoreRequest):
     out: str | None = None  # type: ignore[assignment]
     std: float
     estimated: bool = False  # the noise, from the picture
+    blurred: Literal["believed", "milder", "unseen"] | None = (
+        None  # how far a blur is trusted that was estimated from the picture
+    )
     tile: int | None = Field(None, ge=0)  # type: ignore[assignment]  # None: as memory asks
     method: str
     operator_options: SerializeAsAny[Request]  # type: ignore[assignment]

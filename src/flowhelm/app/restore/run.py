@@ -25,7 +25,7 @@ from ..files.pictures import write
 from ..models import opening, provenance
 from ..options import own
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
-from . import noise, record
+from . import blur, noise, record
 from .observation import misfit, steps_of
 from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
@@ -129,6 +129,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     settings = problem.settings
     if settings.estimated:
         yield Noted(noise.sentence(settings.std))
+    yield from blur.told(settings)
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""
     place = yield from loop(problem, place, Keeping(paths, story, preview), text)

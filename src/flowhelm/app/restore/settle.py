@@ -21,7 +21,7 @@ from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
-from . import presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
@@ -39,7 +39,7 @@ def settle(
 
     Args:
         flow: the prior, if it is open already. drawn: the run is one of several samples.
-        picture: the photograph, if it was read already; "later": there is none yet, and what it would tell is not asked.
+        picture: the photograph, if it was read already; "later": there is none yet, and nothing is estimated from it.
 
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
@@ -55,8 +55,14 @@ def settle(
     pipeline = opening.is_pipeline(request.prior)
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     std = STD if request.std == "auto" else request.std
+    chosen = dict(request.operator_options)
+    blurred: blur.Trust | None = None
+    if blur.asked(request.operator, chosen):
+        if request.simulate:
+            raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
+        blurred = "believed"
     tables = tells_quality(request.operator, request.operator_options, request.simulate)
-    if picture is None and (guessed or tables):
+    if picture is None and (guessed or blurred or tables):
         with raster.within(request.budget):
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
     if guessed and isinstance(picture, Picture):
@@ -64,8 +70,10 @@ def settle(
             flow = opening.plain(request.prior)
         std = estimated(request.operator, picture, flow)
         request = request.changed(std=std)
+    if blurred and isinstance(picture, Picture):
+        found = blur.estimated(chosen, picture.pixels, std)
+        chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
-    chosen = dict(request.operator_options)
     if tables and isinstance(picture, Picture):
         chosen["quality"] = _quality(picture)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
@@ -93,6 +101,7 @@ def settle(
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})
         | ({} if request.memory is None else {"memory": request.memory})
+        | ({"blurred": blurred} if blurred else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
