@@ -96,11 +96,25 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def load(part: str, text: str) -> Callable[..., Any]:
-    """The function that a word names.
+    """The method, operator, prior or reward that a word names.
 
     Raises:
-        BadInput: nobody has typed the word; a missing file; an error in it, with its line; no such name; another signature than that
-            of a method, an operator, a prior or a reward.
+        BadInput: as `found`, and for another signature than that of its kind.
+    """
+    function = found(part, text)
+    shown = short(word(text) or text)
+    if part in ("method", "operator") and not inspect.isfunction(function):
+        raise BadInput(f"{part} {shown}: expected a function, got {type(function).__name__}; write it with def")
+    _check_signature(part, shown, function)
+    _words[id(function)] = (function, word(text) or text)
+    return function
+
+
+def found(part: str, text: str) -> Callable[..., Any]:
+    """What a word names, whatever its arguments are.
+
+    Raises:
+        BadInput: nobody has typed the word; a missing file; an error in it, with its line; no such name, or no function.
     """
     whole = word(text) or text
     if whole not in _trusted.get():
@@ -121,10 +135,6 @@ def load(part: str, text: str) -> Callable[..., Any]:
         raise BadInput(f"{part} {shown}:{name}: {shown} has no {name!r}; {nearest(name, mine)}")
     if not callable(function):
         raise BadInput(f"{part} {shown}:{name} is no function but {type(function).__name__}; name a function")
-    if part in ("method", "operator") and not inspect.isfunction(function):
-        raise BadInput(f"{part} {shown}:{name}: expected a function, got {type(function).__name__}; write it with def")
-    _check_signature(part, f"{shown}:{name}", function)
-    _words[id(function)] = (function, whole)
     made: Callable[..., Any] = function
     return made
 

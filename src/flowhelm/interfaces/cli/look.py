@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ...app.models.request import DoctorRequest, PlanRequest
+from ...bench.contract.request import CheckRequest
 from .progress import carried_out
 from .restore import restore as restore_
 from .shell import app, bad
@@ -66,6 +67,47 @@ def doctor(
     for what, how in examine(prior):
         typer.echo(f"{what:12} {how}")
     typer.echo("all well")
+
+
+@app.command(
+    "check",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Check a method, an operator, a prior or a reward of your own: a line for each thing that must hold, and what mends it.\n\n"
+    "flowhelm check my_method.py:pnp_admm --weight 0.3\n\n"
+    "A method runs on a small known prior: its steps, the same seed twice, the misfit, its cost against its card, resuming, rows alone and "
+    "together, and a prior with a decoder. Of an operator: its gradient, range, linearity, adjoint and prox. A prior is examined as by "
+    "`flowhelm doctor`. Status 1 if something is broken. The code is run.",
+)
+@asks(CheckRequest)
+def check_(
+    read: Callable[..., CheckRequest],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE.py:NAME [--OPTION VALUE]...", help="The code, and options of it."),
+    ] = None,
+) -> None:
+    if not words or words[0].startswith("-"):
+        bad("name the code first: flowhelm check my_method.py:pnp_admm")
+    name, *others = words or []
+    request = read(name=name)
+    from ... import operators
+    from ...app.options.signature import pick
+    from ...app.options.words import flags, sort_words
+    from ...bench.contract.command import check, kind_of
+    from ...cards import METHODS
+
+    kind: str = request.kind or kind_of(name)
+    parts = (
+        {kind: pick(kind, name, METHODS if kind == "method" else operators.ALL)}
+        if kind in ("method", "operator")
+        else {}
+    )
+    mine = own(check_)
+    rest, given = sort_words(others, flags(parts, mine), mine)
+    if rest:
+        bad(f"expected one name and options, got also {' '.join(rest)}")
+    if not carried_out(check(request.changed(kind=kind, options=given.get(kind, {})))):
+        raise typer.Exit(1)
 
 
 @app.command(
