@@ -139,6 +139,13 @@ def found(part: str, text: str) -> Callable[..., Any]:
     return made
 
 
+def check_file(part: str, text: str) -> None:
+    """Raises BadInput if the file that a word names is not there; nothing is imported."""
+    place = (word(text) or text).rpartition(":")[0]
+    if place.endswith(".py") and not Path(place).is_file():
+        raise BadInput(f"{part}: {place!r} does not exist; check the path")
+
+
 def file(text: str) -> Path:
     """The file that a word names. Raises BadInput where there is none."""
     place = (word(text) or text).rpartition(":")[0]
@@ -165,9 +172,8 @@ def _module(part: str, place: str) -> Any:
             sys.path.insert(0, str(Path.cwd()))
         with _told(part, place):
             return importlib.import_module(place)
+    check_file(part, f"{place}:")
     path = Path(place)
-    if not path.is_file():
-        raise BadInput(f"{part}: {str(path)!r} does not exist; check the path")
     state = path.stat()
     key = (place, state.st_mtime_ns, state.st_size)
     if key not in _loaded:

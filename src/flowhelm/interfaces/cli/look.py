@@ -1,7 +1,7 @@
 """The commands that look: at methods, operators, priors, models, and at what fits into a memory."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,32 +9,38 @@ import typer
 from ...app.models.request import DoctorRequest, PlanRequest
 from ...bench.contract.request import CheckRequest
 from .progress import carried_out
-from .restore import restore as restore_
 from .shell import app, bad
-from .words import asks, own
+from .words import asks, offered, own
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this one whole; your own: FILE.py:NAME.", autocompletion=offered("method")),
+    ] = None,
+) -> None:
     """List the methods, or show one with its options."""
-    from ... import restore, steer
-
-    _show("method", name, (*steer.ALL, *restore.ALL))
+    _show("method", name)
 
 
 @app.command("operators")
-def operators_(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+def operators_(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show this one whole; your own: FILE.py:NAME.", autocompletion=offered("operator")),
+    ] = None,
+) -> None:
     """List the operators, or show one with its options."""
-    from ... import operators
-
-    _show("operator", name, operators.ALL)
+    _show("operator", name)
 
 
-def _show(part: str, name: str | None, functions: Sequence[object]) -> None:
+def _show(part: str, name: str | None) -> None:
     from ...app.options.cards import card, listing
-    from ...app.options.signature import pick
+    from ...app.options.sources import functions, pick
+    from .restore import restore as restore_
 
-    for line in listing(functions) if name is None else card(part, pick(part, name, functions), own(restore_)):  # type: ignore[arg-type]
+    for line in listing(functions(part)) if name is None else card(part, pick(part, name), own(restore_)):
         typer.echo(line)
 
 
@@ -128,11 +134,9 @@ def plan_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    from ... import operators
-    from ...app.models.fitting import METHODS
-    from ...app.models.plan import planned
-    from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
+    from ...app.models.request import check_prior
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
 
     mine = own(plan_)
     positional = [word for word in (words or [])[:2] if not word.startswith("-")]
@@ -140,14 +144,20 @@ def plan_(
         bad("expected a model, a method and --vram: flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24")
     model, method = positional
     parts = {
-        "operator": pick("operator", context.params["operator"], operators.ALL),
-        "method": pick("method", method, METHODS),
+        "operator": sources.pick("operator", context.params["operator"]),
+        "method": sources.pick("planned", method),
     }
     rest, given = sort_words((words or [])[2:], flags(parts, mine), mine)
     if rest:
         bad(f"expected a model, a method and options, got also {' '.join(rest)}")
     options = {f"{part}_options": given.get(part, {}) for part in parts}
-    found = planned(read(model=model, method=method, **options))
+    request = read(model=model, method=method, **options)
+    for part, function in parts.items():
+        check(function, given.get(part, {}))
+    check_prior(model)
+    from ...app.models.plan import planned
+
+    found = planned(request)
     if as_json:
         typer.echo(found.json())
     elif found.fits:
@@ -163,7 +173,9 @@ def plan_(
 
 @app.command()
 def priors(
-    name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this one.", autocompletion=offered("prior"))
+    ] = None,
     terms: Annotated[bool, typer.Option("--terms", help="Only the terms of its data and weights.")] = False,
 ) -> None:
     """List the bundled priors, or show the card of one."""

@@ -13,7 +13,6 @@ app = typer.Typer(
     help="Restore photographs with pre-trained flow-matching models.\n\n"
     "Example:  flowhelm restore photo.jpg --operator deblur --sigma 1.6 --std 0.05",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -11,22 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..bundled import PICKLES
+from ...known import PICKLES
+from ...known import pipeline as named
 from .families import named_family
 
 NETWORK = re.compile(r"(unconditional_)?(transformer|unet)(_\d)?")
 """Names of a pipeline's networks."""
-
-
-def named(model: object) -> bool:
-    """Whether this is the name of a pipeline: a folder, or a name of the hub such as "stabilityai/sdxl-turbo"; not a file."""
-    if not isinstance(model, str | Path):
-        return False
-    place = Path(model)
-    if place.is_dir():
-        return True
-    fits = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
-    return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
 
 
 def folder_of(model: str | Path) -> Path | None:
