@@ -35,29 +35,55 @@ PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 def functions(part: str) -> tuple[Callable[..., Any], ...]:
     """Stubs of all methods, operators, ... in their order."""
-    return tuple(stub for module, name in PARTS[part] for stub in listed(module, name))
+    return tuple(resolve(module, name) for module, name in _places(part))
 
 
 def pick(part: str, name: str) -> Callable[..., Any]:
     """The stub of that name; your own code, FILE.py:NAME, as it is. Raises BadInput that names the nearest."""
     what = "method" if part in ("steering", "planned") else part
-    names = {f.__name__: f for f in functions(part)}
-    if name not in names and what in ("method", "operator") and own.word(name):
+    names = {each: module for module, each in _places(part)}
+    if name in names:
+        stub: Callable[..., Any] = resolve(names[name], name)
+        return stub
+    if what in ("method", "operator") and own.word(name):
         return own.load(what, name)
-    if name not in names:
-        raise BadInput(f"there is no {what} {name!r}; {nearest(name, names)}")
-    return names[name]
+    raise BadInput(f"there is no {what} {name!r}; {nearest(name, names)}")
+
+
+def names(part: str) -> list[str]:
+    """Of all methods, operators, ... in their order."""
+    return [name for _, name in _places(part)]
+
+
+def told(part: str) -> list[Any]:
+    """Objects that have the name and the docstrings of all methods, operators, ...: enough for a list, and quicker than stubs."""
+    found = []
+    for module, name in _places(part):
+        source = _source(module)
+        while name not in source.functions:
+            source = _source(source.imports[name][0])
+        text = ast.get_docstring(source.functions[name]) or ""
+        found.append(SimpleNamespace(__name__=name, __doc__=text, __card__=source.doc))
+    return found
+
+
+def listed(module: str, name: str) -> tuple[Callable[..., Any], ...]:
+    """Stubs of the functions in a tuple of the package: `listed("restore", "ALL")`."""
+    return tuple(resolve(place, each) for place, each in _entries(module, name))
+
+
+def _places(part: str) -> list[tuple[str, str]]:
+    return [each for module, name in PARTS[part] for each in _entries(module, name)]
 
 
 @cache
-def listed(module: str, name: str) -> tuple[Callable[..., Any], ...]:
-    """Stubs of the functions in a tuple of the package: `listed("restore", "ALL")`."""
+def _entries(module: str, name: str) -> tuple[tuple[str, str], ...]:
     source = _source(f"{_PACKAGE}.{module}")
     if name in source.functions:
-        return (resolve(source.name, name),)
+        return ((source.name, name),)
     found = source.values[name]
     assert isinstance(found, ast.Tuple)
-    return tuple(resolve(source.name, each.id) for each in found.elts if isinstance(each, ast.Name))
+    return tuple((source.name, each.id) for each in found.elts if isinstance(each, ast.Name))
 
 
 @cache
@@ -154,5 +180,5 @@ def _stub(source: _Source, node: ast.FunctionDef) -> Callable[..., Any]:
 def _names(source: _Source, *nodes: ast.AST) -> dict[str, Any]:
     """What stands behind the names in some code."""
     used = {each.id for node in nodes for each in ast.walk(node) if isinstance(each, ast.Name)}
-    own_ = {*source.functions, *source.values, *source.imports}
-    return {name: resolve(source.name, name) for name in used if name in own_}
+    here = {*source.functions, *source.values, *source.imports}
+    return {name: resolve(source.name, name) for name in used & here}

@@ -37,11 +37,14 @@ def operators_(
 
 def _show(part: str, name: str | None) -> None:
     from ...app.options.cards import card, listing
-    from ...app.options.sources import functions, pick
+    from ...app.options.sources import pick, told
+
+    if name is None:
+        typer.echo("\n".join(listing(told(part))))
+        return
     from .restore import restore as restore_
 
-    for line in listing(functions(part)) if name is None else card(part, pick(part, name), own(restore_)):
-        typer.echo(line)
+    typer.echo("\n".join(card(part, pick(part, name), own(restore_))))
 
 
 @app.command()

@@ -69,7 +69,7 @@ def restore(
         operator = seen.operator
         believed = {"operator": operator} | ({"std": seen.std} if context.params["std"] == "auto" else {})
     if operator is None:
-        names = ", ".join(f.__name__ for f in sources.functions("operator"))
+        names = ", ".join(sources.names("operator"))
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
     parts = {
         "operator": sources.pick("operator", operator),
@@ -190,6 +190,8 @@ def rerun(
 
     What the file says is data: code that it names is run with --trust only, and nothing is written but beside it or to --out.
     """
+    if not run.exists() and run.suffix != ".jsonl":
+        bad(f"{str(run)!r} does not exist; `rerun` takes the .run.json file of a run")
     if item is not None or run.suffix == ".jsonl":
         from ...app.batch.run import rerun as item_again
 

@@ -32,7 +32,7 @@ def train(
     from ...app.options import sources
     from ...app.options.words import check, flags, sort_words
 
-    names = ", ".join(f.__name__ for f in sources.functions("recipe"))
+    names = ", ".join(sources.names("recipe"))
     if not words or words[0].startswith("-"):
         bad(f"name a recipe first, one of {names}: flowhelm train fashion --data fashion_mnist.npz")
     name, *others = words or []

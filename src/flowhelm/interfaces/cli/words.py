@@ -71,10 +71,10 @@ def offered(what: str) -> Callable[[str], list[str]]:
 
     def complete(incomplete: str) -> list[str]:
         from ... import known
-        from ...app.options.sources import functions
+        from ...app.options.sources import names
 
-        names = known.NAMES if what == "prior" else [f.__name__ for f in functions(what)]
-        return [name for name in names if name.startswith(incomplete)]
+        every = known.NAMES if what == "prior" else names(what)
+        return [name for name in every if name.startswith(incomplete)]
 
     return complete
 
