@@ -50,7 +50,12 @@ LAYERS = (
 )
 """From below to above. Within a layer one may import another, but for methods and catalogues, and never in a circle."""
 APART = (LAYERS.index(METHODS), LAYERS.index(METHODS) + 2)
-MORE = {"train/checkpoint.py": {"safetensors"}, "train/fit.py": {"accelerate"}, "train/coupling.py": {"ot"}}
+MORE = {
+    "known.py": {"huggingface_hub"},
+    "train/checkpoint.py": {"safetensors"},
+    "train/fit.py": {"accelerate"},
+    "train/coupling.py": {"ot"},
+}
 """What methods import beside torch."""
 
 

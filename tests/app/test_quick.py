@@ -176,3 +176,31 @@ def test_the_shell_completes_names(line, expected):
     environment["_FLOWHELM_COMPLETE"] = "complete_bash"
     done = subprocess.run([sys.executable, "-m", "flowhelm"], capture_output=True, text=True, env=environment)
     assert set(done.stdout.split()) == expected, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["plan org/name mpc_flow --vram 24", "restore a.png --operator deblur --prior org/name"]
+)
+def test_a_hub_that_does_not_answer_is_one_sentence(words, tmp_path):
+    """Before torch is imported, and the same for each command; one that hangs is asked for two seconds, in a thread."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    program = (
+        "import sys, time\nimport huggingface_hub.utils as utils\n"
+        "class Silent:\n"
+        "    def head(self, *_, **__): time.sleep(60)\n"
+        "utils.get_session = Silent\n"
+        "from flowhelm.interfaces.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "print(status, 'torch' in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "HF_HOME": str(tmp_path)} | {"HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words.split()],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=50,
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert "the hub cannot be reached" in done.stderr.splitlines()[-1]

@@ -25,14 +25,17 @@ def is_pipeline(name: str) -> bool:
 
 
 def check_prior(name: str) -> None:
-    """Raises BadInput for a prior that there is none of; a name of the hub is not looked up."""
+    """Raises BadInput for a prior that there is none of, and for a name that the hub does not show, or does not answer for."""
     if own.word(name):
         own.check_file("prior", name)
-    elif not is_pipeline(name):
-        try:
+        return
+    try:
+        if not is_pipeline(name):
             known.check(name)
-        except ValueError as error:
-            raise BadInput(str(error)) from None
+        elif not Path(name).is_dir():
+            known.fetched(name)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 class DeviceRequest(Request):
