@@ -18,13 +18,21 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from . import restore, steer
+    METHODS: tuple[Callable[..., Any], ...]
+    """All methods, those of `steer` first."""
 
-METHODS: tuple[Callable[..., Any], ...] = (*steer.ALL, *restore.ALL)
+
+def __getattr__(name: str) -> Any:
+    if name != "METHODS":  # a card is read without the methods themselves, which need torch
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import restore, steer
+
+    return (*steer.ALL, *restore.ALL)
 
 
 def cite(name: str) -> None:
@@ -33,7 +41,9 @@ def cite(name: str) -> None:
     Raises:
         ValueError: a name that no method has.
     """
-    known = {method.__name__: method for method in METHODS}
+    from . import restore, steer
+
+    known = {method.__name__: method for method in (*steer.ALL, *restore.ALL)}
     if name not in known:
         raise ValueError(f"cite: expected the name of a method, one of {', '.join(sorted(known))}, got {name!r}")
     print(card(known[name]).partition("\n")[0])
@@ -42,7 +52,9 @@ def cite(name: str) -> None:
 def card(method: Callable[..., Any]) -> str:
     """The card of a method: the docstring of its module; of your own method its own, up to the arguments."""
     method = method.func if isinstance(method, partial) else method
-    if method.__module__.startswith(f"{__package__}."):
+    if hasattr(method, "__card__"):  # of a method that was read off its source
+        return inspect.cleandoc(method.__card__)
+    if str(method.__module__).startswith(f"{__package__}."):
         return inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
     return re.split(r"\n+(?:Args|Options):", inspect.getdoc(method) or "")[0]
 
@@ -96,6 +108,8 @@ def whole_samples(method: Callable[..., Any]) -> bool:
 
 def carried(method: Callable[..., Any], info: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is to be kept of a step's info besides the state, so that `resumed` can go on from it."""
+    from torch import Tensor
+
     hints = inspect.get_annotations(method.func if isinstance(method, partial) else method, eval_str=True)
     if "carried" in hints:
         return dict(info)

@@ -15,9 +15,9 @@ from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore import run as job
+from flowhelm.app.restore.presets import usual_method
 from flowhelm.app.restore.record import RestoreFile
 from flowhelm.app.restore.request import RestoreSettings
-from flowhelm.app.restore.settle import usual_method
 from flowhelm.app.run import Planned, Stepped, drive
 from flowhelm.cards import METHODS
 from flowhelm.interfaces import ui

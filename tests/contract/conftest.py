@@ -1,21 +1,16 @@
 """Every method, on a prior over pixels and on one with a decoder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
-import torch
-from torch import Tensor
 
 from flowhelm import cards, inner, restore, steer
-from flowhelm.flow import Flow, MixtureFlow
+from flowhelm.bench.contract import world
+from flowhelm.bench.contract.world import STEPS
+from flowhelm.flow import Flow
 from flowhelm.measure import Linear, Measurement
-from flowhelm.path import Path, linear
 from flowhelm.transition import euler, glass
-
-IMAGE = (1, 4, 4)
-STEPS = 6
 
 few = partial(inner.adam, iterations=8)
 METHODS: dict[str, Callable] = {
@@ -71,41 +66,9 @@ METHODS: dict[str, Callable] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded(Flow):
-    """A latent prior with a linear decoder."""
-
-    latent: Flow
-    matrix: Tensor  # (pixels, latent)
-    pixels: bool = False
-    path: Path = linear
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.latent.shape
-
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.latent.velocity(x, t)
-
-    def encode(self, image: Tensor) -> Tensor:
-        return (image.flatten(1) @ torch.linalg.pinv(self.matrix).T).view(-1, *self.shape)
-
-    def decode(self, clean: Tensor) -> Tensor:
-        return (clean.flatten(1) @ self.matrix.T).view(-1, *IMAGE)
-
-
-def law(d: int, shape: tuple[int, ...]) -> MixtureFlow:
-    generator = torch.Generator().manual_seed(d)
-    root = torch.randn(2, d, d, generator=generator)
-    return MixtureFlow(
-        torch.tensor([0.4, 0.6]), 0.5 * torch.randn(2, d, generator=generator), root @ root.mT / d / 2, shape=shape
-    )
-
-
 @pytest.fixture(scope="session")
 def flows() -> dict[str, Flow]:
-    matrix = torch.linalg.qr(torch.randn(16, 6, generator=torch.Generator().manual_seed(1)))[0]
-    return {"pixels": law(16, IMAGE), "latent": Decoded(law(6, (1, 2, 3)), matrix)}
+    return world.flows()
 
 
 @pytest.fixture(params=["pixels", "latent"])
@@ -147,11 +110,9 @@ def one_step(request: pytest.FixtureRequest) -> Callable:
 @pytest.fixture(scope="session")
 def operator() -> Linear:
     """Every second column, blurred along the rows."""
-    kernel = torch.tensor([[[[0.25, 0.5, 0.25]]]])
-    return Linear(lambda x: torch.nn.functional.conv2d(x, kernel, padding=(0, 1))[..., ::2], IMAGE)
+    return world.operator()
 
 
 @pytest.fixture(scope="session")
 def y(operator: Linear) -> Measurement:
-    generator = torch.Generator().manual_seed(2)
-    return Measurement(0.5 * torch.randn(3, 1, 4, 2, generator=generator), operator, 0.2)
+    return world.measured(operator)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flowhelm import operators
 from flowhelm.app.options.signature import options
-from flowhelm.interfaces.cli import app
+from flowhelm.interfaces import cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -86,7 +86,11 @@ def test_the_gallery_is_what_its_commands_make():
 
 
 def test_commands_of_the_services_page_are_there():
-    said = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}).output
+    said = (
+        CliRunner()
+        .invoke(cli.loaded(), ["serve", "--help"], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+        .output
+    )
     page = (DOCS / "services.md").read_text()
     part = page.partition("## Over HTTP")[2].partition("## In ComfyUI")[0]
     for flag in set(re.findall(r"`?(--[a-z]+)`?", part)):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -18,16 +17,15 @@ from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ..flow import Guidance, NetFlow
+from ..known import NAMES, PICKLES, check, nearest
 from . import denoisers
 from .foreign import Foreign, Sigmas
 from .unet import UNet
 
-NAMES = ("photos", "fashion", "aerial", "animals")
 _FILLING = {
     "a", "an", "the", "of", "and", "or", "with", "in", "from", "above", "aerial", "view", "scene", "picture", "photo",
 }  # fmt: skip
 _SCALES = {"fashion": 2.0, "aerial": 2.0}  # of the files that are older than their word for it
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -154,7 +152,7 @@ class Prior(NetFlow):
         lower = {known.lower(): index for known, index in table.items()}
         if isinstance(name, str) and name.lower() in lower:
             return lower[name.lower()]
-        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {_nearest(str(name).lower(), lower)}")
+        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -190,11 +188,6 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     )  # fmt: skip
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names := list(names), 1, 0.5)
-    return f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(names)}"
-
-
 def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
@@ -217,10 +210,7 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     if not path.is_file():
         if name in NAMES:
             raise ValueError(f"prior: the weights of '{name}' are not in this installation; expected '{path}'")
-        raise ValueError(
-            f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-            f"a hub name org/name), got '{name}'; " + _nearest(str(name), NAMES)
-        )
+        check(name)
     try:
         with safe_open(path, framework="pt") as f:
             about = f.metadata() or {}

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-PREFIX = "deepinv:"
+from ..known import DENOISERS as PREFIX
+
 WAIT = 4.0
 """Seconds in which the server must have answered."""
 

@@ -18,9 +18,10 @@ from ..errors import BadInput
 from ..files import stacks
 from ..options import own
 from ..options.signature import model_of, options, read
+from ..restore.presets import usual_method
 from ..restore.problem import channels
 from ..restore.request import ITSELF, RestoreRequest, RestoreSettings, function_of
-from ..restore.settle import settle, usual_method
+from ..restore.settle import settle
 from .request import BatchRequest
 
 

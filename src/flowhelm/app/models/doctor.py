@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...known import PICKLES
 from ..errors import BadInput, Broken, first_line
 from ..options import own
 from ..run import Run, Said, drive
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ...flow import Flow
     from ...priors.examine import Finding
 
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 COUNT = 4
 """Pictures that a model is examined on."""
 SIDE = 64

@@ -20,12 +20,13 @@ from ...start import PURE
 from ..errors import BadInput, first_line
 from ..options import own
 from ..run import Event, Noted, Run
+from .request import METHOD as METHOD
+from .request import STEPS as STEPS
 from .request import ModelRequest
+from .request import is_pipeline as is_pipeline
 
 OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
-METHOD, STEPS = "mpc_flow", 28
-"""What `restore` does with a pipeline when nothing else is said."""
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
 """What a plan calls that which `--quantize` asks for."""
 _WHOLE = 2**21
@@ -41,11 +42,6 @@ class Work(NamedTuple):
     options: Mapping[str, Any] = {}
     operator: str = "denoise"
     operator_options: Mapping[str, Any] = {}
-
-
-def is_pipeline(name: str) -> bool:
-    """Whether a prior of the command line is a pipeline: a folder or a name of the hub, not a bundled one or a file."""
-    return name not in NAMES and not own.word(name) and pipelines.named(name)
 
 
 def plain(name: str, device: str = "cpu") -> Prior:

@@ -8,11 +8,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from ... import known
 from ..errors import BadInput
+from ..options import own
 from ..options.request import Flag, Request, Untyped
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 MOST_THREADS = 1024
+METHOD, STEPS = "mpc_flow", 28
+"""What `restore` does with a pipeline when nothing else is said."""
+
+
+def is_pipeline(name: str) -> bool:
+    """Whether a prior of the command line is a pipeline: a folder or a name of the hub, not a bundled one, a file or your own code."""
+    return name not in known.NAMES and not own.word(name) and known.pipeline(name)
+
+
+def check_prior(name: str) -> None:
+    """Raises BadInput for a prior that there is none of, and for a name that the hub does not show, or does not answer for."""
+    if own.word(name):
+        own.check_file("prior", name)
+        return
+    try:
+        if not is_pipeline(name):
+            known.check(name)
+        elif not Path(name).is_dir():
+            known.fetched(name)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 class MemoryRequest(Request):

@@ -1,25 +1,55 @@
 """Functions of the library that an option chooses from by their names."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
+
+from . import sources
+
+_PACKAGE = __name__.split(".")[0]
+_MOMENTS = ("ancestral_moments", "langevin_moments", "renoise_moments")
+CHOICES: Mapping[tuple[str, str], str | tuple[str, ...]] = {
+    ("inner", "Inner"): "ALL",
+    ("control", "Energy"): "ENERGIES",
+    ("transition", "Transition"): "ALL",
+    ("transition", "Moments"): _MOMENTS,
+    ("particles", "Resampler"): ("systematic", "stratified", "residual"),
+    ("transition.diffusion", "Diffusion"): ("constant", "falling", "cosine", "hill"),
+}
+"""Module and alias of a type -> the functions of that type, by the name of their tuple or one by one. Diffusions are made by theirs."""
 
 
 def named(kind: Any) -> Sequence[Callable[..., Any]]:
     """The functions that an option of this type chooses from. Told by identity: two aliases may be equal.
 
-    Diffusions are made by theirs.
+    Of the type of a stub (`sources`) these are stubs, too.
     """
-    from ... import inner, particles, transition
-    from ...control import ENERGIES, Energy
-    from ...transition import diffusion
+    if getattr(kind, "__module__", "") == sources.__name__:
+        return next((each for alias, each in _stubs() if alias is kind), ())
+    if (
+        "torch" not in sys.modules
+    ):  # nor is then any module that an alias comes from, and none is imported to find that out
+        return ()
+    return next((each for alias, each in _functions() if alias is kind), ())
 
-    moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
-    choices: tuple[tuple[Any, Sequence[Callable[..., Any]]], ...] = (
-        (inner.Inner, inner.ALL),
-        (Energy, ENERGIES),
-        (transition.Transition, transition.ALL),
-        (transition.Moments, moments),
-        (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
-        (diffusion.Diffusion, (diffusion.constant, diffusion.falling, diffusion.cosine, diffusion.hill)),
-    )
-    return next((functions for alias, functions in choices if alias is kind), ())
+
+@cache
+def _functions() -> list[tuple[Any, tuple[Callable[..., Any], ...]]]:
+    found = []
+    for (place, alias), names in CHOICES.items():
+        module = import_module(f"{_PACKAGE}.{place}")
+        each = getattr(module, names) if isinstance(names, str) else [getattr(module, name) for name in names]
+        found.append((getattr(module, alias), tuple(each)))
+    return found
+
+
+@cache
+def _stubs() -> list[tuple[Any, tuple[Callable[..., Any], ...]]]:
+    found = []
+    for (place, alias), names in CHOICES.items():
+        module = f"{_PACKAGE}.{place}"
+        each = sources.listed(place, names) if isinstance(names, str) else [sources.resolve(module, n) for n in names]
+        found.append((sources.resolve(module, alias), tuple(each)))
+    return found

@@ -97,11 +97,25 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def load(part: str, text: str) -> Callable[..., Any]:
-    """The function that a word names.
+    """The method, operator, prior or reward that a word names.
 
     Raises:
-        BadInput: nobody has typed the word; a missing file; an error in it, with its line; no such name; another signature than that
-            of a method, an operator, a prior or a reward.
+        BadInput: as `found`, and for another signature than that of its kind.
+    """
+    function = found(part, text)
+    shown = short(word(text) or text)
+    if part in ("method", "operator") and not inspect.isfunction(function):
+        raise BadInput(f"{part} {shown}: expected a function, got {type(function).__name__}; write it with def")
+    _check_signature(part, shown, function)
+    _words[id(function)] = (function, word(text) or text)
+    return function
+
+
+def found(part: str, text: str) -> Callable[..., Any]:
+    """What a word names, whatever its arguments are.
+
+    Raises:
+        BadInput: nobody has typed the word; a missing file; an error in it, with its line; no such name, or no function.
     """
     whole = word(text) or text
     if whole not in _trusted.get():
@@ -122,12 +136,15 @@ def load(part: str, text: str) -> Callable[..., Any]:
         raise BadInput(f"{part} {shown}:{name}: {shown} has no {name!r}; {nearest(name, mine)}")
     if not callable(function):
         raise BadInput(f"{part} {shown}:{name} is no function but {type(function).__name__}; name a function")
-    if part in ("method", "operator") and not inspect.isfunction(function):
-        raise BadInput(f"{part} {shown}:{name}: expected a function, got {type(function).__name__}; write it with def")
-    _check_signature(part, f"{shown}:{name}", function)
-    _words[id(function)] = (function, whole)
     made: Callable[..., Any] = function
     return made
+
+
+def check_file(part: str, text: str) -> None:
+    """Raises BadInput if the file that a word names is not there; nothing is imported."""
+    place = (word(text) or text).rpartition(":")[0]
+    if place.endswith(".py") and not Path(place).is_file():
+        raise BadInput(f"{part}: {place!r} does not exist; check the path")
 
 
 def file(text: str) -> Path:
@@ -156,9 +173,8 @@ def _module(part: str, place: str) -> Any:
             sys.path.insert(0, str(Path.cwd()))
         with _told(part, place):
             return importlib.import_module(place)
+    check_file(part, f"{place}:")
     path = Path(place)
-    if not path.is_file():
-        raise BadInput(f"{part}: {str(path)!r} does not exist; check the path")
     state = path.stat()
     key = (place, state.st_mtime_ns, state.st_size)
     if key not in _loaded:

@@ -7,12 +7,13 @@ In one word, an option that is itself a function with options is followed by the
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import BadInput, nearest
 from . import own
 from .request import SWITCH, Option, Plain
-from .signature import bind, options, pick
+from .signature import bind, options, pick, read
 
 
 def flags(parts: Mapping[str, Callable[..., Any]], own: Iterable[str]) -> dict[str, tuple[str, Option]]:
@@ -59,6 +60,15 @@ def sort_words(
             text = queue.pop(0)
         given[part][option.name] = text
     return rest, given
+
+
+def check(function: Callable[..., Any], given: Mapping[str, Plain]) -> None:
+    """Raises BadInput for options that do not fit, and for a file among them that is not there; `function` may be a stub."""
+    read(function, given)
+    for name, option in options(function).items():
+        value = str(given.get(name, ""))
+        if Path in option.types and value and ":" not in value and value != "alpha" and not Path(value).exists():
+            raise BadInput(f"{function.__name__}: {value!r} does not exist; check the path")
 
 
 class Worded(NamedTuple):

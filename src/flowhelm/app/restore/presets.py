@@ -146,6 +146,13 @@ def preset(operator: str, std: float, look: Look = "faithful", *, drawn: bool = 
     return _in_units(usual, std)
 
 
+def usual_method(operator: str, prior: str, look: Look = "faithful", *, drawn: bool = False) -> str:
+    """The method that is taken where none is named."""
+    from ..models.request import METHOD, is_pipeline
+
+    return METHOD if is_pipeline(prior) else preset(operator, 1.0, look, drawn=drawn)[0]
+
+
 def _in_units(usual: Usual, std: float) -> Usual:
     method, options, steps = usual
     return method, options | _scaled(options, 1 / std**2), steps

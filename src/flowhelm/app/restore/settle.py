@@ -149,12 +149,6 @@ def _usual(
     return str(request.method), dict(found.options), found.steps or steps
 
 
-def usual_method(operator: str, prior: str, look: presets.Look = "faithful", *, drawn: bool = False) -> str:
-    """The method that is taken where none is named."""
-    function_of("operator", operator)
-    return opening.METHOD if opening.is_pipeline(prior) else presets.preset(operator, 1.0, look, drawn=drawn)[0]
-
-
 def _out(request: RestoreRequest) -> Path:
     name = f"{request.photo.stem}.restored.png"
     out = request.out or request.photo.with_name(name)

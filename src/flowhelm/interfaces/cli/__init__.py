@@ -3,8 +3,9 @@
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
+from importlib import import_module
 from typing import Annotated, cast
 
 import typer
@@ -13,9 +14,27 @@ from ... import __version__
 from ...app.options import own
 from .shell import app, fail
 
-# isort: off
-from . import restore, look, train, draw, grids, bench, calibrate, serving  # in the order of `flowhelm --help`
-# isort: on
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "restore": ("restore", "look", "batch", "rerun"),
+    "look": ("methods", "operators", "doctor", "check", "plan", "priors"),
+    "train": ("train",),
+    "draw": ("sample", "generate", "steer"),
+    "grids": ("grids",),
+    "bench": ("bench", "table", "presets"),
+    "calibrate": ("calibrate",),
+    "serving": ("ui", "serve"),
+}
+"""Module -> its commands, in the order of `flowhelm --help`. Only the module of the command that is typed is imported."""
+
+
+def loaded(command: str = "") -> typer.Typer:
+    """The program with a command, or with all of them if there is none of that name."""
+    homes = [home for home, names in HOMES.items() if command in names] or list(HOMES)
+    for home in homes:
+        import_module(f".{home}", __name__)
+    order = [f"{__name__}.{home}" for home in HOMES]
+    app.registered_commands.sort(key=lambda each: order.index(each.callback.__module__) if each.callback else -1)
+    return app
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +63,7 @@ def _main(arguments: list[str]) -> int:
     # a call, a fifth of its seconds.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        status = app(args=arguments, prog_name="flowhelm", standalone_mode=False)
+        status = loaded(next(iter(arguments), ""))(args=arguments, prog_name="flowhelm", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except usage_error as error:
         return fail(error.format_message(), 2)

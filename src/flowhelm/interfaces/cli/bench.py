@@ -1,6 +1,6 @@
 """The commands that measure: benchmarks and presets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import typer
 from ...app.models.request import VelocityRequest
 from ...bench.compare.request import BenchRequest, SearchRequest, TableRequest
 from .progress import carried_out
-from .shell import app, command_line
+from .shell import app, bad, command_line
 from .words import asks
 
 
@@ -26,9 +26,24 @@ from .words import asks
 @asks(BenchRequest)
 def bench(read: Callable[..., BenchRequest]) -> None:
     request = read()
+    _check(request, request.prior, ("label", "steps"))
     from ...bench.compare.command import bench as run
 
     carried_out(run(request, command_line()))
+
+
+def _check(request: BenchRequest | SearchRequest, priors: Sequence[str], beside: Sequence[str] = ()) -> None:
+    """Says what is wrong with the words, before torch and the rest are imported, which takes seconds."""
+    from ...app.models.request import check_prior
+    from ...app.options import sources
+    from ...app.options.words import worded
+
+    for text in request.method:
+        worded("method", text, sources.functions("method"), beside)
+    for prior in priors:
+        check_prior(prior)
+    if not request.data.exists():
+        bad(f"data: {str(request.data)!r} does not exist; check the path")
 
 
 @app.command()
@@ -38,6 +53,8 @@ def table(
 ) -> None:
     """Show the rows of a benchmark: means with 95 % intervals over pictures, and margins over a reference."""
     request = read()
+    if not rows.exists():
+        bad(f"{str(rows)!r} does not exist; make it with flowhelm bench --out {rows}")
     from ...bench.compare.command import show as run
 
     carried_out(run(rows, request, command_line()))
@@ -60,6 +77,7 @@ app.add_typer(presets_app, name="presets")
 @asks(SearchRequest)
 def search(read: Callable[..., SearchRequest]) -> None:
     request = read()
+    _check(request, [request.prior])
     from ...bench.compare.search import search as run
 
     carried_out(run(request, command_line()))

@@ -33,26 +33,27 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    from ...app.models.doctor import check_deepinv
-
-    check_deepinv()
-    from ... import operators
-    from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
-    from ...bench.exact.calibrate import calibrate as run
-    from ...bench.exact.calibrate import known_method
-    from ...cards import METHODS
+    from ...app.models.request import check_prior
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
 
     if not words or words[0].startswith("-"):
         bad("name a method first: flowhelm calibrate flower --gamma 1; flowhelm methods lists them")
     name, *others = words or []
-    parts = {"operator": pick("operator", context.params["operator"], operators.ALL)}
-    if known_method(name) != "exact":
-        parts["method"] = pick("method", name, METHODS)
+    parts = {"operator": sources.pick("operator", context.params["operator"])}
+    if name != "exact":
+        parts["method"] = sources.pick("method", name)
     mine = own(calibrate)
     rest, given = sort_words(others, flags(parts, mine), mine)
     if rest:
         bad(f"expected one method and options, got also {' '.join(rest)}")
-    carried_out(
-        run(read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {})))
-    )
+    request = read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {}))
+    for part, function in parts.items():
+        check(function, given.get(part, {}))
+    if request.prior != "exact":
+        check_prior(request.prior)
+    from ...app.models.doctor import check_deepinv
+    from ...bench.exact.calibrate import calibrate as run
+
+    check_deepinv()
+    carried_out(run(request))

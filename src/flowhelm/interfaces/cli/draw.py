@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ...app.draw.request import DrawRequest
+from ...app.models.request import check_prior
 from ...app.steer.request import SteerRequest
 from .progress import carried_out
 from .shell import app, bad
@@ -26,6 +27,7 @@ _DRAW = (
 @asks(DrawRequest, arguments=("prior",), without=("checkpointing",))
 def sample(read: Callable[..., DrawRequest]) -> None:
     request = read()
+    check_prior(request.prior)
     from ...app.draw.run import draw
 
     carried_out(draw(request))
@@ -58,14 +60,17 @@ def steer_(
         bad("name a prior first: flowhelm steer fashion --class bag --reward brightness")
     prior, *others = words or []
     request = read(prior=prior)
-    from ... import steer
-    from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
+
+    mine = own(steer_)
+    method = sources.pick("steering", request.method)
+    rest, typed = sort_words(others, flags({"method": method}, mine), mine)
+    if rest:
+        bad(f"expected one prior and options, got also {' '.join(rest)}")
+    check(method, typed.get("method", {}))
+    check_prior(prior)
     from ...app.steer.run import settle
     from ...app.steer.run import steer as run
 
-    mine = own(steer_)
-    rest, typed = sort_words(others, flags({"method": pick("method", request.method, steer.ALL)}, mine), mine)
-    if rest:
-        bad(f"expected one prior and options, got also {' '.join(rest)}")
     carried_out(run(settle(request.changed(method_options=typed.get("method", {})))))

@@ -1,40 +1,50 @@
 """The commands that look: at methods, operators, priors, models, and at what fits into a memory."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from ...app.models.request import DoctorRequest, PlanRequest
+from ...bench.contract.request import CheckRequest
 from .progress import carried_out
-from .restore import restore as restore_
 from .shell import app, bad
-from .words import asks, own
+from .words import asks, offered, own
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="Show the whole card of this one.")] = None) -> None:
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("method")),
+    ] = None,
+) -> None:
     """List the methods, or show one with its options."""
-    from ... import restore, steer
-
-    _show("method", name, (*steer.ALL, *restore.ALL))
+    _show("method", name)
 
 
 @app.command("operators")
-def operators_(name: Annotated[str | None, typer.Argument(help="Show the whole card of this one.")] = None) -> None:
+def operators_(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("operator")),
+    ] = None,
+) -> None:
     """List the operators, or show one with its options."""
-    from ... import operators
-
-    _show("operator", name, operators.ALL)
+    _show("operator", name)
 
 
-def _show(part: str, name: str | None, functions: Sequence[object]) -> None:
+def _show(part: str, name: str | None) -> None:
     from ...app.options.cards import card, listing
-    from ...app.options.signature import pick
+    from ...app.options.sources import pick, told
 
-    for line in listing(functions) if name is None else card(part, pick(part, name, functions), own(restore_)):  # type: ignore[arg-type]
-        typer.echo(line)
+    if name is None:
+        typer.echo("\n".join(listing(told(part))))
+        return
+    from .restore import restore as restore_
+
+    typer.echo("\n".join(card(part, pick(part, name), own(restore_))))
 
 
 @app.command()
@@ -69,6 +79,47 @@ def doctor(
 
 
 @app.command(
+    "check",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Check a method, an operator, a prior or a reward of your own: a line for each thing that must hold, and what mends it.\n\n"
+    "flowhelm check my_method.py:pnp_admm --weight 0.3\n\n"
+    "A method runs on a small known prior: its steps, the same seed twice, the misfit, its cost against its card, resuming, rows alone and "
+    "together, and a prior with a decoder. Of an operator: its gradient, range, linearity, adjoint and prox. A prior is examined as by "
+    "`flowhelm doctor`. Status 1 if something is broken. The code is run.",
+)
+@asks(CheckRequest)
+def check_(
+    read: Callable[..., CheckRequest],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE.py:NAME [--OPTION VALUE]...", help="The code, and options of it."),
+    ] = None,
+) -> None:
+    if not words or words[0].startswith("-"):
+        bad("name the code first: flowhelm check my_method.py:pnp_admm")
+    name, *others = words or []
+    request = read(name=name)
+    from ... import operators
+    from ...app.options.signature import pick
+    from ...app.options.words import flags, sort_words
+    from ...bench.contract.command import check, kind_of
+    from ...cards import METHODS
+
+    kind: str = request.kind or kind_of(name)
+    parts = (
+        {kind: pick(kind, name, METHODS if kind == "method" else operators.ALL)}
+        if kind in ("method", "operator")
+        else {}
+    )
+    mine = own(check_)
+    rest, given = sort_words(others, flags(parts, mine), mine)
+    if rest:
+        bad(f"expected one name and options, got also {' '.join(rest)}")
+    if not carried_out(check(request.changed(kind=kind, options=given.get(kind, {})))):
+        raise typer.Exit(1)
+
+
+@app.command(
     "plan",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     help="Check whether a method on a model fits into a GPU's memory, and with which settings, before the model is loaded.\n\n"
@@ -89,11 +140,9 @@ def plan_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    from ... import operators
-    from ...app.models.fitting import METHODS
-    from ...app.models.plan import planned
-    from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
+    from ...app.models.request import check_prior
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
 
     mine = own(plan_)
     positional = [word for word in (words or [])[:2] if not word.startswith("-")]
@@ -101,14 +150,20 @@ def plan_(
         bad("expected a model, a method and --vram: flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24")
     model, method = positional
     parts = {
-        "operator": pick("operator", context.params["operator"], operators.ALL),
-        "method": pick("method", method, METHODS),
+        "operator": sources.pick("operator", context.params["operator"]),
+        "method": sources.pick("planned", method),
     }
     rest, given = sort_words((words or [])[2:], flags(parts, mine), mine)
     if rest:
         bad(f"expected a model, a method and options, got also {' '.join(rest)}")
     options = {f"{part}_options": given.get(part, {}) for part in parts}
-    found = planned(read(model=model, method=method, **options))
+    request = read(model=model, method=method, **options)
+    for part, function in parts.items():
+        check(function, given.get(part, {}))
+    check_prior(model)
+    from ...app.models.plan import planned
+
+    found = planned(request)
     if as_json:
         typer.echo(found.json())
     elif found.fits:
@@ -124,7 +179,9 @@ def plan_(
 
 @app.command()
 def priors(
-    name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this one.", autocompletion=offered("prior"))
+    ] = None,
     terms: Annotated[bool, typer.Option("--terms", help="Show only the terms of its data and weights.")] = False,
 ) -> None:
     """List the bundled priors and those of deepinv, or show the card of one."""

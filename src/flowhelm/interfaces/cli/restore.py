@@ -60,16 +60,11 @@ def restore(
         return
     if context.params["trust"]:
         bad("--trust goes with --resume; code that you type yourself runs without it")
-    from ... import operators
-    from ...app.batch.listing import is_glob
-    from ...app.files import stacks
-    from ...app.models.doctor import check_deepinv
-    from ...app.options.words import flags, sort_words
-    from ...app.restore.request import function_of
-    from ...app.restore.run import restore as run
-    from ...app.restore.settle import settle, usual_method
+    from ...app.models.request import check_prior
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
+    from ...app.restore.presets import usual_method
 
-    check_deepinv()
     operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
     drawn = context.params["samples"] > 1
     believed: dict[str, Any] = {}
@@ -80,17 +75,30 @@ def restore(
         operator = seen.operator
         believed = {"operator": operator} | ({"std": seen.std} if context.params["std"] == "auto" else {})
     if operator is None:
-        names = ", ".join(f.__name__ for f in operators.ALL)
+        names = ", ".join(sources.names("operator"))
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
     parts = {
-        "operator": function_of("operator", operator),
-        "method": function_of("method", method or usual_method(operator, prior, look, drawn=drawn)),
+        "operator": sources.pick("operator", operator),
+        "method": sources.pick("method", method or usual_method(operator, prior, look, drawn=drawn)),
     }
     mine = own(restore)
     photos, chosen = sort_words(words or [], flags(parts, mine), mine)
     if not photos:
         bad("expected one photograph, or a folder of them, got none")
     given = read(**{"photo": photos[0], **{f"{part}_options": chosen.get(part, {}) for part in parts}, **believed})
+    # what is wrong is said before torch and the rest are imported, which takes seconds
+    for part, function in parts.items():
+        check(function, chosen.get(part, {}))
+    check_prior(given.prior)
+    if len(photos) == 1 and not set("*?[:") & set(photos[0]) and not Path(photos[0]).exists():
+        bad(f"{photos[0]!r} does not exist; check the path")
+    from ...app.batch.listing import is_glob
+    from ...app.files import stacks
+    from ...app.models.doctor import check_deepinv
+    from ...app.restore.run import restore as run
+    from ...app.restore.settle import settle
+
+    check_deepinv()
     many = len(photos) > 1 or Path(photos[0]).is_dir() or stacks.is_many(photos[0]) or is_glob(photos[0])
     if many or given.samples > 1 or given.retry or given.dry_run or given.ray is not None:
         if given.preview:
@@ -188,6 +196,8 @@ def rerun(
 
     Python code that the file names runs only with --trust. Results go beside the file, or to --out.
     """
+    if not run.exists() and run.suffix != ".jsonl":
+        bad(f"{str(run)!r} does not exist; `rerun` takes the .run.json file of a run")
     if item is not None or run.suffix == ".jsonl":
         from ...app.batch.run import rerun as item_again
 

@@ -13,7 +13,6 @@ app = typer.Typer(
     help="Restore damaged pictures, and steer what a model draws, with flow-matching and diffusion models that are already trained.\n\n"
     "Begin with:  flowhelm restore photo.jpg",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

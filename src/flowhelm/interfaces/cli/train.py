@@ -29,17 +29,20 @@ def train(
         typer.Argument(metavar="RECIPE --data FILE [--OPTION VALUE]...", help="The recipe, and its own options."),
     ] = None,
 ) -> None:
-    from ... import recipes
-    from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
-    from ...app.train.run import train as run
+    from ...app.options import sources
+    from ...app.options.words import check, flags, sort_words
 
-    names = ", ".join(f.__name__ for f in recipes.ALL)
+    names = ", ".join(sources.names("recipe"))
     if not words or words[0].startswith("-"):
         bad(f"name a recipe first, one of {names}: flowhelm train fashion --data fashion_mnist.npz")
     name, *others = words or []
     mine = own(train)
-    rest, typed = sort_words(others, flags({"recipe": pick("recipe", name, recipes.ALL)}, mine), mine)
+    recipe = sources.pick("recipe", name)
+    rest, typed = sort_words(others, flags({"recipe": recipe}, mine), mine)
     if rest:
         bad(f"expected one recipe and its options, got also {' '.join(rest)}")
-    carried_out(run(read(recipe=name, recipe_options=typed["recipe"])))
+    request = read(recipe=name, recipe_options=typed["recipe"])
+    check(recipe, typed["recipe"])
+    from ...app.train.run import train as run
+
+    carried_out(run(request))

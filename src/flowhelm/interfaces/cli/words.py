@@ -55,7 +55,8 @@ def asks(model: type[R], *, arguments: Collection[str] = (), without: Collection
 
             command(read, **beside)
 
-        options = [_parameter(option, name in arguments) for name, option in typed.items()]
+        steers = {"method": "steering"} if "reward" in typed else {}
+        options = [_parameter(option, name in arguments, steers.get(name, name)) for name, option in typed.items()]
         options.sort(key=lambda each: each.name not in arguments)
         first = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
         wrapped.__signature__ = inspect.Signature([*first, *options])  # type: ignore[attr-defined]
@@ -63,6 +64,19 @@ def asks(model: type[R], *, arguments: Collection[str] = (), without: Collection
         return wrapped
 
     return decorate
+
+
+def offered(what: str) -> Callable[[str], list[str]]:
+    """What the shell completes: names of methods ("steering": of those that steer), operators or priors."""
+
+    def complete(incomplete: str) -> list[str]:
+        from ... import known
+        from ...app.options.sources import names
+
+        every = known.NAMES if what == "prior" else names(what)
+        return [name for name in every if name.startswith(incomplete)]
+
+    return complete
 
 
 def own(command: Callable[..., None]) -> list[str]:
@@ -87,7 +101,7 @@ def _typed(model: type[Request]) -> Iterator[tuple[str, Option]]:
                 yield name, option
 
 
-def _parameter(option: Option, positional: bool) -> inspect.Parameter:
+def _parameter(option: Option, positional: bool, what: str) -> inspect.Parameter:
     kind, bounds = next(each for each in option.kinds if each[0] is not NoneType)
     several = len([each for each in option.types if each is not NoneType]) > 1  # auto, or a number
     many = _is_many(option)
@@ -103,6 +117,8 @@ def _parameter(option: Option, positional: bool) -> inspect.Parameter:
         "help": option.help + f" Allowed: {allowed.removeprefix('of ')}." * bool(allowed),
         "metavar": option.metavar,
     }
+    if what in ("method", "steering", "operator", "prior"):
+        shown["autocompletion"] = offered(what)
     info = typer.Argument(**shown) if positional else typer.Option(*words, **shown)
     default = option.default if plain is not str or option.default is None else str(option.default)
     start = inspect.Parameter.empty if option.needed else None if many or kind is tuple else default

@@ -17,9 +17,10 @@ from ...app.models.cost import Nothing, cost
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
+from ...app.restore.presets import usual_method
 from ...app.restore.request import PictureRequest, RestoreRequest, function_of
 from ...app.restore.restorer import plainly
-from ...app.restore.settle import settle, usual_method
+from ...app.restore.settle import settle
 from ...cards import METHODS
 from ...path import linear
 

@@ -16,9 +16,8 @@ from ...app.files.pictures import to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
-from ...app.restore.presets import Look
+from ...app.restore.presets import Look, usual_method
 from ...app.restore.request import Restoration, RestoreSettings, function_of
-from ...app.restore.settle import usual_method
 from ...cards import METHODS
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ..bundled import PICKLES
+from ...known import PICKLES, fetched, refuse
+from ...known import pipeline as named
+from ...known import reachable as reachable
 from .families import named_family
 
 NETWORK = re.compile(r"(unconditional_)?(transformer|unet)(_\d)?")
 """Names of a pipeline's networks."""
-
-
-def named(model: object) -> bool:
-    """Whether this is the name of a pipeline: a folder, or a name of the hub such as "stabilityai/sdxl-turbo"; not a file."""
-    if not isinstance(model, str | Path):
-        return False
-    place = Path(model)
-    if place.is_dir():
-        return True
-    fits = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
-    return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
 
 
 def folder_of(model: str | Path) -> Path | None:
@@ -52,7 +42,7 @@ def folder_of(model: str | Path) -> Path | None:
 
 def index_of(model: str | Path, folder: Path | None) -> dict[str, Any]:
     """What the pipeline consists of; the family is known."""
-    path = folder / "model_index.json" if folder else _fetched(str(model))
+    path = folder / "model_index.json" if folder else fetched(str(model))
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         name = index["_class_name"]
@@ -60,41 +50,6 @@ def index_of(model: str | Path, folder: Path | None) -> dict[str, Any]:
         raise ValueError(f"model {str(model)!r}: its model_index.json cannot be read ({first_line(error)})") from None
     named_family(name if isinstance(name, str) else str(name))  # a list is code of the model's own
     return index
-
-
-def _fetched(model: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(model, "model_index.json", local_files_only=not reachable()))
-    except EntryNotFoundError as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            _hub(model, error)
-        raise ValueError(
-            f"model {model!r} is on the hub, but has no model_index.json: it is no pipeline of diffusers; look for a repository that "
-            "ends in -diffusers"
-        ) from None
-    except Exception as error:  # the hub's, the network's, the disk's
-        _hub(model, error)
-
-
-def reachable(seconds: float = 2.0) -> bool:
-    """Whether the hub answers. It is asked in a thread: a name that cannot be looked up, and the hub's own retries, take a minute."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    answers: list[Any] = []
-
-    def ask() -> None:
-        with suppress(Exception):  # of the network, in many kinds
-            answers.append(get_session().head(constants.ENDPOINT, timeout=seconds))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    if not constants.HF_HUB_OFFLINE:
-        asking.start()
-        asking.join(seconds)
-    return bool(answers)
 
 
 def cached(model: str) -> Path:
@@ -107,7 +62,7 @@ def cached(model: str) -> Path:
     try:
         return Path(hf_hub_download(model, "model_index.json", local_files_only=True)).parent
     except Exception as error:
-        _hub(model, error)
+        refuse(model, error)
 
 
 def downloaded(model: str, index: Mapping[str, Any], variant: str | None, quantize: str | None) -> Path:
@@ -121,44 +76,7 @@ def downloaded(model: str, index: Mapping[str, Any], variant: str | None, quanti
         with quiet():
             return Path(DiffusionPipeline.download(model, use_safetensors=True, variant=variant, **left))
     except Exception as error:
-        _hub(model, error)
-
-
-def _hub(model: str, error: BaseException) -> NoReturn:
-    """One sentence for what the hub, the network or the cache say. Nothing of theirs is repeated that might hold a token."""
-    from huggingface_hub import errors
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-
-    def any_of(*kinds: str) -> bool:
-        return any(type_.__name__ in kinds for each in chain for type_ in type(each).__mro__)
-
-    if any(isinstance(each, errors.GatedRepoError) for each in chain):
-        words = (
-            f"is gated: accept the licence on its page, https://huggingface.co/{model}, and log in with: hf auth login"
-        )
-    elif any(isinstance(each, errors.RepositoryNotFoundError) for each in chain):
-        words = "is neither a folder here nor a model of the hub that you may see; check its name, or log in with: hf auth login"
-    elif any("safetensors" in str(each) for each in chain):
-        words = (
-            "has no safetensors weights on the hub, only pickles, which can run any code when they are read; "
-            "look for a conversion of it"
-        )
-    elif any_of("OfflineModeIsEnabled", "LocalEntryNotFoundError", "CachedRepoTreeNotFoundError", "ConnectionError", "NetworkError",
-                "TransportError", "Timeout", "TimeoutException"):  # fmt: skip
-        words = (
-            "is no folder here and not in the cache, and the hub cannot be reached (no network, or HF_HUB_OFFLINE is set); "
-            "load it once with a network, or give the path of a folder"
-        )
-    elif any(isinstance(each, errors.HFValidationError) for each in chain):
-        words = "is no name of the hub; expected 'org/name'"
-    else:
-        words = f"cannot be fetched ({type(error).__name__}); try again, or give the path of a folder"
-    raise ValueError(f"model {model!r} {words}") from None
+        refuse(model, error)
 
 
 def unused(index: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from ...known import fetched, reachable
 from .families import wrap
-from .hub import cached, named, reachable
+from .hub import named
 from .pipeline import Pipeline
 
 Configs = Mapping[str, Any]
@@ -77,9 +78,10 @@ class Silent:
 
 def _read(model: str) -> dict[str, Any]:
     """The configs of a folder or of a hub name."""
-    cache = named(model) and not Path(model).is_dir() and not reachable()
-    if cache:
-        cached(model)  # or it says at once that nothing is there
+    hub = named(model) and not Path(model).is_dir()
+    if hub:
+        fetched(model)  # or the sentence that loading it would say
+    cache = hub and not reachable()
     from diffusers import DiffusionPipeline
 
     try:
