@@ -21,6 +21,9 @@ from .step import Step, run
 from .transition import Transition, euler
 from .transition.diffusion import Diffusion
 
+Solver = Callable[..., Iterator[Step]]
+"""`solver(flow, x, times, *, noise=None)`: any of `flowhelm.sample`, its options fixed by functools.partial, or `integrate`."""
+
 
 @checked
 @torch.no_grad()

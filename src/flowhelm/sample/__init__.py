@@ -1,7 +1,28 @@
-"""Solvers: ways to sample a prior, method(flow, x, times, *, ...) -> Iterator[Step]."""
+"""Solvers: ways to sample a prior, method(flow, x, times, *, ...) -> Iterator[Step]. docs/sampling.md says which, with figures."""
 
+from .ab import ab
+from .ancestral_euler import ancestral_euler
 from .bottleneck import bottleneck
+from .deis import deis
+from .dpm import dpm
+from .dual_fast import dual_fast
+from .er_sde import er_sde
+from .ghvb import ghvb
+from .hb import hb
+from .one_step import euler, heun, midpoint, rk4
+from .picard import picard
+from .pseudo import pseudo
+from .res import res
+from .rk45 import rk45
+from .unipc import unipc
 
-ALL = (bottleneck,)
+ALL = (
+    euler, midpoint, heun, rk4, pseudo, rk45,  # one step after another
+    ab, dpm, unipc, deis, res,  # several past predictions to a step
+    ghvb, hb, dual_fast,  # their slopes transformed
+    ancestral_euler, er_sde,  # with fresh noise
+    picard,  # many steps at once
+    bottleneck,  # in stages of several sizes
+)  # fmt: skip
 
-__all__ = ["ALL", *(method.__name__ for method in ALL)]
+__all__ = ["ALL", *(solver.__name__ for solver in ALL)]

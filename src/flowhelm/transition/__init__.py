@@ -14,12 +14,12 @@ from .draw import Moments, shifted
 from .gaussian import ancestral, ancestral_moments, noised, renoise, renoise_moments
 from .glass import glass, glass_estimate
 from .langevin import langevin, langevin_moments
-from .ode import euler, heun, midpoint
+from .ode import euler, heun, midpoint, rk4
 
 Transition = Callable[[Flow, Tensor, Tensor, Tensor, Noise | None, Ends | None], Tensor]
 """`move(flow, x, s, t, noise, ends=None) -> x` at t. `ends` are those of x at s, if the caller has them already."""
 
-ALL = (euler, midpoint, heun, ancestral, langevin, renoise, glass)
+ALL = (euler, midpoint, heun, rk4, ancestral, langevin, renoise, glass)
 
 __all__ = [
     "ALL",
@@ -39,5 +39,6 @@ __all__ = [
     "renoise",
     "renoise_moments",
     "resize",
+    "rk4",
     "shifted",
 ]

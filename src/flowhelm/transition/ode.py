@@ -33,3 +33,13 @@ def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None
     if t == 1:
         return ahead
     return x + (t - s) * (v + flow.velocity(ahead, t)) / 2
+
+
+def rk4(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+    """Fourth order (Runge and Kutta's); 4 evaluations, 3 if `ends` are given. The last one is at t itself."""
+    h, half = t - s, (s + t) / 2
+    a = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
+    b = flow.velocity(x + h / 2 * a, half)
+    c = flow.velocity(x + h / 2 * b, half)
+    d = flow.velocity(x + h * c, t)
+    return x + h / 6 * (a + 2 * b + 2 * c + d)
