@@ -89,7 +89,7 @@ def test_the_best_is_the_one_of_the_choosing_noises(toy, made):
         assert error[kept.best] == pytest.approx(min(error.values()), rel=1e-4)
 
 
-def test_it_says_how_far_it_is_and_what_came_of_it(made):
+def test_it_says_how_far_it_is_and_what_came_of_it(toy, made):
     _, events, out = made
     planned = [e for e in events if isinstance(e, Planned)]
     steps = [e for e in events if isinstance(e, Stepped)]
@@ -98,7 +98,10 @@ def test_it_says_how_far_it_is_and_what_came_of_it(made):
     assert steps[-1].index == steps[-1].total == planned[0].total
     said = [e.text for e in events if isinstance(e, Said)]
     assert said[0].startswith("| toy, euler, steps | uniform | shifted | local | endpoint |")
-    assert len(said) == 4
+    assert len(said) == 5
+    again = []
+    drive(search(request(toy, None, show=True)), again.append)
+    assert [e.text for e in again] == said
     assert [list(e.paths) for e in events if isinstance(e, Written)] == [[out]]
 
 

@@ -26,7 +26,7 @@ from ...flow import Flow
 from ...guide import cfg
 from ...priors import bundled
 from ...priors.bundled import Prior
-from ...priors.grids import Candidate, Grids, Kept, Searched, read
+from ...priors.grids import Candidate, Grids, Kept, Searched, place, read
 from ...rng import Noise
 from ...solve import Solver, integrate
 from ...step import run
@@ -42,6 +42,7 @@ SIDE, ROWS = 64, 16
 TRIES = 30
 """Of a descent: what progress reckons with."""
 SHIFTS = (0.5, 0.7, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)
+ORDER = ("uniform", "shifted", "local", "endpoint", "descent")
 COSTS = {"midpoint": 2, "heun": 2, "rk4": 4}
 """Evaluations a step, where not 1."""
 
@@ -72,6 +73,11 @@ class Ledger:
 @torch.no_grad()
 def search(request: GridsRequest) -> Run[Grids]:
     """Searches, prints the table and writes the file. Of the file that is there, what was found for other solvers stays."""
+    if request.show:
+        shown = read(request.out or place(request.prior))
+        for solver, found in shown.solvers.items():
+            yield from map(Said, [*table(shown.prior, solver, found), _how(found)])
+        return shown
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     counts = sorted({int(n) for n in request.steps.split(",")})
@@ -106,8 +112,7 @@ def search(request: GridsRequest) -> Run[Grids]:
     found = Searched(made=made, steps=steps)
     result = Grids(prior=flow.name, sha256=sha256, solvers={**before, request.solver: found})
     files.write_json(out, result.model_dump(mode="json"))
-    for line in table(flow.name, request.solver, found):
-        yield Said(line)
+    yield from map(Said, [*table(flow.name, request.solver, found), _how(found)])
     yield Written([out])
     return result
 
@@ -231,12 +236,13 @@ def _candidate(times: Tensor, error: Tensor, shifted: Tensor) -> Candidate:
 
 def table(prior: str, solver: str, found: Searched) -> list[str]:
     """Markdown: the errors of all candidates by number of steps, the best in bold, and its margin over the shifted grid."""
-    names = list(next(iter(found.steps.values())).candidates)
+    there = next(iter(found.steps.values())).candidates
+    names = [name for name in ORDER if name in there]
     lines = [
         f"| {prior}, {solver}, steps | {' | '.join(names)} | kept, against shifted |",
         "| --- |" + " --- |" * (len(names) + 1),
     ]
-    for count, kept in found.steps.items():
+    for count, kept in sorted(found.steps.items()):
         cells = []
         for name in names:
             c = kept.candidates[name]
@@ -245,3 +251,12 @@ def table(prior: str, solver: str, found: Searched) -> list[str]:
         margin = f"{100 * best.margin:+.1f} ± {100 * best.margin_half:.1f} %" if kept.best != "shifted" else "is it"
         lines.append(f"| {count} | {' | '.join(cells)} | {margin} |")
     return lines
+
+
+def _how(found: Searched) -> str:
+    m = found.made
+    guidance = "no guidance" if m["guidance"] == 1 else f"guidance {m['guidance']:g}"
+    return (
+        f"errors on {m['report']} noises, made on {m['build']} and chosen on {m['choose']} others; {m['size']} pixels, {guidance}, "
+        f"fine grid of {m['fine']} steps, seed {m['seed']}; ± is half of a 95 % interval"
+    )

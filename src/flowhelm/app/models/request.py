@@ -184,6 +184,9 @@ class GridsRequest(DeviceRequest):
     build: int = Field(32, ge=2, description="Noises to make the grids on.")
     choose: int = Field(32, ge=2, description="Other noises, to choose the best grid on.")
     report: int = Field(64, ge=2, description="Other noises again, on which all are measured.")
+    show: bool = Field(
+        False, description="Print what was found before (--out, or beside the weights); search for nothing."
+    )
     descent: bool = Field(False, description="Also move the times one by one while the error at the end falls: slow.")
     seed: int = Field(0, description="Seed of the noises.")
 
