@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flowhelm import grids as core
+from flowhelm import sample
 from flowhelm.app.models.grids import _nearest, interpolated, search
 from flowhelm.app.models.request import GridsRequest
 from flowhelm.app.run import Planned, Said, Stepped, Written, drive
@@ -64,7 +65,7 @@ def test_errors_are_those_of_the_report_s_noises(toy, made):
     result, _, _ = made
     flow = load(toy)
     x = flow.source(Noise(0, range(4)).named("report"))
-    end = run(integrate(flow, x, core.uniform(16), transition=midpoint)).x
+    end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
     for steps, kept in result.solvers["euler"].steps.items():
         for each in kept.candidates.values():
             off = run(integrate(flow, x, torch.tensor(each.times, dtype=torch.float64))).x - end
@@ -79,7 +80,7 @@ def test_the_best_is_the_one_of_the_choosing_noises(toy, made):
     result, _, _ = made
     flow = load(toy)
     x = flow.source(Noise(0, range(3)).named("choose"))
-    end = run(integrate(flow, x, core.uniform(16), transition=midpoint)).x
+    end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
     for kept in result.solvers["euler"].steps.values():
         error = {}
         for name, each in kept.candidates.items():
@@ -88,7 +89,7 @@ def test_the_best_is_the_one_of_the_choosing_noises(toy, made):
         assert error[kept.best] == pytest.approx(min(error.values()), rel=1e-4)
 
 
-def test_it_says_how_far_it_is_and_what_came_of_it(made):
+def test_it_says_how_far_it_is_and_what_came_of_it(toy, made):
     _, events, out = made
     planned = [e for e in events if isinstance(e, Planned)]
     steps = [e for e in events if isinstance(e, Stepped)]
@@ -97,7 +98,10 @@ def test_it_says_how_far_it_is_and_what_came_of_it(made):
     assert steps[-1].index == steps[-1].total == planned[0].total
     said = [e.text for e in events if isinstance(e, Said)]
     assert said[0].startswith("| toy, euler, steps | uniform | shifted | local | endpoint |")
-    assert len(said) == 4
+    assert len(said) == 5
+    again = []
+    drive(search(request(toy, None, show=True)), again.append)
+    assert [e.text for e in again] == said
     assert [list(e.paths) for e in events if isinstance(e, Written)] == [[out]]
 
 
@@ -117,6 +121,13 @@ def test_another_solver_is_added_and_the_same_seed_gives_the_same_file(toy, made
     assert both.solvers["euler"] == read(made[2]).solvers["euler"]
     assert both.solvers["heun"].made["guidance"] == 2.0
     assert "descent" in both.solvers["heun"].steps[2].candidates
+    drive(search(request(toy, again, solver="unipc", steps="3")))
+    kept = read(again).solvers["unipc"].steps[3].candidates["uniform"]
+    flow = load(toy)
+    x = flow.source(Noise(0, range(4)).named("report"))
+    end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
+    off = run(sample.unipc(flow, x, core.uniform(3))).x - end
+    assert kept.error == pytest.approx(float(off.square().flatten(1).mean(1).sqrt().mean()), rel=1e-3)
     content = json.loads(first)
     again.write_text(json.dumps({**content, "sha256": "other weights"}))
     drive(search(request(toy, again, steps="2")))
@@ -141,7 +152,7 @@ def test_the_command(toy, tmp_path):
         (["--steps", "40"], "at most --fine 16"),
         (["--out", "grids.txt"], "name it 'grids.json'"),
         (["--build", "1"], "build"),
-        (["--solver", "rk9"], "euler"),
+        (["--solver", "rk9"], "did you mean rk4"),
     ],
 )
 def test_what_is_wrong_is_said(toy, tmp_path, monkeypatch, capsys, more, said):

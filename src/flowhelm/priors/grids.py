@@ -118,12 +118,13 @@ def stored(prior: str | Path, steps: int, solver: str = "euler") -> Tensor:
     """The best grid of so many steps that was found for a prior: `(steps + 1,)` float64 on the CPU.
 
     Args:
-        prior: a bundled one by name, or the path of its weights. solver: by which the grids were compared.
+        prior: a bundled one by name, or the path of its weights.
+        solver: by which the grids were compared; what follows a colon, its options, is passed over.
 
     Raises:
         ValueError: no grids beside the prior's weights, or none of this solver and number of steps.
     """
-    file = place(prior)
+    file, solver = place(prior), solver.partition(":")[0]
     found = read(file).solvers
     if solver not in found or steps not in found[solver].steps:
         there = ", ".join(f"{name} {'/'.join(map(str, sorted(of.steps)))}" for name, of in found.items()) or "none"

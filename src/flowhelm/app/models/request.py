@@ -197,7 +197,9 @@ class GridsRequest(DeviceRequest):
     prior: str = Field(description="A bundled prior by name, or a .safetensors file.")
     out: Path | None = Field(None, description="The file of grids; default: PRIOR.grids.json in this folder.")
     steps: str = Field("4,5,6,8,10,12", description="Numbers of steps, with commas.")
-    solver: Literal["euler", "midpoint", "heun"] = Field("euler", description="Solver that goes along the grids.")
+    solver: Literal["euler", "midpoint", "heun", "rk4", "ab", "unipc", "dpm", "deis", "res"] = Field(
+        "euler", description="Solver that goes along the grids."
+    )
     size: int | None = Field(None, ge=1, description="Side of the pictures; default: the prior's, at most 64.")
     guided: bool = Field(False, description="Tell the prior its classes in turn, with its own guidance.")
     fine: int = Field(100, ge=16, le=1000, description="Steps of the fine grid whose times are chosen from.")
@@ -205,6 +207,9 @@ class GridsRequest(DeviceRequest):
     build: int = Field(32, ge=2, description="Noises to make the grids on.")
     choose: int = Field(32, ge=2, description="Other noises, to choose the best grid on.")
     report: int = Field(64, ge=2, description="Other noises again, on which all are measured.")
+    show: bool = Field(
+        False, description="Print what was found before (--out, or beside the weights); search for nothing."
+    )
     descent: bool = Field(False, description="Also move the times one by one while the error at the end falls: slow.")
     seed: int = Field(0, description="Seed of the noises.")
 

@@ -1,12 +1,12 @@
 """What bottleneck sampling saves and what it costs, on a prior of any size: FLOPs, seconds, distances, beside fewer plain steps.
 
-    python -m flowhelm.bench.quality.bottleneck --size 192 --steps 20 --csv bottleneck.csv --sheet bottleneck.png
+    python -m flowhelm.bench.quality.bottleneck --size 192 --steps 20 --data test_photos.zip --csv bottleneck.csv --sheet bottleneck.png
 
 Each way is followed by its rival: plain sampling with as many steps as cost no fewer FLOPs. Columns: evaluations at the large and at the
 small size; FLOPs (counted by torch) and seconds of the plain run over those of the way, the seconds in pairs, one after the other, median
-and quartiles; root mean square distance from the plain run of the same noise; squared Fréchet distance of 8 x 8 patches from plain runs
-of other noises, of the pictures as they are (detail) and four times smaller (layout), with 95 % intervals over seeds. The plain row has
-the floor of these: two sets of plain runs.
+and quartiles; root mean square distance from the plain run of the same noise; squared Fréchet distance of 8 x 8 patches, of the pictures as
+they are (detail) and four times smaller (layout), from plain runs of other noises or, with --data, from centre crops of photographs;
+with 95 % intervals over seeds. From plain runs, the plain row has the floor: two sets of plain runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, unfold
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...app.files.dataset import pictures as crops
 from ...app.show.sheet import sheet as drawn_sheet
 from ...flow import NetFlow
 from ...metrics.frechet import frechet_features
@@ -79,8 +80,9 @@ def flops(flow: NetFlow, one: Way) -> tuple[int, int, int]:
 
 
 def patches(pictures: Tensor, smaller: int = 1) -> Tensor:
-    """All 8 x 8 patches at every fourth place: `(n, c 64)`."""
-    x = avg_pool2d(pictures, smaller) if smaller > 1 else pictures
+    """All 8 x 8 patches at every fourth place, without the mean colour of their picture, which few pictures do not tell: `(n, c 64)`."""
+    x = pictures - pictures.mean((2, 3), keepdim=True)
+    x = avg_pool2d(x, smaller) if smaller > 1 else x
     return unfold(x, PATCH, stride=PATCH // 2).transpose(1, 2).flatten(0, 1)
 
 
@@ -95,7 +97,13 @@ def interval(values: list[float]) -> str:
 
 
 def measure(
-    flow: NetFlow, texts: list[str], count: int, pictures: int, seeds: int, say: Callable[[str, float], None]
+    flow: NetFlow,
+    texts: list[str],
+    count: int,
+    pictures: int,
+    seeds: int,
+    say: Callable[[str, float], None],
+    real: Tensor | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Rows of the table, and the pictures of the first seed by way."""
     plain = way(flow, count, f"plain {count}")
@@ -127,11 +135,11 @@ def measure(
             say(each.name, (time.monotonic() - begun) * (work / done - 1))
     rows = []
     for each in ways:
-        apart = [
-            [torch.cat([*made[plain.name][:k], *made[plain.name][k + 1 :]]), own]
-            for k, own in enumerate(made[each.name])
+        others = [
+            real if real is not None else torch.cat([*made[plain.name][:k], *made[plain.name][k + 1 :]])
+            for k in range(seeds)
         ]
-        detail, layout = zip(*(distance(own, others) for others, own in apart), strict=True)
+        detail, layout = zip(*map(distance, made[each.name], others), strict=True)
         rms = torch.cat(
             [(a - b).square().flatten(1).mean(1).sqrt() for a, b in zip(made[each.name], made[plain.name], strict=True)]
         )
@@ -170,8 +178,10 @@ def main(
         list[str] | None, typer.Option("--way", help="options of bottleneck sampling: down=0.05,up=0.9")
     ] = None,
     pictures: Annotated[int, typer.Option(help="of each seed")] = 6,
-    seeds: Annotated[int, typer.Option(help="at least 2")] = 3,
+    seeds: Annotated[int, typer.Option(help="of the noise, at least 2")] = 3,
     threads: Annotated[int, typer.Option(help="of the processor")] = 1,
+    data: Annotated[Path | None, typer.Option(help="photographs to compare with: a zip archive or a folder")] = None,
+    images: Annotated[int, typer.Option(help="of them")] = 32,
     out: Annotated[Path | None, typer.Option("--csv", help="file for the rows")] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG of the first seed's pictures, a way per row")] = None,
 ) -> None:
@@ -182,7 +192,8 @@ def main(
     def say(name: str, left: float) -> None:
         print(f"{name}, {left:.0f} s left", flush=True)
 
-    rows, shown = measure(flow, ways or list(WAYS), steps, pictures, seeds, say)
+    real = None if data is None else crops(data, channels=3, size=size, folder="", images=images, spread=True).clean
+    rows, shown = measure(flow, ways or list(WAYS), steps, pictures, seeds, say, real)
     print(f"\n{flow.name} at {size} x {size}, {steps} steps, {seeds} x {pictures} pictures\n\n{table(rows)}")
     if out:
         with out.open("w", newline="") as f:
