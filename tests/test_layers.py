@@ -31,8 +31,10 @@ LAYERS = (
         "guide",
         "velocity_error",
         "noise_level",
+        "blur_kind",
         "budget",
         "memory",
+        "learning",
     ),
     METHODS,
     ("raster",),
@@ -126,7 +128,11 @@ def test_imports_go_down():
                 faults.append(f"{name} imports {other}, which stands beside it")
     for name, file in MODULES.items():  # nor does a method know another of its own folder
         for other in imports(file)[0]:
-            if room(name) in ("restore", "steer", "sample") and room(other) == room(name) and name != room(name):
+            if (
+                room(name) in ("restore", "steer", "sample", "tune")
+                and room(other) == room(name)
+                and name != room(name)
+            ):
                 faults.append(f"{name} imports {other}, another method")
     assert not faults, told(faults)
 

@@ -146,7 +146,7 @@ class Restore:
             pictures.append(((made.picture + 1) / 2).clamp(0, 1).movedim(0, -1))
             score = f", PSNR {made.scores['psnr']:.2f} dB" if made.scores.get("psnr") else ""
             lines.append(
-                f"{made.settings['operator']} by {made.settings['method']}: misfit {made.residual:.2f} of the noise (1 fits), "
+                f"{made.settings['operator']} by {made.settings['method']}: "
                 f"{made.evaluations} evaluations in {made.seconds:.1f} s{score}"
             )
         return torch.stack(pictures), "\n".join(lines)

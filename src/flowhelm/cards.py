@@ -40,8 +40,11 @@ def cite(name: str) -> None:
 
 
 def card(method: Callable[..., Any]) -> str:
+    """The card of a method: the docstring of its module; of your own method its own, up to the arguments."""
     method = method.func if isinstance(method, partial) else method
-    return inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
+    if method.__module__.startswith(f"{__package__}."):
+        return inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
+    return re.split(r"\n+(?:Args|Options):", inspect.getdoc(method) or "")[0]
 
 
 def title(method: Callable[..., Any]) -> str:

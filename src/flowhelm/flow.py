@@ -47,6 +47,11 @@ class Flow(abc.ABC):
         """E[source | x_t] and E[clean | x_t]: one evaluation of the network."""
         return ends_from_velocity(self.path, self.velocity(x, t), x, t)
 
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The noise levels sigma / alpha that it was made for, lowest and highest; all of them unless it says otherwise."""
+        return 0.0, math.inf
+
     def times(self, steps: int) -> Tensor:
         """The grid that suits this prior: `(steps + 1,)` float64 on the CPU, from 0 to 1. Uniform unless it says otherwise."""
         if steps < 1:
@@ -107,6 +112,10 @@ class Wrapped(Flow, abc.ABC):
     @property
     def pixels(self) -> bool:  # type: ignore[override]
         return self.flow.pixels
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        return self.flow.levels
 
     def encode(self, image: Tensor) -> Tensor:
         return self.flow.encode(image)

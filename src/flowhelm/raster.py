@@ -1,12 +1,14 @@
 """Picture files read through libvips: photographs, masks and kernels alike, upright and in sRGB, at the depth that they have.
 
-What a file would cost is told by its header and refused before anything is unpacked. Loaders that libvips calls untrusted are blocked.
+What a file would cost is told by its header and refused before anything is unpacked: by default what takes more than half of the memory
+that is free, else by `within`. Loaders that libvips calls untrusted are blocked.
 """
 
 import struct
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -52,6 +54,24 @@ class TooLarge(Unusable):
     """It would take more pixels or more memory than are allowed."""
 
 
+_allowed: ContextVar[tuple[float | None, str]] = ContextVar("allowed", default=(None, "allow more by --memory"))
+"""Bytes that one file may take to be read, and how a person allows more. A budget of whoever asked, which operators read under, too."""
+
+
+@contextmanager
+def within(memory: float | None, remedy: str | None = None) -> Iterator[None]:
+    """Holds what is read inside, in this thread, to so many bytes for each file; None: to what was allowed before.
+
+    Do not let a generator yield inside: whoever listens to it would be held, too.
+    """
+    bytes_, words = _allowed.get()
+    token = _allowed.set((bytes_ if memory is None else memory, words if remedy is None else remedy))
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 class Raster(NamedTuple):
     """A picture as its file has it, upright.
 
@@ -91,22 +111,28 @@ def half_of_free() -> float:
     return float(psutil.virtual_memory().available) / 2
 
 
-def check_cost(size: float, memory: float | None = None) -> None:
+def check_cost(size: float) -> None:
     """Raises TooLarge for so many bytes of memory; call it before they are taken."""
-    budget = half_of_free() if memory is None else memory
+    given, remedy = _allowed.get()
+    budget = half_of_free() if given is None else given
     if size > budget:
+        whose = "that it may" if given is not None else "that it may (half of what is free)"
         raise TooLarge(
-            f"would take {size / 2**30:.3g} GiB of memory, more than the {budget / 2**30:.3g} GiB that it may; scale it down first"
+            f"would take {amount(size)} of memory, more than the {amount(budget)} {whose}; scale it down first, or {remedy}"
         )
 
 
-def load(
-    data: bytes, suffix: str = "", *, limit: float = 3e8, memory: float | None = None, page: int | None = None
-) -> Raster:
-    """A picture from the bytes of its file.
+def amount(size: float) -> str:
+    """`1.5 GB`: in powers of 1000, as --memory takes it."""
+    power = next(p for p in (12, 9, 6, 3) if size >= 10**p or p == 3)
+    return f"{size / 10**power:.3g} {dict(zip((12, 9, 6, 3), ('TB', 'GB', 'MB', 'kB'), strict=True))[power]}"
+
+
+def load(data: bytes, suffix: str = "", *, limit: float = 3e8, page: int | None = None) -> Raster:
+    """A picture from the bytes of its file; it takes no more memory than `within` allows.
 
     Args:
-        suffix: of its name, by which camera raw is told. limit: in pixels. memory: in bytes; default half of what is free.
+        suffix: of its name, by which camera raw is told. limit: in pixels.
         page: of several, counted from 1; default the first of the largest.
 
     Raises:
@@ -117,7 +143,7 @@ def load(
     try:
         if suffix.lower() in RAW and (made := _developed(data, suffix)) is not None:
             return made
-        image, note = _opened(data, limit, memory, page)
+        image, note = _opened(data, limit, page)
         return _read(image, note, data)
     except Unusable:
         raise
@@ -145,16 +171,16 @@ def _reason(error: BaseException) -> str:
     return next((line.strip() for line in lines if line.strip()), type(error).__name__)[:200]
 
 
-def _opened(data: bytes, limit: float, memory: float | None, page: int | None) -> tuple[Any, str]:
+def _opened(data: bytes, limit: float, page: int | None) -> tuple[Any, str]:
     """The page that is meant, not unpacked yet."""
     lib = vips()
     if data.startswith(b"BM"):  # libvips' wheel has no reader of BMP
-        return _of_pillow(data, limit, memory), ""
+        return _of_pillow(data, limit), ""
     try:
         image = lib.Image.new_from_buffer(data, "", fail_on="error")
     except lib.Error as error:
         if "labq" in str(error.detail):  # Lab of 8 bits
-            return _of_pillow(data, limit, memory), ""
+            return _of_pillow(data, limit), ""
         raise
     pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     note = ""
@@ -175,7 +201,7 @@ def _opened(data: bytes, limit: float, memory: float | None, page: int | None) -
         raise Unusable(
             "is PNG, but truncated or damaged (its head tells of more than it can hold); get a whole copy of it"
         )
-    check_cost(BYTES * image.width * image.height, memory)
+    check_cost(BYTES * image.width * image.height)
     return image, note
 
 
@@ -193,14 +219,14 @@ def _largest(image: Any, data: bytes) -> Any:
     return image
 
 
-def _of_pillow(data: bytes, limit: float, memory: float | None) -> Any:
+def _of_pillow(data: bytes, limit: float) -> Any:
     """What libvips' wheel does not read: BMP, and TIFF of Lab in 8 bits."""
     from PIL import Image, ImageCms
 
     with Image.open(BytesIO(data), formats=("BMP", "TIFF")) as picture:
         if picture.width * picture.height > limit:
             raise TooLarge(f"is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
-        check_cost(BYTES * picture.width * picture.height, memory)
+        check_cost(BYTES * picture.width * picture.height)
         if picture.mode == "LAB":
             spaces = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
             picture = ImageCms.applyTransform(picture, _exactly(*spaces, "LAB"))  # type: ignore[assignment]

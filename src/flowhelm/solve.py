@@ -15,7 +15,7 @@ from .entry import Count, Positive, checked, guarded
 from .flow import Flow, FlowMap
 from .grad import differentiable, dot, per_row
 from .interpolant import Field, Interpolant, score
-from .path import Ends, velocity
+from .path import Ends
 from .rng import Noise
 from .step import Step, run
 from .transition import Transition, euler
@@ -125,19 +125,26 @@ def rollout(
 
 @checked
 @torch.no_grad()
-def invert(flow: Flow, x: Tensor, times: Tensor, *, iterations: Count = 5) -> Iterator[Step]:
-    """The way back: the state at times[0] from which `integrate` with Euler steps reaches x at times[-1].
+def invert(
+    flow: Flow, x: Tensor, times: Tensor, *, iterations: Count = 5, transition: Transition = euler
+) -> Iterator[Step]:
+    """The way back: the state at times[0] from which `integrate` with that transition reaches x at times[-1].
 
-    Each step solves x_s = x_t - h v(x_s, s) by fixed-point iterations from x_s = x_t (Pan et al. 2023, arXiv:2309.10727;
-    Garibi et al. 2024, arXiv:2403.14602). iterations = 1 is the plain reversed Euler step; the fixed point is
-    the exact inverse where h |dv/dx| < 1. `iterations` evaluations per step. The grid is given as for sampling.
+    Each step solves x_t = move(x_s) by fixed-point iterations from x_s = x_t: x_s <- x_s + x_t - move(x_s); for Euler's rule
+    x_s <- x_t - h v(x_s, s) (Pan et al. 2023, arXiv:2309.10727; Garibi et al. 2024, arXiv:2403.14602). iterations = 1 is the plain
+    reversed step; the fixed point is the exact inverse of the numerical solution where h |dv/dx| < 1, of whatever order the
+    transition is. The grid is given as for sampling.
+
+    Args:
+        iterations: of each step; each costs what the transition costs.
+        transition: any that draws no noise: `euler`, `midpoint`, `heun`. One that asks for noise raises ValueError.
     """
     total = len(times) - 1
     for i, (t, s) in enumerate(pairwise(times.flip(0)), 1):
         guess = x
         for _ in range(iterations):
             ends = flow.ends(guess, s)
-            guess = x - (t - s) * velocity(flow.path, ends, s)
+            guess = guess + (x - transition(flow, guess, s, t, None, ends))
         x = guess
         yield Step(i, total, s, x, ends.clean, {})
 

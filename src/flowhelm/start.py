@@ -21,6 +21,29 @@ from .rng import Noise
 HIGHEST = 49 / 127.5
 """The first noise level of a start from a picture, in [-1, 1]: DPIR's 49 of 255 (Zhang et al. 2021, arXiv:2008.13751)."""
 
+PURE = 10.0
+"""The noise level, in [-1, 1], from which on a state counts as nothing but noise."""
+
+
+def check(method: Callable[..., Any], levels: tuple[float, float], whose: str, start: float = 0.0) -> None:
+    """That a method asks a prior for no more noise than it was made for.
+
+    Args:
+        levels: of the prior, `Flow.levels`; whose: its name.
+        start: the time that the method begins at.
+
+    Raises:
+        ValueError: the method begins at the source, or at more noise than the prior knows.
+    """
+    most = levels[1]
+    if cards.from_picture(method) or most >= PURE or (start > 0 and (1 - start) / start <= 1.05 * most):
+        return
+    name = getattr(method, "func", method).__name__
+    raise ValueError(
+        f"{name} begins with nothing but noise, and {whose} was trained for noise up to {most:.2g} only; "
+        "choose a method that begins with the degraded picture: hqs, red or pnp_admm"
+    )
+
 
 def begin(
     method: Callable[..., Any], flow: Flow, y: Measurement, steps: int, noise: Noise | None = None
@@ -32,10 +55,12 @@ def begin(
         noise: one stream per measurement; not needed for a start from a picture.
 
     Raises:
-        ValueError: no noise for a start from the source; a measurement that is no picture for a start from a picture.
+        ValueError: no noise for a start from the source; a measurement that is no picture for a start from a picture; a prior that
+            was not made for the noise that the method begins with.
     """
     if not cards.from_picture(method) and noise is None:
         raise ValueError("begin: expected a Noise for a method that starts from the source, got None; pass noise=")
+    check(method, flow.levels, getattr(flow, "name", "") or "this prior")
     return state(method, flow, y, noise or Noise(0, len(y.y))), grid(method, flow, steps, y.std)
 
 
@@ -49,10 +74,12 @@ def state(method: Callable[..., Any], flow: Flow, y: Measurement, noise: Noise) 
 
 
 def grid(method: Callable[..., Any], flow: Flow, steps: int, std: float) -> Tensor:
-    """The times of a method: the prior's own, or noise levels that fall to `std`, that of the measurement."""
+    """The times of a method: the prior's own, or noise levels that fall to `std`, that of the measurement; none that the prior was
+    not made for."""
     if not cards.from_picture(method):
         return flow.times(steps)
-    return grids.levels(steps, flow.path, max(HIGHEST, 2 * std), std)
+    low, high = flow.levels
+    return grids.levels(steps, flow.path, min(max(HIGHEST, 2 * std, low), high), min(max(std, low), high))
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class Step(NamedTuple):
         t: the time of `x`, 0-dim float64 on the CPU.
         x: the state `(b, ...)`, detached. `x`, `times[index:]` and the noise streams' state resume a one-step method exactly.
         clean: the current estimate of the clean state, for previews (decode it to see it).
-        info: whatever else the method has to tell, detached.
+        info: whatever else there is to know of the step, by name, detached; nothing by default.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
@@ -36,7 +36,7 @@ class Step(NamedTuple):
     t: Tensor
     x: Tensor
     clean: Tensor
-    info: Mapping[str, Tensor]
+    info: Mapping[str, Tensor] = {}
 
 
 class Update(NamedTuple):

@@ -194,8 +194,8 @@ def test_metadata_survive(tmp_path):
 
 def test_what_would_take_too_much_memory_is_refused_by_its_header(tmp_path):
     Image.new("1", (20000, 20000)).save(tmp_path / "a.png")
-    with pytest.raises(raster.TooLarge, match="GiB of memory"):
-        raster.load((tmp_path / "a.png").read_bytes(), limit=1e9, memory=1e9)
+    with raster.within(1e9), pytest.raises(raster.TooLarge, match=r"6.4 GB of memory"):
+        raster.load((tmp_path / "a.png").read_bytes(), limit=1e9)
     Image.new("RGB", (3000, 3000)).save(tmp_path / "b.webp", lossless=True)
-    with pytest.raises(raster.TooLarge, match="scale it down"):
-        raster.load((tmp_path / "b.webp").read_bytes(), memory=1e8)
+    with raster.within(1e8), pytest.raises(raster.TooLarge, match="scale it down"):
+        raster.load((tmp_path / "b.webp").read_bytes())

@@ -288,7 +288,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --tile some", "--tile"),
         ("photo.png --operator deblur --device moon", "device 'moon' is not there"),
         ("photo.png --operator deblur --prior text.png", "text.png"),
-        ("photo.png --operator jpeg --method mpc_flow --inner exact", "inner solver 'exact'"),
+        ("photo.png --operator jpeg --operator-quality 20 --method mpc_flow --inner exact", "inner solver 'exact'"),
         ("photo.png --operator phase", "--simulate"),
         ("photo.png other.png", "--operator is missing"),
         ("--operator denoise", "expected one photograph, or a folder of them, got none"),

@@ -1,15 +1,18 @@
 """A photograph of which nothing is said is looked at first."""
 
 import json
+from io import BytesIO
 
 import pytest
 import torch
 from PIL import Image
 
+from flowhelm.app.errors import BadInput
 from flowhelm.app.files.compression import jpeg_quality
 from flowhelm.app.files.pictures import to_pil
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
+from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
 
 
@@ -81,3 +84,52 @@ def test_a_restorer_estimates_too(noisy):
     made = Restorer("photos")(Image.open(noisy), "denoise", steps=1)
     assert made.settings["std"] == pytest.approx(0.12, rel=0.06)
     assert made.settings["estimated"]
+
+
+def test_every_door_takes_the_quality_of_the_file(tmp_path, clean):
+    from flowhelm import Restorer
+    from flowhelm.interfaces.http.work import opened
+
+    to_pil(clean).save(path := tmp_path / "a.jpg", quality=33)
+    restorer = Restorer("photos")
+    for picture in (path, str(path), Image.open(path), Image.open(BytesIO(path.read_bytes()))):
+        assert restorer.prepare(picture, "jpeg").settings["operator_options"]["quality"] == 33
+    answer = drive(
+        opened({"prior": "photos"}, 10**6)(({"operator": "jpeg", "steps": 1}, {"picture": path.read_bytes()}))
+    )
+    assert answer.settings["operator_options"]["quality"] == 33
+    # pixels do not tell it: of a picture that was changed since it was opened, or of a tensor
+    for picture in (Image.open(path).resize((48, 48)), clean[0].clamp(-1, 1)):
+        with pytest.raises(
+            BadInput, match=r"not known, since it is no JPEG file; give the file itself, or quality, from 1"
+        ):
+            restorer.prepare(picture, "jpeg")
+        assert restorer.prepare(picture, "jpeg", operator_options={"quality": 40}).problem
+    assert restorer.prepare(clean[0].clamp(-1, 1), "jpeg", simulate=True).settings["operator_options"]["quality"] == 20
+
+
+def test_every_door_sees_the_noise_before_a_compression(tmp_path, clean):
+    from flowhelm import Restorer
+
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    to_pil(clean + 0.3 * noise).save(path := tmp_path / "a.jpg", quality=50)
+    told = settle(RestoreRequest(photo=path, operator="denoise")).std
+    Image.open(path).save(pixels := tmp_path / "pixels.png")
+    assert told > 1.2 * settle(RestoreRequest(photo=pixels, operator="denoise")).std
+    for picture in (path, Image.open(path)):
+        # once more through the same tables changes a few levels
+        assert Restorer("photos").prepare(picture, "denoise").settings["std"] == pytest.approx(told, rel=0.02)
+
+
+def test_every_picture_of_a_batch_has_the_quality_of_its_file(tmp_path, clean):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for quality in (20, 60):
+        to_pil(clean).save(folder / f"{quality}.jpg", quality=quality)
+    to_pil(clean).save(folder / "none.png")
+    words = ["--operator", "jpeg", "--std", "0.02", "--steps", "1", "--out", str(tmp_path / "out")]
+    assert main(["restore", str(folder), *words]) == 1  # of the one it is not known
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    found = [line["settings"]["operator_options"]["quality"] for line in lines if "settings" in line]
+    assert found == [20, 60]
+    assert main(["rerun", str(tmp_path / "out" / "manifest.jsonl"), "--item", "20.jpg"]) == 0

@@ -194,7 +194,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
         ({"operator": "phase", "simulate": True, "operator_options": {"oversampling": 1e6}}, "oversampling: expected a number of"),
         ({"operator": "superres", "operator_options": {"factor": 100000}}, "more than 300 megapixels"),
         ({"method": "fk", "method_options": {"particles": 10**7}}, "for 10000000 particles"),
-        ({"operator": "jpeg", "keep": True}, "keep: jpeg is not linear"),
+        ({"operator": "jpeg", "keep": True, "operator_options": {"quality": 20}}, "keep: jpeg is not linear"),
         ({"picture": "nowhere.png"}, "does not exist"),
         ({"picture": np.zeros((3, 8, 8))}, "expected a path, a Pillow picture or a tensor, got ndarray"),
         ({"picture": torch.zeros(2, 8, 8)}, r"expected a tensor \(c, h, w\)"),
@@ -256,7 +256,7 @@ def test_gradients_are_there_in_inference_mode(photo, prior, restorer):
 
 
 def test_arguments_are_those_of_the_command_line():
-    assert set(inspect.signature(Restorer).parameters) == {*ModelRequest.model_fields, "limit"}
+    assert set(inspect.signature(Restorer).parameters) == {*ModelRequest.model_fields, "limit", "memory"}
     call, prepare = (set(inspect.signature(f).parameters) for f in (Restorer.__call__, Restorer.prepare))
     assert prepare == {*PictureRequest.model_fields, "self", "picture"}
     assert call == prepare | {"watch"}

@@ -74,7 +74,7 @@ def model(prior) -> ModelRequest:
 
 @pytest.fixture(scope="module")
 def worker(model):
-    found = Worker(opened, model.model_dump(), 100_000, memory=8e9, tries=3)
+    found = Worker(opened, model.model_dump(), 100_000, 8e9, memory=8e9, tries=3)
     yield found
     found.close()
 
@@ -258,7 +258,11 @@ def test_a_wrong_setting_is_a_sentence(client, picture, fields, said):
         ({"settings": '{"seed":' + "9" * 10_000 + "}"}, 422, "settings: expected JSON"),
         ({"seed": "9" * 10_000}, 422, "seed: expected a whole number"),
         ({"operator": "de\0noise"}, 422, "did you mean denoise"),
-        ({"inner": "adam:rate=1e300", "operator": "jpeg", "method": "mpc_flow"}, 422, "too large to compute with"),
+        (
+            {"inner": "adam:rate=1e300", "operator": "jpeg", "operator-quality": "20", "method": "mpc_flow"},
+            422,
+            "too large to compute with",
+        ),
         ({"operator": "deblur", "sigma": "1e-300"}, 200, ""),
         ({"operator": "deblur", "sigma": "5e-324"}, 200, ""),
         ({"operator": "blur_linear_light", "sigma": "1e-300"}, 200, ""),
@@ -488,7 +492,7 @@ def test_what_cannot_be_afforded_is_refused_before_it_starts(client, picture, wo
         {"operator": "deblur", "method": "mpc_flow", "inner": "adam:iterations=100000000"},
         {"operator": "denoise", "method": "pnp_flow", "draws": "10000"},
         {"operator": "denoise", "method": "fk", "particles": "100001"},
-        {"operator": "jpeg", "method": "daps", "langevin": "20000", "steps": "100"},
+        {"operator": "jpeg", "operator-quality": "20", "method": "daps", "langevin": "20000", "steps": "100"},
         {"settings": json.dumps({"operator": "denoise", "method": "d_flow", "method_options": {"iterations": 99999}})},
     ):
         began = time.monotonic()

@@ -97,7 +97,7 @@ def paint(page) -> None:
 
 def finished(page) -> None:
     page.wait_for_function(
-        "() => /misfit .* evaluations in/.test(document.querySelector('#status').innerText)", timeout=60_000
+        "() => /evaluations? of the prior in/.test(document.querySelector('#status').innerText)", timeout=60_000
     )
 
 
@@ -127,7 +127,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     page.wait_for_selector("#status .bar")
     while page.locator("#status .bar").count():  # the estimate is looked at while it grows
         text = page.locator("#status").inner_text()
-        if found := re.search(r"Step (\d+) of 400, misfit [\d.]+ of the noise, .* left", text):
+        if found := re.search(r"Step (\d+) of 400, .* left", text):
             said.add(int(found[1]))
         if (image := page.locator("#estimate img")).count():
             estimates.add(image.first.get_attribute("src"))

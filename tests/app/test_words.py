@@ -106,14 +106,14 @@ def test_a_terminal_shows_every_event(capsys, tmp_path, monkeypatch):
         yield Failed("b.png", "it is no picture")
         yield Written((tmp_path / "a.png", Path("/other/b.png")))
         yield Written(tuple(tmp_path / "each" / f"{i}.png" for i in range(9)))
-        yield Said("a: 3 evaluations")
+        yield Said("a: 3 evaluations\nb: 4")  # a table has many lines
         return 5
 
     assert carried_out(work()) == 5
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "two steps", "note: it is small", "warning: it is dark", "failed: b.png: it is no picture", "wrote a.png, /other/b.png",
-        "wrote 9 files to each", "a: 3 evaluations",
+        "wrote 9 files to each", "a: 3 evaluations", "b: 4",
     ]  # fmt: skip
     assert said.err.splitlines()[-1].startswith("step 2/2, misfit 2, 0 s left")
 

@@ -274,3 +274,49 @@ def test_what_is_not_there_is_named():
         rivals.rivals("torch")
     with pytest.raises(ValueError, match="TMPD"):
         rivals.contestants("azula", ["ADMM"])
+
+
+# --- deepinv's rows in the tables of flowhelm bench ---
+
+
+@pytest.mark.parametrize("word", ["dpir", "dpir:3", "diffpir:4"])
+@pytest.mark.parametrize("name", ["denoise", "deblur", "superres", "random"])
+def test_deepinvs_rows_are_those_of_the_pairs(word, name):
+    """The same picture from the bench's runner as from the pairs of `compare`, where those start from the adjoint, too."""
+    from flowhelm.bench.compare.protocols import measured, pnp_flow
+    from flowhelm.bench.compare.runner import restored
+    from flowhelm.bench.rivals.rows import entry
+
+    flow = normal()
+    task = next(t for t in pnp_flow(SHAPE) if t.name == name)
+    clean = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    given, each = measured(task, clean, ["a", "b"], 0), entry(word)
+    outcome = restored(flow, given.y, each, ["a", "b"], 0)
+    assert outcome.errors == ["", ""]
+    assert outcome.tally.rows == 2 * each.steps
+    if word.startswith("dpir"):  # Gaussian prior, linear operator: each step by hand, pictures in [0, 1]
+        std = task.std / 2
+        levels = torch.logspace(np.log10(49 / 255), np.log10(std), each.steps)
+        y01, a = (given.y.y + given.y.operator.A(torch.ones_like(clean))) / 2, given.y.operator
+        x = a.A_adjoint(y01)
+        for level in levels:
+            weight = float((level / max(0.01, std)) ** 2 / 0.23)
+            x = _solved(a, a.A_adjoint(y01) * weight + x, weight)
+            x = (MEAN + 1) / 2 + (x - (MEAN + 1) / 2) * VARIANCE / (VARIANCE + (2 * level) ** 2)
+        assert torch.allclose(outcome.image, 2 * x - 1, atol=2e-3)
+
+
+def _solved(a, right, weight):
+    """(1 + weight A'A) x = right, by its matrix."""
+    size = right[0].numel()
+    eye = torch.eye(size).view(size, *right.shape[1:])
+    matrix = torch.eye(size) + weight * a.A_adjoint(a.A(eye)).flatten(1)
+    return torch.linalg.solve(matrix, right.flatten(1).T).T.view_as(right)
+
+
+@pytest.mark.parametrize("word", ["dpirs", "dpir:0", "dpir:x"])
+def test_a_word_for_none_of_deepinvs_is_refused(word):
+    from flowhelm.bench.rivals.rows import entry
+
+    with pytest.raises(ValueError, match="expected dpir or diffpir"):
+        entry(word)

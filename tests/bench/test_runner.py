@@ -1,6 +1,7 @@
 """The runner: costs that are counted, rows that are independent, failures that are told, budgets, rows on disk, statistics."""
 
 import csv
+import json
 import math
 from functools import partial
 
@@ -398,3 +399,111 @@ def test_rows_hold_finite_numbers(tmp_path):
     path.write_text(path.read_text().replace(",0.5,", ",1e999,", 1))
     with pytest.raises(ValueError, match="is inf, not a finite number"):
         rows.read(path)
+
+
+# --- distances of features, and the table that decides ---
+
+
+def test_the_distance_of_features_is_its_formula():
+    """By hand, in float64: directions over the channels, squared, weighted, mean over pixels, sum over levels."""
+    from flowhelm.metrics import feature_distance
+
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    a, b = ([draw(2, 3, 4, 5), draw(2, 2, 2, 2)] for _ in range(2))
+    weights = [torch.rand(3, 1, 1, generator=generator, dtype=torch.float64), torch.ones(2, 1, 1, dtype=torch.float64)]
+    expected = torch.zeros(2, dtype=torch.float64)
+    for x, y, w in zip(a, b, weights, strict=True):
+        for n in range(2):
+            for i in range(x.shape[2]):
+                for j in range(x.shape[3]):
+                    p, q = x[n, :, i, j], y[n, :, i, j]
+                    expected[n] += ((p / p.norm() - q / q.norm()) ** 2 * w.flatten()).sum() / (x.shape[2] * x.shape[3])
+    assert torch.allclose(feature_distance(a, b, weights), expected, rtol=1e-12)
+    assert torch.allclose(feature_distance([3 * x for x in a], b), feature_distance(a, b), rtol=1e-12)
+    assert feature_distance(a, a).abs().max() == 0
+    assert torch.allclose(feature_distance(a, [-x for x in a]), torch.full((2,), 8.0, dtype=torch.float64))
+    with pytest.raises(ValueError, match="of the same shapes"):
+        feature_distance(a, b[:1])
+
+
+def test_a_classifier_measures_pictures(tmp_path):
+    """The classifier's own levels: they end in its features, and a file of another kind is refused."""
+    from safetensors.torch import save_file
+
+    from flowhelm.bench.compare.perceptual import classified
+    from flowhelm.metrics import feature_distance
+    from flowhelm.rewards.classifier import Classifier
+
+    net = Classifier(3, 4, (8, 16)).eval()
+    save_file(net.state_dict(), tmp_path / "c.safetensors", {"about": json.dumps(net.about)})
+    a, b = torch.rand(2, 2, 3, 32, 32) * 2 - 1
+    levels = net.levels(a)
+    assert [tuple(x.shape[1:]) for x in levels] == [(8, 16, 16), (16, 8, 8), (64, 8, 8)]
+    assert torch.equal(levels[-1].mean((2, 3)), net.features(a))
+    measure = classified(tmp_path / "c.safetensors", 3)
+    with torch.no_grad():
+        assert torch.allclose(measure(a, b), feature_distance(net.levels(a), net.levels(b)), rtol=1e-5)
+    assert float(measure(a, a).max()) == 0
+    with pytest.raises(ValueError, match="expected a classifier of pictures with 1 channels, got 3"):
+        classified(tmp_path / "c.safetensors", 1)
+
+
+def test_rows_of_an_earlier_version_get_todays_columns(tmp_path):
+    """They are read, and the first append gives the file the new column; nothing else in it changes."""
+    path, first = tmp_path / "rows.csv", row(image="1", features=None)
+    rows.append(path, [first])
+    at = list(rows.FIELDS).index("features")
+    cut = lambda line: ",".join(cell for i, cell in enumerate(line) if i != at)  # noqa: E731
+    path.write_text("".join(cut(line) + "\n" for line in ([*rows.FIELDS], ["x"] * len(rows.FIELDS))))
+    head = path.read_text().splitlines()[0]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, head.split(","), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(first)
+    assert "features" not in path.read_text().splitlines()[0]
+    assert rows.read(path) == [first]
+    rows.append(path, [row(image="2", features=0.5)])
+    assert rows.read(path) == [first, row(image="2", features=0.5)]
+
+
+def test_the_table_that_decides():
+    """The default's row is found by what restore would do; others are paired with it, the costly ones left out."""
+    from flowhelm.bench.compare.decide import decided
+
+    def made(method, name, steps, psnr, features, cost, options="{}", images=3):
+        return [
+            row(
+                task="noise", operator="denoise", std=0.2, method=method, name=name, steps=steps, psnr=psnr + 0.1 * i,
+                features=features, cost=cost, options=options, image=str(i),
+            )
+            for i in range(images)
+        ]  # fmt: skip
+
+    listed = [
+        *made("one", "hqs", 1, 30.0, 0.3, 1.0), *made("eight", "hqs", 8, 30.03, 0.4, 8.0), *made("fig", "fig", 50, 29.0, 0.1, 50.0),
+        *made("long", "fig", 400, 40.0, 0.01, 400.0), *made("deepinv DPIR", "deepinv_dpir", 8, 29.5, 0.5, 8.0, images=2),
+    ]  # fmt: skip
+    text = decided(listed)
+    (line,) = [line for line in text.splitlines() if line.startswith("| noise")]
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "noise", "one", "1", "0.25", "30.10", "0.250", "0.300", "eight", "8", "0.25", "-0.03 ± 0.00", "fig", "+0.200 ± 0.000",
+        "deepinv DPIR", "8", "0.25", "+0.50 ± 0.00", "2 to 3",
+    ]  # fmt: skip
+    assert "ahead of all others on 0 tasks, within 0.05 dB of the best of them on 1, and behind by more on none" in text
+    assert "behind by more on 1: noise (-0.20 ± 0.00, eight)" in decided(
+        [*listed[:3], *made("eight", "hqs", 8, 30.2, 0.4, 8.0)]
+    )
+    assert "Without a row of the default: noise" in decided(listed[3:])
+
+
+def test_margins_in_a_distance_are_won_by_less():
+    listed = [
+        row(method=m, name=m, image=str(i), features=f, psnr=25.0)
+        for m, f in (("a", 0.2), ("b", 0.1))
+        for i in range(3)
+    ]
+    (group,) = table.groups(listed, "a")
+    assert group.margin(group.lines[1], "features")[1:] == (3, 3)
+    head, cells = table.cells_of(group, "features")
+    assert dict(zip(head, cells[1], strict=True))["margin features (95 %)"] == "-0.100 ± 0.000"

@@ -129,6 +129,25 @@ def test_the_way_back_and_forth(gaussian, x, path):
     assert (run(integrate(flow, plain, times)).x - x).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("move", "order"), [(euler, 1), (midpoint, 2), (heun, 2)])
+def test_the_way_back_of_any_rule(gaussian, x, move, order):
+    """It undoes that rule's own steps, and leads to the true source with that rule's order."""
+    errors = []
+    for steps in (40, 80):
+        times = torch.linspace(0.1, 0.6, steps + 1, dtype=torch.float64)
+        back = run(invert(gaussian, x, times, iterations=20, transition=move)).x
+        torch.testing.assert_close(run(integrate(gaussian, back, times, transition=move)).x, x, atol=1e-9, rtol=0)
+        errors.append((back - gaussian.map(x, times[-1], times[0])).norm())
+    if move is midpoint:
+        order = 3  # see test_order_of_convergence
+    assert float((errors[0] / errors[1]).log2()) == pytest.approx(order, abs=0.1)
+
+
+def test_the_way_back_needs_a_move_without_noise(mixture, x):
+    with pytest.raises(ValueError, match="expected a Noise"):
+        run(invert(mixture, x, torch.linspace(0.2, 0.8, 3, dtype=torch.float64), transition=ancestral))
+
+
 def test_one_iteration_is_the_reversed_euler_step(mixture, x):
     s, t = torch.tensor([0.4, 0.5], dtype=torch.float64)
     flow = counted(mixture)

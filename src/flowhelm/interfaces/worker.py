@@ -143,7 +143,7 @@ class Worker:
                 raise over or value[0](*value[1])
             if self.memory is not None and held(self._process.pid) > self.memory:
                 self._kill()
-                raise over or MemoryError(f"it held more than {self.memory / 2**30:.1f} GiB")
+                raise over or MemoryError(f"it held more than {self.memory / 1e9:.1f} GB")
             try:
                 each(_known(value) if kind else None)
             except BaseException as error:
@@ -183,11 +183,16 @@ class Worker:
             self.begin()
 
 
-def allowance(gibibytes: float | None) -> float:
-    """Bytes that a process may hold: so many GiB, else half of what is free now."""
+def allowance(budget: float | None) -> float:
+    """Bytes that a process may hold: so many, else half of what is free now."""
     from ..raster import half_of_free  # needs numpy
 
-    return half_of_free() if gibibytes is None else gibibytes * 2**30
+    return half_of_free() if budget is None else budget
+
+
+def left(memory: float) -> float:
+    """Bytes that this process may still take of so many."""
+    return max(memory - held(os.getpid()), 0)
 
 
 def held(pid: int) -> int:

@@ -9,6 +9,7 @@ A few of many samples that show how different they are: `farthest`, `kmeans`, `u
 
 from .calibration import coverage, ecdf_band, ecdf_test, judge, rank_test, ranks, tarp, uniform_test
 from .diversity import euclidean, farthest, kmeans, uniformised
+from .features import feature_distance
 from .frechet import frechet, frechet_features
 from .picture import psnr, ssim
 from .posterior import posterior_maps, quantiles
@@ -21,6 +22,7 @@ __all__ = [
     "ecdf_test",
     "euclidean",
     "farthest",
+    "feature_distance",
     "frechet",
     "frechet_features",
     "gaussian_w2",

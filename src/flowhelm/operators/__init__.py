@@ -12,8 +12,9 @@ from inspect import signature
 from typing import Any
 
 from flowhelm.entry import check
+from flowhelm.measure import Function, Operator
 
-from .blur import deblur, gaussian, motion, traced
+from .blur import deblur, kernel_of, motion, traced
 from .colour import colorize
 from .denoise import denoise
 from .jpeg import jpeg
@@ -37,7 +38,26 @@ ALL = (
     blur_linear_light,
 )
 
-__all__ = ["ALL", "clean_shape", *(builder.__name__ for builder in ALL)]
+__all__ = ["ALL", "built", "clean_shape", *(builder.__name__ for builder in ALL)]
+
+
+def built(
+    builder: Callable[..., Any], shape: tuple[int, ...], options: Mapping[str, Any], device: Any = "cpu"
+) -> Operator:
+    """The operator of a builder, on a device; of a builder of your own also one that returns a plain callable.
+
+    Raises:
+        ValueError: the builder returns neither an operator with A nor a callable.
+    """
+    made = builder(shape, **options)
+    if not isinstance(made, Operator):
+        if not callable(made):
+            raise ValueError(
+                f"{builder.__name__}: expected an operator with A(image), or a function of the picture, got {type(made).__name__}; "
+                "return measure.Linear(function, shape) for a linear one"
+            )
+        made = Function(made)
+    return made.to(device) if hasattr(made, "to") else made
 
 
 def clean_shape(
@@ -45,14 +65,20 @@ def clean_shape(
 ) -> tuple[int, int, int]:
     """The clean picture's (c, h, w), given that of a measured one and the options that `builder` will get.
 
+    A builder of your own says it by a function `builder.clean_shape(measured, **options)`; without, the two are of one shape.
+
     Raises TypeError for an option the builder does not have, ValueError for a value that it refuses and a measurement it cannot give.
     """
     check(builder, measured, **options)
     chosen = signature(builder).bind(measured, **options)
     chosen.apply_defaults()
     channels, height, width = measured
+    if hasattr(builder, "clean_shape"):
+        return tuple(builder.clean_shape(measured, **options))
     if builder in (deblur, motion) and chosen.arguments["border"] == "open":
-        kernel = gaussian(chosen.arguments["sigma"]) if builder is deblur else traced(chosen.arguments["kernel"])
+        told = chosen.arguments
+        blurred = builder is deblur
+        kernel = kernel_of(told["sigma"], told["kernel"], told["angle"]) if blurred else traced(told["kernel"])
         return channels, height + kernel.shape[0] - 1, width + kernel.shape[1] - 1
     if builder is superres:
         factor = chosen.arguments["factor"]

@@ -8,12 +8,13 @@ periodically, and all solutions are closed in Fourier space.
 import math
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from flowhelm.entry import guarded
@@ -24,20 +25,29 @@ from .reading import reading, trace
 
 Width = Annotated[float, Gt(0), Le(200)]
 """Standard deviation of a Gaussian in pixels; its kernel has a hundred times as many entries as its square."""
+Angle = Annotated[float, Ge(-180), Le(180)]
 
 
 @guarded
 def deblur(
-    shape: tuple[int, int, int], *, sigma: Width = 1.6, border: Literal["open", "circular"] = "open"
+    shape: tuple[int, int, int],
+    *,
+    sigma: Literal["auto"] | Width = 1.6,
+    kernel: Literal["gaussian", "disc", "line", "auto"] = "gaussian",
+    angle: Angle = 0.0,
+    border: Literal["open", "circular"] = "open",
 ) -> LinearOperator:
-    """Sharpen a picture blurred by a Gaussian.
+    """Sharpen a picture blurred by a Gaussian, a disc or a straight line.
 
     Options:
-        sigma: standard deviation of the Gaussian (pixels)
+        sigma: standard deviation of the blur along its axis (pixels): of a disc half its radius, of a line its length / 3.46;
+            `auto`, estimated from the photograph
+        kernel: `gaussian`; `disc`, as out of focus; `line`, as by a motion; or `auto`, what the photograph has, with its sigma
+        angle: of a line, counterclockwise from the horizontal (degrees)
         border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture has
-            5 sigma more pixels on every side); or `circular`, the picture wraps around
+            5 sigma more pixels on every side, of a disc and a line as many as they reach); or `circular`, the picture wraps around
     """
-    return _blur("deblur", shape, gaussian(sigma), border)
+    return _blur("deblur", shape, kernel_of(sigma, kernel, angle), border)
 
 
 @guarded
@@ -62,6 +72,50 @@ def gaussian(sigma: float) -> Tensor:
     side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
     width = max(float(sigma), 0.05)  # below it the kernel is one pixel, and soon its square is no number
     return gaussian_blur(psf_size=(side, side), sigma=(width, width))[0, 0]
+
+
+def disc(sigma: float) -> Tensor:
+    """An even disc of radius 2 sigma, (h, w), sum 1; each entry is the share of its pixel that the disc covers."""
+    radius, parts = 2 * sigma, 16
+    reach = math.ceil(radius)
+    place = (torch.arange((2 * reach + 1) * parts) + 0.5) / parts - reach - 0.5
+    inside = (place[:, None].square() + place.square() <= radius**2).double()
+    inside[reach * parts + parts // 2, reach * parts + parts // 2] = 1.0  # of a point one pixel is left
+    share = inside.unflatten(1, (-1, parts)).unflatten(0, (-1, parts)).sum((1, 3))
+    return (share / share.sum()).float()
+
+
+def line(sigma: float, angle: float) -> Tensor:
+    """A straight line of length sqrt(12) sigma at so many degrees, (h, w), sum 1; its points are shared among the four pixels around."""
+    length, turn = math.sqrt(12) * sigma, math.radians(angle)
+    points = math.ceil(16 * length) + 1
+    along = ((torch.arange(points, dtype=torch.float64) + 0.5) / points - 0.5) * length
+    reach = math.ceil(length / 2)
+    found = torch.zeros(2 * reach + 1, 2 * reach + 1, dtype=torch.float64)
+    x, y = along * math.cos(turn) + reach, -along * math.sin(turn) + reach
+    for column in (x.floor(), x.floor() + 1):
+        for row in (y.floor(), y.floor() + 1):
+            share = (1 - (x - column).abs()) * (1 - (y - row).abs())
+            place = row.long().clamp(0, 2 * reach), column.long().clamp(0, 2 * reach)
+            found.index_put_(place, share, accumulate=True)
+    return (found / found.sum()).float()
+
+
+KERNELS: dict[str, Callable[[float, float], Tensor]] = {
+    "gaussian": lambda sigma, angle: gaussian(sigma),
+    "disc": lambda sigma, angle: disc(sigma),
+    "line": line,
+}
+
+
+def kernel_of(sigma: float | Literal["auto"], kernel: str = "gaussian", angle: float = 0.0) -> Tensor:
+    """The kernel of `deblur`, (h, w), sum 1. Raises ValueError for what is yet to be estimated."""
+    if sigma == "auto" or kernel == "auto":
+        raise ValueError(
+            "deblur: auto is estimated from a photograph that is restored; here expected sigma as a number and kernel as a "
+            "gaussian, disc or line (flowhelm.blur_kind estimates them)"
+        )
+    return KERNELS[kernel](float(sigma), angle)
 
 
 def traced(kernel: Path) -> Tensor:

@@ -1,5 +1,6 @@
 """Files that an operator is made from: whatever is wrong with one is a ValueError that names it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,6 +45,7 @@ def _read(who: str, path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Brightness and, where some is not opaque, alpha, both (h, w) float32; upright."""
     with reading(who, path):
         with open(path, "rb") as file:
+            raster.check_cost(os.fstat(file.fileno()).st_size)
             found = raster.load(file.read(), path[-4:])
         values = found.values.astype(np.float32) / np.float32(found.top)
         if found.values.dtype.kind == "f" and values.size and np.isfinite(values).all() and values.max() > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -17,6 +18,8 @@ from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ..flow import Guidance, NetFlow
+from . import denoisers
+from .foreign import Foreign, Sigmas
 from .unet import UNet
 
 NAMES = ("photos", "fashion", "aerial", "animals")
@@ -154,13 +157,46 @@ class Prior(NetFlow):
         raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {_nearest(str(name).lower(), lower)}")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pretrained(Foreign, Prior):
+    """One of deepinv's pretrained denoisers as a prior: see `priors.denoisers`. It has no conditions."""
+
+
+def levels(name: str | Path) -> tuple[float, float]:
+    """`Flow.levels` of a prior by name, which is not opened for it."""
+    return _sigmas(name)[1] if denoisers.named(name) else (0.0, math.inf)
+
+
+def _sigmas(name: str | Path) -> tuple[Sigmas, tuple[float, float]]:
+    """The levels of one of deepinv's, for pictures in [0, 1] and in [-1, 1]."""
+    low, high = denoisers.of(name).levels
+    low, high = (0.98 * low, 1.02 * high) if low == high else (max(low, denoisers.LEAST), high)
+    return Sigmas(low, high), (2 * low, 2 * high)
+
+
+def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretrained:
+    """`deepinv:NAME` as a flow over pictures in [-1, 1], of 256 x 256 pixels until `flow.sized(height, width)`.
+
+    `flow.ends(x, t).clean` is the network's own answer at the levels it was trained for, `flow.levels`; beyond them it is asked at
+    its nearest (`priors.foreign`).
+
+    Args:
+        random: with random weights, which need not be fetched.
+    """
+    schedule, _ = _sigmas(name)
+    net = denoisers.network(name, random=random).to(device)
+    return Pretrained(
+        net, (3, 256, 256), kind="clean", schedule=schedule, span=(0.0, 1.0), name=name, about={"size": 256}
+    )  # fmt: skip
+
+
 def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names := list(names), 1, 0.5)
     return f"did you mean '{near[0]}'?" if near else f"it is one of {', '.join(names)}"
 
 
 def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
-    """A bundled prior by name, or one that `flowhelm train` has made, by the path of its safetensors file.
+    """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
     Returns:
         A flow over pictures in [-1, 1]: `photos` of 256 x 256 pixels until `flow.sized(height, width)`, the others of the one
@@ -170,6 +206,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     Raises:
         ValueError: unknown name, or a file that is no such prior; pickles are never read.
     """
+    if denoisers.named(name):
+        return pretrained(str(name), device)
     path = weights(name)
     if path.suffix.lower() in PICKLES or _is_pickle(path):
         raise ValueError(
@@ -180,8 +218,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         if name in NAMES:
             raise ValueError(f"prior: the weights of '{name}' are not in this installation; expected '{path}'")
         raise ValueError(
-            f"prior: expected one of {', '.join(NAMES)} or a .safetensors file (or, where pipelines are taken, a folder or a hub name "
-            f"org/name), got '{name}'; " + _nearest(str(name), NAMES)
+            f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
+            f"a hub name org/name), got '{name}'; " + _nearest(str(name), NAMES)
         )
     try:
         with safe_open(path, framework="pt") as f:
@@ -226,7 +264,9 @@ def _is_pickle(path: Path) -> bool:
 
 
 def weights(name: str | Path) -> Path:
-    """Where the weights of a prior are: of a bundled one by name, else the path itself."""
+    """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
+    if denoisers.named(name):
+        return denoisers.weights(name)
     return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if name in NAMES else Path(name)
 
 

@@ -134,6 +134,12 @@ class Foreign(NetFlow):
         return torch.cat([even[:1], inner, even[-1:]])
 
     @property
+    def levels(self) -> tuple[float, float]:
+        if isinstance(self.schedule, Sigmas):
+            return self.schedule.low / self._gain, self.schedule.high / self._gain
+        return super().levels
+
+    @property
     def _gain(self) -> float:
         return (self.span[1] - self.span[0]) / 2
 

@@ -28,11 +28,13 @@ def load(
 
         flowhelm.load("photos")
         flowhelm.load("runs/fashion/weights.safetensors")
+        flowhelm.load("deepinv:DRUNet")
         flowhelm.load("stabilityai/stable-diffusion-3.5-medium", "cuda", size=(512, 512)).bind(["a portrait"])
         flowhelm.load(pipe)
 
     Args:
-        model: a bundled prior by name; a .safetensors file that `flowhelm train` wrote; a folder with model_index.json or a
+        model: a bundled prior by name; a .safetensors file that `flowhelm train` wrote; one of deepinv's denoisers by name
+            (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
             name of the hub, `org/name`; or a loaded pipeline of diffusers.
         device: where it is put.
         size, dtype, quantize, text_device, checkpointing, tiling, variant: of pipelines; see `priors.pipelines.load`.

@@ -122,6 +122,15 @@ class Classifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         return self.body(x).mean((2, 3))
 
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """What it sees at each fineness, from half the picture's on: after the first unit, each residual block, and the last unit."""
+        found = []
+        for i, layer in enumerate(self.body):
+            x = layer(x)
+            if i in (3, len(self.body) - 1) or isinstance(layer, Residual):
+                found.append(x)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
 

@@ -2,6 +2,7 @@
 
 from .ab import ab
 from .ancestral_euler import ancestral_euler
+from .bottleneck import bottleneck
 from .deis import deis
 from .dpm import dpm
 from .dual_fast import dual_fast
@@ -21,6 +22,7 @@ ALL = (
     ghvb, hb, dual_fast,  # their slopes transformed
     ancestral_euler, er_sde,  # with fresh noise
     picard,  # many steps at once
+    bottleneck,  # in stages of several sizes
 )  # fmt: skip
 
 __all__ = ["ALL", *(solver.__name__ for solver in ALL)]

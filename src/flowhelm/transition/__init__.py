@@ -9,7 +9,7 @@ from torch import Tensor
 from ..flow import Flow
 from ..path import Ends
 from ..rng import Noise
-from . import diffusion
+from . import diffusion, resize
 from .draw import Moments, shifted
 from .gaussian import ancestral, ancestral_moments, noised, renoise, renoise_moments
 from .glass import glass, glass_estimate
@@ -38,6 +38,7 @@ __all__ = [
     "noised",
     "renoise",
     "renoise_moments",
+    "resize",
     "rk4",
     "shifted",
 ]

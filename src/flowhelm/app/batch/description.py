@@ -10,12 +10,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ... import operators
+from ... import operators, raster
 from ...cards import METHODS
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
 from ..files import stacks
+from ..options import own
 from ..options.signature import model_of, options, read
 from ..restore.problem import channels
 from ..restore.request import ITSELF, RestoreRequest, RestoreSettings, function_of
@@ -125,10 +126,11 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
                 f"{who}: out is missing: the folder for the results (only for one folder of inputs it has a default)"
             )
         out = inputs[0] + ".restored"
-    own = request.prior not in NAMES and (base / request.prior).is_file()
+    file = request.prior not in NAMES and (base / request.prior).is_file()
+    words = {n: w for n in ("operator", "method", "prior") if (w := own.word(str(getattr(request, n))))}
     whole = request.changed(
-        **made, inputs=inputs, seeds=request.own_seeds, out=_from(base, out), prior=_from(base, request.prior) if own else request.prior
-    )  # fmt: skip
+        **made, inputs=inputs, seeds=request.own_seeds, out=_from(base, out), prior=_from(base, request.prior) if file else request.prior
+    ).changed(**words)  # fmt: skip
     settled(whole, who)
     return whole
 
@@ -137,11 +139,12 @@ def settled(
     request: BatchRequest, who: str = "batch", photo: str | None = None, flow: Prior | Pipeline | None = None
 ) -> RestoreSettings:
     """Settings of a run of one photograph, or of a picture that is not known yet, whose noise is estimated later."""
-    own = {name: getattr(request, name) for name in RestoreRequest.model_fields if name in BatchRequest.model_fields}
-    one = RestoreRequest.of({**own, "photo": photo or "picture.png", "out": None}, who)
+    shared = {name: getattr(request, name) for name in RestoreRequest.model_fields if name in BatchRequest.model_fields}
+    one = RestoreRequest.of({**shared, "photo": photo or "picture.png", "out": None}, who)
     if photo is None:
         return settle(one, drawn=request.samples > 1, picture="later")
-    picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
+    with raster.within(request.budget):
+        picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
     return settle(one, drawn=request.samples > 1, picture=picture, flow=flow)  # a mean of particles is no sample
 
 

@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import raster
 from ...rng import digest
-from ..errors import BadInput
+from ..errors import BadInput, TooLarge
 from ..files import stacks
 from ..files.atomic import READ
 from ..files.names import below
@@ -192,15 +193,20 @@ def of_a_set(item: Item, settings: RestoreSettings) -> RestoreSettings:
 def inputs(settings: RestoreSettings, weights: Mapping[str, str]) -> dict[str, str]:
     """Hashes of what an item reads, or why that cannot be read."""
     try:
-        return record.inputs(settings, weights)
+        with raster.within(settings.budget):
+            return record.inputs(settings, weights)
+    except TooLarge:  # for what is free just now
+        return {"unreadable": "too large"}
     except BadInput as error:
         return {"unreadable": str(error)}
 
 
-def key(item: Item, settings: RestoreSettings, read: Mapping[str, str]) -> str:
-    """Of what is read (its `inputs`) and what is done with it; not of where it lies, of the threads, or of what runs beside it."""
+def key(item: Item, settings: RestoreSettings, read: Mapping[str, str], *, failed: bool = False) -> str:
+    """Of what is read (its `inputs`) and what is done with it; not of where it lies, of the threads, or of what runs beside it. What
+    has `failed` is another thing where more memory is allowed."""
     known = options(function_of("operator", settings.operator))
-    told = {k: v for k, v in settings.stored().items() if k not in ("photo", "out", "threads", "prior")}
+    beside = {"photo", "out", "threads", "prior"} | (set() if failed else {"memory"})
+    told = {k: v for k, v in settings.stored().items() if k not in beside}
     told["operator_options"] = {k: v for k, v in told["operator_options"].items() if Path not in known[k].types}
     text = json.dumps([item.output, told, read], sort_keys=True)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import raster
 from ..errors import BadInput
 from ..files import stacks
 from ..files.atomic import FORMATS, READ
@@ -68,7 +69,7 @@ def listed(request: BatchRequest) -> Listed:
                 elif not pattern and each.name not in RECORDS and not each.name.endswith((".run.json", record.RESUME)):
                     others.append(each.name)
         for name, path in found:
-            for one, photo in _within(name, path, request.range):
+            for one, photo in _within(name, path, request):
                 pictures.setdefault(os.path.normpath(photo), one)
     earlier = [path for path in pictures if path in chosen and made.holds(path, pictures)]
     for path in earlier:
@@ -139,12 +140,13 @@ def _names(folder: Path) -> list[str]:
         raise BadInput(f"folder {str(folder)!r} cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _within(name: str, photo: str, span: Sequence[float] | None) -> Iterator[tuple[str, str]]:
+def _within(name: str, photo: str, request: BatchRequest) -> Iterator[tuple[str, str]]:
     """A picture; or those in an archive or a stack, and the file itself as an item that will fail if something is wrong with it."""
     if not stacks.is_many(photo) or not (inner := stacks.split(photo) or (Path(photo), ""))[0].is_file():
         yield name, photo
         return
-    names, fault = stacks.members(photo, span)
+    with raster.within(request.budget):
+        names, fault = stacks.members(photo, request.range)
     for each in names:
         yield f"{name}:{each}", f"{inner[0]}:{each}"
     if fault is not None:

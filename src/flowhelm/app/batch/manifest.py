@@ -20,6 +20,7 @@ from pydantic import Field, TypeAdapter, field_validator
 
 from ..errors import BadInput
 from ..files.atomic import settle
+from ..options import own
 from ..options.request import Request
 from ..restore.record import RestoreFile
 
@@ -105,6 +106,17 @@ def read(path: Path) -> Lines:
         return lines_of(path.read_bytes())[0]
     except OSError as error:
         raise BadInput(f"{str(path)!r} cannot be read ({error.strerror}); name the manifest.jsonl of a batch") from None
+
+
+def code(path: Path, name: str) -> list[str]:
+    """The code that the lines of an item name, by its picture's name or its output."""
+    found: list[str] = []
+    for text in path.read_bytes().split(b"\n") if path.is_file() else ():
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict) and name in (line.get("name"), line.get("output")):
+                found += own.words_of(line.get("settings"))
+    return list(dict.fromkeys(found))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What may be set for a batch, beside what a restoration takes."""
+"""The settings of a batch, beside those of a restoration."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from annotated_types import Ge, Le
 from pydantic import Field, field_validator
 
 from ..files.names import below
-from ..models.request import ModelRequest
+from ..models.request import MemoryRequest, ModelRequest
 from ..options.request import Flag, Request
 from ..restore.request import MOST_ROWS, Restoration
 
 
 class Many(Request):
-    """What only several results have."""
+    """Settings that only several results have."""
 
-    samples: int = Field(1, ge=1, description="How many results of each picture, each by a seed of its own.")
+    samples: int = Field(1, ge=1, description="How many results of each picture, each with a seed of its own.")
     rows: Literal["auto"] | Annotated[int, Ge(1), Le(MOST_ROWS)] = Field(
-        1, description="How many pictures go through the network together: a number, or auto."
+        1, description="How many pictures the network takes at a time: a number, or auto."
     )
     names: Annotated[str | None, Flag(metavar="PATTERN")] = Field(
         None,
-        description="Names of a batch's results: {path}, {stem}, {seed}, {sample} are the picture's; the suffix is the format, .jpg, "
-        "say; default: {path}.restored.png.",
+        description="Pattern of the names of a batch's results, with {path}, {stem}, {seed} and {sample}; its suffix, such as "
+        ".jpg, sets the format; default: {path}.restored.png.",
     )
     range: Annotated[tuple[float, float] | None, Flag(metavar="BLACK,WHITE")] = Field(
-        None, description="What values of a stack (.npy, .npz, .h5) are black and white: 0,1, say."
+        None, description="The values of a stack (.npy, .npz, .h5) that mean black and white, such as 0,1."
     )
 
     @field_validator("names")
@@ -48,23 +48,23 @@ class Many(Request):
 
 
 class Spread(Request):
-    """How a batch is carried out; its results do not depend on it."""
+    """How a batch is spread over workers; its results do not depend on it."""
 
     ray: Annotated[str | None, Flag(metavar="WHERE")] = Field(
         None,
-        description="Spread a batch over workers of Ray: local (started for it alone), auto (one that runs, else local) or an address.",
+        description="Spread a batch over Ray workers: local (starts Ray for this batch), auto (a Ray that runs, else local) or an address.",
     )
     workers: int | None = Field(
-        None, ge=1, description="How many workers of Ray; default: one for each GPU, or for each --cores-per-worker."
+        None, ge=1, description="Number of Ray workers; default: one for each GPU, or for each --cores-per-worker."
     )
-    cores_per_worker: int = Field(1, ge=1, description="CPU cores of each worker of Ray, and the threads that it uses.")
-    retry: bool = Field(False, description="Try again what has failed in a batch, though nothing has changed.")
+    cores_per_worker: int = Field(1, ge=1, description="CPU cores, and threads, of each Ray worker.")
+    retry: bool = Field(False, description="Try the failed pictures of a batch again, even if nothing has changed.")
     dry_run: bool = Field(
-        False, description="Print the description of the batch, and what is left of it; write nothing."
+        False, description="Print the description of the batch and what is left to do; write nothing."
     )
 
 
-class BatchRequest(Many, Restoration, ModelRequest):
+class BatchRequest(Many, Restoration, MemoryRequest, ModelRequest):
     """Many pictures, each as if it were alone."""
 
     inputs: str | list[str] = Field(

@@ -22,11 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import raster
 from ..errors import BadInput, Unwritable
 from ..files import stacks
 from ..files.atomic import check_writable, sha256, write_json
 from ..models import provenance
 from ..models.device import to_device
+from ..options import own
 from ..restore import run as restoration
 from ..restore.request import RestoreSettings
 from ..run import Done, Event, Failed, Planned, Run, Said, Stepped, Stopped, Warned
@@ -123,12 +125,14 @@ def outlook(request: BatchRequest) -> str:
     return f"{len(items)} items: {done} done, {len(failed)} failed before{since}, {len(left)} to do"
 
 
-def rerun(path: Path, name: str, out: Path | None = None) -> Run[bool]:
+def rerun(path: Path, name: str, out: Path | None = None, *, trust: bool = False) -> Run[bool]:
     """Makes one item of a manifest again; True if the numbers are the same to the bit, else what differs is said.
 
     Args:
         name: of a picture or an output; out: the folder to write to, if not that of the manifest.
+        trust: run code that the item's line names.
     """
+    own.trust_file(path, manifest.code(path, name), trust)
     lines = [line for line in manifest.read(path).values() if isinstance(line, DoneLine)]
     fitting = [line for line in lines if name == line.output] or [line for line in lines if name == line.name]
     if len(fitting) != 1:
@@ -191,7 +195,8 @@ def _chunks(left: Sequence[Item], rows: int, request: BatchRequest, base: Restor
         return
     waiting: dict[str, list[Item]] = {}
     for item in left:
-        size, own = stacks.size(item.photo), settings_of(item, request, base).operator_options.stored()
+        with raster.within(request.budget):
+            size, own = stacks.size(item.photo), settings_of(item, request, base).operator_options.stored()
         some = waiting.setdefault(json.dumps([size, own], default=str, sort_keys=True), [])
         some.append(item)
         if len(some) == rows:
@@ -218,7 +223,7 @@ def _sorted(
             left.append(item)
             continue
         settings, target = settings_of(item, request, base), out / item.output
-        if line.key != key(item, settings, inputs(settings, weights)):
+        if line.key != key(item, settings, inputs(settings, weights), failed=isinstance(line, FailedLine)):
             left.append(item)
         elif isinstance(line, DoneLine) and target.name in line.files and target.is_file() and target.stat().st_size:
             if not _changed(line, target.parent):

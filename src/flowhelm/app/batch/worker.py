@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from ... import raster
 from ...memory import is_short
 from ..errors import Unwritable, is_full
 from ..files.atomic import check_writable, settle, sha256
@@ -25,6 +26,7 @@ from ..restore.problem import Problem, alike, joined, opened, prepare, work_of
 from ..restore.request import RestoreSettings
 from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
+from ..restore.settle import tells_quality
 from ..run import Event, Run, Stepped, drive
 from . import items
 from .description import settled
@@ -113,10 +115,12 @@ class Worker:
     def _ready(self, item: Item) -> Ready:
         settings = items.settings_of(item, self.request, self.base)
         check_lengths([Path(self.request.out or "") / item.output])
-        inputs = record.inputs(settings, self.weights)
+        with raster.within(settings.budget):
+            inputs = record.inputs(settings, self.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
-        if settings.estimated:
+        tables = tells_quality(settings.operator, self.request.operator_options, settings.simulate)
+        if settings.estimated or settings.blurred or tables:
             settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
         return Ready(item, problem, inputs, key)
@@ -195,7 +199,7 @@ def failed(
     """The line of an item that could not be made."""
     settings = items.settings_of(item, request, base)
     # what it reads may be gone meanwhile, or be readable again: what counts is what it is now
-    key = items.key(item, settings, items.inputs(settings, weights))
+    key = items.key(item, settings, items.inputs(settings, weights), failed=True)
     return FailedLine.model_construct(**item._asdict(), key=key, began=began, ended=now(), status="failed", reason=why)
 
 

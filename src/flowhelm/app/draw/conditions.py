@@ -62,8 +62,12 @@ def conditioned(
     classes, rows = [name for name in labels if name is not None], len(labels)
     if not (classes or prompt is not None or numbers):
         if rule is not None:
-            raise BadInput(f"guidance of prior '{flow.name}': expected a class, a prompt or a number, got none")
+            raise BadInput(
+                f"guidance of prior '{getattr(flow, 'name', 'of your own')}': expected a class, a prompt or a number, got none"
+            )
         return flow
+    if not hasattr(flow, "told"):  # code of your own
+        raise BadInput("a prior of your own takes no class, prompt or number here; build them into its function")
     return flow.told(
         classes or None, prompts=None if prompt is None else [prompt] * rows, numbers=[numbers] * rows if numbers else None,
         guidance=rule,

@@ -71,7 +71,7 @@ def generate(
         own = {"prior", "count", "steps", "seed", "solver", "device", "threads"}
         if request.model_dump(exclude_defaults=True, exclude=own):
             raise BadInput(
-                "generate: a flow that is open already is told what to draw by its own `bind` or `told`; give nothing but count, "
+                "generate: bind the conditions of an open flow by its own `bind` or `told`; give only count, "
                 "steps, seed and solver"
             )
         chosen = move or pick("solver", request.solver, SOLVERS)

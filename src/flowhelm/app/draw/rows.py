@@ -50,7 +50,7 @@ def draw_jobs(
 ) -> Run[Tensor]:
     """One picture per job: `(len(jobs), c, h, w)` in [-1, 1] (not clamped), on the CPU; what it is told: see `conditioned`."""
     size = batches(flow, len(jobs), guidance is not None)
-    device = next(flow.net.parameters()).device
+    device = _device(flow)
     parts, total = [], steps * math.ceil(len(jobs) / size)
     for first in range(0, len(jobs), size):
         rows = jobs[first : first + size]

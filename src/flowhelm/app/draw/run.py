@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ... import transition
-from ...priors import bundled
 from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
@@ -49,7 +48,7 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     pipeline = models.is_pipeline(request.prior)
     flow = None if pipeline else _loaded(request)
     if flow is not None and not (request.classes or request.numbers or request.prompt is not None):
-        request = request.changed(classes=list(flow.about.get("classes", ())))
+        request = request.changed(classes=list(getattr(flow, "about", {}).get("classes", ())))
     if request.count is None:
         request = request.changed(count=1 if pipeline else 8 if len(request.classes) > 1 else 16)
     if flow is not None:  # what is wrong with a condition is said before the long work
@@ -103,7 +102,8 @@ def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None)
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
-    return bundled.load(request.prior, str(devices.to_device(request.device)))
+    models.check_draws(request.prior)
+    return models.plain(request.prior, str(devices.to_device(request.device)))
 
 
 def _places(request: DrawRequest) -> Path | None:

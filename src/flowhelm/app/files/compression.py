@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ def as_noise(quality: int) -> float:
     return float(f"{float(luma_steps(quality).mean()) / 6 / 127.5:.3g}")
 
 
-def jpeg_quality(path: str | Path) -> int | None:
-    """libjpeg's quality, 1 to 100, whose table is nearest to the file's; None of a file that is no JPEG."""
+def jpeg_quality(file: str | Path | bytes) -> int | None:
+    """libjpeg's quality, 1 to 100, whose table is nearest to that of a file or its bytes; None of a file that is no JPEG."""
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             tables = getattr(image, "quantization", None)
     except (OSError, ValueError):  # said by whoever reads the picture
         return None
@@ -35,13 +36,13 @@ def jpeg_quality(path: str | Path) -> int | None:
     return min(range(1, 101), key=lambda quality: (abs(float(luma_steps(quality).sum()) - steps), -quality))
 
 
-def noise_before(path: str | Path) -> float:
+def noise_before(file: str | Path | bytes) -> float:
     """The standard deviation of white noise that a JPEG file's picture had before it was compressed; 0 where none is seen, or in grey.
 
     The smaller of what brightness and colours tell: texture is seldom in the colours, and what is killed by rounding is not guessed.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
             if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode != "RGB":
                 return 0.0
             tables, halved = image.quantization, JpegImagePlugin.get_sampling(image) == 2

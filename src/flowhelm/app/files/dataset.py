@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as fn
 
+from ... import raster
 from ..errors import BadInput
-from .atomic import sha256
+from .atomic import reason, sha256
 
 T = TypeVar("T")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -66,12 +67,12 @@ def pictures(
     with _listed(data) as (names, read):
         known = [name for name in names if name.startswith(folder)]
         if spread:  # sizes are looked at without decoding
-            known = [name for name in known if min(Image.open(io.BytesIO(read(name))).size) >= size]
+            known = [name for name in known if min(_opened(name, read(name)).size) >= size]
         for name in _chosen(known, images, skip, spread):
             if len(rows) == images:
                 break
             content = read(name)
-            crop = _pixels(content, channels)
+            crop = _pixels(name, content, channels)
             top, left = ((side - size) // 2 for side in crop.shape[1:])
             if min(top, left) < 0:
                 continue
@@ -94,7 +95,7 @@ def whole(data: Path, folder: str) -> Iterator[tuple[str, Tensor]]:
         if not known:
             raise BadInput(f"data: expected pictures in {folder}/ of '{data}', found none; see --folder")
         for name in known:
-            yield name, _scaled(_pixels(read(name), 3))
+            yield name, _scaled(_pixels(name, read(name), 3))
 
 
 @contextmanager
@@ -116,9 +117,25 @@ def _pictured(names: Sequence[str]) -> list[str]:
     return sorted(name for name in names if name.lower().endswith(SUFFIXES))
 
 
-def _pixels(content: bytes, channels: int) -> Tensor:
+def _opened(name: str, content: bytes) -> Image.Image:
+    """Not decoded yet. Raises BadInput; so it does for one that would take too much memory."""
+    try:
+        image = Image.open(io.BytesIO(content))
+        raster.check_cost(raster.BYTES * image.width * image.height)
+    except raster.Unusable as error:
+        raise BadInput(f"data: {name!r} {error}") from error
+    except Exception as error:  # on damaged bytes Pillow raises nearly anything
+        raise BadInput(f"data: {name!r} cannot be read ({reason(error)}); take it away, or get a whole copy") from error
+    return image
+
+
+def _pixels(name: str, content: bytes, channels: int) -> Tensor:
     """uint8 `(channels, h, w)`."""
-    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB" if channels == 3 else "L"))
+    image = _opened(name, content)
+    try:
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    except Exception as error:
+        raise BadInput(f"data: {name!r} is damaged ({reason(error)}); take it away, or get a whole copy") from error
     return torch.from_numpy(pixels.copy()).view(*pixels.shape[:2], channels).permute(2, 0, 1)
 
 
@@ -129,14 +146,16 @@ def _scaled(pixels: Tensor) -> Tensor:
 def _arrays(data: Path, channels: int, size: int, name: str, images: int | None, skip: int, spread: bool) -> Pictures:
     try:
         with np.load(data, allow_pickle=False) as f:
+            for each in f.zip.infolist():  # told before it is unpacked
+                raster.check_cost(each.file_size)
             shapes = {key: f[key].shape for key in f.files if f[key].dtype == np.uint8 and f[key].ndim >= 3}
             name = name or ("test_images" if "test_images" in shapes else next(iter(shapes), ""))
             if name not in shapes:
                 raise ValueError(f"no uint8 array '{name}' of pictures, but {', '.join(shapes) or 'none'}")
             array, other = f[name], name.replace("images", "labels")
             labels = f[other] if other != name and other in f.files else None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"data: expected an .npz of uint8 pictures, got '{data}' ({error})") from None
+    except Exception as error:  # on damaged bytes NumPy and zipfile raise nearly anything
+        raise BadInput(f"data: expected an .npz of uint8 pictures, got '{data}' ({reason(error)})") from None
     index = _chosen(list(range(len(array))), images, skip, spread)[:images]
     if len(index) < (images or 1):
         raise BadInput(f"data: expected {images} pictures in {name} of '{data}', got {len(index)}")

@@ -3,6 +3,7 @@
 What the user got wrong is a `BadInput`: one sentence that says what, expected, got and remedy.
 """
 
+import os
 import struct
 from collections.abc import Mapping
 from io import BytesIO
@@ -38,6 +39,7 @@ class Picture(NamedTuple):
     icc     profile to embed: the file's own if sRGB or grey (grey values are never converted); None means sRGB
     fields  metadata by libvips' names (EXIF, XMP, IPTC, resolution); no orientation, no thumbnail
     note    what a person should know of how it was read, or empty
+    jpeg    the bytes of the JPEG file that it was, whose tables tell how it was compressed; else None
     """
 
     pixels: Tensor
@@ -47,14 +49,16 @@ class Picture(NamedTuple):
     icc: bytes | None = None
     fields: Mapping[str, tuple[int, Any]] = {}
     note: str = ""
+    jpeg: bytes | None = None
 
 
 def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page: int | None = None) -> Picture:
     """Reads a JPEG, PNG, WebP, TIFF, GIF, BMP, HEIC or AVIF file, or camera raw with the extra `raw`.
 
-    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding, as is half of the
-    memory that is free; `page` of several counts from 1, default the first of the largest. 16 bits stay 16 bits; floats are read as
-    [0, 1] and written as 16 bits. Palette and colour-key transparency become `alpha`; colours under it are kept as they are.
+    `channels` is 3 (grey is repeated) or 1 (colour becomes luma); `limit` is in pixels and is held before decoding, as is what
+    `raster.within` allows (half of the memory that is free); `page` of several counts from 1, default the first of the largest.
+    16 bits stay 16 bits; floats are read as [0, 1] and written as 16 bits. Palette and colour-key transparency become `alpha`;
+    colours under it are kept as they are.
     Raises BadInput if the file is missing, not such a picture, damaged, too large, or has values out of range.
     """
     if channels not in (1, 3):
@@ -66,9 +70,12 @@ def read(path: str | Path, *, channels: int = 3, limit: int = 300_000_000, page:
         if Path(path).exists() and not Path(path).is_file():  # a pipe or a device may never end
             raise BadInput(f"{name} is not a regular file; save the picture to a file first")
         with open(path, "rb") as file:
+            raster.check_cost(os.fstat(file.fileno()).st_size)
             data = file.read()
     except BadInput:
         raise
+    except raster.Unusable as error:
+        raise bad(error, f"{name} ") from error
     except FileNotFoundError as error:
         raise BadInput(f"{name} does not exist; check the path") from error
     except (OSError, ValueError) as error:
@@ -87,17 +94,25 @@ def decode(
 ) -> Picture:
     """`read` of the bytes of a file; `name` begins the sentence of a BadInput."""
     try:
-        return _picture(raster.load(data, suffix, limit=limit, page=page), channels)
+        found = _picture(raster.load(data, suffix, limit=limit, page=page), channels)
     except raster.Unusable as error:
-        raise (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{name} {error}") from error
+        raise bad(error, f"{name} ") from error
+    return found._replace(jpeg=bytes(data)) if data[:3] == b"\xff\xd8\xff" else found
+
+
+def bad(error: raster.Unusable, begin: str = "") -> BadInput:
+    """What is wrong with a file, as a sentence for a person."""
+    return (TooLarge if isinstance(error, raster.TooLarge) else BadInput)(f"{begin}{error}")
 
 
 def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -> Picture:
     """`read` of a Pillow picture of any mode. Raises BadInput."""
     if image.width * image.height > limit:
         raise BadInput(f"the picture is larger than the limit of {limit / 1e6:g} megapixels; scale it down first")
-    data = BytesIO()
+    data, file = BytesIO(), BytesIO()
     try:
+        if image.format == "JPEG":  # opened and not changed since: once more by its own tables
+            image.save(file, "JPEG", quality="keep", subsampling="keep")
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16", "LAB"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
@@ -106,7 +121,7 @@ def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -
         )
     except Exception as error:  # a picture that Pillow has only opened may be damaged further on
         raise BadInput(f"the picture is truncated or damaged ({reason(error)}); get a whole copy of it") from error
-    return decode(data.getvalue(), channels=channels, limit=limit)
+    return decode(data.getvalue(), channels=channels, limit=limit)._replace(jpeg=file.getvalue() or None)
 
 
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:

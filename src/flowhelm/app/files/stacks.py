@@ -132,7 +132,7 @@ def _named(photo: str) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"{photo!r} {error}") from error.__cause__
+        raise type(error)(f"{photo!r} {error}") from error.__cause__
 
 
 def _version(path: Path) -> tuple[str, int, int]:
@@ -241,7 +241,7 @@ def _arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     except BadInput:
         raise
     except raster.Unusable as error:
-        raise BadInput(str(error)) from error
+        raise images.bad(error) from error
     except (
         Exception
     ) as error:  # damaged bytes: h5py and NumPy raise nearly anything, MemoryError for a shape that is a lie

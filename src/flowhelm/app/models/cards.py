@@ -12,9 +12,20 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
 }
 
+DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained for, what)
+    "DRUNet": (32.6, "up to 0.39", "a U-net that is told the noise (Zhang et al. 2021)"),
+    "GSDRUNet": (17.0, "up to 0.39", "a gradient step on a potential (Hurault et al. 2022)"),
+    "DiffUNet": (93.6, "all", "a diffusion model of faces (FFHQ)"),
+    "FFDNet": (0.9, "up to 0.59", "a small network that is told the noise (Zhang et al. 2018)"),
+    "DnCNN": (0.7, "0.016 only", "a small network for one level (Pesquet et al. 2021)"),
+    "Restormer": (26.1, "up to 0.39", "a transformer that finds the noise itself (Zamir et al. 2022)"),
+    "SCUNet": (17.9, "up to 0.39", "for real noise, which it finds itself (Zhang et al. 2023)"),
+}
+"""deepinv's, which it fetches: `priors.denoisers` knows the rest."""
+
 
 def listing() -> Iterator[str]:
-    """A line for each."""
+    """A line for each; those of deepinv last."""
     width = [max(len(row[i]) for row in PRIORS.values()) + 2 for i in range(3)]
     for name, (size, what, terms) in PRIORS.items():
         weights, text = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.md"
@@ -22,10 +33,21 @@ def listing() -> Iterator[str]:
         if not text.is_file():
             state += f", {text.name} is missing"
         yield f"{name:9}{size:{width[0]}}{what:{width[1]}}{terms:{width[2]}}{state}"
+    yield ""
+    yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
+    for name, (millions, noise, what) in DENOISERS.items():
+        yield f"{'deepinv:' + name:19}{millions:5.1f} M parameters  noise {noise:12}{what}"
 
 
 def card(name: str) -> str:
     """The whole card, as Markdown."""
+    if (short := name.removeprefix("deepinv:")) != name and short in DENOISERS:
+        millions, noise, what = DENOISERS[short]
+        return (
+            f"# {name}\n\n{what[0].upper()}{what[1:]}: {millions:g} million parameters, noise {noise} in [-1, 1]. "
+            "The network and its weights are deepinv's: https://deepinv.github.io/deepinv/user_guide/reconstruction/pretrained-models.html\n\n"
+            f"## Terms\n\nThose of its authors, who are named there; the file is at https://huggingface.co/deepinv\n"
+        )
     if name not in PRIORS:
         from ..errors import nearest
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BadInput, Broken, first_line
+from ..options import own
 from ..run import Run, Said, drive
 from .request import DoctorRequest, ModelRequest, size_of
 
@@ -88,14 +88,14 @@ def load_model(model: str) -> Flow:
     """A flow by name.
 
     Args:
-        model: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name, told the empty text), or
-            `module:function` or `file.py:function`: that code is run, with the working directory on the path, and the function
-            is called without arguments and returns a Flow.
+        model: a bundled prior, a .safetensors file of flowhelm, deepinv:DRUNet and others, a pipeline of diffusers (a folder or
+            org/name, with the empty text), or `module:function` or `file.py:function`: that code is run if somebody trusts it (see
+            `options.own`), with the working directory on the path, and the function is called without arguments and returns a Flow.
 
     Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
     """
     from ... import priors
-    from ...flow import Flow
+    from ...priors import denoisers
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -103,29 +103,18 @@ def load_model(model: str) -> Flow:
             f"{model!r} looks like a pickle, which can run any code when it is read, and holds no convention either; write a "
             "function that loads its weights (torch.load(..., weights_only=True)) and returns a Flow, and give file.py:function"
         )
-    if model in priors.NAMES or model.endswith(".safetensors"):
+    if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
         return priors.load(model)
     if models.is_pipeline(model):
         request = ModelRequest(prior=model)
         request = request.changed(**models.settled(request))
         return models.told(drive(models.opened(request)), request)
-    place, colon, name = model.rpartition(":")
-    if not (colon and place and name):
+    if not own.word(model):
         raise BadInput(
-            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, a pipeline (folder or org/name), "
-            "module:function or file.py:function"
+            f"model {model!r}: expected one of {', '.join(priors.NAMES)}, a .safetensors file, deepinv:NAME, a pipeline (folder or "
+            "org/name), module:function or file.py:function"
         )
-    try:
-        flow = getattr(module_of(place), name)()
-    except BadInput:
-        raise
-    except Exception as error:  # a stranger's code raises anything
-        raise BadInput(f"model {model!r} cannot be made ({type(error).__name__}: {first_line(error)})") from error
-    if not isinstance(flow, Flow):
-        raise BadInput(
-            f"model {model!r} returns {type(flow).__name__}; return a Flow, made by priors.from_velocity for instance"
-        )
-    return flow
+    return models.of_code(model)
 
 
 def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None = None) -> list[Finding]:
@@ -140,6 +129,7 @@ def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None
     import torch
 
     from ... import priors
+    from ...priors import denoisers
     from ...priors.bundled import Prior
     from ...priors.examine import examine
     from ...rng import Noise
@@ -147,7 +137,7 @@ def examine_model(model: str, pictures: Path | None = None, *, flow: Flow | None
     flow = load_model(model) if flow is None else flow
     with torch.no_grad():
         shape = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])
-    if pictures is None and model in priors.NAMES:
+    if pictures is None and (model in priors.NAMES or denoisers.named(model)):
         packed = Path(str(files("flowhelm.priors"))) / "samples" / model
         image: Tensor | None = _read(packed, shape) if packed.is_dir() else _drawn(shape)
     else:
@@ -216,22 +206,6 @@ def _parity(request: DoctorRequest, size: tuple[int, int] | None) -> Run[bool]:
     yield Said(f"gradient     {'finite' if found.gradient else 'WRONG: not finite, or 0'}")
     yield Said("the flow gives what the pipeline gives" if found.good else "broken: the flow is not the pipeline")
     return found.good
-
-
-def module_of(place: str) -> object:
-    """The module of a name or of a .py file."""
-
-    if not place.endswith(".py"):
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(place)
-    if not Path(place).is_file():
-        raise BadInput(f"{place!r} does not exist; check the path")
-    spec: Any = importlib.util.spec_from_file_location(Path(place).stem, place)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for themselves there
-    spec.loader.exec_module(module)
-    return module
 
 
 def _read(where: Path, shape: tuple[int, ...]) -> Tensor:

@@ -109,7 +109,7 @@ class Task:
     def begin(self, device: str) -> Callable[[Flow, int], Iterator[Step]]:
         def start(flow: Flow, steps: int) -> Iterator[Step]:
             shape = picture(flow)
-            physics: Any = self.operator(shape, **self.operator_options).to(device)
+            physics: Any = operators.built(self.operator, shape, self.operator_options, device)
             with torch.no_grad():
                 y = physics.A(torch.zeros(1, *shape, device=device))
             x = torch.ones(self.rows, *flow.shape, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...flow import Guidance
-from ...priors import pipelines
-from ...priors.bundled import NAMES
+from ...flow import Flow, Guidance
+from ...priors import bundled, pipelines
+from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
+from ...start import PURE
 from ..errors import BadInput, first_line
+from ..options import own
 from ..run import Event, Noted, Run
 from .request import ModelRequest
 
@@ -42,7 +45,42 @@ class Work(NamedTuple):
 
 def is_pipeline(name: str) -> bool:
     """Whether a prior of the command line is a pipeline: a folder or a name of the hub, not a bundled one or a file."""
-    return name not in NAMES and pipelines.named(name)
+    return name not in NAMES and not own.word(name) and pipelines.named(name)
+
+
+def plain(name: str, device: str = "cpu") -> Prior:
+    """A prior that is no pipeline: a bundled one, one of a .safetensors file, or your own, FILE.py:NAME (a Flow, which may lack what
+    only bundled ones have). Raises BadInput."""
+    if own.word(name):
+        return of_code(name, device)  # type: ignore[return-value]
+    return bundled.load(name, device)
+
+
+def of_code(name: str, device: str = "cpu") -> Flow:
+    """The flow that a function of your own returns; it is called with `device=` if it takes that, else without arguments."""
+    function = own.load("prior", name)
+    takes = "device" in inspect.signature(function).parameters
+    try:
+        flow = function(device=device) if takes else function()
+    except Exception as error:  # a stranger's code raises anything
+        raise BadInput(
+            f"prior {own.short(name)} cannot be made ({type(error).__name__}: {first_line(error)}); mend the function"
+        ) from error
+    if not isinstance(flow, Flow):
+        raise BadInput(
+            f"prior {own.short(name)} returns {type(flow).__name__}; return a Flow, made by priors.from_velocity for instance"
+        )
+    return flow
+
+
+def name_of(flow: Flow, prior: str) -> str:
+    """What a prior is called in tables: `photos`, or the word of your own code."""
+    return own.short(prior) if own.word(prior) else str(getattr(flow, "name", prior))
+
+
+def weights(name: str) -> Path:
+    """The file that a prior is made of: its weights, or the code of your own."""
+    return own.file(name) if own.word(name) else bundled.weights(name)
 
 
 def settled(request: ModelRequest) -> dict[str, Any]:
@@ -68,9 +106,20 @@ def settled(request: ModelRequest) -> dict[str, Any]:
     }
 
 
+def check_draws(prior: str) -> None:
+    """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
+    most = bundled.levels(prior)[1]
+    if most < PURE:
+        raise BadInput(
+            f"{prior} was trained for noise up to {most:.2g} only: it restores (flowhelm restore --prior {prior}), it does not draw; "
+            "take a bundled prior or a pipeline"
+        )
+
+
 def where(prior: str) -> str:
     """A prior as a run's file names it: a file or a folder by its whole path."""
-    return prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute())
+    whole = own.word(prior)
+    return whole or (prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute()))
 
 
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:

@@ -22,6 +22,7 @@ from torch import nn
 from ... import priors
 from ...flow import Flow
 from ...memory import STEPS, hollow, walk
+from ...priors import bundled, denoisers
 from ...priors.pipelines import Pipeline, load, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
@@ -234,6 +235,8 @@ def _model(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> tupl
 
 
 def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
+    if isinstance(model, (str, Path)) and denoisers.named(model):
+        model = bundled.pretrained(str(model), random=True)  # a plan needs no weights
     if isinstance(model, (str, Path)) and (str(model) in priors.NAMES or str(model).endswith(".safetensors")):
         model = priors.load(str(model))
     if isinstance(model, (str, Path, Mapping)):
@@ -267,7 +270,7 @@ def _gib(sizes: Mapping[str, int]) -> dict[str, float]:
 
 def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
     """With weights, bound to an empty prompt."""
-    if model in priors.NAMES or model.endswith(".safetensors"):
+    if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
         flow: Any = priors.load(model)
         return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
     return load(model, size=found.size, dtype=dtype).bind([""])

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from ... import __version__
-from ...priors import bundled
 from ..files.atomic import sha256
 from . import opening
 from .doctor import installed
@@ -19,7 +18,7 @@ USUAL = ("torchvision", "deepinv", "numpy", "Pillow")
 def weights(request: ModelRequest) -> dict[str, str]:
     """Fingerprints of the weights of a run."""
     if not opening.is_pipeline(request.prior):
-        return {"prior sha256": sha256(bundled.weights(request.prior))}
+        return {"prior sha256": sha256(opening.weights(request.prior))}
     found = {"prior fingerprint": opening.fingerprint(request.prior)}
     if (request.quantize or "").endswith(".gguf"):
         found["quantize fingerprint"] = opening.fingerprint_of_file(Path(request.quantize or ""))

@@ -1,4 +1,4 @@
-"""Which prior a piece of work takes, and how it is opened: set once for all kinds of work."""
+"""The prior and how it is opened: the same for all kinds of work."""
 
 from __future__ import annotations
 
@@ -15,19 +15,53 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 MOST_THREADS = 1024
 
 
+class MemoryRequest(Request):
+    """What reading may take."""
+
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = Field(
+        None,
+        description="Memory that a picture, mask or kernel may take to be read, such as 8GB or 512MB: what would take more is refused "
+        "before it is unpacked; default: half of what is free.",
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _sized(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            bytes_of(memory)
+        return memory
+
+    @property
+    def budget(self) -> float | None:
+        """`memory` in bytes."""
+        return None if self.memory is None else bytes_of(self.memory)
+
+
+_UNITS = {"k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def bytes_of(text: str) -> float:
+    """`"512MB"` -> 512e6; kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024. Raises BadInput."""
+    found = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([kmgt]i?)b?\s*", text.lower())
+    if found is None or not float(found[1]):
+        raise BadInput(f"expected an amount of memory such as 8GB or 512MB, got {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
+
+
 class DeviceRequest(Request):
-    """Where it is computed."""
+    """The device and its threads."""
 
     device: str = Field("cpu", description="Where to compute: cpu or cuda.")
     threads: int | None = Field(None, ge=1, le=MOST_THREADS, description="CPU threads; default: as PyTorch chooses.")
 
 
 class ModelRequest(DeviceRequest):
-    """A prior, and how it is opened. What a bundled prior does not take is refused when it is opened."""
+    """A prior, and how it is opened. Opening a bundled prior refuses the options that it does not take."""
 
     prior: str = Field(
         "photos",
-        description="The prior: a bundled one by name, a .safetensors file, or a diffusers pipeline (a folder, or org/name).",
+        description="The prior: a bundled one by name, a .safetensors file, deepinv:DRUNet and others (see `flowhelm priors`), or a "
+        "diffusers pipeline (a folder, or org/name).",
     )
     prompt: str | None = Field(None, description="What the picture shows, in words; for pipelines.")
     negative: str | None = Field(None, description="What the picture must not show; for guided pipelines.")
@@ -39,9 +73,15 @@ class ModelRequest(DeviceRequest):
         None,
         description="Pack a pipeline's network into fewer bits: nf4, int8, torchao-int8, quanto-int8, or a .gguf file.",
     )
-    checkpointing: bool = Field(False, description="Recompute a pipeline's activations going backward: less memory.")
-    tiling: bool = Field(False, description="Let a pipeline decode in tiles: less memory, a slightly other decoder.")
-    no_plan: bool = Field(False, description="Try a pipeline that should not fit into the GPU (see `flowhelm plan`).")
+    checkpointing: bool = Field(
+        False, description="Save memory: compute a pipeline's activations again in the backward pass."
+    )
+    tiling: bool = Field(
+        False, description="Save memory: let a pipeline decode in tiles, with slightly different results."
+    )
+    no_plan: bool = Field(
+        False, description="Load a pipeline even if `flowhelm plan` says that it does not fit into the GPU."
+    )
 
 
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
@@ -64,42 +104,44 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 
 class PlanRequest(Request):
-    """Does a method on a model fit into a GPU's memory, and with which settings?"""
+    """Whether a method on a model fits into a GPU's memory, and with which settings."""
 
     model: Annotated[str, Untyped()] = Field(
-        description="A bundled prior, a .safetensors file or a diffusers pipeline."
+        description="A bundled prior, a .safetensors file, deepinv:NAME or a diffusers pipeline."
     )
     method: Annotated[str, Untyped()] = Field(description="A method of `flowhelm methods`, or sample.")
     method_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the method.")
     operator_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the operator.")
     vram: float = Field(gt=0, description="Memory of the GPU, in GiB.")
     size: Size = Field(None, description="Size of the pictures in pixels, one number for a square; default: its own.")
-    operator: str = Field("superres", description="What was done to the picture: see `flowhelm operators`.")
-    particles: int = Field(1, ge=1, description="Particles, or pictures, at a time.")
+    operator: str = Field("superres", description="The kind of damage: see `flowhelm operators`.")
+    particles: int = Field(1, ge=1, description="How many particles, or pictures, at a time.")
     steps: int = Field(28, ge=1, description="Steps of the method.")
     quantize: str | None = Field(
         None,
-        description="Pack the weights: none, int8, nf4, nf4-double, fp8 or a type of GGUF; default: the gentlest that fits.",
+        description="Pack the weights: none, int8, nf4, nf4-double, fp8 or a GGUF type; default: the most precise that fits.",
     )
     dtype: Dtype = Field("bfloat16", description="Type of weights that are not packed.")
-    tokens: int | None = Field(None, ge=1, description="Tokens of the prompt; default: as the pipeline pads to.")
-    reserve: float = Field(1.0, ge=0, description="GiB to leave alone, for the driver and the kernels' workspaces.")
+    tokens: int | None = Field(
+        None, ge=1, description="Tokens of the prompt; default: the length to which the pipeline pads."
+    )
+    reserve: float = Field(1.0, ge=0, description="GiB to leave free for the driver and workspaces.")
     probe: Annotated[str | None, Flag(metavar="DEVICE")] = Field(
-        None, description="Load the model, make two steps on this device (cuda), and compare."
+        None, description="Load the model, take two steps on this device (cuda), and compare the memory."
     )
 
 
 class DoctorRequest(ModelRequest):
-    """Is a model what it is taken for?"""
+    """Whether a model is wrapped as it was trained."""
 
     prior: Annotated[str, Untyped()] = Field(
-        description="A bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name), or "
+        description="A bundled prior, a .safetensors file of flowhelm, deepinv:NAME, a pipeline of diffusers (a folder or org/name), or "
         "module:function or file.py:function that returns a Flow (which runs that code)."
     )
     pictures: Path | None = Field(
         None, description="With MODEL: a picture, or a folder of pictures of the kind that it was trained on."
     )
-    parity: bool = Field(False, description="Compare a pipeline with its flow: the same prompt, noise and steps.")
+    parity: bool = Field(False, description="Compare a pipeline with its flow, with the same prompt, noise and steps.")
     size: Size = Field(None, description="Size of a pipeline's pictures; default: its own.")
     steps: int = Field(4, ge=1, description="Steps of the comparison of --parity.")
     text_device: Annotated[str | None, Untyped()] = Field(None, description="Where a pipeline's text encoders compute.")
@@ -123,4 +165,36 @@ class VelocityRequest(DeviceRequest):
     def _json(cls, out: Path) -> Path:
         if out.suffix.lower() != ".json":
             raise ValueError(f"{str(out)!r}: a table is JSON; name it {out.with_suffix('.json').name!r}")
+        return out
+
+
+class GridsRequest(DeviceRequest):
+    """The best grid of a prior for each number of steps, searched for and measured."""
+
+    prior: str = Field(description="A bundled prior by name, or a .safetensors file.")
+    out: Path | None = Field(None, description="The file of grids; default: PRIOR.grids.json in this folder.")
+    steps: str = Field("4,5,6,8,10,12", description="Numbers of steps, with commas.")
+    solver: Literal["euler", "midpoint", "heun"] = Field("euler", description="Solver that goes along the grids.")
+    size: int | None = Field(None, ge=1, description="Side of the pictures; default: the prior's, at most 64.")
+    guided: bool = Field(False, description="Tell the prior its classes in turn, with its own guidance.")
+    fine: int = Field(100, ge=16, le=1000, description="Steps of the fine grid whose times are chosen from.")
+    nodes: int = Field(16, ge=4, le=64, description="Times at which the growth of errors is measured.")
+    build: int = Field(32, ge=2, description="Noises to make the grids on.")
+    choose: int = Field(32, ge=2, description="Other noises, to choose the best grid on.")
+    report: int = Field(64, ge=2, description="Other noises again, on which all are measured.")
+    descent: bool = Field(False, description="Also move the times one by one while the error at the end falls: slow.")
+    seed: int = Field(0, description="Seed of the noises.")
+
+    @field_validator("steps")
+    @classmethod
+    def _counts(cls, steps: str) -> str:
+        if not re.fullmatch(r"[0-9]{1,3}(,[0-9]{1,3})*", steps) or not all(int(n) > 1 for n in steps.split(",")):
+            raise ValueError(f"expected numbers of steps from 2 to 999 such as 4,8, got {steps!r}")
+        return steps
+
+    @field_validator("out")
+    @classmethod
+    def _named(cls, out: Path | None) -> Path | None:
+        if out is not None and out.suffix.lower() != ".json":
+            raise ValueError(f"{str(out)!r}: a file of grids is JSON; name it {out.with_suffix('.json').name!r}")
         return out

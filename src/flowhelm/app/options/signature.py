@@ -20,6 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, cre
 
 from ... import entry
 from ..errors import BadInput, nearest
+from . import own
 from .named import named
 from .request import Option, Plain, Request, brief, sentence_of
 
@@ -29,8 +30,14 @@ class Options(Request):
 
 
 def pick(what: str, name: str, functions: Iterable[Callable[..., Any]]) -> Callable[..., Any]:
-    """The function of that name. Raises BadInput that names the nearest."""
+    """The function of that name; of a method or an operator also your own, FILE.py:NAME (see `own`).
+
+    Raises:
+        BadInput: there is none; it names the nearest.
+    """
     names = {f.__name__: f for f in functions}
+    if name not in names and what in ("method", "operator") and own.word(name):
+        return own.load(what, name)
     if name not in names:
         raise BadInput(f"there is no {what} {brief(name)}; {nearest(name, names)}")
     return names[name]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import BadInput, nearest
+from . import own
 from .request import SWITCH, Option, Plain
 from .signature import bind, options, pick
 
@@ -69,9 +70,17 @@ class Worded(NamedTuple):
 
 
 def worded(what: str, text: str, functions: Iterable[Callable[..., Any]], beside: Sequence[str] = ()) -> Worded:
-    """Reads `NAME` or `NAME:option=value,...`; `beside` are further names that may be given. Raises BadInput."""
+    """Reads `NAME` or `NAME:option=value,...`; `beside` are further names that may be given. Raises BadInput.
+
+    NAME may be your own, `FILE.py:NAME` or `package.module:NAME`.
+    """
+    functions = list(functions)
     name, _, rest = text.partition(":")
+    mine = None if name in {f.__name__ for f in functions} else own.split(text)
+    if mine is not None:
+        name, rest = mine
     function = pick(what, name, functions)
+    name = own.short(name)
     known = options(function)
     pairs: list[tuple[str, str]] = []
     for word in filter(None, (w.strip() for w in rest.split(","))):

@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ...priors import bundled
 from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
-from .noise import of_photo, word
+from ..options.request import Plain
+from . import blur
+from .noise import LEAST_OTHER, of_photo, word
 
 NOISE = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
+
+
+BLUR, EVIDENCE = 0.9, 100.0
+"""Blur that is worth the trouble, in pixels, and sure enough, in nats: sharp photographs are soft by half a pixel."""
 
 
 class Seen(NamedTuple):
     """What is believed of a photograph.
 
     Attributes:
-        text: a sentence. operator: to restore it with, or None: nothing that would surely help.
+        text: a sentence. operator: to restore it with, or None: nothing that would surely help. options: of the operator.
         std: of the noise, or of what is taken for it.
     """
 
     text: str
     operator: str | None
     std: float
+    options: Mapping[str, Plain] = {}
 
     def line(self, photo: str) -> str:
         """What to type."""
         if self.operator is None:
             return (
                 "nothing is surely wrong with it; if it is blurred, small or scratched, say so: flowhelm restore "
-                f"{photo} --operator deblur --sigma 1.6, superres or inpaint"
+                f"{photo} --operator deblur --kernel auto, superres or inpaint"
             )
-        return f"flowhelm restore {photo} --operator {self.operator} --std {self.std:g}"
+        told = blur.typed(self.options) if self.options else f"--operator {self.operator}"
+        return f"flowhelm restore {photo} {told} --std {self.std:g}"
 
 
 def look(photo: Path, prior: str = "photos") -> Seen:
-    """Reads a photograph and looks at its noise, its compression and its size. Raises BadInput."""
+    """Reads a photograph and looks at its noise, its blur, its compression and its size. Raises BadInput."""
     picture = stacks.read(str(photo), channels=3)
-    quality = jpeg_quality(photo)
+    quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
     height, width = picture.pixels.shape[-2:]
-    std = float(f"{of_photo(picture.pixels, bundled.load(prior), photo):.3g}")
+    std = float(f"{of_photo(picture.pixels, bundled.load(prior), picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
-    if std >= NOISE:
-        return Seen(text, "denoise", std)
-    return Seen(text, None, std)
+    # what a strong compression leaves out looks like a blur
+    found = None if quality and quality <= STRONG else blur.seen(picture.pixels, std)
+    if found is not None and found.evidence > EVIDENCE and found.sigma > BLUR and blur.trust(found) == "believed":
+        options = blur.options_of(found)
+        return Seen(f"{text}, {blur.words(options)}", "deblur", max(std, LEAST_OTHER), options)
+    return Seen(text, "denoise" if std >= NOISE else None, std)

@@ -20,19 +20,19 @@ SEEN, SEEN_STRONG = 11 / 127.5, 20 / 127.5
 """Noise below which what is found before a compression, or a strong one, may as well be texture."""
 LEAST = {"denoise": 0.005}
 """What is taken at least: rounding, and of other operators that they are never known exactly."""
-_LEAST = 0.01
+LEAST_OTHER = 0.01
 _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
 
 
-def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None, photo: Path | None = None) -> float:
-    """The standard deviation of the noise to restore a photograph with, which is in the file `photo`."""
+def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None) -> float:
+    """The standard deviation of the noise to restore a photograph with."""
     if operator not in PHOTOGRAPHS:
         return STD
-    found = of_photo(picture.pixels, flow, photo)
-    return float(f"{max(found, LEAST.get(operator, _LEAST)):.3g}")
+    found = of_photo(picture.pixels, flow, picture.jpeg)
+    return float(f"{max(found, LEAST.get(operator, LEAST_OTHER)):.3g}")
 
 
-def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | None) -> float:
+def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None) -> float:
     """The standard deviation of what is to be taken for noise: of a JPEG file the noise before it was compressed, and strong blocks."""
     found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
     if photo is None or quality is None:

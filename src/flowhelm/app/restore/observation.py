@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ... import guide, operators, start
 from ...flow import Flow, NetFlow
-from ...measure import Measurement
+from ...measure import Measurement, Operator
 from ...metrics import residual_ratio
 from ...operators.baseline import bicubic
 from ...priors.pipelines import Pipeline
@@ -63,9 +63,11 @@ def observe(
     shape: tuple[int, int, int] = tuple(pictures.shape[1:])  # type: ignore[assignment]
     if simulate is None:
         shape = operators.clean_shape(builder, shape, options)
-    operator = builder(shape, **options).to(pictures.device)
+    operator = operators.built(builder, shape, options, pictures.device)
     y = pictures
     with torch.no_grad():
+        if simulate is None and builder not in operators.ALL:
+            _check_shape(builder, operator, shape, pictures)
         if simulate is not None:
             y = operator.A(pictures)
             y = y + std * simulate(y[:, :1] if grey else y)
@@ -73,6 +75,17 @@ def observe(
     counts = Measurement(y[:1], operator, std).seen(1)
     copies = y.shape[1] if grey else 1
     return Observed(Measurement(counts * y, operator, std * math.sqrt(copies)), std, counts, shape)
+
+
+def _check_shape(builder: Callable[..., Any], operator: Operator, shape: tuple[int, ...], pictures: Tensor) -> None:
+    """Raises ValueError if code of your own makes something else of a clean picture than what was measured."""
+    made = tuple(operator.A(pictures.new_zeros(1, *shape)).shape[1:])
+    if made != tuple(pictures.shape[1:]):
+        raise ValueError(
+            f"{builder.__name__}: of a picture of shape {tuple(shape)} it makes {made}, and what was measured is "
+            f"{tuple(pictures.shape[1:])}; say what shape the clean picture has: {builder.__name__}.clean_shape = lambda measured, "
+            "**options: (channels, height, width)"
+        )
 
 
 def framed(observed: Observed, picture: Tensor) -> Tensor:
@@ -89,7 +102,7 @@ def misfit(observed: Observed, picture: Tensor) -> Tensor:
     return residual_ratio(residual, observed.std) / share.cpu().to(residual)
 
 
-def sized(flow: NetFlow | Pipeline, shape: tuple[int, int, int], tile: int | None = None) -> Flow:
+def sized(flow: Flow, shape: tuple[int, int, int], tile: int | None = None) -> Flow:
     """The prior for a picture (c, h, w), its network call cut into tiles of `tile` pixels: 0 never, None as memory asks.
 
     A pipeline's network, which looks everywhere, is never cut. ValueError for a size that it does not take.
@@ -101,12 +114,20 @@ def sized(flow: NetFlow | Pipeline, shape: tuple[int, int, int], tile: int | Non
                 f"expected a picture of 3 channels and no tiles for {flow.name}, got {channels} and {tile}"
             )
         return flow.sized(height, width)
+    if not hasattr(flow, "sized"):  # code of your own, of one size
+        with torch.no_grad():
+            own = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])
+        if own != tuple(shape) or tile:
+            raise ValueError(f"expected a picture of shape {own} and no tiles for this prior, got {tuple(shape)}")
+        return flow
     if channels != flow.shape[0]:
         raise ValueError(f"expected a picture of {flow.shape[0]} channels for this prior, got {channels}")
     if tile is None:
         tile = TILE if height * width > ROOMY else 0
-    whole = flow.sized(height, width)
-    return guide.tiled(whole, tile, reach=_int(flow.net.reach), stride=_int(flow.net.stride)) if tile else whole
+    whole: Flow = flow.sized(height, width)
+    if tile and isinstance(flow, NetFlow):
+        return guide.tiled(whole, tile, reach=_int(flow.net.reach), stride=_int(flow.net.stride))
+    return whole
 
 
 def steps_of(

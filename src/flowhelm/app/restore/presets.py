@@ -69,6 +69,10 @@ SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
 reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is rejected, too (docs/posterior.md)."""
 
 
+OWN: Usual = ("hqs", {}, 24)
+"""For an operator of your own."""
+
+
 class Preset(NamedTuple):
     """One entry of a preset file; see the module."""
 
@@ -138,7 +142,7 @@ def preset(operator: str, std: float, look: Look = "faithful", *, drawn: bool = 
         look: a mean, or a picture that could be real. drawn: one of several samples is wanted.
     """
     table = NATURAL if look == "natural" else TABLE
-    usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE[operator])
+    usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE.get(operator, OWN))
     return _in_units(usual, std)
 
 
@@ -160,19 +164,20 @@ def settings(
     Args:
         presets: those to choose from; the package's if not given.
     """
-    words = {k: v for k, v in operator_options.items() if isinstance(v, str)}
+    whole = _whole(operator, operator_options)
+    words = {k: v for k, v in whole.items() if isinstance(v, str)}
     fitting = [
         p
         for p in (shipped() if presets is None else presets)
         if (p.method, p.operator) == (method, operator)
-        and {k: v for k, v in p.operator_options.items() if isinstance(v, str)} == words
+        and {k: v for k, v in _whole(operator, p.operator_options).items() if isinstance(v, str)} == words
     ]
     if fitting:
         near = min(
             fitting,
             key=lambda p: (
                 p.prior != prior,
-                dict(p.operator_options) != dict(operator_options),
+                _whole(operator, p.operator_options) != whole,
                 abs(math.log(p.std / std)),
             ),
         )
@@ -182,6 +187,16 @@ def settings(
             _, options, steps = _in_units(table[operator], std)
             return Settings(options, steps, "preset")
     return Settings({}, None, "default")
+
+
+def _whole(operator: str, given: Mapping[str, Any]) -> Options:
+    """With the defaults of options that the operator has got since a preset was found."""
+    from ... import operators  # slow to import
+    from ..options.signature import options, pick
+
+    return {
+        o.name: o.default for o in options(pick("operator", operator, operators.ALL)).values() if not o.needed
+    } | dict(given)
 
 
 def _scaled(options: Mapping[str, Any], factor: float) -> Options:

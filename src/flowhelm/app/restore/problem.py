@@ -12,9 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import latent, operators, start
+from ... import latent, operators, raster, start
 from ...flow import Flow
-from ...priors import bundled
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ...rng import Noise
@@ -27,7 +26,7 @@ from ..models import opening
 from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
-from ..run import Run
+from ..run import Run, Warned
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -52,7 +51,7 @@ class Problem(NamedTuple):
 def opened(request: ModelRequest, work: opening.Work | None = None) -> Run[Prior | Pipeline]:
     """The prior of a run, told its prompt; BadInput for a pipeline that would not fit into the GPU for `work`."""
     if not opening.is_pipeline(request.prior):
-        return bundled.load(request.prior, request.device)
+        return opening.plain(request.prior, request.device)
     pipeline = yield from opening.opened(request, work=work)
     return opening.told(pipeline, request)
 
@@ -67,7 +66,8 @@ def work_of(settings: RestoreSettings, shape: Sequence[int] | None = None) -> op
             shape = tuple(read(settings).pixels.shape[1:])
             if not settings.simulate:
                 builder = function_of("operator", settings.operator)
-                shape = operators.clean_shape(builder, shape, settings.operator_values)  # type: ignore[arg-type]
+                with raster.within(settings.budget):
+                    shape = operators.clean_shape(builder, shape, settings.operator_values)  # type: ignore[arg-type]
         except ValueError:  # said when it is its turn
             return None
     return opening.Work(
@@ -88,12 +88,13 @@ def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None 
 
 def read(settings: RestoreSettings) -> Picture:
     """The picture of a run."""
-    return stacks.read(
-        settings.photo or "",
-        channels=channels(settings.operator, settings.simulate),
-        span=settings.range,
-        page=settings.page,
-    )
+    with raster.within(settings.budget):
+        return stacks.read(
+            settings.photo or "",
+            channels=channels(settings.operator, settings.simulate),
+            span=settings.range,
+            page=settings.page,
+        )
 
 
 def channels(operator: str, simulate: bool) -> int:
@@ -115,14 +116,20 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     measured_by = settings.seed if settings.measurement_seed is None else settings.measurement_seed
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
-    observed = observe(
-        builder, settings.operator_values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows
-    )
+    with raster.within(settings.budget):  # a mask, a kernel
+        observed = observe(
+            builder, settings.operator_values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows
+        )
     if settings.simulate:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     if flow is None:
         flow = yield from opened(settings, work_of(settings, observed.shape))
+    if observed.std > 1.05 * (most := flow.levels[1]):
+        yield Warned(
+            f"{settings.prior} was trained for noise up to {most:.2g}, and this picture has {observed.std:.2g}: some will stay; "
+            "take a prior that knows as much"
+        )
     try:
         whole = sized(flow, observed.shape, settings.tile)
     except ValueError as error:

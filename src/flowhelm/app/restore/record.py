@@ -12,12 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...priors import bundled
 from ..errors import BadInput
 from ..files import stacks
 from ..files.atomic import FORMATS, put, raw_run
 from ..models import opening, provenance
 from ..models.device import to_device
+from ..options import own
 from ..options.request import Request
 from ..options.signature import options
 from .request import RestoreSettings, function_of
@@ -104,7 +104,7 @@ def paths(settings: RestoreSettings) -> dict[str, str]:
     extra = {name: str(value) for name in typed if (value := getattr(settings.operator_options, name)) is not None}
     # an archive of kernels may be followed by the kernel's name
     extra = {name: v if Path(v).exists() else v.rpartition(":")[0] or v for name, v in extra.items()}
-    prior = {} if opening.is_pipeline(settings.prior) else {"prior": str(bundled.weights(settings.prior))}
+    prior = {} if opening.is_pipeline(settings.prior) else {"prior": str(opening.weights(settings.prior))}
     return {"photo": settings.photo or ""} | prior | extra
 
 
@@ -112,6 +112,7 @@ def inputs(settings: RestoreSettings, weights: Mapping[str, str] | None = None) 
     """Hashes of what a run reads."""
     read = {name: path for name, path in paths(settings).items() if name != "prior"}
     found = {f"{name} sha256": stacks.sha256(path) for name, path in read.items()}
+    found |= own.fingerprints((part, getattr(settings, part)) for part in ("operator", "method"))
     return found | dict(provenance.weights(settings) if weights is None else weights)
 
 
@@ -162,6 +163,15 @@ def put_resume(path: Path, place: Place, story: RestoreStory) -> None:
     }  # fmt: skip
     text = json.dumps(words, sort_keys=True)
     put(path, lambda temporary: save_file(tensors, temporary, {"flowhelm": text}))
+
+
+def code_of_resume(path: Path) -> list[str]:
+    """The code that a resume file names; nothing of any other file, of which `get_resume` says what is wrong."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return own.words_of(json.loads((file.metadata() or {})["flowhelm"])["settings"])
+    except Exception:  # safetensors raises its own type
+        return []
 
 
 def get_resume(path: Path) -> tuple[Place, ResumeStory]:

@@ -1,4 +1,4 @@
-"""What may be set for a restoration, and what a run's file holds of it: every default filled in."""
+"""The settings of a restoration, and of the file that a run writes, with every default filled in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annotated_types import Ge
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..errors import BadInput
-from ..models.request import MOST_THREADS, Dtype, ModelRequest
+from ..models.request import MOST_THREADS, Dtype, MemoryRequest, ModelRequest
 from ..options.request import Flag, Request
 from .presets import Look
 
@@ -26,21 +26,21 @@ ITSELF = "alpha"
 
 
 class Restoration(Request):
-    """What is to be undone, and how: what `flowhelm restore`, a batch, HTTP, the page, the nodes and `Restorer` have in common."""
+    """The damage, and how to undo it: common to `flowhelm restore`, batches, HTTP, the page, the nodes and `Restorer`."""
 
-    operator: str = Field(description="What was done to the picture: see `flowhelm operators`.")
+    operator: str = Field(description="The kind of damage: see `flowhelm operators`.")
     operator_options: dict[str, Any] = Field({}, description="Options of the operator: see `flowhelm operators NAME`.")
     method: str | None = Field(
-        None, description="How to restore it: see `flowhelm methods`; default: the operator's preset."
+        None, description="The method: see `flowhelm methods`; default: the preset of this kind of damage."
     )
     method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
     std: Literal["auto"] | float = Field(
         "auto",
-        description="Standard deviation of the noise, with pixel values in [-1, 1] (8-bit levels / 127.5): auto (estimated from the "
-        "picture) or a number.",
+        description="How noisy the picture is: auto (estimated), or its standard deviation with pixels in [-1, 1], which is 8-bit levels "
+        "/ 127.5: 0.03 slight, 0.1 strong.",
     )
     steps: int | None = Field(
-        None, ge=1, le=MOST_STEPS, description="Steps of the method; default: the operator's preset."
+        None, ge=1, le=MOST_STEPS, description="Steps of the method; default: those of the preset."
     )
     look: Look = Field(
         "faithful",
@@ -50,18 +50,18 @@ class Restoration(Request):
     simulate: bool = Field(False, description="The picture is clean: degrade it first, and report PSNR and SSIM.")
     tile: Literal["auto"] | Annotated[int, Ge(0)] = Field(
         "auto",
-        description="Cut the network's work into tiles of so many pixels: auto (as memory asks), 0 (never) or a number.",
+        description="Save memory with tiles of this many pixels: auto (only where memory is short), 0 (never) or a number.",
     )
     keep: bool = Field(
-        False, description="Give back what was measured exactly as it was, noise and all; for linear operators."
+        False, description="Leave measured pixels exactly as they were, with their noise; for linear operators."
     )
     warm: Annotated[float | None, Flag(metavar="TIME")] = Field(
         None,
         gt=0,
         lt=1,
-        description="Begin from the photograph at this time (0.2 to 0.5, say), not from noise at time 0.",
+        description="Start from the photograph at this time, such as 0.3, and not from noise at time 0.",
     )
-    codec_error: bool = Field(False, description="Add to the noise level what the prior's decoder cannot draw.")
+    codec_error: bool = Field(False, description="Count as noise what the prior's decoder cannot draw.")
 
     @field_validator("std")
     @classmethod
@@ -78,30 +78,33 @@ class Restoration(Request):
 class PictureRequest(Restoration):
     """One picture restored, by a prior that is open: over HTTP, in ComfyUI, by `Restorer`."""
 
-    operator: str = Field("deblur", description="What was done to the picture: see `flowhelm operators`.")
+    operator: str = Field("deblur", description="The kind of damage: see `flowhelm operators`.")
     seed: int = Field(0, description="The same seed gives the same result.")
 
 
-class RestoreRequest(Restoration, ModelRequest):
+class RestoreRequest(Restoration, MemoryRequest, ModelRequest):
     """One photograph restored."""
 
     photo: Path = Field(description="The photograph.")
     seed: int = Field(0, description="The same seed gives the same result.")
     page: int | None = Field(
-        None, ge=1, description="Which page of several, counted from 1; default: the first of the largest."
+        None,
+        ge=1,
+        description="Which page of a file with several, counted from 1; default: the first of the largest pages.",
     )
     out: Path | None = Field(
-        None, description="The result; default: the photograph's name with .restored.png, beside it."
+        None, description="Where to write the result; default: NAME.restored.png beside the photograph."
     )
 
 
 class Underway(Request):
-    """What is kept while one photograph is restored, and what is gone on from."""
+    """Files of a restoration that is running, or was stopped."""
 
-    preview: bool = Field(False, description="Keep the current estimate in a .preview.png while running.")
+    preview: bool = Field(False, description="While it runs, keep the current estimate in NAME.preview.png.")
     resume: Path | None = Field(
-        None, description="Go on with the .resume.safetensors of a stopped run; all else is in it."
+        None, description="Go on with a stopped run from its .resume.safetensors, which holds all settings."
     )
+    trust: bool = Field(False, description="With --resume: run Python code that the file names, FILE.py:NAME.")
 
 
 def _pair(given: Any) -> Any:
@@ -119,6 +122,9 @@ class RestoreSettings(RestoreRequest):
     out: str | None = None  # type: ignore[assignment]
     std: float
     estimated: bool = False  # the noise, from the picture
+    blurred: Literal["believed", "milder", "unseen"] | None = (
+        None  # how far a blur is trusted that was estimated from the picture
+    )
     tile: int | None = Field(None, ge=0)  # type: ignore[assignment]  # None: as memory asks
     method: str
     operator_options: SerializeAsAny[Request]  # type: ignore[assignment]

@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ... import operators
+from ... import operators, raster
 from ...step import Step
 from ..errors import BadInput, TooLarge
 from ..files import pictures
@@ -32,7 +32,7 @@ from ..files.pictures import Picture
 from ..models import opening
 from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
-from ..models.request import ModelRequest
+from ..models.request import MemoryRequest, ModelRequest
 from ..options.request import Plain, called_with
 from ..options.signature import options
 from ..run import Event, Run, Stepped, drive
@@ -105,6 +105,7 @@ class Restorer:
         prior: a bundled prior by name, a .safetensors file that `flowhelm train` wrote, or a pipeline of diffusers: a folder or org/name.
         device: cpu or cuda. threads: of the CPU, default torch's; set in each thread that calls.
         limit: pixels of the largest picture that is taken or made (times the particles of a method).
+        memory: that one picture, mask or kernel may take to be read, "2GB" say; default half of what is free.
         opening: how a pipeline is opened and what it is told; see `flowhelm.app.models.request.ModelRequest`.
     """
 
@@ -116,6 +117,7 @@ class Restorer:
         threads: int | None = None,
         *,
         limit: int = PIXELS,
+        memory: str | None = None,
         **opening_: Any,
     ):
         with plainly():
@@ -128,6 +130,7 @@ class Restorer:
             request = ModelRequest.of(given | opening_, "Restorer")
             self.request = request.changed(**opening.settled(request))
             self.given, self.limit = given | opening_, limit
+            self.budget = MemoryRequest.of({"memory": memory}, "Restorer").budget
             exactly(self.threads)
             # weights that are made in inference mode could never be differentiated through
             with torch.inference_mode(False):
@@ -170,7 +173,10 @@ class Restorer:
     @called_with(PictureRequest)
     def prepare(self, picture: Shown, operator: str = "deblur", **options: Any) -> Ready:
         """The first half of a call: reads, builds and checks everything, and does not wait for the device. Arguments as for a call."""
-        with tempfile.TemporaryDirectory() as folder, plainly(folder), torch.inference_mode(False), torch.no_grad():
+        with (
+            tempfile.TemporaryDirectory() as folder, plainly(folder), torch.inference_mode(False), torch.no_grad(),
+            raster.within(self.budget),
+        ):  # fmt: skip
             exactly(self.threads)
             given, instead = self._filed(operator, options.pop("operator_options", None) or {}, Path(folder))
             options = {**options, "operator": operator, "operator_options": given}

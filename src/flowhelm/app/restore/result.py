@@ -154,9 +154,9 @@ def _number(value: Tensor) -> float | None:
 
 
 def summary(result: RestoreResult) -> Iterator[Event]:
-    """What a person is told of a result."""
-    fit = "-" if result.residual is None else f"{result.residual:.2f}"
-    yield Said(f"misfit {fit} of the noise (1 fits), {result.evaluations} evaluations in {result.seconds:.1f} s")
+    """The figures of a result that a person can use, and a warning where it fits the photograph badly."""
+    plural = "s" * (result.evaluations != 1)
+    yield Said(f"{result.evaluations} evaluation{plural} of the prior in {result.seconds:.1f} s")
     if result.psnr is not None:
         before = result.degraded_psnr
         line = f"PSNR {result.psnr:.2f} dB" + (f" (degraded {before:.2f})" if before is not None else "")
@@ -166,9 +166,16 @@ def summary(result: RestoreResult) -> Iterator[Event]:
         yield Said(line)
         if result.scored:
             yield Said(f"scores and pictures are of {result.scored}")
-    if result.residual is None or not 0.2 < result.residual < 1.5:
-        way = "too small" if result.residual is not None and result.residual <= 1 else "too large"
-        yield Warned(f"the misfit is {way}; --std, the operator or its options may not fit this photograph")
+    if result.residual is None or result.residual >= 1.5:
+        off = "far" if result.residual is None else f"by {result.residual:.1f} times its noise"
+        yield Warned(
+            f"the result differs from the photo {off}; if it lacks detail, lower --std; if it looks wrong, check the operator and "
+            "its options"
+        )
+    elif result.residual <= 0.2:
+        yield Warned(
+            "the result follows the photo more closely than its noise level allows; if it looks noisy, raise --std; if not, all is well"
+        )
 
 
 def short(path: Path) -> str:

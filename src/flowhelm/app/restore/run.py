@@ -19,12 +19,13 @@ from ... import guide
 from ...cards import carried, resumed
 from ...step import Diverged, Step, finite
 from ..errors import BadInput
-from ..files.atomic import hash_of, put_picture, write_json
+from ..files.atomic import hash_of, put_picture, raw_run, write_json
 from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import opening, provenance
+from ..options import own
 from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
-from . import noise, record
+from . import blur, noise, record
 from .observation import misfit, steps_of
 from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
@@ -41,8 +42,13 @@ def restore(settings: RestoreSettings, *, preview: bool = False) -> Run[RestoreF
     return (yield from _carried_out(settings, None, preview))
 
 
-def resume(path: Path, out: Path | None = None, *, preview: bool = False) -> Run[RestoreFile]:
-    """Goes on where a stopped run was; the result is that of a run that was never stopped. `out`: the result, if not beside the file."""
+def resume(path: Path, out: Path | None = None, *, preview: bool = False, trust: bool = False) -> Run[RestoreFile]:
+    """Goes on where a stopped run was; the result is that of a run that was never stopped.
+
+    Args:
+        out: the result, if not beside the file. trust: run code that the file names.
+    """
+    own.trust_file(path, record.code_of_resume(path), trust)
     place, story = record.get_resume(path)
     settings = story.settings.changed(out=str(out or _out_of(path, story.settings.out)))
     changed = provenance.differences(story.inputs, record.inputs(settings))
@@ -66,9 +72,13 @@ def _out_of(path: Path, named: str | None) -> Path:
     return out
 
 
-def rerun(path: Path, out: Path | None = None) -> Run[bool]:
-    """Runs again what a JSON file describes; True if the numbers are the same to the bit. `out`: the folder to write to, if not the
-    file's own."""
+def rerun(path: Path, out: Path | None = None, *, trust: bool = False) -> Run[bool]:
+    """Runs again what a JSON file describes; True if the numbers are the same to the bit.
+
+    Args:
+        out: the folder to write to, if not the file's own. trust: run code that the file names.
+    """
+    own.trust_file(path, own.words_of(raw_run(path)["settings"]), trust)
     old = record.get_run(path)
     name = f"{path.name.removesuffix('.run.json')}.rerun.png"
     return (yield from again(old, beside(path, Path(name), out)))
@@ -119,6 +129,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     settings = problem.settings
     if settings.estimated:
         yield Noted(noise.sentence(settings.std))
+    yield from blur.told(settings)
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""
     place = yield from loop(problem, place, Keeping(paths, story, preview), text)
@@ -190,7 +201,7 @@ def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None =
 def _told(problem: Problem, step: Step, estimate: Tensor) -> Stepped:
     fit = float(misfit(problem.observed, estimate).mean())
     return Stepped(
-        step.index, step.total, f"misfit {fit:4.2f} of the noise", partial(picture_of, problem, estimate), {"misfit": fit}, step=step
+        step.index, step.total, "", partial(picture_of, problem, estimate), {"misfit": fit}, step=step
     )  # fmt: skip
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from ... import raster, start
 from ...cards import from_picture
-from ...priors import bundled
+from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
@@ -17,8 +19,9 @@ from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
+from ..options import own
 from ..options.signature import complete
-from . import presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
@@ -36,10 +39,12 @@ def settle(
 
     Args:
         flow: the prior, if it is open already. drawn: the run is one of several samples.
-        picture: the photograph, if it was read already; "later": the noise is not estimated yet, since there is none.
+        picture: the photograph, if it was read already; "later": there is none yet, and nothing is estimated from it.
 
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
+
+    What the photograph tells is found here, for every door: the noise, and the quality of a JPEG file by its own tables.
     """
     check_deepinv()
     builder = function_of("operator", request.operator)
@@ -50,17 +55,27 @@ def settle(
     pipeline = opening.is_pipeline(request.prior)
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     std = STD if request.std == "auto" else request.std
-    if guessed and picture != "later":
-        if flow is None and not pipeline:
-            flow = bundled.load(request.prior)
-        if picture is None:
-            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
-        std = estimated(request.operator, picture, flow, request.photo)
-        request = request.changed(std=std)
-    of_prior = opening.settled(request)
     chosen = dict(request.operator_options)
-    if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
-        chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
+    blurred: blur.Trust | None = None
+    if blur.asked(request.operator, chosen):
+        if request.simulate:
+            raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
+        blurred = "believed"
+    tables = tells_quality(request.operator, request.operator_options, request.simulate)
+    if picture is None and (guessed or blurred or tables):
+        with raster.within(request.budget):
+            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if guessed and isinstance(picture, Picture):
+        if flow is None and not pipeline:
+            flow = opening.plain(request.prior)
+        std = estimated(request.operator, picture, flow)
+        request = request.changed(std=std)
+    if blurred and isinstance(picture, Picture):
+        found = blur.estimated(chosen, picture.pixels, std)
+        chosen, blurred = found.options, found.trust
+    of_prior = opening.settled(request)
+    if tables and isinstance(picture, Picture):
+        chosen["quality"] = _quality(picture)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
@@ -70,10 +85,14 @@ def settle(
     pictured = from_picture(function_of("method", method))
     if pictured and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
+    if not pipeline:
+        start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
-    times = None if later else (flow or bundled.load(request.prior)).times(steps).tolist()
-    file = request.prior not in NAMES and (Path(request.prior).exists() or not pipeline)
+    times = None if later else (flow or opening.plain(request.prior)).times(steps).tolist()
+    by_name = request.prior in NAMES or denoisers.named(request.prior)
+    file = not by_name and (Path(request.prior).exists() or not pipeline)
     given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
+    given["operator"] = own.word(request.operator) or request.operator
     more = {"steps": steps} if later else {}
     return RestoreSettings.of(
         given
@@ -81,19 +100,36 @@ def settle(
         | more
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})
+        | ({} if request.memory is None else {"memory": request.memory})
+        | ({"blurred": blurred} if blurred else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
             "operator_options": operator_options,
-            "method": method,
+            "method": own.word(method) or method,
             "method_options": method_options,
             "times": times,
             "tile": None if request.tile == "auto" else request.tile,
-            "prior": str(Path(request.prior).absolute()) if file else request.prior,
+            "prior": own.word(request.prior) or (str(Path(request.prior).absolute()) if file else request.prior),
             "threads": request.threads or torch.get_num_threads(),
         },
         "restore",
     )
+
+
+def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:
+    """Whether the quality of a compression is that of the photograph's own tables."""
+    return operator == "jpeg" and "quality" not in operator_options and not simulate
+
+
+def _quality(picture: Picture) -> int:
+    found = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
+    if found is None:
+        raise BadInput(
+            "jpeg: how strongly the picture was compressed is not known, since it is no JPEG file; give the file itself, or "
+            "--quality, from 1 (worst) to 100"
+        )
+    return found
 
 
 _TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "codec_error")

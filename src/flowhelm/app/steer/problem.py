@@ -17,7 +17,6 @@ from ...flow import Flow, Wrapped
 from ...guide import on_path
 from ...guide.counted import Count
 from ...path import VP, Path, linear, trig
-from ...priors import bundled
 from ...rewards import differentiable
 from ...step import Reward, Step
 from ..draw.conditions import conditioned, guidance_of
@@ -26,6 +25,7 @@ from ..models import opening as models
 from ..models.batches import batches
 from ..models.device import exactly
 from ..models.request import size_of
+from ..options import own
 from ..options.signature import bind, complete, pick
 from ..run import Run
 from . import allotment
@@ -127,13 +127,14 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
     width = f"{chains} chain" + "s" * (chains > 1) if alone else f"{found.width} {found.option}"
     if not alone and chains > 1:
         width += f" in each of {chains} chains"
-    line = f"{settings.method}: {found.steps} steps, {width}; at most {spent} evaluations per picture"
+    line = f"{own.short(settings.method)}: {found.steps} steps, {width}; at most {spent} evaluations per picture"
     return problem, whole, line
 
 
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
-        return bundled.load(settings.prior, settings.device)
+        models.check_draws(settings.prior)
+        return models.plain(settings.prior, settings.device)
     size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory
     options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})
@@ -186,7 +187,13 @@ def _rewards(terms: Sequence[scores.Term], beside: Sequence[scores.Term], subjec
 def _tried(problem: Problem, settings: SteerSettings) -> None:
     """Scores two pictures, so that what is wrong with a reward is said at once."""
     flow, method = problem.flow, problem.method
-    pixels = flow.shape if flow.pixels else (3, *flow.size)
+    if flow.pixels:
+        pixels = flow.shape
+    elif hasattr(flow, "size"):
+        pixels = (3, *flow.size)
+    else:  # code of your own
+        with torch.no_grad():
+            pixels = tuple(flow.decode(torch.zeros(1, *flow.shape, device=settings.device)).shape[1:])
     ramp = torch.linspace(-0.9, 0.9, math.prod(pixels), device=settings.device).view(1, *pixels)
     pictures = torch.cat([ramp, ramp.flip(-1)])
     follows = needs_gradient(method) or problem.options.get("proposal", "prior") != "prior"

@@ -1,4 +1,4 @@
-"""What may be set for a steered run, and what a run's file holds of it."""
+"""The settings of a steered run, and of the file that it writes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SteerRequest(Conditions):
     """Pictures that a reward likes."""
 
     reward: Annotated[list[str], Flag(metavar="[WEIGHT*]NAME[:option=value,...]")] = Field(
-        [], description="What the pictures are steered by; several are added up."
+        [], description="The reward that the pictures should raise; several are added up."
     )
     held_out: Annotated[list[str], Flag(metavar="[WEIGHT*]NAME[...]")] = Field(
-        [], description="A reward that is reported beside it and never optimised."
+        [], description="A reward that is only reported, never optimised: it shows whether the first one is fooled."
     )
     method: str = Field("fk", description="A method that needs a reward only: see `flowhelm methods`.")
     method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
@@ -35,7 +35,7 @@ class SteerRequest(Conditions):
     )
     path: Literal["linear", "trig", "vp"] | None = Field(
         None,
-        description="Path along which it moves: linear, trig or vp (variance preserving); default: the prior's own.",
+        description="Path from noise to picture: linear, trig or vp (variance preserving); default: the prior's own.",
     )
     grid: Literal["uniform", "arc"] | None = Field(
         None, description="Times of the steps: uniform, or arc (small first steps); default: the prior's own."
@@ -44,11 +44,13 @@ class SteerRequest(Conditions):
         None, ge=1, description="Independent runs per picture, of which the best is kept; they share the budget."
     )
     count: Annotated[int, Flag(("-n",))] = Field(1, ge=1, description="Pictures (of each class), each steered alone.")
-    out: Path | None = Field(None, description="How the names of the files begin; default: PRIOR.steered.")
+    out: Path | None = Field(None, description="Beginning of the files' names; default: PRIOR.steered.")
     batch: int | None = Field(
-        None, ge=1, description="Rows that network, decoder and reward work on at a time; default: 1 for pipelines."
+        None,
+        ge=1,
+        description="How many pictures network, decoder and reward take at a time; default: 1 for pipelines.",
     )
-    reward_device: str | None = Field(None, description="Where the rewards compute; default: where the prior does.")
+    reward_device: str | None = Field(None, description="Device of the rewards; default: that of the prior.")
 
 
 class SteerSettings(SteerRequest):

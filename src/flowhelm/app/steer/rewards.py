@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from ... import rewards
 from ...step import Reward
-from ..errors import BadInput, first_line, nearest
+from ..errors import BadInput, nearest
 from ..files import atomic as files
 from ..models import opening as models
-from ..models.doctor import module_of
+from ..options import own
 from ..options.request import Plain
 from ..options.signature import bind, options, pick, shown
 from .builders import BUILDERS, MODELS, Subject
@@ -32,7 +32,7 @@ class Term(NamedTuple):
     label: str
     make: Callable[[Subject], Reward]
     reads: Mapping[str, str]  # what it is made of beside its words: models, files
-    code: str | None = None  # a function of the user's, FILE.py:FUNCTION
+    code: str | None = None  # a function of the user's, FILE.py:FUNCTION, whole
 
     @property
     def text(self) -> str:
@@ -56,8 +56,9 @@ def term(text: str, flag: str = "reward") -> Term:
     rest = rest.strip()
     if not math.isfinite(weight) or not weight or not rest:
         raise BadInput(f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, as 2*brightness, got {text!r}")
-    if found := re.fullmatch(r"(.+\.py):(\w+)", rest):
-        return _own(weight, Path(found[1]), found[2], flag)
+    mine = None if rest.partition(":")[0] in {f.__name__ for f in BUILDERS} else own.word(rest)
+    if mine is not None:
+        return _own(weight, mine, flag)
     if found := re.match(r"(?!\w+:\w+=)(.+?\.safetensors)(?::|$)", rest):
         rest = f"classifier:weights={found[1]},{rest[found.end() :]}"
     if re.search(r"\.py$", rest):
@@ -116,20 +117,12 @@ def _given(builder: Callable[..., Any], tail: str) -> dict[str, Plain]:
     return dict(found)
 
 
-def _own(weight: float, path: Path, name: str, flag: str) -> Term:
-    if not path.is_file():
+def _own(weight: float, whole: str, flag: str) -> Term:
+    path = own.file(whole)
+    if path.suffix == ".py" and not path.is_file():
         raise BadInput(f"--{flag}: {str(path)!r} does not exist; check the path")
-    label = f"{path.absolute()}:{name}"
 
     def make(subject: Subject) -> Reward:
-        try:
-            function = getattr(module_of(str(path.absolute())), name)
-        except Exception as error:  # a stranger's code raises anything
-            raise BadInput(
-                f"--{flag} {path.name}:{name} cannot be had ({type(error).__name__}: {first_line(error)})"
-            ) from error
-        if not callable(function):
-            raise BadInput(f"--{flag} {path.name}:{name} is no function")
-        return Own(function, f"{path.name}:{name}")
+        return Own(own.load("reward", whole), own.short(whole))
 
-    return Term(weight, label, make, {path.name: str(path.absolute())}, label)
+    return Term(weight, whole, make, {path.name: str(path)} if path.is_file() else {}, whole)

@@ -29,12 +29,13 @@ from ...step import run as checked
 from ..draw.conditions import picture_name, prior_name, settled
 from ..draw.rows import jobs_of
 from ..errors import BadInput
-from ..files.atomic import check_writable, write_json
+from ..files.atomic import check_writable, raw_run, write_json
 from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
+from ..options import own
 from ..options.signature import pick, read
 from ..run import Event, Planned, Run, Said, Stepped, Stopped, near
 from ..show import contact_sheet as contact
@@ -77,7 +78,7 @@ def settle(request: SteerRequest) -> SteerSettings:
     given = {"budget", "steps", "path", "grid", "chains", "numbers", "guidance", "size", "count", "seed", "batch"}
     return SteerSettings.of(
         request.model_dump(include=given) | told | {
-            "prior": models.where(request.prior), "method": method.__name__, "method_options": options,
+            "prior": models.where(request.prior), "method": own.name_of(method), "method_options": options,
             "reward": [each.text for each in terms], "held_out": [each.text for each in beside],
             "classes": list(dict.fromkeys(request.classes)), "out": str(stem.absolute()),
             "threads": request.threads or torch.get_num_threads(), "reward_device": judge, "device": device,
@@ -100,7 +101,9 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     fresh = RunFile(
         kind="steer",
         settings=settings,
-        inputs=scores.fingerprints([*problem.terms, *problem.beside]) | provenance.weights(settings),
+        inputs=scores.fingerprints([*problem.terms, *problem.beside])
+        | own.fingerprints([("method", settings.method)])
+        | provenance.weights(settings),
         environment=provenance.environment(settings, ("numpy", "Pillow", "diffusers", "transformers")),
         result=record.result_of([], "running"),
     )
@@ -134,14 +137,10 @@ def rerun(path: Path, out: Path | None = None, *, trust: bool = False) -> Run[bo
     Args:
         out: the folder to write to, if not the file's own; trust: run code that the file names.
     """
+    own.trust_file(path, own.words_of(raw_run(path)["settings"]), trust)
     old = record.read(path)
     if old.result.state != "finished":
         raise BadInput(f"{str(path)!r} is of a run that was {old.result.state}; there is nothing to compare with")
-    named = [code for text in (*old.settings.reward, *old.settings.held_out) if (code := scores.term(text).code)]
-    if named and not trust:
-        raise BadInput(
-            f"{str(path)!r} names code that would be run, {', '.join(named)}; read that code first, and run it with --trust"
-        )
     folder = (out or path.parent).absolute()
     stem = folder / f"{path.name.removesuffix('.run.json')}.rerun"
     paths = outputs(stem)
@@ -175,7 +174,7 @@ def _steps_only(events: Run[RunFile]) -> Run[RunFile]:
 def _steered(problem: Problem, settings: SteerSettings, runs: Sequence[PictureRun], pictures: int) -> Run[None]:
     """Steers the last of the runs, and keeps the best so far on disk."""
     *others, made = runs
-    who, paths = problem.method.__name__, outputs(settings.out)
+    who, paths = own.short(own.name_of(problem.method)), outputs(settings.out)
     rank = max((each.best.rank for each in others if each.best is not None), default=(False, -math.inf))
     began = time.monotonic()
     # what is fixed was allotted to fit, to the last evaluation; a method that asks would keep some back for what it cannot know

@@ -13,21 +13,23 @@ from ... import operators
 from ...app.errors import BadInput
 from ...app.files import atomic as files
 from ...app.files.dataset import Pictures, pictures
+from ...app.models import opening
 from ...app.models.device import to_device
+from ...app.options import own
 from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
 from ...app.run import Failed, Noted, Planned, Run, Said, Stepped, Written
 from ...cards import METHODS
 from ...flow import Flow
-from ...priors import bundled
 from ...priors.bundled import Prior
 from . import protocols, rows, runner
+from .decide import decided
 from .gallery import Gallery
-from .perceptual import perceptual
+from .perceptual import classified, perceptual
 from .protocols import Task
 from .request import BenchRequest, DataRequest, TableRequest
-from .runner import Cell, Entry
+from .runner import Cell, Distances, Entry
 from .table import Row, table
 
 STEPS = 50
@@ -62,8 +64,8 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
     known = None if request.defaults else [*(p for path in request.presets for p in read(path)), *shipped()]
     stored = rows.read(request.out)
     done = {rows.key(row) for row in stored if not (request.retry and row["error"])}
-    measure = perceptual(request.lpips, request.device) if request.lpips is not None else None
     plan = planned(request, [row["method"] for row in stored])
+    measure = distances(request, plan.work)
     chosen, gallery = plan.chosen, plan.gallery
     settled: dict[tuple[Any, ...], Entry] = {}
     total = len(plan.work) * (len(chosen) + 1)
@@ -86,7 +88,7 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
                 rows.append(request.out, made.rows)
             yield Stepped(at + i, total, f"{where}: {label}")
     finished = rows.read(request.out)
-    yield Said(table(finished, request.reference))
+    yield Said(_shown(finished, request))
     for line in sorted(_beyond(finished)):
         yield Noted(line)
     for name, reason in sorted({(f"{r['task']}, {r['method']}", r["error"]) for r in finished if r["error"]}):
@@ -111,8 +113,8 @@ def planned(request: BenchRequest, before: Iterable[str] = ()) -> Plan:
         taken = pictures_for(request, flow, device)
         gallery.names |= set(taken.names[:KEPT])
         about = {
-            "prior": flow.name,
-            "weights": files.sha256(bundled.weights(name))[:8],
+            "prior": opening.name_of(flow, name),
+            "weights": files.sha256(opening.weights(name))[:8],
             "data": taken.origin,
             "size": flow.shape[-1],
         }
@@ -138,6 +140,19 @@ def pictures_for(request: DataRequest, flow: Flow, device: str) -> Pictures:
     return taken._replace(clean=taken.clean.to(device))
 
 
+def distances(request: BenchRequest, work: Sequence[Cell]) -> Distances:
+    """The columns that networks measure, by what was asked for."""
+    found = {}
+    if request.lpips is not None:
+        found["lpips"] = perceptual(request.lpips, request.device)
+    if request.features is not None:
+        channels = {cell.flow.shape[0] for cell in work}
+        if len(channels) > 1:
+            raise BadInput("--features: the priors have grey and colour pictures; give them one after the other")
+        found["features"] = classified(request.features, *channels, request.device)
+    return found
+
+
 def _beyond(finished: Iterable[Mapping[str, Any]]) -> set[str]:
     """Methods that cannot come near their budget of evaluations: their single steps are too large."""
     said = set()
@@ -161,7 +176,7 @@ def _reported(request: TableRequest, finished: Sequence[Row], gallery: Gallery, 
         return
     from .report import report
 
-    text = report(finished, request.reference, gallery, command)
+    text = report(finished, request.reference, gallery, command, request.by)
     files.put(request.report, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     yield Written([request.report])
 
@@ -175,18 +190,24 @@ def show(path: Path, request: TableRequest, command: str = "") -> Run[None]:
     finished = rows.read(path)
     if not finished:
         raise BadInput(f"{str(path)!r} holds no rows; make them with flowhelm bench")
-    yield Said(table(finished, request.reference))
+    yield Said(_shown(finished, request))
     yield from _reported(request, finished, Gallery(path.with_suffix(".pictures")), command)
+
+
+def _shown(finished: Sequence[Row], request: TableRequest) -> str:
+    return decided(finished) if request.decide else table(finished, request.reference, request.by)
 
 
 def prior_for(name: str, size: int | None, device: str) -> Prior:
     """The prior, for pictures of `size` pixels (its own size if None)."""
-    flow = bundled.load(name, str(to_device(device)))
-    own = flow.shape[-1]
-    if size is None or size == own:
+    flow = opening.plain(name, str(to_device(device)))
+    side = flow.shape[-1]
+    if size is None or size == side:
         return flow
-    if flow.about.get("classes"):
-        raise BadInput(f"--size {size}: the prior '{flow.name}' draws pictures of {own} pixels only; leave --size out")
+    if not hasattr(flow, "sized"):
+        raise BadInput(f"--size {size}: the prior {own.short(name)} has no sized(height, width); leave --size out")
+    if getattr(flow, "about", {}).get("classes"):
+        raise BadInput(f"--size {size}: the prior '{flow.name}' draws pictures of {side} pixels only; leave --size out")
     return flow.sized(size, size)
 
 
@@ -212,7 +233,7 @@ def own_task(text: str, std: float | None = None) -> Task:
     if not number > 0:
         raise BadInput(f"{text!r}: expected the noise's std above 0, got {value}; add ,std=0.05")
     builder = found.function
-    return Task(found.beside.get("label", builder.__name__), builder, bind(builder, found.given), number)
+    return Task(found.beside.get("label", own.short(own.name_of(builder))), builder, bind(builder, found.given), number)
 
 
 def entry(
@@ -223,7 +244,7 @@ def entry(
     shown = plain(task.builder, {k: str(v) for k, v in task.options.items()})
     usual = None
     if known is not None:
-        usual = settings(method.__name__, task.builder.__name__, shown, task.std, prior, known)
+        usual = settings(own.name_of(method), own.name_of(task.builder), shown, task.std, prior, known)
     base = dict(usual.options) if usual else {}
     options = plain(method, base | dict(chosen.given))
     bound = bind(method, options)
@@ -232,6 +253,8 @@ def entry(
         raise BadInput(f"{label}: expected a whole number of steps, got {beside!r}")
     number = int(beside) if beside else steps or (usual.steps if usual else None) or STEPS
     origin = ("given over " if chosen.given else "") + (usual.origin if usual else "default")
+    if own.word(own.name_of(method)):  # rows of another version of it are not the same
+        options["code"] = own.sha256(own.name_of(method))[:8]
     return Entry(label, partial(method, **bound), options, number, int(bound.get("particles", 1)), origin)
 
 

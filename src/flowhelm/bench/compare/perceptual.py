@@ -1,9 +1,9 @@
-"""LPIPS (Zhang et al. 2018, arXiv:1801.03924), version 0.1 with AlexNet, from weights in a safetensors file.
+"""How different two pictures look to a trained network: `flowhelm.metrics.feature_distance` in two networks' features.
 
-    d(a, b) = sum_l mean_pixels sum_channels w_l (f_l(a) / |f_l(a)| - f_l(b) / |f_l(b)|)^2
-
-The weights (Krizhevsky's network and the five w_l) do not ship with flowhelm and are never downloaded by it. Where torchmetrics
-has them, they become such a file by
+`classified` takes the classifier that `python -m flowhelm.bench.quality.classifier` trains in minutes, every level alike.
+`perceptual` is LPIPS (Zhang et al. 2018, arXiv:1801.03924), version 0.1 with AlexNet, from weights in a safetensors file. The
+weights (Krizhevsky's network and a weight for each channel of five levels) do not ship with flowhelm and are never downloaded by
+it. Where torchmetrics has them, they become such a file by
 
     from safetensors.torch import save_file
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity as Lpips
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ...metrics import feature_distance
 
 CONVOLUTIONS = (0, 3, 6, 8, 10)
 """Of AlexNet's features: each with the ReLU behind it is one level."""
@@ -57,12 +59,37 @@ def perceptual(path: Path, device: str = "cpu") -> Callable[[Tensor, Tensor], Te
         for i, layer in enumerate(net):
             x = layer(x)
             if i - 1 in CONVOLUTIONS:
-                found.append(x / (x.square().sum(1, keepdim=True) + 1e-16).sqrt())
+                found.append(x)
         return found
 
     @torch.no_grad()
     def distance(image: Tensor, reference: Tensor) -> Tensor:
-        pairs = zip(features(image), features(reference), heads, strict=True)
-        return torch.stack([(w[0] * (a - b) ** 2).sum(1).mean((1, 2)) for a, b, w in pairs]).sum(0)
+        return feature_distance(features(image), features(reference), [head[0] for head in heads])
+
+    return distance
+
+
+def classified(path: Path, channels: int, device: str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """(picture, reference), each `(b, c, h, w)` in [-1, 1] -> distance `(b,)` in a classifier's features; both are clamped.
+
+    Args:
+        path: of `python -m flowhelm.bench.quality.classifier`; channels: of the pictures, which its network must have.
+
+    Raises:
+        ValueError: another file, or a classifier of other pictures.
+    """
+    from ...rewards.classifier import read
+
+    net = read(path)
+    if net.channels != channels:
+        raise ValueError(
+            f"features: expected a classifier of pictures with {channels} channels, got {net.channels} in '{path}'; "
+            "train that of another set: python -m flowhelm.bench.quality.classifier"
+        )
+    net = net.to(device)
+
+    @torch.no_grad()
+    def distance(image: Tensor, reference: Tensor) -> Tensor:
+        return feature_distance(net.levels(image.clamp(-1, 1)), net.levels(reference.clamp(-1, 1)))
 
     return distance

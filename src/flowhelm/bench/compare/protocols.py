@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import operators
+from ...app.options import own
 from ...measure import Measurement
 from ...metrics import residual_ratio
 from ...rng import Noise
@@ -31,7 +32,9 @@ class Task(NamedTuple):
     def operator(self) -> str:
         """In words: `deblur:border=circular,sigma=1.6`."""
         words = ",".join(f"{key}={value}" for key, value in sorted(self.options.items()))
-        return f"{self.builder.__name__}:{words}" if words else self.builder.__name__
+        name = own.name_of(self.builder)
+        code = f"@{own.sha256(name)[:8]}" if own.word(name) else ""
+        return own.short(name) + code + f":{words}" * bool(words)
 
 
 class Problem(NamedTuple):
@@ -59,7 +62,7 @@ class Problem(NamedTuple):
 
 def measured(task: Task, clean: Tensor, names: Sequence[str], seed: int) -> Problem:
     """Measures clean `(b, c, h, w)`. The noise of a picture depends on the seed and its name alone."""
-    operator = task.builder(tuple(clean.shape[1:]), **task.options).to(clean.device)
+    operator = operators.built(task.builder, tuple(clean.shape[1:]), task.options, clean.device)
     with torch.no_grad():
         y = operator.A(clean)
         y = y + task.std * Noise(seed, list(names)).named("measurement")(y)

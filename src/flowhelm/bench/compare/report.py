@@ -29,13 +29,13 @@ code { background: #f3f3f3; padding: .1em .3em; overflow-wrap: anywhere } td.cod
 """
 
 
-def report(rows: Sequence[Row], reference: str | None, gallery: Gallery, command: str) -> str:
+def report(rows: Sequence[Row], reference: str | None, gallery: Gallery, command: str, by: str = "psnr") -> str:
     """The page of rows as `rows.read` gives them.
 
     Args:
         reference: of the margins, a label; see `table.groups`.
         gallery: where the pictures are; those that are not there are left out.
-        command: what was typed.
+        command: what was typed. by: the column of the margins.
     """
     from ... import __version__
 
@@ -49,7 +49,7 @@ def report(rows: Sequence[Row], reference: str | None, gallery: Gallery, command
         "differentiated. MiB is the peak of a batch above what was in use before. A task is fair within itself only.</p>",
     ]
     for group in found:
-        body += [f"<h2>{escape(group.title)}</h2>", _table(group), _failures(group)]
+        body += [f"<h2>{escape(group.title)}</h2>", _table(group, by), _failures(group)]
         body += [
             f'<p class="plot"><img alt="quality against cost" src="data:image/png;base64,{_base64(plot(group))}"></p>'
         ]
@@ -118,8 +118,8 @@ def plot(group: Group) -> bytes:
     return png(made)
 
 
-def _table(group: Group) -> str:
-    head, cells = cells_of(group)
+def _table(group: Group, by: str) -> str:
+    head, cells = cells_of(group, by)
     lines = ['<div class="wide"><table><tr>' + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>"]
     for line, shown in zip(group.lines, cells, strict=True):
         kind = ' class="reference"' if line is group.reference else ""

@@ -25,7 +25,7 @@ class DataRequest(Request):
     )
     skip: int = Field(0, description="Leave out so many pictures first; below 0: begin so many before the end.")
     spread: bool = Field(False, description="Take pictures evenly spaced by name, not the first ones.")
-    protocol: str = Field("pnp_flow", description="The set of tasks: pnp_flow, photographs or nonlinear.")
+    protocol: str = Field("pnp_flow", description="The set of tasks: pnp_flow, photographs, defaults or nonlinear.")
     batch: int = Field(4, ge=1, description="How many pictures to restore at a time.")
 
 
@@ -35,6 +35,13 @@ class TableRequest(Request):
     reference: str | None = Field(
         None, description="Compare with this method, by its label; default: the best baseline."
     )
+    by: Literal["psnr", "ssim", "lpips", "features"] = Field(
+        "psnr", description="What margins and wins are counted in: psnr, ssim, or a distance, lpips or features."
+    )
+    decide: bool = Field(
+        False,
+        description="One line for each task: the default of restore beside the best of all others, with evaluations and seconds.",
+    )
     report: Path | None = Field(None, description="Write an HTML report to this file, too.")
 
 
@@ -42,7 +49,7 @@ class BenchRequest(DataRequest, TableRequest, DeviceRequest):
     """Methods compared: prior x task x method x picture x seed."""
 
     prior: tuple[str, ...] = Field(
-        ("photos",), description="A bundled prior or a weights file; may be given several times."
+        ("photos",), description="A bundled prior, a weights file or deepinv:NAME; may be given several times."
     )
     task: Tasks = Field(
         (),
@@ -66,6 +73,10 @@ class BenchRequest(DataRequest, TableRequest, DeviceRequest):
     defaults: bool = Field(False, description="Use no presets: the methods' own defaults.")
     lpips: Path | None = Field(
         None, description="Measure LPIPS with these weights (flowhelm.bench.compare.perceptual says which)."
+    )
+    features: Path | None = Field(
+        None,
+        description="Measure the distance in a classifier's features, too: a file of python -m flowhelm.bench.quality.classifier.",
     )
     retry: bool = Field(False, description="Do again what has failed.")
     out: Path = Field(Path("bench.csv"), description="The rows: a .csv file, or .parquet (a folder).")

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ...app.files.atomic import put
+
 Row = Mapping[str, Any]
 
 FIELDS: dict[str, type] = {
@@ -33,6 +35,7 @@ FIELDS: dict[str, type] = {
     "psnr": float,
     "ssim": float,
     "lpips": float,
+    "features": float,
     "residual": float,
     "cost": float,
     "evaluations": float,
@@ -52,7 +55,8 @@ method, name     label; the function's name ("baseline" for those without a prio
 options          every option, JSON; settings: where they come from (given, preset or default)
 budget           what `steps` were chosen for, if so
 image, seed      name of the picture; of its noise
-psnr ... lpips   of the restored picture; residual: of the measurement, in units of the noise's std (1 is calibrated)
+psnr ... ssim    of the restored picture; lpips, features: its distance to the clean one to a network, see `perceptual`
+residual         of the measurement, in units of the noise's std (1 is calibrated)
 cost             evaluations + 2 for each one that was differentiated
 evaluations      of the network, per picture (every particle counts); calls: batched ones; backward: differentiated evaluations
 decoder          calls of a decoder; seconds per picture; peak_mib: of the whole batch, above what was in use before
@@ -62,6 +66,8 @@ error            why there is no result
 KEY = ("prior", "weights", "data", "size", "protocol", "task", "operator", "std",
        "method", "options", "steps", "image", "seed")  # fmt: skip
 """What tells one row from another."""
+LATER = ("features",)
+"""Columns that files of earlier versions lack: they are read as empty."""
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -120,17 +126,22 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
         raise _other(path, "it has no line")
     reader = csv.reader(io.StringIO(text[:cut]))
     head = next(reader, list(FIELDS))
-    if head != list(FIELDS):
+    if not _ours(head):
         raise _other(path, "it has other columns")
-    return [_typed(path, reader.line_num, cells) for cells in reader]
+    return [_typed(path, reader.line_num, head, cells) for cells in reader]
 
 
-def _typed(path: Path, line: int, cells: list[str]) -> dict[str, Any]:
-    if len(cells) != len(FIELDS):
-        raise _other(path, f"line {line}: {len(cells)} cells instead of {len(FIELDS)}")
+def _ours(head: list[str]) -> bool:
+    """Whether the columns are those of FIELDS, now or before the LATER ones came."""
+    return head in (list(FIELDS), [name for name in FIELDS if name not in LATER])
+
+
+def _typed(path: Path, line: int, head: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(head):
+        raise _other(path, f"line {line}: {len(cells)} cells instead of {len(head)}")
     try:
-        pairs = zip(FIELDS.items(), cells, strict=True)
-        row = {name: kind(cell) if cell or kind is str else None for (name, kind), cell in pairs}
+        held = dict(zip(head, cells, strict=True))
+        row = {name: _read(kind, held.get(name, "")) for name, kind in FIELDS.items()}
     except ValueError as error:
         raise _other(path, f"line {line}: {error}") from error
     if empty := [name for name in KEY if row[name] is None]:
@@ -138,7 +149,21 @@ def _typed(path: Path, line: int, cells: list[str]) -> dict[str, Any]:
     return row
 
 
+def _read(kind: type, cell: str) -> Any:
+    return kind(cell) if cell or kind is str else None
+
+
 def _append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.exists() and (text := path.read_text(encoding="utf-8")).partition("\n")[1]:
+        head = text.partition("\n")[0].split(",")
+        if head != list(FIELDS) and _ours(head):  # of an earlier version: the whole file gets today's columns
+            rows = [*_read_csv(path), *rows]
+            put(path, lambda temporary: _write_csv(temporary, rows))
+            return
+    _write_csv(path, rows)
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     held = io.StringIO()
     writer = csv.DictWriter(held, list(FIELDS), lineterminator="\n")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,9 +191,9 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
             table = parquet.read_table(part)
         except ValueError as error:  # what pyarrow's own are
             raise _other(path, str(error)) from error
-        if table.column_names != list(FIELDS):
+        if not _ours(table.column_names):
             raise _other(path, "it has other columns")
-        rows += table.to_pylist()
+        rows += [{name: row.get(name) for name in FIELDS} for row in table.to_pylist()]
     return rows
 
 

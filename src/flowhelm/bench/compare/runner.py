@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...app.files.dataset import Pictures
 from ...app.models.affordable import nearest
+from ...app.options import own
 from ...flow import Flow, NetFlow
 from ...measure import Measurement
 from ...metrics import psnr, ssim
@@ -27,8 +28,9 @@ from .protocols import Problem, Task, measured
 from .rows import key
 
 Method = Callable[..., Iterator[Step]]
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""(picture, reference), each `(b, c, h, w)` in [-1, 1] -> distance `(b,)`."""
+Distances = Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+"""Further columns: (picture, reference), each `(b, c, h, w)` in [-1, 1] -> distance `(b,)`."""
+NONE: Distances = {}
 
 
 class Entry(NamedTuple):
@@ -52,7 +54,7 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        return getattr(self.method, "func", self.method).__name__  # of a partial
+        return own.short(own.name_of(getattr(self.method, "func", self.method)))  # of a partial
 
 
 class Outcome(NamedTuple):
@@ -149,7 +151,7 @@ def cells(
 
 
 def rows_of_baselines(
-    cell: Cell, done: Collection[tuple[Any, ...]] = (), perceptual: Perceptual | None = None
+    cell: Cell, done: Collection[tuple[Any, ...]] = (), distances: Distances = NONE
 ) -> Iterator[Made]:
     """Of each restoration without a prior that is not `done`."""
     problem = _problem(cell)
@@ -165,18 +167,18 @@ def rows_of_baselines(
         except Exception as error:
             errors = [f"{type(error).__name__}: {' '.join(str(error).split())}"] * count
         outcome = Outcome(image, errors, tally)
-        yield Made(_rows(cell, entry, "baseline", problem, outcome, perceptual), outcome, problem)
+        yield Made(_rows(cell, entry, "baseline", problem, outcome, distances), outcome, problem)
 
 
 def labels_of_baselines(cell: Cell) -> list[str]:
     return list(baselines(cell.task, _problem(cell)))
 
 
-def rows_of(cell: Cell, entry: Entry, perceptual: Perceptual | None = None) -> Made:
+def rows_of(cell: Cell, entry: Entry, distances: Distances = NONE) -> Made:
     """One row per picture of the cell."""
     problem = _problem(cell)
     outcome = restored(cell.flow, problem.y, entry, cell.pictures.names, cell.seed)
-    return Made(_rows(cell, entry, entry.name, problem, outcome, perceptual), outcome, problem)
+    return Made(_rows(cell, entry, entry.name, problem, outcome, distances), outcome, problem)
 
 
 def _problem(cell: Cell) -> Problem:
@@ -205,7 +207,7 @@ def is_done(cell: Cell, entry: Entry, done: Collection[tuple[Any, ...]]) -> bool
 
 
 def _rows(
-    cell: Cell, entry: Entry, name: str, problem: Problem, outcome: Outcome, perceptual: Perceptual | None
+    cell: Cell, entry: Entry, name: str, problem: Problem, outcome: Outcome, distances: Distances
 ) -> list[dict[str, Any]]:
     count, tally = len(cell.pictures.names), outcome.tally
     spent = {
@@ -230,8 +232,8 @@ def _rows(
         scores["psnr"] = psnr(shown, clean).tolist()
         if min(clean.shape[-2:]) >= 11:
             scores["ssim"] = ssim(shown, clean).tolist()
-        if perceptual is not None:
-            scores["lpips"] = perceptual(shown, clean).tolist()
+        for column, distance in distances.items():
+            scores[column] = distance(shown, clean).tolist()
     at = {row: {what: values[i] for what, values in scores.items()} for i, row in enumerate(good)}
     return [
         {

@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import torch
 
-from ... import __version__, priors
+from ... import __version__
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
 from ...app.files.atomic import check_writable
 from ...app.files.dataset import Pictures
+from ...app.models import opening
+from ...app.options import own
 from ...app.options.request import Plain
 from ...app.options.signature import options, plain
 from ...app.options.words import Worded, worded
@@ -71,12 +73,16 @@ def search(request: SearchRequest, command: str = "") -> Run[list[Preset]]:
     else:
         tasks = [own_task(request.operator, request.std)]
     taken = pictures_for(request, flow, request.device)
-    weights = files.sha256(priors.bundled.weights(request.prior))
+    weights = files.sha256(opening.weights(request.prior))
     made = []
     for each in tasks:
         for text in request.method:
             chosen = worded("method", text, METHODS)
-            cells = list(runner.cells(flow, [each], taken, [request.seed], request.batch, {"prior": flow.name}))
+            cells = list(
+                runner.cells(
+                    flow, [each], taken, [request.seed], request.batch, {"prior": opening.name_of(flow, request.prior)}
+                )
+            )
             ranges = ranges_of(chosen, request.vary, each.std)
             known = {
                 "steps": request.steps or _steps(chosen, each, flow, cells[0], request.evaluations),
@@ -89,10 +95,10 @@ def search(request: SearchRequest, command: str = "") -> Run[list[Preset]]:
                 **_of(taken),
             }
             found = yield from _search(optuna, chosen, each, cells, ranges, known, request)
-            made.append(_preset(chosen, each, flow, known, found))
+            made.append(_preset(chosen, each, cells[0].about["prior"], known, found))
             add(request.out, made[-1:])
             yield Said(
-                f"{chosen.function.__name__}, {each.operator}, noise {each.std:g}: {request.score} {found['best']:.3f} with "
+                f"{own.short(own.name_of(chosen.function))}, {each.operator}, noise {each.std:g}: {request.score} {found['best']:.3f} with "
                 f"{found['options']}, {found['default']:.3f} with the defaults"
             )
     yield Written([request.out])
@@ -154,11 +160,12 @@ def _search(
     trials, journal = request.trials, str(request.out.with_name(request.out.name + ".journal"))
     purpose = {k: v for k, v in known.items() if k != "command"}
     purpose |= {
-        "method": chosen.function.__name__,
+        "method": own.name_of(chosen.function),
         "given": dict(chosen.given),
         "operator": task.operator,
         "std": task.std,
     }
+    purpose |= own.fingerprints((("method", purpose["method"]), ("operator", own.name_of(task.builder))))
     name = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()[:16]
     try:
         backend = optuna.storages.journal.JournalFileBackend(journal)
@@ -215,16 +222,16 @@ def _score(
     return fmean(WORST[known["score"]] if s is None else s for s in scores)
 
 
-def _preset(chosen: Worded, task: Task, flow: Prior, known: Mapping[str, Any], found: Mapping[str, Any]) -> Preset:
+def _preset(chosen: Worded, task: Task, prior: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> Preset:
     values: dict[str, Any] = {name: _typed(value) for name, value in {**chosen.given, **found["options"]}.items()}
     if "strength" in values:
         values["strength"] = float(f"{values['strength'] * task.std**2:.6g}")
     return Preset(
-        method=chosen.function.__name__,
-        operator=task.builder.__name__,
+        method=own.name_of(chosen.function),
+        operator=own.name_of(task.builder),
         operator_options=plain(task.builder, {k: str(v) for k, v in task.options.items()}),
         std=task.std,
-        prior=flow.name,
+        prior=prior,
         options=values,
         steps=known["steps"],
         found={k: v for k, v in known.items() if k != "steps"} | {k: v for k, v in found.items() if k != "options"},

@@ -62,15 +62,30 @@ class Group(NamedTuple):
         )
 
     def margin(self, line: Line, column: str = "psnr") -> tuple[Mean, int, int] | None:
-        """Paired difference to the reference, how often it is above 0, and of how many; None for the reference itself."""
+        """Paired difference to the reference, how often it is the better, and of how many; None for the reference itself."""
         if self.reference is None or line is self.reference:
             return None
         mine, theirs = line.values[column], self.reference.values[column]
         gains = [mine[image] - theirs[image] for image in mine if image in theirs]
-        return mean(gains), sum(gain > 0 for gain in gains), len(gains)
+        better = sum(gain < 0 if column in DISTANCES else gain > 0 for gain in gains)
+        return mean(gains), better, len(gains)
 
 
-_COLUMNS = ("psnr", "ssim", "lpips", "residual", "cost", "evaluations", "backward", "decoder", "seconds", "peak_mib")
+DISTANCES = ("lpips", "features")
+"""Columns in which less is better."""
+_COLUMNS = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "features",
+    "residual",
+    "cost",
+    "evaluations",
+    "backward",
+    "decoder",
+    "seconds",
+    "peak_mib",
+)
 
 
 def groups(rows: Iterable[Row], reference: str | None = None) -> list[Group]:
@@ -93,19 +108,19 @@ def groups(rows: Iterable[Row], reference: str | None = None) -> list[Group]:
     return found
 
 
-def table(rows: Iterable[Row], reference: str | None = None) -> str:
-    """Markdown, one table per task."""
+def table(rows: Iterable[Row], reference: str | None = None, by: str = "psnr") -> str:
+    """Markdown, one table per task. by: the column that margins and wins are counted in."""
     text = []
     for group in groups(rows, reference):
         against = f", margin over {group.reference.label}" if group.reference else ""
         text += [f"\n**{group.title}{against}**\n"]
-        head, cells = cells_of(group)
+        head, cells = cells_of(group, by)
         text += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
         text += ["| " + " | ".join(line) + " |" for line in cells]
     return "\n".join(text)
 
 
-def cells_of(group: Group) -> tuple[list[str], list[list[str]]]:
+def cells_of(group: Group, by: str = "psnr") -> tuple[list[str], list[list[str]]]:
     """Head and lines of a group's table; columns that nothing fills are left out."""
     columns = {
         "method": lambda line: line.label,
@@ -114,14 +129,15 @@ def cells_of(group: Group) -> tuple[list[str], list[list[str]]]:
         "PSNR": lambda line: line.mean("psnr").shown(2),
         "SSIM": lambda line: _plain(line, "ssim", 3),
         "LPIPS": lambda line: _plain(line, "lpips", 3),
+        "features": lambda line: _plain(line, "features", 3),
         "residual/std": lambda line: _plain(line, "residual", 2),
         "evaluations": lambda line: _plain(line, "evaluations", 0),
         "backward": lambda line: _plain(line, "backward", 0),
         "decoder": lambda line: _plain(line, "decoder", 0) if line.mean("decoder").value else "-",
         "s/picture": lambda line: _plain(line, "seconds", 2),
         "MiB": lambda line: _plain(line, "peak_mib", 0),
-        "margin dB (95 %)": lambda line: _margin(group, line),
-        "wins": lambda line: _wins(group, line),
+        f"margin {_UNITS[by]} (95 %)": lambda line: _margin(group, line, by),
+        "wins": lambda line: _wins(group, line, by),
         "failed": lambda line: str(len(line.errors) or "-"),
     }
     whole = {name: [show(line) for line in group.lines] for name, show in columns.items()}
@@ -184,14 +200,18 @@ def _plain(line: Line, column: str, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _margin(group: Group, line: Line) -> str:
-    found = group.margin(line)
+_UNITS = {"psnr": "dB", "ssim": "SSIM", "lpips": "LPIPS", "features": "features"}
+
+
+def _margin(group: Group, line: Line, by: str) -> str:
+    found = group.margin(line, by)
     if found is None or math.isnan(found[0].value):
         return "-"
     value, half = found[0]
-    return f"{value:+.2f}" + ("" if math.isnan(half) else f" ± {half:.2f}")
+    digits = 2 if by == "psnr" else 3
+    return f"{value:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
-def _wins(group: Group, line: Line) -> str:
-    found = group.margin(line)
+def _wins(group: Group, line: Line, by: str) -> str:
+    found = group.margin(line, by)
     return "-" if found is None or not found[2] else f"{found[1]}/{found[2]}"

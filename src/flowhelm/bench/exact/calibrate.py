@@ -20,6 +20,7 @@ from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
 from ...app.models import opening as models
 from ...app.models.device import to_device
+from ...app.options import own
 from ...app.options.signature import bind, pick, plain
 from ...app.restore.observation import Observed, observe, steps_of
 from ...app.restore.presets import settings as settings_of
@@ -29,7 +30,6 @@ from ...app.show.calibration import plot
 from ...cards import METHODS
 from ...flow import Flow, MixtureFlow
 from ...metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test
-from ...priors import bundled
 from ...rng import Noise
 from ...solve import integrate
 from ...step import Step
@@ -61,7 +61,9 @@ class Known(NamedTuple):
 @torch.no_grad()
 def calibrate(request: CalibrateRequest) -> Run[Judged]:
     """Draws, measures, restores and judges; writes OUT.json and OUT.png. Returns what was found of the method."""
-    method, operator, std, seed = request.method, request.operator, request.std, request.seed
+    method = own.word(request.method) or request.method
+    who = own.short(method)
+    operator, std, seed = request.operator, request.std, request.seed
     truths, samples, steps = request.truths, request.samples, request.steps
     if request.threads is not None:
         torch.set_num_threads(request.threads)
@@ -95,24 +97,25 @@ def calibrate(request: CalibrateRequest) -> Run[Judged]:
     if way is not None:
         ways = partial(way, **bind(way, method_options))
         made = yield from _restored(flow, known, ways, steps, samples, particles, rows, seed, drawing)
-        found[method] = made.unflatten(0, (truths, samples))
+        found[who] = made.unflatten(0, (truths, samples))
     if exact:
         draws = exact.draws(known, samples, seed)
         controls = CONTROLS if way is None else {"exact": CONTROLS["exact"]}
         found |= {name: change(draws) for name, change in controls.items()}
     judged = {name: _judged(known, draws, seed) for name, draws in found.items()}
+    code = own.fingerprints((("operator", operator), ("method", method), ("prior", request.prior)))
     settings = {
         "method": method, "method_options": method_options, "operator": operator, "operator_options": operator_options,
         "prior": request.prior, "size": list(flow.shape), "std": std, "steps": steps, "truths": truths, "samples": samples, "seed": seed,
     }  # fmt: skip
     stories = {name: _story(known, draws, judged[name]) for name, draws in found.items()}
-    title = f"{method} on {operator}, noise {std:g}, prior {request.prior}, {steps} steps: {judged[method].verdict}"
-    plot(paths["png"], title, judged[method], stories[method], truths, samples)
-    files.write_json(paths["json"], {"flowhelm": __version__, "settings": settings, "found": stories})
-    for line in _told(method, judged, stories, truths):
+    title = f"{who} on {own.short(operator)}, noise {std:g}, prior {own.short(request.prior)}, {steps} steps: {judged[who].verdict}"
+    plot(paths["png"], title, judged[who], stories[who], truths, samples)
+    files.write_json(paths["json"], {"flowhelm": __version__, "settings": settings | code, "found": stories})
+    for line in _told(who, judged, stories, truths):
         yield Said(line)
     yield Written(list(paths.values()))
-    return judged[method]
+    return judged[who]
 
 
 class _Exact(NamedTuple):
@@ -159,7 +162,12 @@ def _exact(side: int) -> _Exact:
 def _opened(prior: str, size: int | None, device: str) -> Flow:
     if models.is_pipeline(prior):
         raise BadInput(f"calibrate takes exact, a bundled prior or a .safetensors file, got the pipeline {prior!r}")
-    flow = bundled.load(prior, device)
+    models.check_draws(prior)
+    flow = models.plain(prior, device)
+    if not hasattr(flow, "sized"):  # code of your own, of one size
+        if size is not None and (size, size) != tuple(flow.shape[1:]):
+            raise BadInput(f"--size {size}: the prior {own.short(prior)} has no sized(height, width); leave --size out")
+        return flow
     side = size or min(flow.shape[-1], SIDE)
     return flow.sized(side, side)
 
@@ -282,6 +290,6 @@ def _p(p: float) -> str:
 def known_method(name: str) -> str:
     """Raises BadInput that names the nearest."""
     names = [EXACT, *(f.__name__ for f in METHODS)]
-    if name not in names:
+    if name not in names and not own.word(name):
         raise BadInput(f"there is no method {name!r}; {nearest(name, names)}")
     return name

@@ -71,9 +71,11 @@ def augmented(x: Tensor, shift: int, turned: bool, generator: torch.Generator) -
     )
 
 
-def learned(name: str, parts: dict[str, tuple[Tensor, Tensor]], batch: int = 100, seed: int = 0) -> Classifier:
+def learned(
+    name: str, parts: dict[str, tuple[Tensor, Tensor]], batch: int = 100, seed: int = 0, epochs: int | None = None
+) -> Classifier:
     """Trains on parts["train"], then measures the accuracy on parts["test"]. Prints an epoch a line."""
-    of = TRAININGS[name]
+    of = TRAININGS[name] if epochs is None else TRAININGS[name]._replace(epochs=epochs)
     pictures, labels = parts["train"]
     torch.manual_seed(seed)
     net = Classifier(pictures.shape[1], int(labels.max()) + 1, of.widths).to(memory_format=torch.channels_last)
@@ -114,8 +116,10 @@ def _accuracy(net: Classifier, parts: dict[str, tuple[Tensor, Tensor]]) -> float
     return float((net.judge(pictures)[1] == labels).double().mean())
 
 
-def classifier(name: str, parts: dict[str, tuple[Tensor, Tensor]], work: Path, seed: int = 0) -> Classifier:
-    """The set's classifier: read from `work/NAME_classifier.safetensors`, or trained and written there.
+def classifier(
+    name: str, parts: dict[str, tuple[Tensor, Tensor]], work: Path, seed: int = 0, epochs: int | None = None
+) -> Classifier:
+    """The set's classifier: read from `work/NAME_classifier.safetensors`, or trained (for `epochs`) and written there.
 
     Raises:
         ValueError: the file is of another network.
@@ -125,7 +129,7 @@ def classifier(name: str, parts: dict[str, tuple[Tensor, Tensor]], work: Path, s
     path = work / f"{name}_classifier.safetensors"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        net = learned(name, parts, seed=seed)
+        net = learned(name, parts, seed=seed, epochs=epochs)
         weights, about = {k: v.contiguous() for k, v in net.state_dict().items()}, {"about": json.dumps(net.about)}
         put(path, lambda temporary: save_file(weights, temporary, about))
         return net
@@ -142,10 +146,11 @@ def main(
     work: Annotated[Path, typer.Option(help="folder for the weights")],
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and augmentation")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="of training; default: those of the set", min=1)] = None,
 ) -> None:
     """Train a set's classifier, or read it, and print its accuracy on the test part."""
     parts = whole(name, data, split)
-    net = classifier(name, parts, work, seed)
+    net = classifier(name, parts, work, seed, epochs)
     count = len(parts["test"][1])
     spread = (net.accuracy * (1 - net.accuracy) / count) ** 0.5
     print(

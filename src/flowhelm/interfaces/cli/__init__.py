@@ -2,16 +2,19 @@
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
+from contextvars import copy_context
 from typing import Annotated, cast
 
 import typer
 
 from ... import __version__
+from ...app.options import own
 from .shell import app, fail
 
 # isort: off
-from . import restore, look, train, draw, bench, calibrate, serving  # in the order of `flowhelm --help`
+from . import restore, look, train, draw, grids, bench, calibrate, serving  # in the order of `flowhelm --help`
 # isort: on
 
 
@@ -25,7 +28,15 @@ def top(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 2 for bad input, 130 for Ctrl-C, 1 for what else went wrong."""
+    """Runs the command line; returns the exit status: 2 for bad input, 130 for Ctrl-C, 1 for what else went wrong.
+
+    Code that stands in the words themselves, FILE.py:NAME, may run: a person has typed it. Nothing else that names code may.
+    """
+    return copy_context().run(_main, sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    own.trust(*arguments)
     usage_error = cast(
         "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
     )  # where Typer keeps it depends on its version
@@ -33,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a call, a fifth of its seconds.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        status = app(args=None if arguments is None else list(arguments), prog_name="flowhelm", standalone_mode=False)
+        status = app(args=arguments, prog_name="flowhelm", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except usage_error as error:
         return fail(error.format_message(), 2)

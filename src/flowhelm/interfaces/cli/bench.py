@@ -21,7 +21,7 @@ from .words import asks
     "photographs and nonlinear; the exact one is `python -m flowhelm.bench.exact.posterior`.\n\n"
     "A method is NAME or NAME:option=value,... with its own options (`flowhelm methods NAME`), steps=N and label=TEXT. Options that "
     "you leave out are those of the nearest preset, or else the method's defaults.\n\n"
-    "Cost is counted: evaluations of the network per picture, and those that were differentiated."
+    "It counts the cost: evaluations of the network per picture, and how many of them were differentiated."
 )
 @asks(BenchRequest)
 def bench(read: Callable[..., BenchRequest]) -> None:
@@ -43,7 +43,7 @@ def table(
     carried_out(run(rows, request, command_line()))
 
 
-presets_app = typer.Typer(no_args_is_help=True, help="Settings of methods that were searched for.")
+presets_app = typer.Typer(no_args_is_help=True, help="List the settings of methods, or search for better ones.")
 
 
 app.add_typer(presets_app, name="presets")

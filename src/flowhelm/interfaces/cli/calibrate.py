@@ -13,12 +13,13 @@ from .words import asks, own
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Is a method as sure of its samples as it may be? Restore, many times each, truths drawn from the prior itself.\n\n"
+    help="Test whether the samples of a method are as uncertain as they should be: restore pictures drawn "
+    "from the prior itself, many times each.\n\n"
     "flowhelm calibrate flower --gamma 1 --operator random_mask --missing 0.5 --prior fashion --steps 50\n\n"
-    "Prints a verdict (calibrated, over-confident, under-confident or biased) and writes OUT.json and OUT.png: what intervals hold, "
-    "ranks of the truth among the samples (simulation-based calibration), and TARP. With --prior exact, a mixture over small pictures, "
-    "the posterior is known: `flowhelm calibrate exact` shows the tests on exact samples of it, and on these made wrong on purpose.\n\n"
-    "Options of the operator and of the method are given as in `flowhelm restore`.",
+    "It prints a verdict (calibrated, over-confident, under-confident or biased) and writes OUT.json and OUT.png: the coverage of "
+    "intervals, the ranks of the truth among the samples (simulation-based calibration), and TARP. `flowhelm calibrate exact` shows "
+    "these tests on exact samples of a known posterior, and on samples that are wrong on purpose.\n\n"
+    "Type options of the operator and of the method as for `flowhelm restore`.",
 )
 @asks(CalibrateRequest)
 def calibrate(
@@ -26,7 +27,10 @@ def calibrate(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="METHOD [--OPTION VALUE]...", help="See `flowhelm methods`; or exact, a control."),
+        typer.Argument(
+            metavar="METHOD [--OPTION VALUE]...",
+            help="A method of `flowhelm methods`; or exact, to see the tests themselves.",
+        ),
     ] = None,
 ) -> None:
     from ...app.models.doctor import check_deepinv

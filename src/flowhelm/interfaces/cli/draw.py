@@ -34,7 +34,7 @@ def sample(read: Callable[..., DrawRequest]) -> None:
 @app.command(
     "steer",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Draw pictures that a reward likes.\n\n"
+    help="Draw pictures that score high on a reward.\n\n"
     "flowhelm steer fashion --class bag --reward brightness --method fk --strength 50 --transition glass --budget 400\n\n"
     "flowhelm steer stabilityai/stable-diffusion-3.5-medium --prompt 'two cups' --reward clip:model=openai/clip-vit-large-patch14 "
     "--held-out aesthetic:model=openai/clip-vit-large-patch14,head=head.safetensors --method svdd --budget 300 --device cuda\n\n"

@@ -14,7 +14,7 @@ from .words import asks, own
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+def methods(name: Annotated[str | None, typer.Argument(help="Show the whole card of this one.")] = None) -> None:
     """List the methods, or show one with its options."""
     from ... import restore, steer
 
@@ -22,7 +22,7 @@ def methods(name: Annotated[str | None, typer.Argument(help="Show this one whole
 
 
 @app.command("operators")
-def operators_(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
+def operators_(name: Annotated[str | None, typer.Argument(help="Show the whole card of this one.")] = None) -> None:
     """List the operators, or show one with its options."""
     from ... import operators
 
@@ -45,13 +45,13 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Examine this one: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name), "
+            help="The model to examine: a bundled prior, a .safetensors file of flowhelm, a pipeline of diffusers (a folder or org/name), "
             "or module:function or file.py:function that returns a Flow (which runs that code).",
         ),
     ] = None,
     prior: Annotated[str, typer.Option(help="Without MODEL: a bundled prior, or a .safetensors file.")] = "photos",
 ) -> None:
-    """Check that everything is in place; with MODEL, whether its sign, time, range and path are right (status 1: they are not)."""
+    """Check the installation; with MODEL, check that a model has the right sign, time, range and path (status 1 if not)."""
     from ...app.models.doctor import doctor as examine
     from ...app.models.doctor import examined
 
@@ -71,7 +71,7 @@ def doctor(
 @app.command(
     "plan",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Say whether a method on a model fits into a GPU's memory, and with which settings, before anything is loaded.\n\n"
+    help="Check whether a method on a model fits into a GPU's memory, and with which settings, before the model is loaded.\n\n"
     "flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24 --size 512x512 --operator superres --factor 4\n\n"
     "MODEL is a bundled prior, a .safetensors file of flowhelm, or the hub name or folder of a diffusers pipeline, of which only the "
     "configs are read. METHOD is one of `flowhelm methods`, or sample. Status 2 and one sentence if nothing fits.",
@@ -82,7 +82,10 @@ def plan_(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL METHOD [--OPTION VALUE]...", help="And options of operator and method."),
+        typer.Argument(
+            metavar="MODEL METHOD [--OPTION VALUE]...",
+            help="The model, the method, and options of operator and method.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -122,9 +125,9 @@ def plan_(
 @app.command()
 def priors(
     name: Annotated[str | None, typer.Argument(help="Show the card of this one.")] = None,
-    terms: Annotated[bool, typer.Option("--terms", help="Only the terms of its data and weights.")] = False,
+    terms: Annotated[bool, typer.Option("--terms", help="Show only the terms of its data and weights.")] = False,
 ) -> None:
-    """List the bundled priors, or show the card of one."""
+    """List the bundled priors and those of deepinv, or show the card of one."""
     from ...app.models import cards as shown
 
     if name is None:

@@ -65,7 +65,9 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
         if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
-            say(f"step {index}/{total}, {plain(' '.join(text.split()))}, {_long(left)} left")
+            say(
+                ", ".join(filter(None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{_long(left)} left")))
+            )
 
     return tell
 
@@ -100,7 +102,7 @@ def terminal() -> Iterator[Callable[[Event], None]]:
             open_.close()  # the bar ends before anything else is printed; a step after it begins another
             tell = None
             for line in lines(event):
-                typer.echo(plain(line))
+                typer.echo("\n".join(map(plain, line.split("\n"))))  # a table has lines
             if isinstance(event, Planned) and event.total > event.done:
                 total = event.total
                 tell = open_.enter_context(bar(total, event.done))
@@ -112,7 +114,7 @@ def lines(event: Event) -> Iterator[str]:
     """What is printed of an event."""
     match event:
         case Planned(text=text) | Said(text=text):
-            yield from filter(None, [text])
+            yield from text.split("\n") if text else ()  # a table has many lines
         case Written(paths=paths):
             folders = {path.parent for path in paths}
             many = len(paths) > MANY and len(folders) == 1

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from pydantic import Field
 
 from ...app.batch.request import BatchRequest, Many, Spread
+from ...app.options.own import word as own_word
 from ...app.options.request import Request
 from ...app.restore.request import RestoreRequest, Underway
 from .progress import carried_out
@@ -21,17 +23,22 @@ if TYPE_CHECKING:
 class RestoreWords(Underway, Spread, Many, RestoreRequest):
     """What `flowhelm restore` takes: one photograph, or a batch."""
 
-    operator: str | None = RestoreRequest.model_fields["operator"].merge_field_infos(default=None)  # type: ignore[assignment]
+    operator: str | None = Field(  # type: ignore[assignment]
+        None,
+        description="The kind of damage: see `flowhelm operators`. Without it, flowhelm looks at the photograph and decides.",
+    )
 
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Restore a photograph, or a batch: a folder or several of them.\n\n"
-    "Options of the operator and of the method are listed by `flowhelm operators NAME` and "
-    "`flowhelm methods NAME`, and are given here like any other:\n\n"
+    help="Restore a photograph, a folder or several files.\n\n"
+    "flowhelm restore photo.jpg                 looks at it, and repairs what it is sure of\n\n"
+    "`flowhelm operators NAME` and `flowhelm methods NAME` list the options of a kind of damage and of a method. "
+    "Type them here like any other:\n\n"
     "flowhelm restore photo.jpg --operator superres --factor 4\n\n"
-    "A name that several have means the one below first, then the operator's, then the method's; --operator-NAME and "
-    "--method-NAME always work.\n\nCtrl-C leaves the estimate so far and a file to go on from; a batch goes on by the same command.",
+    "If several have an option of the same name, the one below is meant, then the operator's, then the method's; --operator-NAME and "
+    "--method-NAME are never ambiguous.\n\n"
+    "Ctrl-C saves the estimate so far and a file for --resume. To go on with a batch, type the same command.",
 )
 @asks(RestoreWords, without=("photo",))
 def restore(
@@ -43,13 +50,16 @@ def restore(
     ] = None,
 ) -> None:
     if context.params["resume"] is not None:
-        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out"}
+        beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out", "trust"}
         if beside:
-            bad("--resume takes all settings from its file; give nothing beside it but --preview and --out")
+            bad("--resume takes all settings from its file; give nothing beside it but --preview, --out and --trust")
         from ...app.restore.run import resume as go_on
 
-        carried_out(go_on(context.params["resume"], context.params["out"], preview=context.params["preview"]))
+        kept, out, preview, trust = (context.params[name] for name in ("resume", "out", "preview", "trust"))
+        carried_out(go_on(kept, out, preview=preview, trust=trust))
         return
+    if context.params["trust"]:
+        bad("--trust goes with --resume; code that you type yourself runs without it")
     from ... import operators
     from ...app.batch.listing import is_glob
     from ...app.files import stacks
@@ -99,7 +109,7 @@ def restore(
 
 @app.command("look")
 def look_(photo: Annotated[str, typer.Argument(help="The photograph.")]) -> None:
-    """Say what a photograph seems to have suffered, and the line that would restore it; `flowhelm restore PHOTO` does that."""
+    """Say what is wrong with a photograph, and the line to type; `flowhelm restore PHOTO` repairs it."""
     look_at(photo)
 
 
@@ -124,13 +134,11 @@ def batch_(
     read: Callable[..., Spread],
     job: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="JOB.json", help="The description, JSON or YAML; paths in it are relative to its folder."
-        ),
+        typer.Argument(metavar="JOB.json", help="The description, JSON or YAML; its paths are relative to its folder."),
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of descriptions, and stop.")] = False,
 ) -> None:
-    """Restore many pictures as a JSON or YAML file describes; killed at any moment, the same command goes on (status 1: some have failed).
+    """Restore many pictures as a JSON or YAML file describes; after a crash the same command goes on (status 1 if some failed).
 
     flowhelm batch job.json --ray auto
     """
@@ -148,6 +156,10 @@ def _batch(request: BatchRequest, how: Spread) -> None:
     from ...app.batch.ray import Where
     from ...app.batch.run import batch, outlook
 
+    if how.ray is not None and (
+        code := [w for w in (request.operator, request.method, request.prior) if own_word(w or "")]
+    ):
+        bad(f"--ray: {code[0]} is code of your own, which runs in this process only; leave out --ray")
     if how.ray is None and how.workers is not None:
         bad("--workers is for --ray; give --ray auto beside it")
     if how.dry_run:
@@ -162,31 +174,31 @@ def _batch(request: BatchRequest, how: Spread) -> None:
 @app.command()
 def rerun(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN.json", help="The .run.json that a run wrote, or a batch's manifest.jsonl.")
+        Path, typer.Argument(metavar="RUN.json", help="The .run.json of a run, or the manifest.jsonl of a batch.")
     ],
     item: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a manifest: the picture's name, or that of its result.")
+        str | None, typer.Option(metavar="NAME", help="With a manifest: the name of the picture or of its result.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write here, not beside the file.")] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run Python code that the file names: FILE.py:FUNCTION.")
+        bool, typer.Option("--trust", help="Run the Python code that the file names, FILE.py:NAME. Read it first.")
     ] = False,
 ) -> None:
-    """Run again what a JSON file describes, and say whether the result is identical.
+    """Make a result again from its JSON file, and say whether it is identical.
 
-    What the file says is data: code that it names is run with --trust only, and nothing is written but beside it or to --out.
+    Python code that the file names runs only with --trust. Results go beside the file, or to --out.
     """
     if item is not None or run.suffix == ".jsonl":
         from ...app.batch.run import rerun as item_again
 
-        same = carried_out(item_again(run, item or "", out))
+        same = carried_out(item_again(run, item or "", out, trust=trust))
     else:
         from ...app.files.atomic import raw_run
 
         if "photo" in raw_run(run)["settings"]:
             from ...app.restore.run import rerun as again
 
-            same = carried_out(again(run, out))
+            same = carried_out(again(run, out, trust=trust))
         else:
             from ...app.steer.run import rerun as steered_again
 

@@ -10,19 +10,17 @@ from ..ui.request import PageRequest
 from .shell import app
 from .words import asks
 
-Password = Annotated[
-    str | None, typer.Option(envvar="FLOWHELM_PASSWORD", help="What the page asks for before it opens.")
-]
+Password = Annotated[str | None, typer.Option(envvar="FLOWHELM_PASSWORD", help="Password that the page asks for.")]
 Token = Annotated[
     str | None, typer.Option(envvar="FLOWHELM_TOKEN", help=ServeRequest.model_fields["token"].description)
 ]
 
 
 @app.command(
-    help="Open a page of this machine in the browser: restore and steer pictures, compare runs, and open earlier ones again.\n\n"
+    help="Open the page in the browser: restore and steer pictures, compare runs, open earlier ones.\n\n"
     "flowhelm ui --runs my-runs\n\n"
-    "Every run has a folder of its own below --runs, with all that the command line writes. Only this machine reaches the page; "
-    "--host 0.0.0.0 --password ... lets others in. Needs the extra ui of flowhelm."
+    "Each run has a folder below --runs, with the files that the command line writes. Only this machine reaches the page; "
+    "--host 0.0.0.0 --password ... lets others in. Install it with pip install 'flowhelm[ui]'."
 )
 @asks(PageRequest)
 def ui(read: Callable[..., PageRequest], password: Password = None) -> None:

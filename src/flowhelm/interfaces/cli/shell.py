@@ -10,8 +10,8 @@ from ...app.run import plain
 
 app = typer.Typer(
     name="flowhelm",
-    help="Restore photographs with pre-trained flow-matching models.\n\n"
-    "Example:  flowhelm restore photo.jpg --operator deblur --sigma 1.6 --std 0.05",
+    help="Restore damaged pictures, and steer what a model draws, with flow-matching and diffusion models that are already trained.\n\n"
+    "Begin with:  flowhelm restore photo.jpg",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -99,7 +99,10 @@ def _parameter(option: Option, positional: bool) -> inspect.Parameter:
     allowed = (
         described(tuple(b for b in bounds if getattr(b, "ge", None) not in (0, 1))) if plain in (int, float) else ""
     )
-    shown: dict[str, Any] = {"help": option.help + f" Allowed: {allowed}." * bool(allowed), "metavar": option.metavar}
+    shown: dict[str, Any] = {
+        "help": option.help + f" Allowed: {allowed.removeprefix('of ')}." * bool(allowed),
+        "metavar": option.metavar,
+    }
     info = typer.Argument(**shown) if positional else typer.Option(*words, **shown)
     default = option.default if plain is not str or option.default is None else str(option.default)
     start = inspect.Parameter.empty if option.needed else None if many or kind is tuple else default

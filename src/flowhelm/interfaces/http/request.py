@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from ...app.models.request import ModelRequest
-from ...app.options.request import Request
+from ...app.models.request import MemoryRequest, ModelRequest
+from ...app.options.request import Flag
 
 
-class Limits(Request):
+class Limits(MemoryRequest):
     """What one request may ask for, and how many may wait for the device (beyond the one that has it)."""
 
     megabytes: float = Field(64.0, ge=0.001, description="The largest upload, in megabytes.")
@@ -19,8 +21,8 @@ class Limits(Request):
         ge=1,
         description="Evaluations that one run may cost, those of inner solvers too; counted before it starts.",
     )
-    memory: float | None = Field(
-        None, gt=0, description="GiB that the process that restores may hold; default: half of what is free."
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = Field(
+        None, description="Memory that the process that restores may hold, such as 8GB; default: half of what is free."
     )
     waiting: int = Field(8, ge=0, description="How many requests may wait for the device; one more is refused.")
 

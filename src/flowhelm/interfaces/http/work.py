@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from ... import raster
 from ...app.errors import BadInput, TooLarge
 from ...app.files import pictures
 from ...app.restore.problem import channels
 from ...app.restore.request import PictureRequest
 from ...app.restore.restorer import Restored, Restorer
 from ...app.run import Run
+from ..worker import left
 
 
 class Unreadable(BadInput):
@@ -34,11 +36,11 @@ class Made(NamedTuple):
     result: dict[str, Any]
 
 
-def opened(opening: Mapping[str, Any], limit: int) -> Callable[[Job], Run[Made]]:
+def opened(opening: Mapping[str, Any], limit: int, memory: float) -> Callable[[Job], Run[Made]]:
     """The prior is loaded; what restores with it is returned.
 
     Args:
-        opening: of `ModelRequest`. limit: pixels of the largest picture.
+        opening: of `ModelRequest`. limit: pixels of the largest picture. memory: bytes that this process may hold.
     """
     restorer = Restorer(**opening, limit=limit)
 
@@ -46,11 +48,13 @@ def opened(opening: Mapping[str, Any], limit: int) -> Callable[[Job], Run[Made]]
         asked, uploads = job
         request = PictureRequest.of(asked, "restore")
         settings = {name: getattr(request, name) for name in PictureRequest.model_fields}
-        given = {name: _file(name, data, limit) for name, data in uploads.items() if name != "picture"}
-        settings["operator_options"] = {**request.operator_options, **given}
-        colours = channels(request.operator, request.simulate)
-        picture = _picture("the picture", uploads["picture"], colours, limit)
-        made = yield from restorer.events(restorer.prepare(picture, **settings))
+        with raster.within(left(memory), "ask for a server with more memory"):
+            given = {name: _file(name, data, limit) for name, data in uploads.items() if name != "picture"}
+            settings["operator_options"] = {**request.operator_options, **given}
+            colours = channels(request.operator, request.simulate)
+            picture = _picture("the picture", uploads["picture"], colours, limit)
+            ready = restorer.prepare(picture, **settings)
+        made = yield from restorer.events(ready)
         return _plain(made)
 
     return restored

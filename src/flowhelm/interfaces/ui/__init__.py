@@ -114,7 +114,8 @@ def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
         from .running import EVERY, Desk
         from .work import opened as at_work
 
-        worker = Worker(at_work, memory=allowance(request.memory), every=EVERY, grace=KEEPING, imports=HEAVY)
+        memory = allowance(request.budget)
+        worker = Worker(at_work, memory, memory=memory, every=EVERY, grace=KEEPING, imports=HEAVY)
         worker.begin()  # which takes some seconds, so that the first run need not wait for it
         desk = Desk(request.waiting, worker.run)
         guard = Middleware(

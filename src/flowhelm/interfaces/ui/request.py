@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...app.models.request import DeviceRequest
+from ...app.models.request import DeviceRequest, MemoryRequest
 from ...app.options.request import Flag
 
 
-class PageRequest(DeviceRequest):
+class PageRequest(MemoryRequest, DeviceRequest):
     """Where the page listens, what it offers, and what it takes."""
 
     host: str = Field(
@@ -28,8 +28,9 @@ class PageRequest(DeviceRequest):
         16.0, gt=0, description="The largest picture, in megapixels; larger ones are not even decoded."
     )
     max_upload: Annotated[int, Flag(metavar="MB")] = Field(64, ge=1, description="The largest file, in megabytes.")
-    memory: float | None = Field(
-        None, gt=0, description="GiB that the process in which runs are made may hold; default: half of what is free."
+    memory: Annotated[str | None, Flag(metavar="SIZE")] = Field(
+        None,
+        description="Memory that the process in which runs are made may hold, such as 8GB; default: half of what is free.",
     )
     waiting: int = Field(2, ge=1, description="How many runs may wait for the device; one more is refused.")
     browser: Annotated[bool, Flag(("--browser/--no-browser",))] = Field(

@@ -162,15 +162,18 @@ def status_html(text: str, kind: str = "") -> str:
 
 
 def summary_html(work: Work) -> str:
-    """What a run said of its result, without how to go on at the command line."""
+    """The lines that a run printed of its result, without how to go on at the command line."""
     return status_html("\n".join(line for line in work.lines if not line.startswith("go on with")))
 
 
 def progress_html(which: str, step: Stepped, left: str, outlook: str = "") -> str:
-    """A bar and how far it is; above it, what was said before the run began."""
-    text = f"{which}step {step.index} of {step.total}" + f", {' '.join(step.text.split())}, {left} left" * bool(
-        step.text
+    """A bar with the step and the time left; above it, how long the run was expected to take."""
+    parts = (
+        f"{which}step {step.index} of {step.total}",
+        " ".join(step.text.split()),
+        f"{left} left" * (step.index > 0),
     )
+    text = ", ".join(filter(None, parts))
     share = 100 * step.index / max(step.total, 1)
     bar = f'<div class="bar" role="progressbar" aria-valuenow="{share:.0f}"><i style="width: {share:.1f}%"></i></div>'
     first, then = (f"<p>{html.escape(line[0].upper() + line[1:])}</p>" * bool(line) for line in (outlook or " ", text))

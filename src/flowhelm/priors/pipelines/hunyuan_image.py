@@ -35,7 +35,7 @@ class HunyuanImage(Pipeline):
         if self.net.config.guidance_embeds and not self.net.config.use_meanflow:
             raise ValueError(
                 f"{self.name}: expected HunyuanImage 2.1 or its distilled version, got neither the base model nor the distilled one: a "
-                "network that is told its guidance scale but not two times"
+                "network that takes its guidance scale but not two times"
             )
 
     def _ask(self, x: Tensor, sigma: Tensor, told: Told) -> Tensor:

@@ -380,7 +380,7 @@ class Pipeline(Flow, abc.ABC):
         """What each of so many rows is told, on the network's device."""
         if not told:
             raise ValueError(
-                f"{self.name}: nothing is said of the picture yet; call flow.bind(['a prompt']) first ([''] will do)"
+                f"{self.name}: the flow has no prompt yet; call flow.bind(['a prompt']) first ([''] will do)"
             )
         bound = len(next(iter(told.values())))
         if rows % bound:
