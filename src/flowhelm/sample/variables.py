@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ..path import Ends, Path, velocity
 
-
 FLOOR = 1e-6
 """Of alpha where lambda = log(alpha / sigma) is a place: it is -infinity at the source. Of places only; diffusers' value."""
 

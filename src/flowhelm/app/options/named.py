@@ -9,8 +9,9 @@ def named(kind: Any) -> Sequence[Callable[..., Any]]:
 
     Diffusions are made by theirs.
     """
-    from ... import inner, particles, transition
+    from ... import inner, particles, sample, solve, transition
     from ...control import ENERGIES, Energy
+    from ...sample import slopes
     from ...transition import diffusion
 
     moments = (transition.ancestral_moments, transition.langevin_moments, transition.renoise_moments)
@@ -19,6 +20,8 @@ def named(kind: Any) -> Sequence[Callable[..., Any]]:
         (Energy, ENERGIES),
         (transition.Transition, transition.ALL),
         (transition.Moments, moments),
+        (solve.Solver, sample.ALL),
+        (slopes.Slope, slopes.ALL),
         (particles.Resampler, (particles.systematic, particles.stratified, particles.residual)),
         (diffusion.Diffusion, (diffusion.constant, diffusion.falling, diffusion.cosine, diffusion.hill)),
     )
