@@ -17,7 +17,7 @@ def uniform(steps: int, start: float = 0.0, stop: float = 1.0) -> Tensor:
     return torch.linspace(start, stop, steps + 1, dtype=torch.float64)
 
 
-def shifted(steps: int, shift: float) -> Tensor:
+def shifted(steps: int, shift: float = 3.0) -> Tensor:
     """The resolution shift of Esser et al. 2024 (arXiv:2403.03206, eq. 23), in our time: more steps near the source for shift > 1.
 
     With noise time u = 1 - t: u' = shift u / (1 + (shift - 1) u).

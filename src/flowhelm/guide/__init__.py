@@ -13,9 +13,10 @@ from .on_path import on_path
 from .pruned import PrunedSource, pruned
 from .raag import raag
 from .rare import rare
+from .reused import reused
 from .tiled import tiled
 
-ALL = (chunked, counted, diverse, minority, on_path, pruned, rare, tiled)
+ALL = (chunked, counted, diverse, minority, on_path, pruned, rare, reused, tiled)
 GUIDANCES = (cfg, raag, cfg_zero)
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "pruned",
     "raag",
     "rare",
+    "reused",
     "tiled",
 ]

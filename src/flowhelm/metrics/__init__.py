@@ -4,9 +4,11 @@ Sets of (weighted) samples of any kind, against a law that is known: `moments`, 
 Many samples of many posteriors, against the truths: `coverage`, `ranks` with `ecdf_test` and `rank_test`, `tarp`; `judge` says in
 a word what is wrong.
 What the samples of one posterior say together: `posterior_maps`, `quantiles`.
+Spots where a sampler ran away: `magnitude_score`.
 A few of many samples that show how different they are: `farthest`, `kmeans`, `uniformised`.
 """
 
+from .artefacts import magnitude_score
 from .calibration import coverage, ecdf_band, ecdf_test, judge, rank_test, ranks, tarp, uniform_test
 from .diversity import euclidean, farthest, kmeans, uniformised
 from .features import feature_distance
@@ -28,6 +30,7 @@ __all__ = [
     "gaussian_w2",
     "judge",
     "kmeans",
+    "magnitude_score",
     "mean_error",
     "moments",
     "posterior_maps",

@@ -9,9 +9,10 @@ With h = lambda+ - lambda, D the clean predictions, r = (lambda - lambda_{i-1}) 
 Needs   any prior; a Noise for eta > 0
 Cost    1 evaluation per step; memory: `order` states
 Paper   2M midpoint is Alg. 2 of the paper, `exact` its exponential integrator (k-diffusion and diffusers call it heun), 3M and the SDE are
-        those of diffusers and k-diffusion. Deviations: the first and the last step are of order 1, at alpha = 0 and sigma = 0 themselves,
-        where public codes clamp; `log` takes log(1 + alpha / sigma), regular at the source, in the place of lambda. 3M as published is
-        of second order, since its quadratic term is half as large: kappa = 1; kappa = 2 restores the third.
+        those of diffusers and k-diffusion. Deviations: steps begin at alpha = 0 and end at sigma = 0 themselves, where public codes
+        clamp the state's own coefficients; `log` takes log(1 + alpha / sigma), regular at the source, in the place of lambda. 3M as
+        published is of second order, since its quadratic term is half as large: kappa
+        = 1; 2 restores the third.
 
 Example
 

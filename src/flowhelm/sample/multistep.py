@@ -5,7 +5,7 @@ One step from s to t, with p the prediction (velocity, clean or source), u the v
     x+ = keep x + gain e,    e = p_0 + w_1 (p_1 - p_0) + w_2 (p_2 - p_0) + ...
 
 The weights integrate the polynomial through the predictions at u_0, u_1, ... exactly against the kernel of the variable. A corrector is
-the same with one node more, at t itself. Nodes at infinity (lambda at alpha = 0) have no part: the order is lower there, as in the limit.
+the same with one node more, at t itself. Nodes at infinity have no part: the order is lower there, as in the limit.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ class Past:
         self.nodes.appendleft(node)
 
     def node(self, ends: Ends, t: Tensor) -> Node:
-        a, p = self._at(t), self.variable.read(self.path, ends, t)
-        return Node(self.variable.place(a, float(t)), float(t), a, p, p, ends.clean)
+        p = self.variable.read(self.path, ends, t)
+        return Node(self.place(t), float(t), self._at(t), p, p, ends.clean)
+
+    def place(self, t: Tensor) -> float:
+        return self.variable.place(self._at(t), float(t))
 
     def slope(
         self,
@@ -76,7 +79,7 @@ class Past:
             stretch: of h in the moments, by which noise changes the kernel.
         """
         first, *others = list(self.nodes)[:order]
-        h = self.variable.place(self._at(t), float(t)) - first.u
+        h = self.place(t) - first.u
         used = [n for n in others if math.isfinite(n.u)] + ([] if ahead is None else [ahead])
         e = first.newest
         if used and math.isfinite(h):

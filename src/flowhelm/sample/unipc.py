@@ -75,12 +75,13 @@ def unipc(
         return [0.5 if rule == "bh2" else 0.5 * z / math.expm1(z)]
 
     past, total = Past(flow.path, VARIABLES[variable], order, slope), len(times) - 1
-    begun = x
+    begun, used, endless = x, order, math.isinf(past.place(times[-1]))
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
         if corrector and past:
-            x = past.step(begun, s, past.slope(s, ahead=past.node(ends, s), bend=bend))
+            x = past.step(begun, s, past.slope(s, order=used, ahead=past.node(ends, s), bend=bend))
         past.add(ends, s, (i - 1) / total)
-        # the paper's lower orders towards the end are those of the base step into sigma = 0
-        begun, x = x, past.step(x, t, past.slope(t, bend=bend))
+        if endless:
+            used = min(order, total - i + 1)  # as the paper has it
+        begun, x = x, past.step(x, t, past.slope(t, order=used, bend=bend))
         yield Step(i, total, t, x, ends.clean, {})

@@ -20,6 +20,9 @@ from torch import Tensor
 
 from ..path import Ends, Path, velocity
 
+FLOOR = 1e-6
+"""Of alpha where lambda = log(alpha / sigma) is a place: it is -infinity at the source. Of places only; diffusers' value."""
+
 
 class Coeffs(NamedTuple):
     """A path's coefficients at a time, as numbers."""
@@ -94,7 +97,7 @@ def _source(a: Coeffs, b: Coeffs, s: float, t: float) -> tuple[float, float]:
 
 
 def _lambda(a: Coeffs, t: float) -> float:
-    return math.inf if a.sigma == 0 else -math.inf if a.alpha == 0 else math.log(a.alpha / a.sigma)
+    return math.inf if a.sigma == 0 else math.log(max(a.alpha, FLOOR) / a.sigma)
 
 
 VELOCITY = Variable(velocity, lambda a, t: t, lambda a, b, s, t: (1.0, t - s), _flat)

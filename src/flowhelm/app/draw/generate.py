@@ -11,22 +11,22 @@ from torch import Tensor
 
 from ...flow import Flow
 from ...priors.bundled import Prior
+from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
 from ..models import opening as models
 from ..options.request import called_with
-from ..options.signature import pick
 from ..run import Event, Stepped, drive
 from .request import Drawing
 from .rows import draw_flow
-from .run import SOLVERS, pictures, pictures_of
+from .run import how, pictures, pictures_of
 
 
 @called_with(Drawing)
 def generate(
     prior: str | Path | Flow,
     *,
-    solver: str | Transition = "euler",
+    solver: str | Solver | Transition = "auto",
     watch: Callable[[int], object] | None = None,
     **options: Any,
 ) -> Tensor:
@@ -34,7 +34,7 @@ def generate(
 
         flowhelm.generate("fashion", classes=["coat", "bag"], count=8)
         flowhelm.generate("stabilityai/stable-diffusion-3.5-medium", prompt="a lighthouse", device="cuda")
-        flowhelm.generate(flow, steps=50, solver="heun")
+        flowhelm.generate(flow, steps=10, solver="unipc:order=3")
 
     Picture number i of a seed is the same however many are drawn (but for the last bits, which may depend on the size of a batch).
     The options are those of `flowhelm sample`, and `Drawing` describes them: steps, seed, classes, prompt, numbers, scale, guidance, ...
@@ -42,7 +42,7 @@ def generate(
     Args:
         prior: a bundled prior by name, a .safetensors file that `flowhelm train` wrote, a pipeline of diffusers (a folder or
             org/name), or any `Flow` that is open already; what is bound to its rows stays.
-        solver: euler, midpoint or heun by name, or any transition.
+        solver: auto, a name with or without options ("unipc", "dpm:order=3"), any of `flowhelm.sample`, or any transition.
         options: count (default 1) is of each class if there are classes: `(classes * count, c, h, w)`, class by class; size is
             (height, width) of a pipeline's pictures, default its own.
         watch: called with the steps done, of all batches together; what it raises ends the run.
@@ -68,11 +68,10 @@ def generate(
             return drive(pictures(request, move), each).pictures
         if isinstance(prior, Prior) and not prior.condition:
             return drive(pictures_of(prior, request, move), each).pictures
-        own = {"prior", "count", "steps", "seed", "solver", "device", "threads"}
+        own = {"prior", "count", "steps", "seed", "solver", "grid", "reuse", "device", "threads"}
         if request.model_dump(exclude_defaults=True, exclude=own):
             raise BadInput(
                 "generate: bind the conditions of an open flow by its own `bind` or `told`; give only count, "
-                "steps, seed and solver"
+                "steps, seed, solver, grid and reuse"
             )
-        chosen = move or pick("solver", request.solver, SOLVERS)
-        return drive(draw_flow(prior, request.count or 1, steps=request.steps, solver=chosen, seed=request.seed), each)
+        return drive(draw_flow(prior, request.count or 1, **how(request, move)), each)

@@ -6,12 +6,36 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
+from ..errors import nearest
 from ..models.request import ModelRequest, Size
-from ..options.request import Flag
+from ..options.request import Flag, brief
 
-Solver = Literal["euler", "midpoint", "heun"]
+SOLVERS = (
+    "auto", "euler", "midpoint", "heun", "rk4", "pseudo", "rk45", "ab", "dpm", "unipc", "deis", "res", "ghvb", "hb", "dual_fast",
+    "ancestral_euler", "er_sde", "picard", "bottleneck",
+)  # fmt: skip
+"""`flowhelm.sample.ALL`, whose module help does not wait for."""
+GRIDS = ("own", "uniform", "shifted", "arc", "logit", "boss")
+
+
+def _one_of(names: tuple[str, ...]) -> AfterValidator:
+    def check(words: str) -> str:
+        name = words.partition(":")[0]
+        if name not in names:
+            raise ValueError(f"there is no {brief(name)}; {nearest(name, names)}")
+        return words
+
+    return AfterValidator(check)
+
+
+def _pattern(names: tuple[str, ...]) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(names)})(:.*)?$"})
+
+
+Solver = Annotated[str, _one_of(SOLVERS), _pattern(SOLVERS)]
+Grid = Annotated[str, _one_of(GRIDS), _pattern(GRIDS)]
 GuidanceName = Literal["cfg", "raag", "cfg_zero"]
 Classes = Annotated[list[str], Flag(("--class",))]
 Numbers = Annotated[dict[str, float], Flag(("--number",), "NAME=VALUE")]
@@ -56,7 +80,21 @@ class Drawing(Conditions):
     """Pictures drawn from a prior, as tensors: by `flowhelm.generate`."""
 
     steps: int = Field(25, ge=1, description="Steps of the solver.")
-    solver: Solver = Field("euler", description="Solver of the flow: euler, midpoint or heun.")
+    solver: Solver = Field(
+        "auto",
+        description="Solver of the flow, NAME or NAME:option=value,...: euler, heun, ab, unipc, dpm, ...; auto: what erred least on the "
+        "prior with so many steps (of a pipeline euler).",
+    )
+    grid: Grid | None = Field(
+        None,
+        description="Times of the steps: own (the prior's), uniform, shifted:shift=3, arc, logit, or boss (searched by `flowhelm grids`); "
+        "default: own, for auto what it was measured with.",
+    )
+    reuse: int = Field(
+        1,
+        ge=1,
+        description="Ask for the unguided half of guidance only every so many evaluations, and use it again between; 1: always.",
+    )
     count: Annotated[int | None, Flag(("-n",))] = Field(
         None, ge=1, description="Pictures (of each class); default: 16; of several classes 8 each; of a pipeline 1."
     )

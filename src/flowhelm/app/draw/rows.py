@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from ...flow import Flow, Guidance
+from ...guide import reused
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ...rng import Noise
-from ...solve import integrate
+from ...solve import Solver
 from ...step import run
-from ...transition import Transition, euler
+from ...transition import Transition
+from ..errors import BadInput
 from ..models.batches import batches
 from ..run import Run, Stepped
 from .conditions import conditioned
+from .solvers import settled
 
 Job = tuple[str | None, int]
 """Class, or None for none, and number of a picture."""
@@ -45,44 +48,79 @@ def draw_jobs(
     numbers: Mapping[str, float] | None = None,
     guidance: Guidance | None = None,
     steps: int = 25,
-    solver: Transition = euler,
+    solver: str | Solver | Transition = "euler",
+    grid: str | None = None,
+    reuse: int = 1,
     seed: int = 0,
+    name: str | None = None,
 ) -> Run[Tensor]:
-    """One picture per job: `(len(jobs), c, h, w)` in [-1, 1] (not clamped), on the CPU; what it is told: see `conditioned`."""
+    """One picture per job: `(len(jobs), c, h, w)` in [-1, 1] (not clamped), on the CPU; what it is told: see `conditioned`.
+
+    Args:
+        solver, grid: see `solvers.settled`; name: of the prior there, its own if not given.
+        reuse: see `guide.reused`; 1 for always.
+    """
+    _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
     size = batches(flow, len(jobs), guidance is not None)
     device = _device(flow)
     parts, total = [], steps * math.ceil(len(jobs) / size)
     for first in range(0, len(jobs), size):
         rows = jobs[first : first + size]
         bound = conditioned(flow, [label for label, _ in rows], prompt, numbers, guidance)
-        x = bound.source(Noise(seed, [index for _, index in rows])).to(device)
+        noise = Noise(seed, [index for _, index in rows])
+        x = bound.source(noise).to(device)
         done = first // size * steps
-        x = yield from _integrated(bound, x, steps, solver, done, total, f"{len(jobs)} pictures")
+        x = yield from _sampled(_cheaper(bound, reuse), x, times, made, noise, done, total, f"{len(jobs)} pictures")
         parts.append(flow.decode(x).cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def draw_flow(flow: Flow, count: int, *, steps: int, solver: Transition, seed: int) -> Run[Tensor]:
+def draw_flow(
+    flow: Flow,
+    count: int,
+    *,
+    steps: int,
+    solver: str | Solver | Transition = "euler",
+    grid: str | None = None,
+    reuse: int = 1,
+    seed: int,
+    name: str | None = None,
+) -> Run[Tensor]:
     """Pictures number 0 ... count - 1 of a seed from a flow as it is, `(count, c, h, w)`, not clamped; what is bound to a row stays.
 
-    Of pipelines one after another, since one fills the memory.
+    Of pipelines one after another, since one fills the memory. Options as of `draw_jobs`.
     """
     size, parts = 1 if isinstance(flow, Pipeline) else count, []
+    _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
     for first in range(0, count, size):
         rows = range(first, first + size)
-        part = flow.rows(torch.tensor(rows), count)
-        x, text = part.source(Noise(seed, rows)).to(_device(flow)), f"{count} picture{'s' * (count > 1)}"
-        x = yield from _integrated(part, x, steps, solver, first // size * steps, count // size * steps, text)
+        part, noise = flow.rows(torch.tensor(rows), count), Noise(seed, rows)
+        x, text = part.source(noise).to(_device(flow)), f"{count} picture{'s' * (count > 1)}"
+        done, total = first // size * steps, count // size * steps
+        x = yield from _sampled(_cheaper(part, reuse), x, times, made, noise, done, total, text)
         parts.append(part.decode(x).float().cpu())
     return torch.cat(parts)
 
 
-def _integrated(flow: Flow, x: Tensor, steps: int, solver: Transition, done: int, total: int, text: str) -> Run[Tensor]:
-    for step in integrate(flow, x, flow.times(steps), transition=solver):
+def _sampled(
+    flow: Flow, x: Tensor, times: Tensor, solver: Solver, noise: Noise, done: int, total: int, text: str
+) -> Run[Tensor]:
+    for step in solver(flow, x, times, noise=noise.named("solver")):
         x = run([step]).x  # which is checked: Diverged if it is not finite
         yield Stepped(done + step.index, total, text)
     return x
+
+
+def _cheaper(flow: Flow, reuse: int) -> Flow:
+    if reuse == 1:
+        return flow
+    try:
+        return reused(flow, reuse)
+    except ValueError:
+        raise BadInput(
+            "--reuse: there is no guidance whose unguided half could be used again; give a --scale, or leave it out"
+        ) from None
 
 
 def _device(flow: Flow) -> torch.device:

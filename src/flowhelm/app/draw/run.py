@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ... import transition
+from ...flow import Flow
 from ...priors.bundled import Prior
+from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
 from ..files.atomic import check_writable, put_picture
@@ -20,14 +21,12 @@ from ..models import device as devices
 from ..models import opening as models
 from ..models.batches import batches
 from ..models.request import size_of
-from ..options.signature import pick
-from ..run import Planned, Run, Written
+from ..run import Planned, Run, Said, Written
 from ..show.sheet import class_rows, sheet
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
 from .rows import Job, draw_flow, draw_jobs, jobs_of
-
-SOLVERS = (transition.euler, transition.midpoint, transition.heun)
+from .solvers import settled as settled_solver
 
 
 class Drawn(NamedTuple):
@@ -70,7 +69,7 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     return written
 
 
-def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
+def pictures(request: Drawing, solver: Solver | Transition | None = None) -> Run[Drawn]:
     """Opens the prior and draws; `solver`: another move than the request can name."""
     if not models.is_pipeline(request.prior):
         return (yield from pictures_of(_loaded(request), request, solver))
@@ -80,24 +79,37 @@ def pictures(request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
+    yield _said(flow, request, solver)
     yield Planned(count * request.steps)
-    move = solver or pick("solver", request.solver, SOLVERS)
-    drawn = yield from draw_flow(flow, count, steps=request.steps, solver=move, seed=request.seed)
+    drawn = yield from draw_flow(flow, count, **how(request, solver))
     return Drawn(drawn, jobs_of([], count))
 
 
-def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None) -> Run[Drawn]:
+def pictures_of(flow: Prior, request: Drawing, solver: Solver | Transition | None = None) -> Run[Drawn]:
     """The same from a prior that is open."""
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
     jobs = jobs_of(request.classes, request.count or 1)
+    yield _said(flow, request, solver)
     yield Planned(math.ceil(len(jobs) / batches(flow, len(jobs), rule is not None)) * request.steps)
-    move = solver or pick("solver", request.solver, SOLVERS)
     drawn = yield from draw_jobs(
-        flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, steps=request.steps, solver=move,
-        seed=request.seed,
-    )  # fmt: skip
+        flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, **how(request, solver)
+    )
     return Drawn(drawn, jobs)
+
+
+def how(request: Drawing, solver: Solver | Transition | None) -> dict[str, Any]:
+    """Of the steps: what `draw_jobs` and `draw_flow` both take."""
+    given = {"steps": request.steps, "grid": request.grid, "reuse": request.reuse, "seed": request.seed}
+    return given | {"solver": solver or request.solver, "name": request.prior or None}
+
+
+def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> Said:
+    """The solver and the levels that are really visited: a shift, and one made twice, is to be seen."""
+    words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
+    levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
+    shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
+    return Said(f"Solver {words}, {len(times) - 1} steps, noise levels {' '.join(shown)}.")
 
 
 def _loaded(request: Drawing) -> Prior:

@@ -15,10 +15,12 @@ CHOICES: Mapping[tuple[str, str], str | tuple[str, ...]] = {
     ("control", "Energy"): "ENERGIES",
     ("transition", "Transition"): "ALL",
     ("transition", "Moments"): _MOMENTS,
+    ("solve", "Solver"): "sample:ALL",
+    ("sample.slopes", "Slope"): "ALL",
     ("particles", "Resampler"): ("systematic", "stratified", "residual"),
     ("transition.diffusion", "Diffusion"): ("constant", "falling", "cosine", "hill"),
 }
-"""Module and alias of a type -> the functions of that type, by the name of their tuple or one by one. Diffusions are made by theirs."""
+"""Module and alias of a type -> the functions of that type, by the name of their tuple (`module:TUPLE` of another module) or one by one. Diffusions are made by theirs."""
 
 
 def named(kind: Any) -> Sequence[Callable[..., Any]]:
@@ -40,9 +42,19 @@ def _functions() -> list[tuple[Any, tuple[Callable[..., Any], ...]]]:
     found = []
     for (place, alias), names in CHOICES.items():
         module = import_module(f"{_PACKAGE}.{place}")
-        each = getattr(module, names) if isinstance(names, str) else [getattr(module, name) for name in names]
+        if isinstance(names, str):
+            home, listed = _listed(place, names)
+            each = getattr(import_module(f"{_PACKAGE}.{home}"), listed)
+        else:
+            each = [getattr(module, name) for name in names]
         found.append((getattr(module, alias), tuple(each)))
     return found
+
+
+def _listed(place: str, names: str) -> tuple[str, str]:
+    """Module and name of a tuple: `ALL` of the alias's own module, `sample:ALL` of another."""
+    home, colon, listed = names.rpartition(":")
+    return (home, listed) if colon else (place, names)
 
 
 @cache
@@ -50,6 +62,9 @@ def _stubs() -> list[tuple[Any, tuple[Callable[..., Any], ...]]]:
     found = []
     for (place, alias), names in CHOICES.items():
         module = f"{_PACKAGE}.{place}"
-        each = sources.listed(place, names) if isinstance(names, str) else [sources.resolve(module, n) for n in names]
+        if isinstance(names, str):
+            each = list(sources.listed(*_listed(place, names)))
+        else:
+            each = [sources.resolve(module, name) for name in names]
         found.append((sources.resolve(module, alias), tuple(each)))
     return found

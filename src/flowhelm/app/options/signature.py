@@ -133,7 +133,7 @@ def _annotated(kind: Any, bounds: tuple[Any, ...]) -> Any:
         schema = WithJsonSchema({"type": "string", "pattern": pattern})
 
         def check(text: str) -> str:
-            _chosen(functions, text)
+            function_of(functions, text)
             return text
 
         return Annotated[str, AfterValidator(check), schema]
@@ -142,7 +142,8 @@ def _annotated(kind: Any, bounds: tuple[Any, ...]) -> Any:
     return None if kind is NoneType else kind
 
 
-def _chosen(functions: Sequence[Callable[..., Any]], text: str) -> Callable[..., Any]:
+def function_of(functions: Sequence[Callable[..., Any]], text: str) -> Callable[..., Any]:
+    """One of these functions by its name, its options fixed: `adam:iterations=50,rate=0.05`. Raises ValueError where nothing fits."""
     name, _, rest = text.partition(":")
     names = {f.__name__: f for f in functions}
     if name not in names:
@@ -163,7 +164,7 @@ def _value(option: Option, value: Any) -> Any:
     functions = [f for kind, _ in option.kinds for f in named(kind)]
     words = [kind for kind, _ in option.kinds if get_origin(kind) is Literal]
     if functions and isinstance(value, str) and not any(value in kind.__args__ for kind in words):
-        chosen = _chosen(functions, value)
+        chosen = function_of(functions, value)
         return chosen() if any(f.__module__.endswith(".diffusion") for f in functions) else chosen
     return value
 

@@ -1,0 +1,101 @@
+"""Which solver and which grid: by name with options, or `auto`, by what was measured.
+
+    solver_of("unipc:order=3")               flowhelm.sample.unipc with order 3
+    settled(flow, "fashion", 8, "auto", None)  the solver and the grid that erred least on that prior with 8 steps
+
+`solvers.json` is what `python -m flowhelm.bench.quality.sampling table` writes from its measurements: prior -> steps -> solver and grid.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from importlib.resources import files
+from typing import Any, cast
+
+from torch import Tensor
+
+from ... import grids, sample
+from ...flow import Flow
+from ...path import linear
+from ...priors.grids import stored
+from ...priors.pipelines import Pipeline
+from ...solve import Solver, integrate
+from ...transition import Transition
+from ..errors import BadInput
+from ..options.signature import function_of
+
+GRIDS: tuple[Callable[..., Tensor], ...] = (grids.uniform, grids.shifted, grids.arc, grids.logit)
+
+
+def settled(
+    flow: Flow, prior: str, steps: int, solver: str | Solver | Transition, grid: str | None
+) -> tuple[str, Solver, Tensor]:
+    """What to sample with: in words, the solver, and the times.
+
+    Args:
+        prior: its name, by which `auto` and `grid="boss"` look up what was found for it.
+        solver: `auto`, a name with or without options, or any solver or transition.
+        grid: None for the prior's own (`auto`: for the one it was measured with).
+
+    Raises:
+        BadInput: a name or an option that there is not, or grids that were not searched for.
+    """
+    if callable(solver):
+        words, made = getattr(solver, "__name__", "a solver of your own"), of_any(solver)
+    else:
+        words, grid = auto(flow, prior, steps, grid) if solver == "auto" else (solver, grid)
+        made = solver_of(words)
+    return words, made, times_of(flow, prior, steps, grid, words.partition(":")[0])
+
+
+def auto(flow: Flow, prior: str, steps: int, grid: str | None) -> tuple[str, str | None]:
+    """The words of the solver and of the grid: those of the nearest number of steps that was measured for the prior.
+
+    Of a prior that was not measured: UniPC, on the velocity for rectified flows, on the clean estimate over log(alpha / sigma) for
+    other paths; for pipelines Euler, the steps that they take themselves and that models of few steps were trained for.
+    """
+    if isinstance(flow, Pipeline):
+        return "euler", grid
+    known = measured().get(prior)
+    if known is None:
+        return ("unipc" if flow.path is linear else "unipc:variable=snr,rule=bh2"), grid
+    best = known[min(known, key=lambda n: abs(math.log(int(n) / steps)))]
+    return best["solver"], grid or best["grid"]
+
+
+@cache
+def measured() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    return json.loads((files(__package__) / "solvers.json").read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def solver_of(words: str) -> Solver:
+    """A solver by name, with options: `dpm:order=3`, `dual_fast:base=unipc,strength=0.2`."""
+    try:
+        return function_of(sample.ALL, words)
+    except ValueError as error:
+        raise BadInput(f"--solver: {error}") from None
+
+
+def of_any(solver: Solver | Transition) -> Solver:
+    """A transition as a solver; a solver as it is."""
+    whole = "times" in inspect.signature(solver).parameters
+    return cast(Solver, solver) if whole else partial(integrate, transition=cast(Transition, solver))
+
+
+def times_of(flow: Flow, prior: str, steps: int, grid: str | None, solver: str) -> Tensor:
+    """The grid by name: own, uniform, shifted:shift=2, arc, logit, or boss, the one that was searched for the prior."""
+    if grid is None or grid == "own":
+        return flow.times(steps)
+    if grid == "boss":
+        try:
+            return stored(prior, steps, solver)
+        except ValueError as error:
+            raise BadInput(f"--grid boss: {error}") from None
+    try:
+        return function_of(GRIDS, grid)(steps)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise BadInput(f"--grid: {error}") from None
