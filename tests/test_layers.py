@@ -13,7 +13,7 @@ FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # 
 METHODS = ("restore", "steer", "sample", "tune", "train", "distil")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("path", "rng", "grad", "entry", "interpolant"),
+    ("path", "rng", "grad", "entry", "interpolant", "adapter"),
     ("flow", "masked", "bijection", "codec", "measure", "particles"),
     (
         "step",
@@ -51,7 +51,12 @@ LAYERS = (
 )
 """From below to above. Within a layer one may import another, but for methods and catalogues, and never in a circle."""
 APART = (LAYERS.index(METHODS), LAYERS.index(METHODS) + 2)
-MORE = {"train/checkpoint.py": {"safetensors"}, "train/fit.py": {"accelerate"}, "train/coupling.py": {"ot"}}
+MORE = {
+    "adapter.py": {"peft"},
+    "train/checkpoint.py": {"safetensors"},
+    "train/fit.py": {"accelerate"},
+    "train/coupling.py": {"ot"},
+}
 """What methods import beside torch."""
 
 

@@ -27,6 +27,7 @@ _FOLDERS = (
     "guide",
     "inner",
     "latent",
+    "learning",
     "interpolant",
     "metrics",
     "operators",
@@ -38,6 +39,7 @@ _FOLDERS = (
     "steer",
     "train",
     "transition",
+    "tune",
     "velocity_error",
 )
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         inner,
         interpolant,
         latent,
+        learning,
         measure,
         metrics,
         operators,
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
         step,
         train,
         transition,
+        tune,
         velocity_error,
     )
     from .app.draw.generate import generate

@@ -4,7 +4,7 @@
     for update in tune.adjoint_matching(flow, base, reward, adam, noise=Noise(0, rows=32)): ...
 
 `base` stays as it is; `flow` has the weights that `optimizer` trains. Each row of an update is a picture with a stream of its own; conditions
-are bound to both flows, a row each. The whole state of a run lies with the caller: weights, optimiser, copies, value network, noise.
+are bound to both flows, a row each. The whole state of a run lies with the caller: weights, optimiser, copies, value network and noise.
 So a run goes on exactly from these and `done`, and conditions that change with every update are a new call for each.
 """
 
