@@ -13,7 +13,7 @@ Cost    N steps, M = share N used: 2 N + 2 M evaluations, N vector-Jacobian prod
         reward. Memory: N states, one evaluation.
 Paper   Alg. 1: 40 Euler-Maruyama steps, Adam (.95, .999) 2e-5, batch 40, clip 1, beta 1000 to 12500 for ImageReward. Deviations: steps are
         the exact Gaussian transition, so that t = 0, where nu is infinite, needs no offset; what is matched there is the shift of
-        the clean estimate by the adjoint of the next time. The adjoint is that of these discrete steps: E[a_k | x_k] = -grad V_k exactly for their chain.
+        the clean estimate by the adjoint of the next time. E[a_k | x_k] = -grad V_k is exact for the chain of these discrete steps.
         Losses are means over the state's numbers, over the mean of the weights 2 h eps.
 Limits  Another noise (`diffusion`) is not memoryless: what the start says of the end stays as it was, and the law reached is not the
         tilt; with none at all nothing would change. For comparison only.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ... import transition
-from ...priors import bundled
 from ...priors.bundled import Prior
 from ...transition import Transition
 from ..errors import BadInput
@@ -103,7 +102,7 @@ def pictures_of(flow: Prior, request: Drawing, solver: Transition | None = None)
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
-    return bundled.load(request.prior, str(devices.to_device(request.device)))
+    return models.bundled_prior(request, str(devices.to_device(request.device)))
 
 
 def _places(request: DrawRequest) -> Path | None:

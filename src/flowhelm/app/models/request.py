@@ -44,6 +44,14 @@ class ModelRequest(DeviceRequest):
     no_plan: bool = Field(False, description="Try a pipeline that should not fit into the GPU (see `flowhelm plan`).")
 
 
+class AdaptedRequest(ModelRequest):
+    """A prior that may have an adapter."""
+
+    adapter: Annotated[Path | None, Flag(metavar="FILE")] = Field(
+        None, description="An adapter of the prior: a .safetensors file of `flowhelm align`, or a LoRA of diffusers."
+    )
+
+
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
 """`512x768`, height first."""
 MOST = 16384

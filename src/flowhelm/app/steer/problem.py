@@ -17,7 +17,6 @@ from ...flow import Flow, Wrapped
 from ...guide import on_path
 from ...guide.counted import Count
 from ...path import VP, Path, linear, trig
-from ...priors import bundled
 from ...rewards import differentiable
 from ...step import Reward, Step
 from ..draw.conditions import conditioned, guidance_of
@@ -133,7 +132,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
 
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
-        return bundled.load(settings.prior, settings.device)
+        return models.bundled_prior(settings, settings.device)
     size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory
     options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})
