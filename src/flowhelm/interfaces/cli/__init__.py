@@ -11,7 +11,7 @@ from ... import __version__
 from .shell import app, fail
 
 # isort: off
-from . import restore, look, train, draw, bench, calibrate, serving  # in the order of `flowhelm --help`
+from . import restore, look, train, align, draw, bench, calibrate, serving  # in the order of `flowhelm --help`
 # isort: on
 
 
