@@ -22,9 +22,11 @@ from typing import Any
 
 from torch import Tensor
 
-from . import restore, steer
+from . import restore, steer, tune
 
 METHODS: tuple[Callable[..., Any], ...] = (*steer.ALL, *restore.ALL)
+TUNERS: tuple[Callable[..., Any], ...] = tune.ALL
+"""That train weights, where the others draw pictures."""
 
 
 def cite(name: str) -> None:
@@ -33,7 +35,7 @@ def cite(name: str) -> None:
     Raises:
         ValueError: a name that no method has.
     """
-    known = {method.__name__: method for method in METHODS}
+    known = {method.__name__: method for method in (*METHODS, *TUNERS)}
     if name not in known:
         raise ValueError(f"cite: expected the name of a method, one of {', '.join(sorted(known))}, got {name!r}")
     print(card(known[name]).partition("\n")[0])
@@ -106,6 +108,7 @@ def resumed(method: Callable[..., Any], kept: Mapping[str, Tensor]) -> dict[str,
 
 __all__ = [
     "METHODS",
+    "TUNERS",
     "budget_option",
     "card",
     "carried",

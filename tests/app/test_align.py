@@ -90,6 +90,7 @@ def test_what_a_run_leaves(prior, tmp_path, code):
     assert float(table[0]["frechet"]) < 1e-9
     assert float(table[0]["diversity"]) == pytest.approx(1)
     assert float(table[-1]["brightness"]) > float(table[0]["brightness"])
+    assert (out / "curves.png").stat().st_size > 5000
     about = adapters.read(made).about
     assert (about.base, about.rank, about.updates, about.method) == ("little", 2, 4, "draft")
     text = (out / "README.md").read_text()

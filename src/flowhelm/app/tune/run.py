@@ -271,7 +271,7 @@ def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
                 keeper.log(update)
                 last = state.done == request.updates or keeper.spent()
                 if state.done % request.check_every == 0 or last:
-                    keeper.check()
+                    keeper.check(last)
                     state.save(out / "checkpoint.safetensors")
                     saved = time.monotonic()
                 elif time.monotonic() - saved > 60 * request.minutes:
@@ -306,7 +306,7 @@ class Keeper:
         self.labels = [problem.labels[i % len(problem.labels)] for i in range(request.checked)]
         self.batch = 1 if models.is_pipeline(request.prior) else batches(problem.base, request.checked, problem.guided)
         self.rows: list[dict[str, Any]] = state.about.setdefault("rows", [])
-        self.first = self._drawn(problem.base)
+        self.first, self.plotted = self._drawn(problem.base), time.monotonic()
         kept = [line for line in _lines(out / "log.csv") if int(line["update"]) <= state.done]
         files.put(out / "log.csv", lambda temporary: _write(temporary, kept, LOG))
 
@@ -330,8 +330,8 @@ class Keeper:
             csv.DictWriter(file, LOG).writerow(row)
 
     @torch.no_grad()
-    def check(self) -> None:
-        """Draws from the average, measures, writes; a healthy adapter is kept."""
+    def check(self, last: bool = False) -> None:
+        """Draws from the average, measures, writes; a healthy adapter is kept. The curves are drawn now and then, and at the last."""
         problem, state, request = self.problem, self.state, self.problem.request
         if state.done:
             with state.average.used():
@@ -347,10 +347,11 @@ class Keeper:
                 adapters.save(problem.flow, self.out / "adapter.safetensors", self.about())
             state.about["kept"] = state.done
         files.put(self.out / "checks.csv", lambda temporary: _write(temporary, self.rows, list(self.rows[0])))
-        files.put_picture(
-            self.out / "curves.png",
-            reward_curves(self.rows, problem.trained, problem.held_out, state.about.get("kept")),
-        )
+        if last or self.ended() or time.monotonic() - self.plotted > 20:
+            kept = state.about.get("kept")
+            curves = reward_curves(self.rows, problem.trained, problem.held_out, kept)
+            files.put_picture(self.out / "curves.png", curves)
+            self.plotted = time.monotonic()
         order = sorted(range(min(SHOWN, len(pictures))), key=lambda i: (problem.labels.index(self.labels[i]), i))
         files.put_picture(self.out / "samples" / f"{state.done:07d}.png", sheet([("", pictures[order])]))
 

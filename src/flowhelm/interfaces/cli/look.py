@@ -16,9 +16,9 @@ from .words import asks, own
 @app.command()
 def methods(name: Annotated[str | None, typer.Argument(help="Show this one whole.")] = None) -> None:
     """List the methods, or show one with its options."""
-    from ... import restore, steer
+    from ...cards import METHODS, TUNERS
 
-    _show("method", name, (*steer.ALL, *restore.ALL))
+    _show("method", name, (*METHODS, *TUNERS))
 
 
 @app.command("operators")
