@@ -13,7 +13,7 @@ FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # 
 METHODS = ("restore", "steer", "sample", "tune", "train", "distil")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("path", "rng", "grad", "entry", "known", "interpolant"),
+    ("path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
     ("flow", "masked", "bijection", "codec", "measure", "particles"),
     (
         "step",
@@ -53,6 +53,7 @@ LAYERS = (
 """From below to above. Within a layer one may import another, but for methods and catalogues, and never in a circle."""
 APART = (LAYERS.index(METHODS), LAYERS.index(METHODS) + 2)
 MORE = {
+    "adapter.py": {"peft"},
     "known.py": {"huggingface_hub"},
     "train/checkpoint.py": {"safetensors"},
     "train/fit.py": {"accelerate"},

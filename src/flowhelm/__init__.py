@@ -27,6 +27,7 @@ _FOLDERS = (
     "guide",
     "inner",
     "latent",
+    "learning",
     "interpolant",
     "metrics",
     "operators",
@@ -39,6 +40,7 @@ _FOLDERS = (
     "steer",
     "train",
     "transition",
+    "tune",
     "velocity_error",
 )
 
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         inner,
         interpolant,
         latent,
+        learning,
         measure,
         metrics,
         operators,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
         step,
         train,
         transition,
+        tune,
         velocity_error,
     )
     from .app.draw.generate import generate

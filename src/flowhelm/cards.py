@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 
     METHODS: tuple[Callable[..., Any], ...]
     """All methods, those of `steer` first."""
+    TUNERS: tuple[Callable[..., Any], ...]
+    """Methods that train weights, where the others draw pictures."""
 
 
 def __getattr__(name: str) -> Any:
-    if name != "METHODS":  # a card is read without the methods themselves, which need torch
+    if name not in ("METHODS", "TUNERS"):  # a card is read without the methods themselves, which need torch
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import restore, steer
+    from . import restore, steer, tune
 
-    return (*steer.ALL, *restore.ALL)
+    return tune.ALL if name == "TUNERS" else (*steer.ALL, *restore.ALL)
 
 
 def cite(name: str) -> None:
@@ -41,9 +43,9 @@ def cite(name: str) -> None:
     Raises:
         ValueError: a name that no method has.
     """
-    from . import restore, steer
+    from . import restore, sample, steer, tune
 
-    known = {method.__name__: method for method in (*steer.ALL, *restore.ALL)}
+    known = {method.__name__: method for method in (*steer.ALL, *restore.ALL, *tune.ALL, *sample.ALL)}
     if name not in known:
         raise ValueError(f"cite: expected the name of a method, one of {', '.join(sorted(known))}, got {name!r}")
     print(card(known[name]).partition("\n")[0])
@@ -123,6 +125,7 @@ def resumed(method: Callable[..., Any], kept: Mapping[str, Tensor]) -> dict[str,
 
 __all__ = [
     "METHODS",
+    "TUNERS",
     "budget_option",
     "card",
     "carried",

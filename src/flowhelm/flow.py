@@ -12,6 +12,7 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .adapter import Adaptable
 from .entry import guarded
 from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
 from .rng import Noise
@@ -143,7 +144,7 @@ Guidance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class NetFlow(Pixels):
+class NetFlow(Adaptable, Pixels):
     """A velocity network over pictures.
 
     Args:
@@ -186,6 +187,9 @@ class NetFlow(Pixels):
                 "bind one condition per row"
             )
         return [c.to(device).repeat_interleave(rows // len(c), dim=0) for c in self.condition]
+
+    def with_net(self, net: nn.Module) -> Self:
+        return replace(self, net=net)
 
     def rows(self, index: Tensor, total: int) -> Self:
         if not self.condition:

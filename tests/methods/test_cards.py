@@ -15,6 +15,7 @@ from flowhelm import cards, restore, steer
 from flowhelm.step import Step, run
 
 METHODS = (*restore.ALL, *steer.ALL)
+EVERY = pytest.mark.parametrize("method", [*METHODS, *cards.TUNERS], ids=lambda method: method.__name__)
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
 
 
@@ -22,19 +23,19 @@ def card(method):
     return inspect.cleandoc(sys.modules[method.__module__].__doc__)
 
 
-@EACH
+@EVERY
 def test_a_card_says_what_a_method_needs_and_costs(method):
     for field in ("Needs", "Cost", "Paper"):
         assert re.search(rf"^{field} ", card(method), re.MULTILINE), field
 
 
-@pytest.mark.parametrize("folder", ["restore", "steer", "transition", "guide"])
+@pytest.mark.parametrize("folder", ["restore", "steer", "tune", "transition", "guide"])
 def test_a_file_is_read_at_one_sitting(folder):
     for file in (Path(flowhelm.__file__).parent / folder).glob("*.py"):
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 110, file.name
 
 
-@EACH
+@EVERY
 def test_help_begins_with_the_name_and_the_paper(method):
     first = inspect.getdoc(method).partition("\n")[0]
     assert card(method).startswith(first.partition(". ")[0].removesuffix("."))
@@ -73,13 +74,14 @@ def test_capabilities():
 
 
 def test_cite(capsys):
-    for name in ("dps", "fk"):
+    for name in ("dps", "fk", "draft"):
         flowhelm.cite(name)
     assert [re.findall(r"arXiv:[\d.]+\d", line)[0] for line in capsys.readouterr().out.splitlines()] == [
         "arXiv:2209.14687",
         "arXiv:2501.06848",
+        "arXiv:2309.17400",
     ]
-    with pytest.raises(ValueError, match=r"name of a method, one of afdps, .*got 'dpss'"):
+    with pytest.raises(ValueError, match=r"name of a method, one of adjoint_matching, .*got 'dpss'"):
         flowhelm.cite("dpss")
 
 

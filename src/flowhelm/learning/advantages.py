@@ -18,7 +18,7 @@ def advantages(value: Tensor, group: int, spread: Spread = "batch") -> tuple[Ten
             a difference of 1e-3 counts as fully as one of 1 does in another group.
 
     Returns:
-        `(b,)` float64 on the CPU, 0 in groups of equal rewards, which teach nothing; and that share, 0-dim.
+        `(b,)` as the rewards, computed in float64, 0 in groups of equal rewards, which teach nothing; and that share, 0-dim.
 
     Raises:
         ValueError: a batch that is no multiple of the group, or a group of one.
@@ -31,7 +31,8 @@ def advantages(value: Tensor, group: int, spread: Spread = "batch") -> tuple[Ten
     groups = value.detach().double().cpu().view(-1, group)
     centred = groups - groups.mean(1, keepdim=True)
     deviation = groups.std(1, correction=0, keepdim=True) if spread == "group" else groups.std(correction=0)
-    return (centred / (deviation + 1e-4)).clamp(-5, 5).flatten(), (groups.amax(1) == groups.amin(1)).double().mean()
+    flat = (groups.amax(1) == groups.amin(1)).double().mean()
+    return (centred / (deviation + 1e-4)).clamp(-5, 5).flatten().to(value), flat
 
 
 def shared(value: Tensor, group: int, spread: Spread = "batch") -> tuple[Tensor, Tensor]:

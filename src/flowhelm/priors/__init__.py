@@ -17,9 +17,11 @@ from .foreign import (
     from_velocity,
 )
 from .opening import load
+from .unet import Field, field
 
 __all__ = [
     "NAMES",
+    "Field",
     "Finding",
     "Foreign",
     "Sigmas",
@@ -27,6 +29,7 @@ __all__ = [
     "by_name",
     "diffusers_net",
     "examine",
+    "field",
     "from_clean",
     "from_denoiser",
     "from_edm",

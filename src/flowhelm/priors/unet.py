@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from ..flow import Flow, NetFlow
+
 DATA_STD = 0.5  # of photographs in [-1, 1]
 
 
@@ -40,6 +42,37 @@ class Block(nn.Module):
         scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
         y = self.first(fn.silu(torch.addcmul(shift, x, 1 + scale)))
         return x + self.second(fn.silu(y))
+
+
+class Field(nn.Module):
+    """A field over states, shaped as they are, 0 everywhere at first: what VGG-Flow and nabla-DB learn beside the prior.
+
+    Call: `field(x, t)` with x `(b, channels, h, w)` and t 0-dim or `(b,)`; conditions as the network has them, a row each, by `told`.
+    """
+
+    def __init__(self, net: UNet, condition: tuple[Tensor, ...] = ()):
+        super().__init__()
+        self.net, self.condition = net, condition
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        weight = next(self.net.parameters())
+        given = [c.to(weight.device).repeat_interleave(len(x) // len(c), dim=0) for c in self.condition]
+        return self.net.residual(x.to(weight), t.to(weight).expand(len(x)), *given).to(x)
+
+    def told(self, *condition: Tensor) -> Field:
+        """The same field, told of each row what the prior is told; it shares the weights."""
+        return Field(self.net, condition)
+
+
+def field(flow: Flow, widths: tuple[int, ...] = (32, 64)) -> Field:
+    """A small network for the states of a prior of pictures or latents `(c, h, w)`, told what a bundled prior's is told."""
+    config = getattr(getattr(flow, "net", None), "config", {})
+    kinds = {
+        kind: config[kind] for kind in ("classes", "words", "numbers") if isinstance(flow, NetFlow) and kind in config
+    }
+    net = UNet(widths, blocks=1, channels=flow.shape[0], **kinds)
+    device = next((p.device for p in getattr(flow, "net", net).parameters()), torch.device("cpu"))
+    return Field(net.to(device), flow.condition if isinstance(flow, NetFlow) else ())
 
 
 def _zero(layer: nn.Module) -> None:

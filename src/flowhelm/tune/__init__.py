@@ -3,9 +3,9 @@
     flow = base.with_lora(8);   adam = torch.optim.AdamW(flow.trained(), 1e-4)
     for update in tune.adjoint_matching(flow, base, reward, adam, noise=Noise(0, rows=32)): ...
 
-`base` stays as it is; `flow` has the weights that `optimizer` trains. Each row of an update is a picture with a stream of its own; conditions
-are bound to both flows, a row each. The whole state of a run lies with the caller: weights, optimiser, copies, value network, noise.
-So a run goes on exactly from these and `done`, and conditions that change with every update are a new call for each.
+`base` stays as it is; `flow` has the weights that `optimizer` trains. Each row of an update is a picture with a stream of its own, and
+conditions are bound to both flows, a row each. The whole state of a run lies with the caller: weights, optimiser, copies, value network
+and noise. So a run goes on exactly from these and `done`, and conditions that change with every update are a new call for each.
 """
 
 from .adjoint_matching import adjoint_matching

@@ -1,18 +1,19 @@
 """Adjoint matching: fine-tuning as memoryless stochastic control. Domingo-Enrich, Drozdzal, Karrer & Chen 2025, arXiv:2409.08861.
 
 Sampled with the noise that makes the end forget its start (dW times nu, nu^2 = 2 kappa), the best control is nu grad V with
-V = log E exp(beta reward), and v_base + kappa grad V is the velocity of the tilt p exp(beta reward). The lean adjoint is -grad V on average:
+V = log E exp(beta reward), and v_base + kappa grad V is the velocity of the tilt p exp(beta reward). The lean adjoint is -grad V on
+average:
 
     x_{k+1} <- draw of the noising process's own step (`ancestral`) with the clean estimate of v
     a_N     <- -beta grad reward(decode(x_N)),   a_k <- (d mean_base(x_k) / dx)^T a_{k+1}
-    match    sum_k 2 h_k eps |(1/kappa + 1/eps) / 2 (v - v_base) + a_k|^2,     memoryless: eps = kappa = (1 - t) / t
+    match    sum_k 2 h_k eps |(1/kappa + 1/eps) / 2 (v - v_base) + a_k|^2,     memoryless: eps = kappa
 
 Needs   a differentiable reward
-Cost    N steps, M = share N of them used: 2 N + M evaluations, N vector-Jacobian products of the base, M backwards in the weights, 1
-        slope of the reward. Memory: N states, one evaluation.
+Cost    N steps, M = share N used: 2 N + 2 M evaluations, N vector-Jacobian products of the base, M backwards in the weights, 1 slope of the
+        reward. Memory: N states, one evaluation.
 Paper   Alg. 1: 40 Euler-Maruyama steps, Adam (.95, .999) 2e-5, batch 40, clip 1, beta 1000 to 12500 for ImageReward. Deviations: steps are
         the exact Gaussian transition, so that t = 0, where nu is infinite, needs no offset; what is matched there is the shift of
-        the clean estimate by the adjoint of the next time. The adjoint is that of these discrete steps: E[a_k | x_k] = -grad V_k exactly for their chain.
+        the clean estimate by the adjoint of the next time. E[a_k | x_k] = -grad V_k is exact for the chain of these discrete steps.
         Losses are means over the state's numbers, over the mean of the weights 2 h eps.
 Limits  Another noise (`diffusion`) is not memoryless: what the start says of the end stays as it was, and the law reached is not the
         tilt; with none at all nothing would change. For comparison only.

@@ -7,8 +7,8 @@ The sampler is a function of the weights; its last K steps are differentiated, o
     DRaFT-LV   x_1 <- the last steps;   x <- x_1 noised back, `redraws` times;   loss -mean reward(decode(x after the last step))
 
 Needs   a differentiable reward
-Cost    N steps, `last` = K: N evaluations and K backwards in the weights, 1 slope of the reward; with n `redraws` N + n, n and n. M more of
-        the base if `anchor` > 0 (M = K or n). Memory: K states; activations are recomputed, one evaluation at a time, K evaluations more.
+Cost    N steps, `last` = K: N evaluations, K more if K > 1, K backwards in the weights, 1 slope of the reward; with n `redraws` N + n, n.
+        As many of the base if `anchor` > 0. Memory: K states and one evaluation, whose activations are recomputed.
 Paper   DRaFT-K with K = 1, DRaFT-LV with n = 2, LoRA; 50 DDIM steps, AdamW 4e-4 (beta2 0.99). Deviations: Euler steps of the flow in the
         place of DDIM's, the same thing on the linear path. `anchor` (not of the paper; 0 is its method) holds the velocity to the base's.
 Limits  Nothing but the number of updates holds it back from what the reward likes and no picture is: stop early, or scale the adapter.
@@ -75,7 +75,8 @@ def draft(
             z = noised(flow, x, times[-1], times[-2], noise) if redraws else x
             loss = z.new_zeros(())
             for s, t in pairwise(times[-count - 1 :]):
-                v = checkpoint(flow.velocity, z, s, use_reentrant=False, preserve_rng_state=False)
+                whole = count == 1  # else activations of one evaluation at a time, for one evaluation more
+                v = flow.velocity(z, s) if whole else checkpoint(flow.velocity, z, s, use_reentrant=False)
                 if anchor:
                     loss = loss + anchor * (v - stopped(base, z.detach(), s)).square().mean()
                 z = z + (t - s) * v

@@ -13,7 +13,7 @@ Paper   10 steps in training, level 0.7, groups of 24, trust 1e-4, anchor 0.04 (
         the first step, where eps is infinite, takes the next time's (as the code does); the last one, whose noise would be
         seen, is of the ODE and not learnt from. The divergence from the base is the exact one of two normal laws, with the length of
         the step (the code's lacks it). Advantages are in float64. A pass is one step of the optimiser over all that was sampled.
-Limits  log p is a mean over numbers: `trust` is tiny, and the same for pictures of any size.
+Limits  log p is a mean over numbers: `trust` is tiny, for pictures of any size.
 
 Example
 
@@ -86,11 +86,10 @@ def flow_grpo(
                 old.append(mean)
                 states.append(mean + std * noise(mean))
             scores = ended(flow, reward, euler(flow, states[-1], times[-2], times[-1]))
-            gain, flat = advantages(scores, group, spread)
-            picked, gain = chosen(steps - 1, share, noise), gain.to(mean)
+            (gain, flat), picked = advantages(scores, group, spread), chosen(steps - 1, share, noise)
             of_base = {k: noisy(base, states[k], times[k], times[k + 1])[0] if anchor else old[k] for k in picked}
-        drift = scores.new_zeros(())
-        for number in range(passes):
+        info: dict[str, Tensor] = {"reward": scores, "flat": flat}
+        for _ in range(passes):
             fall, told = Descent(optimizer, clip), list[Tensor]()
             for k in picked:
                 mean, std = noisy(flow, states[k], times[k], times[k + 1])
@@ -101,9 +100,9 @@ def flow_grpo(
                 off = (ratio.detach() - 1).abs()
                 told.append(torch.stack([off.max(), (off > trust).to(off).mean(), apart.detach()]))
             seen = torch.stack(told)
-            drift = drift if number else seen[:, 0].max()
-            update = fall.update(index, updates, {"reward": scores, "flat": flat, "drift": drift})
-        yield update._replace(info={**update.info, "clipped": seen[:, 1].mean(), "divergence": seen[:, 2].mean()})
+            info = {"drift": seen[:, 0].max()} | info | {"clipped": seen[:, 1].mean(), "divergence": seen[:, 2].mean()}
+            update = fall.update(index, updates, info)
+        yield update
 
 
 def _log_ratio(x: Tensor, mean: Tensor, old: Tensor, std: Tensor) -> Tensor:

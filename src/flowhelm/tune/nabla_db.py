@@ -9,11 +9,11 @@ are matched. V's is F, the slope of the reward in sight and a network that learn
     bound      |value(x_1, 1)|^2
 
 Needs   a differentiable reward, a network of two derivatives, a value network, for which 0 is a good start (`priors.field`)
-Cost    N steps, M = share (N - 1) used: N + 4 M evaluations (3 M without `reverse`), M backwards of the networks' weights, twice as dear, 2 M
+Cost    N steps, M = share (N - 1) used: N + 4 M evaluations (3 M without `reverse`), M backwards in the weights, twice as dear, 2 M
         slopes of the reward (else M). Memory: one evaluation, twice differentiated.
-Paper   50 DDPM steps of SD1.5, a tenth used, beta 1e3 to 1e4, power 2, weights 1, LoRA 8, AdamW 1e-3 for both networks, `held` 1e3 to 2e3 on
-        the change of the prediction since the last update. Deviations: losses are means over numbers and times std^2, so that no step
-        outweighs the others; `held` is on the velocity, and of the weights that `old` keeps. The last step, without noise, is not used.
+Paper   50 DDPM steps of SD1.5, a tenth used, beta 1e3 to 1e4, power 2, weights 1, LoRA 8, AdamW 1e-3 for both networks, `held` 1e3 to
+        2e3. Deviations: losses are means over numbers and times std^2, so that no step outweighs the others; `held` is on the
+        velocity, of the weights that `old` keeps. The last step, without noise, is not used.
 Limits  Normal steps of finite length cannot satisfy the balance exactly: at the tilted policy the losses vanish as the steps do.
 
 Example

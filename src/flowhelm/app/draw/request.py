@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from ..errors import nearest
-from ..models.request import ModelRequest, Size
+from ..models.request import AdaptedRequest, Size
 from ..options.request import Flag, brief
 
 SOLVERS = (
@@ -41,7 +41,7 @@ Classes = Annotated[list[str], Flag(("--class",))]
 Numbers = Annotated[dict[str, float], Flag(("--number",), "NAME=VALUE")]
 
 
-class Conditions(ModelRequest):
+class Conditions(AdaptedRequest):
     """What the pictures show, and how strictly they follow it: of a drawing, and of a steered one."""
 
     prior: str = Field(

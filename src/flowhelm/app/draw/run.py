@@ -115,7 +115,7 @@ def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> S
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
     models.check_draws(request.prior)
-    return models.plain(request.prior, str(devices.to_device(request.device)))
+    return models.bundled_prior(request, str(devices.to_device(request.device)))
 
 
 def _places(request: DrawRequest) -> Path | None:

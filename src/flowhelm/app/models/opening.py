@@ -7,12 +7,12 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from ...flow import Flow, Guidance
-from ...priors import bundled, pipelines
+from ...priors import adapters, bundled, pipelines
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
@@ -25,6 +25,7 @@ from .request import STEPS as STEPS
 from .request import ModelRequest
 from .request import is_pipeline as is_pipeline
 
+F = TypeVar("F", bound=Flow)
 OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
@@ -126,10 +127,31 @@ def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: 
     """
     if work is not None and request.device.startswith("cuda") and not request.no_plan:
         yield from _check(request, work)
-    return pipelines.load(
+    pipe = pipelines.load(
         request.prior, size=size, dtype=getattr(torch, request.dtype or "float32"), device=request.device, quantize=request.quantize,
         text_device=getattr(request, "text_device", None), checkpointing=request.checkpointing, tiling=request.tiling,
     )  # fmt: skip
+    return adapted(pipe, request)
+
+
+def bundled_prior(request: ModelRequest, device: str) -> Prior:
+    """The bundled prior of a run's settings, with its adapter if there is one."""
+    return adapted(plain(request.prior, device), request)
+
+
+def adapted(flow: F, request: ModelRequest) -> F:
+    """A prior with the adapter of a run's settings folded into its weights; itself if there is none."""
+    path = getattr(request, "adapter", None)
+    return flow if path is None else adapters.applied(flow, path)
+
+
+def adapter_path(request: ModelRequest) -> dict[str, str]:
+    """What a run's file says of it: its whole path, or nothing."""
+    path = getattr(request, "adapter", None)
+    if path is None:
+        return {}
+    adapters.read(path)  # what is wrong with it is said at once
+    return {"adapter": str(Path(path).absolute())}
 
 
 def free(device: str) -> int:

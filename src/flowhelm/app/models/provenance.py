@@ -17,9 +17,11 @@ USUAL = ("torchvision", "deepinv", "numpy", "Pillow")
 
 def weights(request: ModelRequest) -> dict[str, str]:
     """Fingerprints of the weights of a run."""
+    adapter = getattr(request, "adapter", None)
+    of_adapter = {} if adapter is None else {"adapter sha256": sha256(adapter)}
     if not opening.is_pipeline(request.prior):
-        return {"prior sha256": sha256(opening.weights(request.prior))}
-    found = {"prior fingerprint": opening.fingerprint(request.prior)}
+        return {"prior sha256": sha256(opening.weights(request.prior))} | of_adapter
+    found = {"prior fingerprint": opening.fingerprint(request.prior)} | of_adapter
     if (request.quantize or "").endswith(".gguf"):
         found["quantize fingerprint"] = opening.fingerprint_of_file(Path(request.quantize or ""))
     return found

@@ -107,6 +107,14 @@ class ModelRequest(DeviceRequest):
     )
 
 
+class AdaptedRequest(ModelRequest):
+    """A prior that may have an adapter."""
+
+    adapter: Annotated[Path | None, Flag(metavar="FILE")] = Field(
+        None, description="An adapter of the prior: a .safetensors file of `flowhelm align`, or a LoRA of diffusers."
+    )
+
+
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]
 """`512x768`, height first."""
 MOST = 16384

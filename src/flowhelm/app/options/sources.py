@@ -26,6 +26,7 @@ _LIGHT = ("typing", "collections", "functools", "pathlib", "annotated_types", "m
 PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "method": (("steer", "ALL"), ("restore", "ALL")),
     "steering": (("steer", "ALL"),),
+    "shown": (("steer", "ALL"), ("restore", "ALL"), ("sample", "ALL"), ("tune", "ALL")),
     "operator": (("operators", "ALL"),),
     "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
     "recipe": (("recipes", "ALL"),),
@@ -40,7 +41,7 @@ def functions(part: str) -> tuple[Callable[..., Any], ...]:
 
 def pick(part: str, name: str) -> Callable[..., Any]:
     """The stub of that name; your own code, FILE.py:NAME, as it is. Raises BadInput that names the nearest."""
-    what = "method" if part in ("steering", "planned") else part
+    what = "method" if part in ("steering", "planned", "shown") else part
     names = {each: module for module, each in _places(part)}
     if name in names:
         stub: Callable[..., Any] = resolve(names[name], name)

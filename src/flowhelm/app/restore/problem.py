@@ -51,7 +51,7 @@ class Problem(NamedTuple):
 def opened(request: ModelRequest, work: opening.Work | None = None) -> Run[Prior | Pipeline]:
     """The prior of a run, told its prompt; BadInput for a pipeline that would not fit into the GPU for `work`."""
     if not opening.is_pipeline(request.prior):
-        return opening.plain(request.prior, request.device)
+        return opening.bundled_prior(request, request.device)
     pipeline = yield from opening.opened(request, work=work)
     return opening.told(pipeline, request)
 

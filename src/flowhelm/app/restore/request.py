@@ -11,7 +11,7 @@ from annotated_types import Ge
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..errors import BadInput
-from ..models.request import MOST_THREADS, Dtype, MemoryRequest, ModelRequest
+from ..models.request import MOST_THREADS, AdaptedRequest, Dtype, MemoryRequest
 from ..options.request import Flag, Request
 from .presets import Look
 
@@ -82,7 +82,7 @@ class PictureRequest(Restoration):
     seed: int = Field(0, description="The same seed gives the same result.")
 
 
-class RestoreRequest(Restoration, MemoryRequest, ModelRequest):
+class RestoreRequest(Restoration, MemoryRequest, AdaptedRequest):
     """One photograph restored."""
 
     photo: Path = Field(description="The photograph.")

@@ -97,6 +97,7 @@ def settle(
     return RestoreSettings.of(
         given
         | of_prior
+        | opening.adapter_path(request)
         | more
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})

@@ -134,7 +134,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
 def _opened(settings: SteerSettings) -> Run[Any]:
     if not models.is_pipeline(settings.prior):
         models.check_draws(settings.prior)
-        return models.plain(settings.prior, settings.device)
+        return models.bundled_prior(settings, settings.device)
     size = size_of(settings.size)
     # the least that it takes: one particle, and a reward of no memory
     options = settings.method_options.model_dump(exclude_unset=True, exclude={"particles"})

@@ -77,7 +77,7 @@ def settle(request: SteerRequest) -> SteerSettings:
     check_lengths(outputs(stem).values())
     given = {"budget", "steps", "path", "grid", "chains", "numbers", "guidance", "size", "count", "seed", "batch"}
     return SteerSettings.of(
-        request.model_dump(include=given) | told | {
+        request.model_dump(include=given) | told | models.adapter_path(request) | {
             "prior": models.where(request.prior), "method": own.name_of(method), "method_options": options,
             "reward": [each.text for each in terms], "held_out": [each.text for each in beside],
             "classes": list(dict.fromkeys(request.classes)), "out": str(stem.absolute()),

@@ -18,6 +18,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "restore": ("restore", "look", "batch", "rerun"),
     "look": ("methods", "operators", "doctor", "check", "plan", "priors"),
     "train": ("train",),
+    "align": ("align",),
     "draw": ("sample", "generate", "steer"),
     "grids": ("grids",),
     "bench": ("bench", "table", "presets"),

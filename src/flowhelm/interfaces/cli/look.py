@@ -21,7 +21,7 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods, or show one with its options."""
-    _show("method", name)
+    _show("shown", name)
 
 
 @app.command("operators")

@@ -101,6 +101,8 @@ def restore(
     check_deepinv()
     many = len(photos) > 1 or Path(photos[0]).is_dir() or stacks.is_many(photos[0]) or is_glob(photos[0])
     if many or given.samples > 1 or given.retry or given.dry_run or given.ray is not None:
+        if given.adapter is not None:
+            bad("--adapter is for one photograph; restore those of a batch one after another")
         if given.preview:
             bad("--preview is for one photograph; a batch writes each result as soon as it is there")
         from ...app.batch.description import filled

@@ -14,7 +14,7 @@ import abc
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, Self
@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from ...adapter import Adaptable
 from ...codec import Codec
 from ...flow import Flow, Guidance
 from ...guide import cfg
@@ -33,7 +34,7 @@ Told = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Pipeline(Flow, abc.ABC):
+class Pipeline(Adaptable, Flow, abc.ABC):
     """A diffusers pipeline as a prior; made by `load` and `wrap`.
 
     Attributes:
@@ -132,6 +133,13 @@ class Pipeline(Flow, abc.ABC):
     def net(self) -> Any:
         """The network: the transformer or U-Net."""
         return self.pipe.transformer
+
+    def with_net(self, net: Any) -> Self:
+        """The same prior over another network; the pipeline is a copy that shares everything else."""
+        pipe = copy(self.pipe)
+        name = next(name for name, each in self.pipe.components.items() if each is self.net)
+        setattr(pipe, name, net)
+        return replace(self, pipe=pipe)
 
     @property
     def nets(self) -> tuple[Any, ...]:

@@ -1,0 +1,46 @@
+"""The command that fine-tunes a prior towards a reward."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from ...app.tune.request import AlignRequest
+from .progress import carried_out
+from .shell import app, bad
+from .words import asks, own
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Fine-tune a prior towards a reward: train an adapter (LoRA) for it.\n\n"
+    "flowhelm align fashion --class bag --reward brightness --method vgg_flow --beta 200 --updates 100 --out runs/bright\n\n"
+    "flowhelm sample fashion --class bag --adapter runs/bright/adapter.safetensors\n\n"
+    "PRIOR as for `flowhelm sample`; options of the method (`flowhelm methods NAME`) are given here like any other. Rewards as for "
+    "`flowhelm steer`; without a gradient (compressibility, FILE.py:FUNCTION) take --method flow_grpo or diffusion_nft.\n\n"
+    "The folder holds the adapter, which diffusers loads, too; curves, sheets of the same pictures at each check, and a card. Ctrl-C saves "
+    "everything, and the same command goes on, to the same adapter. It ends early when a held-out reward falls or the pictures become "
+    "alike: the reward is then being fooled.",
+)
+@asks(AlignRequest, without=("prior", "adapter"))
+def align(
+    read: Callable[..., AlignRequest],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The prior, and options of the method."),
+    ] = None,
+) -> None:
+    if not words or words[0].startswith("-"):
+        bad("name a prior first: flowhelm align fashion --class bag --reward brightness")
+    prior, *others = words or []
+    request = read(prior=prior)
+    from ... import tune
+    from ...app.options.signature import pick
+    from ...app.options.words import flags, sort_words
+    from ...app.tune.run import align as run
+
+    mine = own(align)
+    rest, typed = sort_words(others, flags({"method": pick("method", request.method, tune.ALL)}, mine), mine)
+    if rest:
+        bad(f"expected one prior and options, got also {' '.join(rest)}")
+    carried_out(run(request.changed(method_options=typed.get("method", {}))))
