@@ -149,7 +149,16 @@ def _imported(home: str, name: str) -> Any:
         if path.is_dir() or path.with_suffix(".py").is_file():  # a module: its functions are asked by name
             return _Lazy(f"{home}.{name}")
         return resolve(home, name)
-    return type(name, (), {}) if name else SimpleNamespace(Tensor=type("Tensor", (), {}))
+    return type(name, (), {}) if name else _Absent()
+
+
+class _Absent:
+    """A module that is not imported: whatever is asked of it is a type of that name, and such a module, too (`torch.optim.Optimizer`)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {}) if name[0].isupper() else _Absent()
 
 
 class _Lazy:
