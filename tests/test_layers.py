@@ -35,7 +35,7 @@ LAYERS = (
         "memory",
     ),
     METHODS,
-    ("raster",),
+    ("exif", "raster"),
     ("priors", "operators", "metrics", "rewards"),
     ("recipes", "cards", "start"),
     ("app.errors",),
