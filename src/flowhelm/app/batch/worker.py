@@ -26,7 +26,7 @@ from ..restore.problem import Problem, alike, joined, opened, prepare, work_of
 from ..restore.request import RestoreSettings
 from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
-from ..run import Event, Run, Stepped, drive
+from ..run import Event, Noted, Run, Stepped, drive
 from . import items
 from .description import settled
 from .items import Item
@@ -90,6 +90,8 @@ class Worker:
             except Exception as error:  # one picture's fault must not cost the others
                 yield self._failed(item, error, began)
             else:
+                if ready.problem.picture.note:
+                    yield Noted(f"{item.name} {ready.problem.picture.note}")
                 groups.setdefault(alike(ready.problem), []).append(ready)
         for group in groups.values():
             while group:

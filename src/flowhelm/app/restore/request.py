@@ -82,14 +82,19 @@ class PictureRequest(Restoration):
     seed: int = Field(0, description="The same seed gives the same result.")
 
 
-class RestoreRequest(Restoration, MemoryRequest, ModelRequest):
+class FileRequest(MemoryRequest):
+    """How pictures are read from their files."""
+
+    page: int | None = Field(
+        None, ge=1, description="Which page of several, counted from 1; default: the first of the largest."
+    )
+
+
+class RestoreRequest(Restoration, FileRequest, ModelRequest):
     """One photograph restored."""
 
     photo: Path = Field(description="The photograph.")
     seed: int = Field(0, description="The same seed gives the same result.")
-    page: int | None = Field(
-        None, ge=1, description="Which page of several, counted from 1; default: the first of the largest."
-    )
     out: Path | None = Field(
         None, description="The result; default: the photograph's name with .restored.png, beside it."
     )
