@@ -72,7 +72,7 @@ def draw_flow(flow: Flow, count: int, *, steps: int, solver: Transition, seed: i
     for first in range(0, count, size):
         rows = range(first, first + size)
         part = flow.rows(torch.tensor(rows), count)
-        x, text = part.source(Noise(seed, rows)).to(_device(flow)), f"{count} picture{'s' * (count > 1)}"
+        x, text = part.source(Noise(seed, rows)).to(device_of(flow)), f"{count} picture{'s' * (count > 1)}"
         x = yield from _integrated(part, x, steps, solver, first // size * steps, count // size * steps, text)
         parts.append(part.decode(x).float().cpu())
     return torch.cat(parts)
@@ -85,7 +85,7 @@ def _integrated(flow: Flow, x: Tensor, steps: int, solver: Transition, done: int
     return x
 
 
-def _device(flow: Flow) -> torch.device:
+def device_of(flow: Flow) -> torch.device:
     net = getattr(flow, "net", None)
     weight = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
     return getattr(net if weight is None else weight, "device", torch.device("cpu"))
