@@ -21,6 +21,8 @@ MOST, LONGEST = 1000, 2**24
 PHOTO, PLACE, IPTC = 0x8769, 0x8825, 0x83BB
 _KEPT = (269, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095)
 """Name, description, make, model, software, date, artist, host, rating, copyright, what Windows adds; others are of the file's layout."""
+_BELOW, _KIND, _RAW = 330, 262, (32803, 34892)
+"""Directories below this one; how its values are meant, of which these two are a sensor's."""
 _RESOLUTION = (282, 283, 296)
 _SPACE, _WIDTH, _HEIGHT = 0xA001, 0xA002, 0xA003
 _STALE = (_SPACE, _WIDTH, _HEIGHT, 0xA005, 0x927C, 0xEA1C)
@@ -77,6 +79,20 @@ def _directory(data: bytes, order: str, at: int) -> Directory:
             if len(value) == length and number:
                 found[tag] = Entry(kind, number, value)
     return found
+
+
+def is_mosaic(data: bytes) -> bool:
+    """Whether a TIFF holds what a sensor saw, not yet developed: first, or in a directory below the first, a small view."""
+    found = parsed(data)
+    if found is None:
+        return False
+    below = found.main.get(_BELOW, Entry(4, 0, b"")).value
+    starts = [struct.unpack_from(found.order + "I", below, at)[0] for at in range(0, len(below) - 3, 4)]
+    for part in (found.main, *(_directory(data, found.order, start) for start in starts[:16])):
+        told = part.get(_KIND)
+        if told is not None and len(told.value) == 2 and struct.unpack(found.order + "H", told.value)[0] in _RAW:
+            return True
+    return False
 
 
 def kept(found: Exif) -> Exif:

@@ -143,7 +143,8 @@ def load(data: bytes, suffix: str = "", *, limit: float = 3e8, page: int | None 
     if not data:
         raise Unusable("is empty (0 bytes); get the file again")
     try:
-        if suffix.lower() in RAW and (made := _developed(data, suffix)) is not None:
+        mosaic = exif.is_mosaic(data)
+        if (mosaic or suffix.lower() in RAW) and (made := _developed(data, suffix, mosaic)) is not None:
             return made
         image, note = _opened(data, limit, page)
         return _read(image, note, data)
@@ -235,26 +236,29 @@ def _of_pillow(data: bytes, limit: float) -> Any:
         return vips().Image.new_from_array(np.asarray(picture.convert("L" if picture.mode in "1L" else "RGB")))
 
 
-def _developed(data: bytes, suffix: str) -> Raster | None:
-    """Camera raw, developed by LibRaw; None for a DNG that is an ordinary TIFF."""
+def _developed(data: bytes, suffix: str, mosaic: bool) -> Raster | None:
+    """Camera raw, developed by LibRaw; None for a DNG that is an ordinary TIFF. A `mosaic` is none, whatever its name."""
+    ordinary = suffix.lower() == ".dng" and not mosaic
     try:
         import rawpy  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        if suffix.lower() == ".dng":
+        if ordinary:
             return None
         raise Unusable("is a camera's raw picture, which needs rawpy: pip install 'flowhelm[raw]'") from None
     try:
         with rawpy.imread(BytesIO(data)) as raw:
             size = raw.sizes
             check_cost(2 * BYTES * size.width * size.height)
-            values = raw.postprocess(use_camera_wb=True, output_bps=16)
+            values = raw.postprocess(use_camera_wb=True, output_bps=16, gamma=(2.4, 12.92))  # of sRGB
     except Unusable:
         raise
     except Exception as error:
-        if suffix.lower() == ".dng":
+        if ordinary:
             return None
         raise Unusable(f"cannot be developed by LibRaw ({_reason(error)}); save it as TIFF or DNG") from error
-    return Raster(values, None, 65535, None, {}, "camera raw, developed with the camera's white balance")
+    fields = _of_tiff(data) if data[:4] in (b"II*\0", b"MM\0*") else {}
+    fields = {name: value for name, value in fields.items() if not name.startswith(_STALE)}
+    return Raster(values, None, 65535, None, fields, "is camera raw, developed with the camera's white balance")
 
 
 def _read(image: Any, note: str, data: bytes) -> Raster:
