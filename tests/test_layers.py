@@ -37,7 +37,7 @@ LAYERS = (
         "learning",
     ),
     METHODS,
-    ("raster",),
+    ("exif", "raster"),
     ("priors", "operators", "metrics", "rewards"),
     ("recipes", "cards", "start"),
     ("app.errors",),

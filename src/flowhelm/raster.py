@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import exif
+
 BYTES = 16
 """Of memory for a pixel while it is read: three floats, and what the decoder gave."""
 DEFLATE = 1040
@@ -25,14 +27,14 @@ _MAGIC = {
     b"%PDF": "PDF", b"<svg": "SVG",
 }  # fmt: skip
 _READ = {"PNG", "JPEG", "WebP", "TIFF", "GIF", "BMP", "HEIC or AVIF"}
+TEXT = "text-"
+"""How the field of a PNG's text begins; its keyword follows."""
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "resolution-unit")
 _STALE = (
     "exif-ifd0-Orientation", "exif-ifd0-XResolution", "exif-ifd0-YResolution", "exif-ifd0-ResolutionUnit", "exif-ifd1",
     "exif-ifd2-ColorSpace", "exif-ifd2-PixelXDimension", "exif-ifd2-PixelYDimension", "exif-ifd2-MakerNote", "exif-ifd4",
 )  # fmt: skip
 """What is no longer true of the picture that is written."""
-_OF_TIFF = (270, 271, 272, 274, 305, 306, 315, 33432)
-"""Description, make, model, orientation, software, date, artist, copyright: the others are of the file's layout."""
 # x, y of red, green, blue and white
 _709 = (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329)
 _ADOBE = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06, 0.3127, 0.329)
@@ -79,7 +81,7 @@ class Raster(NamedTuple):
     alpha   (h, w) of the same type, or None
     top     the value of white
     icc     profile, if the values are still in it
-    fields  metadata by libvips' names: EXIF, XMP, IPTC, resolution
+    fields  metadata by libvips' names: EXIF, XMP, IPTC (its fields alone), resolution, a PNG's texts
     note    what a person should know: which of several pages it is, colours that could not be converted; or empty
     """
 
@@ -141,7 +143,8 @@ def load(data: bytes, suffix: str = "", *, limit: float = 3e8, page: int | None 
     if not data:
         raise Unusable("is empty (0 bytes); get the file again")
     try:
-        if suffix.lower() in RAW and (made := _developed(data, suffix)) is not None:
+        mosaic = exif.is_mosaic(data)
+        if (mosaic or suffix.lower() in RAW) and (made := _developed(data, suffix, mosaic)) is not None:
             return made
         image, note = _opened(data, limit, page)
         return _read(image, note, data)
@@ -233,42 +236,41 @@ def _of_pillow(data: bytes, limit: float) -> Any:
         return vips().Image.new_from_array(np.asarray(picture.convert("L" if picture.mode in "1L" else "RGB")))
 
 
-def _developed(data: bytes, suffix: str) -> Raster | None:
-    """Camera raw, developed by LibRaw; None for a DNG that is an ordinary TIFF."""
+def _developed(data: bytes, suffix: str, mosaic: bool) -> Raster | None:
+    """Camera raw, developed by LibRaw; None for a DNG that is an ordinary TIFF. A `mosaic` is none, whatever its name."""
+    ordinary = suffix.lower() == ".dng" and not mosaic
     try:
         import rawpy  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
-        if suffix.lower() == ".dng":
+        if ordinary:
             return None
         raise Unusable("is a camera's raw picture, which needs rawpy: pip install 'flowhelm[raw]'") from None
     try:
         with rawpy.imread(BytesIO(data)) as raw:
             size = raw.sizes
             check_cost(2 * BYTES * size.width * size.height)
-            values = raw.postprocess(use_camera_wb=True, output_bps=16)
+            values = raw.postprocess(use_camera_wb=True, output_bps=16, gamma=(2.4, 12.92))  # of sRGB
     except Unusable:
         raise
     except Exception as error:
-        if suffix.lower() == ".dng":
+        if ordinary:
             return None
         raise Unusable(f"cannot be developed by LibRaw ({_reason(error)}); save it as TIFF or DNG") from error
-    return Raster(values, None, 65535, None, {}, "camera raw, developed with the camera's white balance")
+    fields = _of_tiff(data) if data[:4] in (b"II*\0", b"MM\0*") else {}
+    fields = {name: value for name, value in fields.items() if not name.startswith(_STALE)}
+    return Raster(values, None, 65535, None, fields, "is camera raw, developed with the camera's white balance")
 
 
 def _read(image: Any, note: str, data: bytes) -> Raster:
     fields = _fields(image)
-    if data[:4] in (b"II*\0", b"MM\0*") and (exif := _exif_of_tiff(data)):
-        told = vips().Image.new_from_buffer(exif, "")
-        fields |= _fields(told)
-        if not image.get_typeof("orientation") or image.get("orientation") == 1:
-            image = image.copy()
-            image.set_type(
-                vips().GValue.gint_type, "orientation", told.get("orientation") if told.get_typeof("orientation") else 1
-            )
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        fields |= _of_tiff(data)
+    elif data.startswith(b"\x89PNG"):
+        fields |= _of_png(data)
     profile, told = _profile(image, data, fields)
     fields = {n: value for n, value in fields.items() if not n.startswith(_STALE)}
     # 1 stands for none, and a PNG without is said to have 72 dpi
-    if "resolution-unit" in fields or (image.xres != 1.0 and abs(image.xres - 72 / 25.4) > 1e-3):
+    if image.xres != 1.0 and ("resolution-unit" in fields or abs(image.xres - 72 / 25.4) > 1e-3):
         turned = image.get_typeof("orientation") and image.get("orientation") > 4
         fields |= {"xres": (0, image.yres if turned else image.xres), "yres": (0, image.xres if turned else image.yres)}
     image = image.autorot()
@@ -304,36 +306,37 @@ def _read(image: Any, note: str, data: bytes) -> Raster:
 
 
 def _fields(image: Any) -> dict[str, tuple[int, Any]]:
-    return {n: (image.get_typeof(n), image.get(n)) for n in image.get_fields() if n.startswith(_CARRIED)}
+    found: dict[str, tuple[int, Any]] = {}
+    for name in image.get_fields():
+        if name.startswith(_CARRIED):
+            with suppress(UnicodeDecodeError):  # a text in no known script
+                found[name] = image.get_typeof(name), image.get(name)
+    iptc = exif.iptc_of(bytes(found.pop("iptc-data", (0, b""))[1]))
+    return found | ({"iptc-data": (vips().GValue.blob_type, iptc)} if iptc else {})
 
 
-def _exif_of_tiff(data: bytes) -> bytes | None:
-    """A JPEG of one pixel with the EXIF of a TIFF, which libvips does not read, without what tells of the file's own layout."""
+def _of_png(data: bytes) -> dict[str, tuple[int, Any]]:
+    """Texts of a PNG, as libvips would not write them again, and the IPTC that stands in one."""
+    texts, iptc = exif.texts_of(data)
+    found: dict[str, tuple[int, Any]] = {f"{TEXT}{key}": (0, text) for key, text in texts.items()}
+    return found | ({"iptc-data": (vips().GValue.blob_type, iptc)} if iptc else {})
+
+
+def _of_tiff(data: bytes) -> dict[str, tuple[int, Any]]:
+    """The metadata of a TIFF that libvips does not read, or not whole."""
     from PIL import Image
 
-    with (
-        suppress(Exception),
-        Image.open(BytesIO(data), formats=("TIFF",)) as picture,
-    ):  # a broken one is no reason to refuse
-        return with_exif(picture.getexif())
-    return None
-
-
-def with_exif(old: Any) -> bytes | None:
-    """A JPEG of one pixel with what is kept of Pillow's EXIF."""
-    from PIL import Image
-
-    new, made = Image.Exif(), BytesIO()
-    for tag in _OF_TIFF:
-        if tag in old:
-            new[tag] = old[tag]
-    for tag in (0x8769, 0x8825):  # exposure, place
-        if part := old.get_ifd(tag):
-            new[tag] = {key: value for key, value in part.items() if key not in (40962, 40963)}  # its own sides
-    if not len(new):
-        return None
-    Image.new("L", (1, 1)).save(made, "JPEG", exif=new)
-    return made.getvalue()
+    found, fields = exif.parsed(data), dict[str, tuple[int, Any]]()
+    if found is None:
+        return fields
+    if (entry := found.main.get(exif.IPTC)) and (iptc := exif.iptc_of(entry.value)):
+        fields["iptc-data"] = vips().GValue.blob_type, iptc
+    if any(exif.kept(found)[1:]):
+        with suppress(Exception):  # a broken one is no reason to refuse
+            whole = found._replace(main=exif.kept(found).main)
+            Image.new("L", (1, 1)).save(made := BytesIO(), "JPEG", exif=exif.block(whole))
+            fields |= _fields(vips().Image.new_from_buffer(made.getvalue(), ""))
+    return fields
 
 
 def _array(image: Any, kind: Any) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Masks on the command line: the photograph's own transparency, soft ones, and what is said of them."""
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +100,75 @@ def test_in_python_the_transparency_is_given_itself(erased, prior):
     assert masked(prior, "--mask", "alpha", "--out", "b.png") == 0
     shown = ((made.picture.permute(1, 2, 0) + 1) * 127.5).clamp(0, 255).round().numpy()
     assert np.abs(shown - levels_of("b.png")).max() <= 1
+
+
+USUAL = [
+    "--std",
+    "0.05",
+    "--steps",
+    "2",
+    "--method",
+    "pnp_flow",
+    "--operator",
+    "inpaint",
+    "--mask",
+    "alpha",
+    "--threads",
+    "1",
+]
+
+
+def test_the_transparency_of_a_page_is_that_pages(erased, prior, capsys):
+    """Neither of the file's first page nor of its largest."""
+    whole = Image.open("photo.png")
+    opaque = Image.fromarray(np.dstack([np.zeros((40, 40, 3), np.uint8), np.full((40, 40), 255, np.uint8)]))
+    opaque.save("pages.tif", save_all=True, append_images=[whole, whole.transpose(Image.Transpose.ROTATE_180)])
+    whole.save("photo.png")
+    assert main(["restore", "photo.png", *USUAL, "--prior", prior, "--out", "alone.png"]) == 0
+    assert main(["restore", "pages.tif", *USUAL, "--prior", prior, "--page", "2", "--out", "page.png"]) == 0
+    assert np.array_equal(levels_of("page.png"), levels_of("alone.png"))
+    assert main(["rerun", "page.run.json"]) == 0
+    assert "identical to the bit" in capsys.readouterr().out
+    # a batch takes that page of each, and says what it takes
+    Path("in").mkdir()
+    Path("pages.tif").rename("in/pages.tif")
+    assert main(["restore", "in", *USUAL, "--prior", prior, "--page", "3", "--out", "out"]) == 0
+    assert "pages.tif holds 3 pages; page 3 is read" in " ".join(capsys.readouterr().out.split())
+    moved = np.abs(levels_of("out/pages.restored.png") - np.asarray(whole.rotate(180)).astype(float)[..., :3]).max(2)
+    assert moved[erased[::-1, ::-1]].mean() > 20
+
+
+def test_a_member_of_an_archive_is_its_own_mask(erased, prior, capsys):
+    whole, plain = Image.open("photo.png"), Image.open("photo.png").convert("RGB")
+    with tarfile.open("s.tar", "w") as tar:
+        for name, image in (("a/one.png", whole), ("b.png", whole.rotate(180)), ("plain.png", plain)):
+            image.save(data := io.BytesIO(), "PNG")
+            (info := tarfile.TarInfo(name)).size = len(data.getvalue())
+            data.seek(0)
+            tar.addfile(info, data)
+    assert main(["restore", "s.tar", *USUAL, "--prior", prior, "--keep", "--out", "out"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 done, 1 failed" in said
+    lines = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    failed = [line for line in lines if line["status"] == "failed"]
+    assert [line["name"] for line in failed] == ["s.tar:plain.png"]
+    assert "--mask alpha: nothing in the photograph is transparent" in failed[0]["reason"]
+    for name, image in (("a/one", whole), ("b", whole.rotate(180))):
+        before, missing = np.asarray(image).astype(float), np.asarray(image)[..., 3] == 0
+        moved = np.abs(levels_of(f"out/s.tar/{name}.restored.png") - before[..., :3]).max(2)
+        assert moved[missing].mean() > 20, name
+        assert moved[~missing].max() <= 1, name
+    assert main(["rerun", "out/manifest.jsonl", "--item", "s.tar:b.png"]) == 0
+    assert "identical to the bit" in capsys.readouterr().out
+    assert main(["restore", "s.tar", *USUAL, "--prior", prior, "--keep", "--out", "out"]) == 1  # nothing is made again
+    assert len(Path("out/manifest.jsonl").read_text().splitlines()) == 3
+    assert main(["restore", "s.tar:b.png", *USUAL, "--prior", prior, "--keep", "--out", "one"]) == 0
+
+
+def test_a_slice_has_no_transparency(photo, prior, capsys):
+    np.save("s.npy", np.zeros((2, 16, 16), np.uint8))
+    assert main(["restore", "s.npy", *USUAL, "--prior", prior, "--out", "out"]) == 1
+    lines = [json.loads(line) for line in Path("out/manifest.jsonl").read_text().splitlines()]
+    assert {line["reason"] for line in lines} == {
+        "--mask alpha: nothing in the photograph is transparent; give a mask as a picture of its own"
+    }

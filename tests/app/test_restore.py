@@ -342,7 +342,7 @@ def test_a_large_photograph(tmp_path):
 
 def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
     """By what is timed: here each evaluation is one second, and nothing else takes time."""
-    from flowhelm.app.restore import outlook as told
+    from flowhelm.app.models import outlook as told
     from flowhelm.app.restore.request import RestoreRequest
     from flowhelm.app.restore.run import restore
     from flowhelm.app.restore.settle import settle
@@ -356,7 +356,7 @@ def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
         (0.1, "pnp_flow", ""),
     ):
         timed = iter([seconds, 0.0])
-        monkeypatch.setattr(told, "_seconds", lambda call, device, timed=timed: call() is None or next(timed))
+        monkeypatch.setattr(told, "seconds_of", lambda call, *_, timed=timed: call() is None or next(timed))
         given = {
             "photo": tmp_path / "photo.png",
             "operator": "denoise",

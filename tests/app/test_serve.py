@@ -1,9 +1,11 @@
 """The HTTP endpoint: the command line's numbers, and everything that a stranger may send."""
 
 import base64
+import html
 import io
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -315,6 +317,40 @@ def test_the_root_leads_to_the_docs(client):
     answer = client.get("/")
     assert answer.url.path == "/docs"
     assert answer.status_code == 200
+
+
+def test_the_page_is_there_without_a_network(client, worker, model):
+    """It names nothing that a browser would fetch, and says of every request, field, operator, method and refusal what it is."""
+    answer = client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.text
+    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\(", page)
+    assert set(re.findall(r'(?:href|src|action)="([^"]*)"', page)) == {"openapi.json", "restore"}
+    whole = client.get("/openapi.json").json()
+    for path, ways in whole["paths"].items():
+        for how, each in ways.items():
+            assert f"{how.upper()} {path}" in page
+            assert html.escape(each["summary"]) in page
+    own = set(PictureRequest.model_fields) - {"operator_options", "method_options"}
+    for name in (*own, "mask", "kernel", "sigma", "settings", *(f.__name__ for f in (*operators.ALL, *METHODS))):
+        assert f"<code>{name}</code>" in page, name
+    for status in map(str, served.REFUSALS):
+        assert f"<td>{status}</td>" in page
+    assert f"{HERE}/restore" in page
+    with TestClient(application(worker, model, token="x"), base_url=HERE) as guarded:
+        told = guarded.get("/docs").text
+        assert "<form" not in told  # which could not bear a token
+        assert "Authorization: Bearer TOKEN" in told
+    for address in ("/redoc", "/docs/oauth2-redirect"):
+        assert client.get(address).status_code == 404
+
+
+def test_the_form_of_the_page_restores(client, picture):
+    fields = {"operator": "deblur", "settings": '{"steps": 2, "std": 0.05}'}
+    headers = {"origin": HERE, "sec-fetch-site": "same-origin", "sec-fetch-mode": "navigate"}
+    answer = asks(client, picture, fields, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png"), answer.text
 
 
 def bomb(side: int) -> bytes:

@@ -23,7 +23,7 @@ def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor, invert_mask: bo
     Options:
         mask: picture of the clean picture's size, white = known, black or transparent = missing; grey splits at half, and
             where it is soft the result is mixed with the photograph by it; alpha: the photograph's own transparency. In Python also a
-            tensor (h, w), (1, h, w) or (c, h, w) of 0 (missing) and 1 (known)
+            tensor (h, w), (1, h, w) or (c, h, w) from 0 (missing) to 1 (known)
         invert_mask: white (or opaque) = missing instead
 
     Raises ValueError for a mask of another size, and for one with nothing missing or nothing known.
@@ -125,9 +125,9 @@ def _keep(shape: tuple[int, int, int], known: Tensor) -> LinearOperator:
 def _weight(mask: Path | Tensor, shape: tuple[int, int, int]) -> Tensor:
     """How much of a pixel is known, in [0, 1], (1, h, w) or (c, h, w)."""
     if isinstance(mask, Tensor):
-        if not ((mask == 0) | (mask == 1)).all():
+        if not ((mask >= 0) & (mask <= 1)).all():
             raise ValueError(
-                "inpaint: expected a mask of 0 (missing) and 1 (known), got other values; compare it first"
+                "inpaint: expected a mask from 0 (missing) to 1 (known), got other values; compare it first"
             )
         known = mask.float().cpu()
         known = known if known.ndim == 3 else known[None]

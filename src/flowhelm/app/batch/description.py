@@ -145,7 +145,9 @@ def settled(
     if photo is None:
         return settle(one, drawn=request.samples > 1, picture="later")
     with raster.within(request.budget):
-        picture = stacks.read(photo, channels=channels(one.operator, one.simulate), span=request.range)
+        picture = stacks.read(
+            photo, channels=channels(one.operator, one.simulate), span=request.range, page=request.page
+        )
     return settle(one, drawn=request.samples > 1, picture=picture, flow=flow)  # a mean of particles is no sample
 
 

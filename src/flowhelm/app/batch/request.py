@@ -10,9 +10,9 @@ from annotated_types import Ge, Le
 from pydantic import Field, field_validator
 
 from ..files.names import below
-from ..models.request import MemoryRequest, ModelRequest
+from ..models.request import ModelRequest
 from ..options.request import Flag, Request
-from ..restore.request import MOST_ROWS, Restoration
+from ..restore.request import MOST_ROWS, FileRequest, Restoration
 
 
 class Many(Request):
@@ -64,7 +64,7 @@ class Spread(Request):
     )
 
 
-class BatchRequest(Many, Restoration, MemoryRequest, ModelRequest):
+class BatchRequest(Many, Restoration, FileRequest, ModelRequest):
     """Many pictures, each as if it were alone."""
 
     inputs: str | list[str] = Field(

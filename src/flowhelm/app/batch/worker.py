@@ -27,7 +27,7 @@ from ..restore.request import RestoreSettings
 from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
 from ..restore.settle import tells_quality
-from ..run import Event, Run, Stepped, drive
+from ..run import Event, Noted, Run, Stepped, drive
 from . import items
 from .description import settled
 from .items import Item
@@ -91,6 +91,8 @@ class Worker:
             except Exception as error:  # one picture's fault must not cost the others
                 yield self._failed(item, error, began)
             else:
+                if ready.problem.picture.note:
+                    yield Noted(f"{item.name} {ready.problem.picture.note}")
                 groups.setdefault(alike(ready.problem), []).append(ready)
         for group in groups.values():
             while group:

@@ -62,7 +62,7 @@ def draw_jobs(
     """
     _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
     size = batches(flow, len(jobs), guidance is not None)
-    device = _device(flow)
+    device = device_of(flow)
     parts, total = [], steps * math.ceil(len(jobs) / size)
     for first in range(0, len(jobs), size):
         rows = jobs[first : first + size]
@@ -96,7 +96,7 @@ def draw_flow(
     for first in range(0, count, size):
         rows = range(first, first + size)
         part, noise = flow.rows(torch.tensor(rows), count), Noise(seed, rows)
-        x, text = part.source(noise).to(_device(flow)), f"{count} picture{'s' * (count > 1)}"
+        x, text = part.source(noise).to(device_of(flow)), f"{count} picture{'s' * (count > 1)}"
         done, total = first // size * steps, count // size * steps
         x = yield from _sampled(_cheaper(part, reuse), x, times, made, noise, done, total, text)
         parts.append(part.decode(x).float().cpu())
@@ -123,7 +123,7 @@ def _cheaper(flow: Flow, reuse: int) -> Flow:
         ) from None
 
 
-def _device(flow: Flow) -> torch.device:
+def device_of(flow: Flow) -> torch.device:
     net = getattr(flow, "net", None)
     weight = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
     return getattr(net if weight is None else weight, "device", torch.device("cpu"))

@@ -19,13 +19,15 @@ from ..files.atomic import check_writable, put_picture
 from ..files.pictures import write
 from ..models import device as devices
 from ..models import opening as models
+from ..models import outlook as foretold
 from ..models.batches import batches
+from ..models.fitting import Task
 from ..models.request import size_of
 from ..run import Planned, Run, Said, Written
 from ..show.sheet import class_rows, sheet
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
-from .rows import Job, draw_flow, draw_jobs, jobs_of
+from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
 from .solvers import settled as settled_solver
 
 
@@ -53,7 +55,7 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     if flow is not None:  # what is wrong with a condition is said before the long work
         conditioned(flow, request.classes or [None], request.prompt, request.numbers, None)
     out = _places(request)
-    drawn = yield from (pictures(request) if flow is None else pictures_of(flow, request))
+    drawn = yield from (pictures(request, tell=True) if flow is None else pictures_of(flow, request, tell=True))
     rows = [("", drawn.pictures)] if pipeline else class_rows(drawn.pictures, drawn.jobs)
     written = []
     if request.each is not None:
@@ -69,10 +71,10 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     return written
 
 
-def pictures(request: Drawing, solver: Solver | Transition | None = None) -> Run[Drawn]:
-    """Opens the prior and draws; `solver`: another move than the request can name."""
+def pictures(request: Drawing, solver: Solver | Transition | None = None, *, tell: bool = False) -> Run[Drawn]:
+    """Opens the prior and draws; `solver`: another than the request can name; `tell`: say before how long it takes."""
     if not models.is_pipeline(request.prior):
-        return (yield from pictures_of(_loaded(request), request, solver))
+        return (yield from pictures_of(_loaded(request), request, solver, tell=tell))
     request = request.changed(device=str(devices.to_device(request.device)))
     request = request.changed(**settled(request))
     size, count = size_of(request.size), request.count or 1
@@ -80,18 +82,26 @@ def pictures(request: Drawing, solver: Solver | Transition | None = None) -> Run
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
     yield _said(flow, request, solver)
-    yield Planned(count * request.steps)
+    yield Planned(count * request.steps, text=outlook(flow, 1, count, request) if tell else "")
     drawn = yield from draw_flow(flow, count, **how(request, solver))
     return Drawn(drawn, jobs_of([], count))
 
 
-def pictures_of(flow: Prior, request: Drawing, solver: Solver | Transition | None = None) -> Run[Drawn]:
+def pictures_of(
+    flow: Prior, request: Drawing, solver: Solver | Transition | None = None, *, tell: bool = False
+) -> Run[Drawn]:
     """The same from a prior that is open."""
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
     jobs = jobs_of(request.classes, request.count or 1)
     yield _said(flow, request, solver)
-    yield Planned(math.ceil(len(jobs) / batches(flow, len(jobs), rule is not None)) * request.steps)
+    rows = batches(flow, len(jobs), rule is not None)
+    count = math.ceil(len(jobs) / rows)
+    text = ""
+    if tell:
+        labels = [label for label, _ in jobs[:rows]]
+        text = outlook(conditioned(flow, labels, request.prompt, request.numbers, rule), rows, count, request)
+    yield Planned(count * request.steps, text=text)
     drawn = yield from draw_jobs(
         flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, **how(request, solver)
     )
@@ -110,6 +120,21 @@ def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> S
     levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
     return Said(f"Solver {words}, {len(times) - 1} steps, noise levels {' '.join(shown)}.")
+
+
+CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
+"""Evaluations of a step of the solvers that need more than one."""
+
+
+@torch.no_grad()
+def outlook(flow: Flow, rows: int, count: int, request: Drawing) -> str:
+    """How long `count` batches of so many rows take, and how much memory, if that is long; else nothing. One evaluation is timed."""
+    often = count * request.steps * CALLS.get(request.solver.partition(":")[0], 1)
+    x = torch.zeros(rows, *flow.shape, device=device_of(flow))
+    one = foretold.seconds_of(lambda: flow.velocity(x, flow.times(1)[0]), x.device, often)
+    return foretold.sentence(
+        one * often, often * rows, lambda: Task.of(flow, "sample", {}, "denoise", {}, rows, request.steps)
+    )
 
 
 def _loaded(request: Drawing) -> Prior:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ... import raster
+from ... import exif, raster
 from ...raster import Raster
 from ..errors import BadInput, TooLarge
 from .atomic import FORMATS, put, reason
@@ -127,9 +127,9 @@ def of_pil(image: Image.Image, *, channels: int = 3, limit: int = 300_000_000) -
 def write(path: str | Path, image: Tensor, like: Picture | None = None) -> None:
     """Writes `image`, (1, c, h, w) or (c, h, w) with c 1 or 3, clamped to [-1, 1], in the format of the suffix.
 
-    `like` is the picture the result came from: its alpha (resized to fit; JPEG has none), 16-bit grey (PNG and TIFF,
-    without alpha), profile and EXIF are kept, and 3 channels become grey if it was grey: for a colour result, pass
-    `like._replace(grey=False)`. JPEG is quality 95, 4:4:4; the others are lossless.
+    `like` is the picture the result came from: its alpha (resized to fit; JPEG has none), 16 bits (PNG and TIFF), profile,
+    resolution, EXIF, XMP, IPTC (not in WebP, which has no place for it) and a PNG's texts (in PNG) are kept, and 3 channels become
+    grey if it was grey: for a colour result, pass `like._replace(grey=False)`. JPEG is quality 95, 4:4:4; the others are lossless.
     The file appears whole or not at all. Raises BadInput if it cannot be written, ValueError on a wrong shape or NaN.
     """
     kind = FORMATS.get(Path(path).suffix.lower())
@@ -148,48 +148,39 @@ def encoded(image: Tensor, like: Picture | None = None, kind: str = "PNG", *, na
     picture = picture.copy(interpretation=("grey16" if deep else "b-w") if grey else ("rgb16" if deep else "srgb"))
     if {"xres", "yres"} <= like.fields.keys():
         picture = picture.copy(xres=like.fields["xres"][1], yres=like.fields["yres"][1])
-    picture = _told(picture, like.fields)
+    picture = _told(picture, like.fields, kind)
     if icc := _fitting(like.icc, 1 if grey else 3):
         picture.set_type(lib.GValue.blob_type, "icc-profile-data", icc)
     try:
-        if kind == "TIFF" and "exif-data" in like.fields and (not deep or values.shape[2] == 1):
-            return _tiff(values, like, icc)
         data: bytes = picture.write_to_buffer({"JPEG": ".jpg"}.get(kind, f".{kind.lower()}"), **_SAVE[kind])
     except (lib.Error, OSError, ValueError, OverflowError, RuntimeError, struct.error) as error:
         size = f"{picture.width}x{picture.height}"
         raise BadInput(f"{name}: {size} does not fit {kind} ({reason(error)}); write a .png") from error
-    return data
+    _, iptc = like.fields.get("iptc-data", (0, None))
+    mark = raster.TEXT
+    texts = {name.removeprefix(mark): value for name, (_, value) in like.fields.items() if name.startswith(mark)}
+    return exif.placed(data, kind, _exif(like.fields, (picture.width, picture.height)), iptc, texts)
 
 
-def _told(picture: Any, fields: Mapping[str, tuple[int, Any]]) -> Any:
-    """With the metadata; the picture stands upright."""
-    for field, (kept, value) in fields.items():
-        if kept:
-            picture.set_type(kept, field, value)
+def _exif(fields: Mapping[str, tuple[int, Any]], size: tuple[int, int]) -> exif.Exif | None:
+    found = exif.parsed(bytes(fields["exif-data"][1])) if "exif-data" in fields else None
+    dense = (float(fields["xres"][1]), float(fields["yres"][1])) if {"xres", "yres"} <= fields.keys() else None
+    return None if found is None else exif.told(found, size, dense)
+
+
+def _told(picture: Any, fields: Mapping[str, tuple[int, Any]], kind: str) -> Any:
+    """With the metadata; the picture stands upright. Its EXIF is put in its place when the file is written."""
     kinds = raster.vips().GValue
+    for field, (kept, value) in fields.items():
+        if field == "iptc-data":
+            if kind == "JPEG":
+                picture.set_type(kept, field, exif.iptc_in_jpeg(value))
+        elif kept:
+            picture.set_type(kept, field, value)
     picture.set_type(kinds.gint_type, "orientation", 1)
     if "exif-data" in fields:  # else libexif says that the colours are unknown
         picture.set_type(kinds.gstr_type, "exif-ifd2-ColorSpace", "1 (sRGB, Short, 1 components, 2 bytes)")
     return picture
-
-
-def _tiff(values: np.ndarray, like: Picture, icc: bytes | None) -> bytes:
-    """By Pillow, since libvips writes no EXIF into a TIFF; its colours have 8 bits."""
-    small = _told(raster.vips().Image.black(1, 1), like.fields).write_to_buffer(".jpg")
-    exif = Image.open(BytesIO(small)).getexif()
-    kept = Image.open(BytesIO(raster.with_exif(exif) or small)).info.get("exif")
-    tags = {
-        number: like.fields[name][1]
-        for number, name in ((700, "xmp-data"), (33723, "iptc-data"))
-        if name in like.fields
-    }
-    dpi = tuple(like.fields[name][1] * 25.4 for name in ("xres", "yres")) if "xres" in like.fields else None
-    more = {name: value for name, value in (("exif", kept), ("icc_profile", icc), ("dpi", dpi)) if value}
-    data = BytesIO()
-    Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(
-        data, "TIFF", **more, **({} if kept else {"tiffinfo": tags})
-    )
-    return data.getvalue()
 
 
 def _stored(image: Tensor, like: Picture, kind: str) -> np.ndarray:

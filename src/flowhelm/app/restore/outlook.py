@@ -1,21 +1,16 @@
-"""How long a run will take, and how much memory: said before it starts, if that is long."""
+"""How long a restoration will take, and how much memory: said before it starts, if that is long."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 
 import torch
 
+from ..models import outlook as told
 from ..models.cost import cost
-from ..models.fitting import GIB, Settings, Task
+from ..models.fitting import Task
 from .problem import Problem
 
-LONG = 10.0
-"""Seconds; of a shorter run nothing is said."""
 MOST = 1e6
 
 
@@ -31,41 +26,16 @@ def outlook(problem: Problem) -> str:
     except ValueError:  # the method says it when it is its turn
         return ""
     x = torch.zeros(rows, *flow.shape, device=measurement.y.device)
-    evaluation = _seconds(lambda: flow.velocity(x, times[0]), x.device) / rows
+    often = found.evaluations + 2 * found.backward
+    evaluation = told.seconds_of(lambda: flow.velocity(x, times[0]), x.device, often / rows) / rows
     picture = torch.zeros(1, *problem.observed.shape, device=x.device)
-    application = _seconds(lambda: measurement.operator.A(picture), x.device)
-    seconds = evaluation * (found.evaluations + 2 * found.backward) + application * found.applications
-    if seconds < LONG:
-        return ""
-    if found.evaluations >= MOST:
+    application = told.seconds_of(lambda: measurement.operator.A(picture), x.device, found.applications)
+    seconds = evaluation * often + application * found.applications
+    if seconds >= told.LONG and found.evaluations >= MOST:
         return "this takes very long: a step of it has thousands of evaluations of the network"
-    memory = ""
-    with suppress(Exception):  # what cannot be walked without data
+
+    def task() -> Task:
         options = settings.method_options.stored(), settings.operator_options.stored()
-        task = Task.of(flow, settings.method, options[0], settings.operator, options[1], rows, len(times) - 1)
-        memory = f" and {task.footprint(Settings()).peak / GIB:.1f} GiB of memory"
-    return f"this takes about {_long(seconds)}{memory} ({found.evaluations:.0f} evaluations of the network)"
+        return Task.of(flow, settings.method, options[0], settings.operator, options[1], rows, len(times) - 1)
 
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Of a call; of a second one where the first did not take long, since it may have set things up."""
-
-    def once() -> float:
-        began = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - began
-
-    first = once()
-    return min(first, once()) if first < 1 else first
-
-
-def _long(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return (
-        f"{seconds / 60:.0f} minutes"
-        if seconds < 7200
-        else f"{timedelta(seconds=seconds) / timedelta(hours=1):.1f} hours"
-    )
+    return told.sentence(seconds, found.evaluations, task)

@@ -102,8 +102,12 @@ def paths(settings: RestoreSettings) -> dict[str, str]:
     known = options(function_of("operator", settings.operator))
     typed = [name for name, option in known.items() if Path in option.types]
     extra = {name: str(value) for name in typed if (value := getattr(settings.operator_options, name)) is not None}
+    if settings.masks_itself:
+        extra["mask"] = settings.photo or ""
     # an archive of kernels may be followed by the kernel's name
-    extra = {name: v if Path(v).exists() else v.rpartition(":")[0] or v for name, v in extra.items()}
+    extra = {
+        name: v if Path(v).exists() or v == settings.photo else v.rpartition(":")[0] or v for name, v in extra.items()
+    }
     prior = {} if opening.is_pipeline(settings.prior) else {"prior": str(opening.weights(settings.prior))}
     return {"photo": settings.photo or ""} | prior | extra
 

@@ -82,16 +82,21 @@ class PictureRequest(Restoration):
     seed: int = Field(0, description="The same seed gives the same result.")
 
 
-class RestoreRequest(Restoration, MemoryRequest, AdaptedRequest):
-    """One photograph restored."""
+class FileRequest(MemoryRequest):
+    """How pictures are read from their files."""
 
-    photo: Path = Field(description="The photograph.")
-    seed: int = Field(0, description="The same seed gives the same result.")
     page: int | None = Field(
         None,
         ge=1,
         description="Which page of a file with several, counted from 1; default: the first of the largest pages.",
     )
+
+
+class RestoreRequest(Restoration, FileRequest, AdaptedRequest):
+    """One photograph restored."""
+
+    photo: Path = Field(description="The photograph.")
+    seed: int = Field(0, description="The same seed gives the same result.")
     out: Path | None = Field(
         None, description="Where to write the result; default: NAME.restored.png beside the photograph."
     )

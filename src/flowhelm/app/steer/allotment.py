@@ -37,7 +37,8 @@ class Allotment(NamedTuple):
     """What is run for one picture.
 
     steps: of the grid; option: the one that the budget pays for (particles, draws, iterations), or chains, and `width`, its value;
-    evaluations: what it is expected to cost at most; turns: steps that the method reports.
+    evaluations: what it is expected to cost at most; turns: steps that the method reports; backward: of the evaluations those that are
+    differentiated; rewards: pictures that are scored.
     """
 
     steps: int
@@ -45,13 +46,17 @@ class Allotment(NamedTuple):
     width: int
     evaluations: int
     turns: int
+    backward: int
+    rewards: int
 
 
 class Cost(NamedTuple):
-    """Of one chain: evaluations, at most, and steps that the method reports."""
+    """Of one chain: evaluations, at most, steps that the method reports, and how often network and reward are differentiated and asked."""
 
     evaluations: int
     turns: int
+    backward: int
+    rewards: int
 
 
 def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, times: Tensor) -> Cost:
@@ -75,7 +80,8 @@ def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, time
         asked, reward = ledger.watch(empty, lambda image: image.flatten(1).mean(1), 1)
         steps = method(asked, reward, x, times, noise=noise, **values)
     turns = sum(1 for _ in steps)
-    return Cost(int(ledger.spent["evaluations"].sum()), turns)
+    spent = {kind: int(amount.sum()) for kind, amount in ledger.spent.items()}
+    return Cost(spent["evaluations"], turns, ledger.count.backward * rows, spent.get("rewards", 0))
 
 
 def allot(
@@ -114,7 +120,7 @@ def allot(
     def priced(width: int, steps: int) -> Cost:
         each, times = (1, width) if name == CHAINS else (width, parts)  # every chain costs the same
         one = single(each, steps)
-        return one._replace(evaluations=times * one.evaluations)
+        return one._replace(**{name: times * getattr(one, name) for name in ("evaluations", "backward", "rewards")})
 
     def plain(flow: Flow, reward: Reward, x: Tensor, times: Tensor, *, noise: Noise) -> Iterator[Step]:
         return integrate(flow, x, times, transition=values.get("transition") or euler, noise=noise)

@@ -88,6 +88,7 @@ class Problem:
     limit: float  # evaluations of one chain
     batch: int
     turns: int
+    costs: allotment.Allotment  # of one picture
 
 
 def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]:
@@ -120,7 +121,7 @@ def prepared(settings: SteerSettings) -> Run[tuple[Problem, SteerSettings, str]]
     made = lru_cache(1)(lambda label: _rewards(terms, beside, subject._replace(label=label)))  # models are loaded once
     problem = Problem(
         flow, method, _begun(values), terms, beside, made, chains * values.get("particles", 1), chains,
-        math.inf if budget is None else budget // chains, batch, found.turns,
+        math.inf if budget is None else budget // chains, batch, found.turns, found,
     )  # fmt: skip
     _tried(problem, settings)
     spent = f"{found.evaluations}" + (f" of {budget}" if budget is not None else "")

@@ -43,6 +43,7 @@ from ..show.contact_sheet import Tile
 from . import record
 from . import rewards as scores
 from .builders import BUILDERS
+from .outlook import outlook
 from .problem import Limited, Over, Problem, Rewards, along, bound, prepared
 from .record import Best, Particle, PictureRun, RunFile, TraceLine, low, number, numbers, outputs, single
 from .request import SteerRequest, SteerSettings
@@ -112,6 +113,8 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
         return fresh.changed(result=record.result_of(runs, state))
 
     yield Planned(problem.turns * len(jobs), text=line)
+    if text := outlook(problem, settings, len(jobs)):
+        yield Said(text)
     try:
         for i, job in enumerate(jobs):
             runs.append(PictureRun(picture_name(settings.prior, *job), *job))

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as Refusal
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import Message
 
 from ... import __version__
@@ -34,6 +34,7 @@ from ...app.run import Event
 from ..guard import Guard
 from ..worker import POLL, TRIES, Died, Fault, Worker
 from .form import FILES, PARTS, body, request_of, schema_of
+from .page import HEADERS, page
 from .request import Limits
 from .work import Job, Made, Unreadable
 
@@ -126,6 +127,7 @@ def application(
     app = FastAPI(
         title="flowhelm", version=__version__, lifespan=life,
         summary="Restore pictures with a pre-trained flow-matching or diffusion model.",
+        docs_url=None, redoc_url=None,  # pages that are fetched from elsewhere
     )  # fmt: skip
     app.state.stop = stopping.set
 
@@ -141,6 +143,10 @@ def application(
     @app.get("/", include_in_schema=False)
     async def start() -> Response:
         return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(page(app.openapi(), str(request.base_url).rstrip("/"), token is not None), headers=HEADERS)
 
     @app.get("/health", responses=_refusals(403), summary="Whether it is there, and how busy.")
     async def health() -> Health:
