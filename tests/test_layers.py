@@ -37,7 +37,7 @@ LAYERS = (
     METHODS,
     ("raster",),
     ("priors", "operators", "metrics", "rewards"),
-    ("recipes", "cards", "start"),
+    ("recipes", "cards", "start", "flaws"),
     ("app.errors",),
     ("app.run", "app.options", "app.files"),
     ("app.show",),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...priors import bundled
 from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
+from .mask import believed
 from .noise import of_photo, word
 
 NOISE = 0.02
@@ -19,15 +20,18 @@ class Seen(NamedTuple):
 
     Attributes:
         text: a sentence. operator: to restore it with, or None: nothing that would surely help.
-        std: of the noise, or of what is taken for it.
+        std: of the noise, or of what is taken for it. scratched: something lies on it.
     """
 
     text: str
     operator: str | None
     std: float
+    scratched: bool = False
 
     def line(self, photo: str) -> str:
         """What to type."""
+        if self.scratched:
+            return f"flowhelm mask {photo} shows what looks like scratches or dust, and the line that fills them in"
         if self.operator is None:
             return (
                 "nothing is surely wrong with it; if it is blurred, small or scratched, say so: flowhelm restore "
@@ -44,6 +48,6 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     std = float(f"{of_photo(picture.pixels, bundled.load(prior), picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
-    if std >= NOISE:
-        return Seen(text, "denoise", std)
-    return Seen(text, None, std)
+    scratched = believed(picture)
+    text += ", scratches or dust" * scratched
+    return Seen(text, "denoise" if std >= NOISE else None, std, scratched)
