@@ -39,7 +39,7 @@ LAYERS = (
     METHODS,
     ("exif", "raster"),
     ("priors", "operators", "metrics", "rewards"),
-    ("recipes", "cards", "start"),
+    ("recipes", "cards", "start", "flaws"),
     ("app.errors",),
     ("app.run", "app.options", "app.files"),
     ("app.show",),

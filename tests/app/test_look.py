@@ -1,8 +1,10 @@
 """A photograph of which nothing is said is looked at first."""
 
 import json
+import shlex
 from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -133,3 +135,37 @@ def test_every_picture_of_a_batch_has_the_quality_of_its_file(tmp_path, clean):
     found = [line["settings"]["operator_options"]["quality"] for line in lines if "settings" in line]
     assert found == [20, 60]
     assert main(["rerun", str(tmp_path / "out" / "manifest.jsonl"), "--item", "20.jpg"]) == 0
+
+
+def test_scratches_are_offered_as_a_mask_that_restores(tmp_path, clean, capsys):
+    damaged = clean.clamp(-0.7, 0.7)
+    damaged[..., 20:22, 10:80] = damaged[..., 10:80, 60:62] = 0.97
+    to_pil(damaged).save(path := tmp_path / "scan.png")
+    assert main(["look", str(path)]) == 0
+    assert "scratches or dust" in (said := capsys.readouterr().out)
+    assert f"flowhelm mask {path}" in said
+    assert main(["mask", str(path)]) == 0
+    said = capsys.readouterr().out
+    mask = np.asarray(Image.open(tmp_path / "scan.mask.png"))
+    assert mask.shape == (96, 96)
+    assert set(np.unique(mask)) == {0, 255}
+    assert (mask[20:22, 10:80] == 0).mean() > 0.9  # black is missing, as `--operator inpaint --mask` has it
+    assert f"{100 * (mask == 0).mean():.2g} % of the picture" in said
+    assert Image.open(tmp_path / "scan.overlay.png").mode == "RGB"
+    command = next(line for line in said.splitlines() if "flowhelm restore" in line).partition("flowhelm ")[2]
+    assert main([*shlex.split(command), "--steps", "2"]) == 0
+    made = np.asarray(Image.open(tmp_path / "scan.restored.png")).astype(float)
+    whole = np.asarray(to_pil(clean.clamp(-0.7, 0.7))).astype(float)
+    before = np.asarray(Image.open(path)).astype(float)
+    assert np.square(made - whole).mean() < 0.2 * np.square(before - whole).mean()
+
+
+def test_no_mask_is_written_of_a_clean_picture_or_under_a_wrong_name(tmp_path, clean, capsys):
+    to_pil(clean).save(path := tmp_path / "clean.png")
+    assert main(["mask", str(path)]) == 0
+    assert "nothing looks like a scratch" in capsys.readouterr().out
+    assert main(["mask", str(path), "--out", str(tmp_path / "mask.jpg")]) == 2
+    assert "a mask is a .png file" in capsys.readouterr().err
+    assert main(["mask", str(path), "--out", str(path)]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]

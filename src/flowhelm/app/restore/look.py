@@ -11,6 +11,7 @@ from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
 from . import blur
+from .mask import believed
 from .noise import LEAST_OTHER, of_photo, word
 
 NOISE = 0.02
@@ -26,16 +27,19 @@ class Seen(NamedTuple):
 
     Attributes:
         text: a sentence. operator: to restore it with, or None: nothing that would surely help. options: of the operator.
-        std: of the noise, or of what is taken for it.
+        std: of the noise, or of what is taken for it. scratched: something lies on it.
     """
 
     text: str
     operator: str | None
     std: float
     options: Mapping[str, Plain] = {}
+    scratched: bool = False
 
     def line(self, photo: str) -> str:
         """What to type."""
+        if self.scratched:
+            return f"flowhelm mask {photo} shows what looks like scratches or dust, and the line that fills them in"
         if self.operator is None:
             return (
                 "nothing is surely wrong with it; if it is blurred, small or scratched, say so: flowhelm restore "
@@ -53,9 +57,11 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     std = float(f"{of_photo(picture.pixels, bundled.load(prior), picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
-    # what a strong compression leaves out looks like a blur
-    found = None if quality and quality <= STRONG else blur.seen(picture.pixels, std)
+    scratched = believed(picture)
+    text += ", scratches or dust" * scratched
+    # what a strong compression leaves out looks like a blur, and scratches have edges of their own
+    found = None if scratched or (quality and quality <= STRONG) else blur.seen(picture.pixels, std)
     if found is not None and found.evidence > EVIDENCE and found.sigma > BLUR and blur.trust(found) == "believed":
         options = blur.options_of(found)
         return Seen(f"{text}, {blur.words(options)}", "deblur", max(std, LEAST_OTHER), options)
-    return Seen(text, "denoise" if std >= NOISE else None, std)
+    return Seen(text, "denoise" if std >= NOISE else None, std, scratched=scratched)

@@ -102,6 +102,20 @@ class RestoreRequest(Restoration, FileRequest, AdaptedRequest):
     )
 
 
+class MaskRequest(Request):
+    """What lies on a scan, as a mask."""
+
+    photo: Path = Field(description="The photograph.")
+    out: Path | None = Field(
+        None, description="The mask; default: the photograph's name with .mask.png, beside it; .overlay.png beside it."
+    )
+    sensitivity: float = Field(
+        0.6, ge=0, le=1, description="How much is marked: 0 hardly anything, 1 much that is no damage."
+    )
+    grow: int = Field(1, ge=0, le=64, description="Pixels by which what was found is widened.")
+    page: int | None = Field(None, ge=1, description="Which page of several, counted from 1.")
+
+
 class Underway(Request):
     """Files of a restoration that is running, or was stopped."""
 

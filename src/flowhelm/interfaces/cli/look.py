@@ -7,10 +7,23 @@ from typing import Annotated
 import typer
 
 from ...app.models.request import DoctorRequest, PlanRequest
+from ...app.restore.request import MaskRequest
 from ...bench.contract.request import CheckRequest
 from .progress import carried_out
 from .shell import app, bad
 from .words import asks, offered, own
+
+
+@app.command("mask")
+@asks(MaskRequest, arguments=("photo",))
+def mask_(read: Callable[..., MaskRequest]) -> None:
+    """Offer the scratches, dust and creases of a scan as a mask, with a picture to look at first.
+
+    flowhelm mask scan.jpg && flowhelm restore scan.jpg --operator inpaint --mask scan.mask.png
+    """
+    from ...app.restore.mask import mask
+
+    carried_out(mask(read()))
 
 
 @app.command()

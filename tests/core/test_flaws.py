@@ -1,0 +1,79 @@
+"""What lies on a scan is found where it lies, in both polarities, and little else is."""
+
+import pytest
+import torch
+
+from flowhelm.bench.quality.damage import scratched
+from flowhelm.flaws import _bands, chance, features_of, flaws, products
+
+
+@pytest.fixture(scope="module")
+def clean():
+    coarse = torch.rand(1, 3, 7, 7, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.6
+    smooth = torch.nn.functional.interpolate(coarse, (160, 200), mode="bicubic")
+    return smooth + 0.02 * torch.randn(smooth.shape, generator=torch.Generator().manual_seed(1))
+
+
+def line(picture, value):
+    damaged, mask = picture.clone(), torch.ones_like(picture[:, :1])
+    for i in range(100):
+        damaged[..., 30 + i // 2 : 32 + i // 2, 20 + i] = value
+        mask[..., 30 + i // 2 : 32 + i // 2, 20 + i] = 0
+    damaged[..., 120:122, 150:152] = value
+    mask[..., 120:122, 150:152] = 0
+    return damaged, mask
+
+
+@pytest.mark.parametrize("value", [0.95, -0.95])
+def test_a_scratch_and_a_speck_are_marked(clean, value):
+    damaged, mask = line(clean, value)
+    found = flaws(damaged)
+    assert ((1 - found) * (1 - mask)).sum() > 0.9 * (1 - mask).sum()
+    assert ((1 - found) * mask).sum() < 0.1 * (1 - mask).sum()
+    assert found[..., 121, 151] == 0
+
+
+def test_white_is_to_a_picture_what_black_is_to_its_negative(clean):
+    damaged, _ = line(clean, 0.95)
+    assert torch.equal(flaws(damaged), flaws(-damaged))
+
+
+def test_sensitivity_marks_more_and_grow_widens(clean):
+    damaged, _ = scratched(clean.clamp(-1, 1), 0)
+    marked = [flaws(damaged, sensitivity=s) == 0 for s in (0.2, 0.6, 1.0)]
+    assert marked[0].sum() < marked[1].sum() < marked[2].sum()
+    wide = flaws(damaged, grow=2) == 0
+    expected = torch.nn.functional.max_pool2d(marked[1].float(), 5, 1, 2) > 0
+    assert torch.equal(wide, expected)
+
+
+def test_a_clean_picture_is_left_alone(clean):
+    assert flaws(clean).min() == 1
+    edge = torch.where(torch.arange(200) < 100, -0.8, 0.8).expand(1, 3, 160, 200)
+    assert flaws(edge).min() == 1  # an edge is no line
+    assert flaws(torch.zeros(1, 1, 9, 9)).min() == 1
+
+
+def test_bands_change_nothing(clean, monkeypatch):
+    damaged, _ = line(clean, 0.95)
+    whole = chance(damaged)
+    monkeypatch.setattr("flowhelm.flaws.BAND", 37)
+    parts = torch.cat([chance(band)[..., top:end, :] for band, top, end in _bands(damaged)], 2)
+    torch.testing.assert_close(parts, whole)
+
+
+def test_features_do_not_see_the_mean_beside_a_line_and_products_are_all_pairs(clean):
+    damaged, mask = line(clean * 0, 1.0)
+    features, seen = features_of(damaged)
+    assert torch.equal(seen, 1 - mask)
+    # on the line, far from its ends: all of the stroke is on it, and nothing is beside it
+    assert features[0, 1][56, 70] == pytest.approx(0.66, abs=0.05)  # a stair of two columns, in a stroke two wide
+    assert features[0, 2][56, 70] < 0.05
+    assert products(features).shape[1] == 5 * 8 // 2
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="expected one picture"):
+        flaws(torch.zeros(2, 3, 9, 9))
+    with pytest.raises(ValueError, match="sensitivity"):
+        flaws(torch.zeros(1, 3, 9, 9), sensitivity=2.0)
