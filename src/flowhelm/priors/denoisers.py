@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 PREFIX = "deepinv:"
-WAIT = 4.0
+WAIT = 3.0
 """Seconds in which the server must have answered."""
 
 

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...flow import Guidance
+from ...flow import PURE, Guidance
 from ...priors import bundled, pipelines
 from ...priors.bundled import NAMES
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
-from ...start import PURE
 from ..errors import BadInput, first_line
 from ..run import Event, Noted, Run
 from .request import ModelRequest

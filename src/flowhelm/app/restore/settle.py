@@ -42,6 +42,8 @@ def settle(
     Raises:
         BadInput: what does not fit, or an operator that no photograph can be the measurement of.
     """
+    if denoisers.named(request.prior):
+        bundled.weights(request.prior)  # if it cannot be had, that is said before anything slow is imported
     check_deepinv()
     builder = function_of("operator", request.operator)
     if request.operator == "phase" and not request.simulate:
