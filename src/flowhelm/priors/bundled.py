@@ -218,8 +218,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         if name in NAMES:
             raise ValueError(f"prior: the weights of '{name}' are not in this installation; expected '{path}'")
         raise ValueError(
-            f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-            f"a hub name org/name), got '{name}'; " + _nearest(str(name), NAMES)
+            f"prior: expected one of {', '.join(NAMES)} or a .safetensors file (or deepinv:NAME, or, where pipelines are taken, a folder "
+            f"or a hub name org/name), got '{name}'; " + _nearest(str(name), NAMES)
         )
     try:
         with safe_open(path, framework="pt") as f:
