@@ -17,6 +17,9 @@ from .entry import guarded
 from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
 from .rng import Noise
 
+PURE = 10.0
+"""The noise level sigma / alpha from which on a state counts as nothing but noise."""
+
 
 class Flow(abc.ABC):
     """A prior: a velocity field whose flow carries a standard normal source (t = 0) to clean samples (t = 1).

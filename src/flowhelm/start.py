@@ -14,15 +14,12 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from . import cards, grids
-from .flow import Flow
+from .flow import PURE, Flow
 from .measure import LinearOperator, Measurement
 from .rng import Noise
 
 HIGHEST = 49 / 127.5
 """The first noise level of a start from a picture, in [-1, 1]: DPIR's 49 of 255 (Zhang et al. 2021, arXiv:2008.13751)."""
-
-PURE = 10.0
-"""The noise level, in [-1, 1], from which on a state counts as nothing but noise."""
 
 
 def check(method: Callable[..., Any], levels: tuple[float, float], whose: str, start: float = 0.0) -> None:

@@ -180,3 +180,23 @@ def test_admm_goes_on_with_its_dual(gaussian, measured):
 def test_a_start_from_the_source_needs_noise(gaussian, measured):
     with pytest.raises(ValueError, match="starts from the source, got None"):
         begin(restore.flower, gaussian(linear), measured, 4)
+
+
+@pytest.mark.parametrize("weight", [0.23, 1.0])
+def test_hqs_is_the_one_step_plan_of_mpc_flow_without_its_source(gaussian, measured, weight):
+    """The plan with the price weight t^2 / 2 at the next level of a falling grid is the next fitted estimate: the same clean
+    estimates, step for step, once the state is the plan alone."""
+    from flowhelm.control import planned
+    from flowhelm.inner import auto
+    from flowhelm.path import ends_from_clean
+
+    flow = gaussian(linear)
+    times = grids.levels(4, linear, 1.5, STD)
+    start = torch.tensor([[0.5, 0.1, -0.2]], dtype=torch.float64)
+    expected = [step.clean for step in restore.hqs(flow, measured, start, times, weight=weight)]
+    clean = start
+    for t, wanted in zip(times[:-1], expected, strict=True):
+        ends = ends_from_clean(linear, clean, t * clean, t)
+        plan = planned(flow, measured, t * clean, t, ends, 1.0, lambda t, h: weight * t**2 / 2, auto).clean
+        clean = flow.ends(t * plan, t).clean
+        torch.testing.assert_close(clean, wanted, atol=1e-12, rtol=0)

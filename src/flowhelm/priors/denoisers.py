@@ -24,7 +24,7 @@ from torch.nn import functional as fn
 
 from ..known import DENOISERS as PREFIX
 
-WAIT = 4.0
+WAIT = 3.0
 """Seconds in which the server must have answered."""
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..flow import Flow
+from ..flow import PURE, Flow
 from ..path import VP, linear, mix, time_at_snr, trig
 from ..rng import Noise
 from ..solve import integrate
@@ -64,7 +64,8 @@ def examine(flow: Flow, clean: Tensor | None, noise: Noise) -> list[Finding]:
         curve        worst ratio over 6 noise levels of the one-step denoising error to that of the best number times the
                      picture (Wiener with the data's mean and variance): below 1, and odd where it is about 1 at all levels
         convention   how many per cent smaller the error is under the best other convention: the remedy, if over 3
-        marginals    worst ratio of the spread of samples in the making to sqrt(alpha^2 var + sigma^2): between 1/2 and 2
+        marginals    worst ratio of the spread of samples in the making to sqrt(alpha^2 var + sigma^2): between 1/2 and 2; not looked
+                     at where the network was not made for noise alone
 
     Raises:
         ValueError: pictures of another shape or number.
@@ -87,8 +88,11 @@ def examine(flow: Flow, clean: Tensor | None, noise: Noise) -> list[Finding]:
         words = "give pictures of the kind the network was trained on"
         return [*found, *(Finding(n, math.nan, "skipped", words) for n in ("end", "curve", "convention", "marginals"))]
     with torch.no_grad():
-        found += [_end(flow, clean, noise), *_curve(flow, clean, noise), _marginals(flow, clean, noise)]
-    return found
+        found += [_end(flow, clean, noise), *_curve(flow, clean, noise)]
+        if flow.levels[1] < PURE:
+            words = f"not looked at: it was trained for noise up to {flow.levels[1]:.2g} only, so that nothing is drawn from it"
+            return [*found, Finding("marginals", math.nan, "well", words)]
+        return [*found, _marginals(flow, clean, noise)]
 
 
 def _evaluation(flow: Flow, x: Tensor) -> Finding:

@@ -9,6 +9,10 @@ Cost    1 evaluation per step, forward only; the prox, or the inner solver's bac
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here they see the picture as it is. Other operators
         than linear ones and decoders are not in the paper. No noise is drawn: the answer is an estimate, not a sample.
+        It is also MPC-Flow's one-step plan (`mpc_flow`, K = 1, arXiv:2601.23231) with the price weight t^2 / 2 of |u|^2, made from
+        the degraded picture at log-spaced levels, each plan at the price of the level that follows, its estimate of the source
+        dropped: the plan's argmin |A z - y|^2 / (2 std^2) + price |z - clean|^2 / h^2, h = 1 - t, is the fitted estimate, as
+        r = h / t. Kept, the source estimate would come back as noise that the network was not shown.
 
 Example
 

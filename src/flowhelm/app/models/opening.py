@@ -11,12 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from ...flow import Flow, Guidance
+from ...flow import PURE, Flow, Guidance
 from ...priors import adapters, bundled, pipelines
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
-from ...start import PURE
 from ..errors import BadInput, first_line
 from ..options import own
 from ..run import Event, Noted, Run

@@ -46,6 +46,8 @@ def settle(
 
     What the photograph tells is found here, for every door: the noise, and the quality of a JPEG file by its own tables.
     """
+    if denoisers.named(request.prior):
+        bundled.weights(request.prior)  # if it cannot be had, that is said before anything slow is imported
     check_deepinv()
     builder = function_of("operator", request.operator)
     if request.operator == "phase" and not request.simulate:

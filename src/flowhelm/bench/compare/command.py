@@ -149,7 +149,7 @@ def distances(request: BenchRequest, work: Sequence[Cell]) -> Distances:
         channels = {cell.flow.shape[0] for cell in work}
         if len(channels) > 1:
             raise BadInput("--features: the priors have grey and colour pictures; give them one after the other")
-        found["features"] = classified(request.features, *channels, request.device)
+        found["features"] = classified(request.features, channels.pop(), request.device)
     return found
 
 

@@ -114,7 +114,9 @@ def _plain(line: Line, column: str, digits: int) -> str:
 
 
 def _summary(lines: Sequence[tuple[Group, Line]]) -> str:
-    ahead, level, behind = [], [], []
+    ahead: list[str] = []
+    level: list[str] = []
+    behind: list[str] = []
     for group, default in lines:
         best = _best(default, rivals(group, default))
         if best is None:

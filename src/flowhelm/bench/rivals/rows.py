@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...app.run import Event, Planned, Run, Said, Stepped, drive
 from ...flow import Flow
-from ...measure import Measurement
+from ...measure import LinearOperator, Measurement
 from ...operators.bridge import to_unit
 from ...rng import Noise, digest
 from ...step import Step
@@ -45,7 +45,7 @@ def deepinv_dpir(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noise:
 
     from .deepinv import Handed
 
-    y01, std = to_unit(y.operator, y.y, y.std)
+    y01, physics, std = measured(y)
     total = len(times) - 1
     if total == 8:
         model = DPIR(sigma=std, denoiser=Handed(flow))
@@ -56,7 +56,7 @@ def deepinv_dpir(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noise:
             stepsize=(levels / max(0.01, std)) ** 2 / 0.23, sigma_denoiser=levels,
         )  # fmt: skip
     with torch.no_grad():
-        image = 2 * model(y01, y.operator) - 1
+        image = 2 * model(y01, physics) - 1
     yield Step(total, total, times[-1], image, image, {})
 
 
@@ -68,8 +68,7 @@ def deepinv_diffpir(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noi
 
     from .deepinv import Handed
 
-    y01, std = to_unit(y.operator, y.y, y.std)
-    physics = copy.deepcopy(y.operator)
+    y01, physics, std = measured(y)
     physics.set_noise_model(GaussianNoise(std))
     total = len(times) - 1
     model = DiffPIR(Handed(flow), L2(), max_iter=total)
@@ -77,6 +76,14 @@ def deepinv_diffpir(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noi
         torch.manual_seed(digest(noise.seeds[0], noise.keys[0]))
         image = 2 * model(y01, physics) - 1
     yield Step(total, total, times[-1], image, image, {})
+
+
+def measured(y: Measurement) -> tuple[Tensor, Any, float]:
+    """The measurement for pictures in [0, 1], a physics of its own, and the noise there."""
+    if not isinstance(y.operator, LinearOperator):
+        raise ValueError("deepinv: expected a linear operator, got another; choose linear tasks")
+    y01, std = to_unit(y.operator, y.y, y.std)
+    return y01, copy.deepcopy(y.operator), std
 
 
 METHODS = {"dpir": deepinv_dpir, "diffpir": deepinv_diffpir}

@@ -22,7 +22,7 @@ class PageRequest(MemoryRequest, DeviceRequest):
     runs: Path = Field(Path("flowhelm-runs"), description="The folder of the runs; it is made if it is not there.")
     priors: Annotated[list[str], Flag(("--prior",))] = Field(
         [],
-        description="Offer this prior, too: a .safetensors file or a diffusers pipeline; may be given several times.",
+        description="Offer this prior, too: a .safetensors file, deepinv:NAME or a diffusers pipeline; may be given several times.",
     )
     max_megapixels: float = Field(
         16.0, gt=0, description="The largest picture, in megapixels; larger ones are not even decoded."
