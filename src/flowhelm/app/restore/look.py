@@ -17,10 +17,6 @@ NOISE = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
 
 
-BLUR, EVIDENCE = 0.9, 100.0
-"""Blur that is worth the trouble, in pixels, and sure enough, in nats: sharp photographs are soft by half a pixel."""
-
-
 class Seen(NamedTuple):
     """What is believed of a photograph.
 
@@ -50,12 +46,12 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     picture = stacks.read(str(photo), channels=3)
     quality = jpeg_quality(photo)
     height, width = picture.pixels.shape[-2:]
-    std = float(f"{of_photo(picture.pixels, bundled.load(prior), photo):.3g}")
+    flow = bundled.load(prior)
+    std = float(f"{of_photo(picture.pixels, flow, photo):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
     # what a strong compression leaves out looks like a blur
-    found = None if quality and quality <= STRONG else blur.seen(picture.pixels, std)
-    if found is not None and found.evidence > EVIDENCE and found.sigma > BLUR and blur.trust(found) == "believed":
-        options = blur.options_of(found)
+    options = None if quality and quality <= STRONG else blur.seen(picture, max(std, LEAST_OTHER), flow)
+    if options is not None:
         return Seen(f"{text}, {blur.words(options)}", "deblur", max(std, LEAST_OTHER), options)
     return Seen(text, "denoise" if std >= NOISE else None, std)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -45,8 +46,12 @@ def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | None
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
     """The standard deviation of the noise in pixels `(1, c, h, w)`."""
-    fits = isinstance(flow, NetFlow) and not flow.null and flow.shape[0] == pixels.shape[1]
-    return noise_level(pixels, _denoise(flow) if fits and isinstance(flow, NetFlow) else None)
+    return noise_level(pixels, _denoise(flow) if fits(flow, pixels) else None)
+
+
+def fits(flow: NetFlow | Pipeline | None, pixels: Tensor) -> TypeGuard[NetFlow]:
+    """Whether a prior is one of such pictures without more being said, over pixels."""
+    return isinstance(flow, NetFlow) and not flow.null and flow.shape[0] == pixels.shape[1]
 
 
 def _denoise(flow: NetFlow) -> Denoise:

@@ -58,13 +58,13 @@ def settle(
         blurred = "believed"
     if (guessed or blurred) and picture is None:
         picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if (guessed or blurred) and isinstance(picture, Picture) and flow is None and not pipeline:
+        flow = bundled.load(request.prior)
     if guessed and isinstance(picture, Picture):
-        if flow is None and not pipeline:
-            flow = bundled.load(request.prior)
         std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
-        found = blur.estimated(chosen, picture.pixels, std)
+        found = blur.estimated(chosen, picture, std, flow)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
     if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
