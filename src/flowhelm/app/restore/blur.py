@@ -18,6 +18,7 @@ from ...priors.pipelines import Pipeline
 from ...restore.hqs import hqs
 from ...step import run
 from ..errors import BadInput
+from ..files.compression import STRONG, as_noise
 from ..files.pictures import Picture
 from ..options.request import Plain
 from ..run import Event, Noted, Warned
@@ -33,11 +34,13 @@ WORTH, SURE = 0.9, 100.0
 """Blur that is worth the trouble where nothing was said, in pixels, and its evidence: sharp photographs are soft by half a pixel."""
 UNSEEN = 0.3
 """The standard deviation, in pixels, of the Gaussian that is taken where no blur is seen: the picture is hardly sharpened."""
-RINGS = 0.5
-"""The share of what a restoration changes that may lie beyond the darkest and the brightest nearby: with the true blur up to 0.45, with a
-fifth too much 0.45 to 0.6, with two fifths 0.6 and more (on pictures of the prior's training)."""
+RINGS = 0.6
+"""The share of what a restoration changes that may lie beyond the darkest and the brightest nearby: with the true blur 0.2 to 0.57, with
+two fifths too much 0.6 to 0.77, with a line a third too short 0.67 (on pictures of the prior's training)."""
 MILDER = (1.0, 0.8, 0.6)
 """What an estimate is multiplied by, in turn, until nothing rings."""
+FINE = 90
+"""The quality of a JPEG file below which what was rounded away makes a blur seem larger than it is, by a tenth to a quarter."""
 TRIAL, STEPS = 256, 8
 """The side of the middle of a picture that is tried, and the steps."""
 
@@ -54,8 +57,21 @@ def asked(operator: str, options: Mapping[str, Any]) -> bool:
     return operator == "deblur" and AUTO in (options.get("sigma"), options.get("kernel"))
 
 
-def seen(picture: Picture, std: float, flow: NetFlow | Pipeline | None) -> dict[str, Plain] | None:
-    """The blur of a picture of which nothing was said, as options of `deblur`; None where none is surely worth the trouble."""
+def rounded(std: float, quality: int | None) -> float:
+    """The noise in a picture for who looks for its blur: what a JPEG file of such quality has rounded away counts as noise."""
+    return std if quality is None or quality <= STRONG else math.hypot(std, as_noise(quality))
+
+
+def seen(
+    picture: Picture, std: float, flow: NetFlow | Pipeline | None, quality: int | None = None
+) -> dict[str, Plain] | None:
+    """The blur of a picture of which nothing was said, as options of `deblur`; None where none is surely worth the trouble.
+
+    Args:
+        quality: of the JPEG file that it comes from.
+    """
+    if quality is not None and quality < FINE:  # what is left out by compression looks like a blur
+        return None
     found = blur_kind(picture.pixels, std, KERNELS)
     if found is None or found.evidence < SURE or found.sigma < WORTH or largest(found):
         return None
@@ -63,8 +79,21 @@ def seen(picture: Picture, std: float, flow: NetFlow | Pipeline | None) -> dict[
     return options_of(taken) if trust == "believed" else None
 
 
-def estimated(options: Mapping[str, Any], picture: Picture, std: float, flow: NetFlow | Pipeline | None) -> Blur:
-    """The blur of a picture with noise `std`, given the options that were typed; the milder one where it would ring. Raises BadInput."""
+def estimated(
+    options: Mapping[str, Any],
+    picture: Picture,
+    std: float,
+    flow: NetFlow | Pipeline | None,
+    quality: int | None = None,
+) -> Blur:
+    """The blur of a picture with noise `std`, given the options that were typed; the milder one where it would ring.
+
+    Args:
+        quality: of the JPEG file that it comes from.
+
+    Raises:
+        BadInput: options that do not fit, or a picture that is too small.
+    """
     kernel = str(options.get("kernel", "gaussian"))
     if kernel == AUTO and options.get("sigma", AUTO) != AUTO:
         raise BadInput(
@@ -82,15 +111,17 @@ def estimated(options: Mapping[str, Any], picture: Picture, std: float, flow: Ne
         )
     if "angle" in options:
         found = found._replace(angle=float(options["angle"]))
-    taken, trust = _tried(found, picture, std, flow)
+    taken, trust = _tried(found, picture, std, flow, quality is not None and quality < FINE)
     return Blur({**options, **options_of(taken)}, trust)
 
 
-def _tried(found: Found, picture: Picture, std: float, flow: NetFlow | Pipeline | None) -> tuple[Found, Trust]:
+def _tried(
+    found: Found, picture: Picture, std: float, flow: NetFlow | Pipeline | None, large: bool = False
+) -> tuple[Found, Trust]:
     """The largest of the sizes in `MILDER` that does not ring when the middle of the picture is restored with it."""
     if not clear(found):
         return found._replace(kernel="gaussian", sigma=UNSEEN, angle=0.0), "unseen"
-    first = 1 if largest(found) else 0  # there may be more than was looked for, and the size is not sure
+    first = 1 if large or largest(found) else 0  # the size is not sure
     for much in MILDER[first:]:
         taken = found._replace(sigma=found.sigma * much)
         if not fits(flow, picture.pixels) or overshoot(picture, taken, std, flow) <= RINGS:

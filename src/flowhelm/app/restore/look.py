@@ -50,8 +50,8 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     std = float(f"{of_photo(picture.pixels, flow, photo):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
-    # what a strong compression leaves out looks like a blur
-    options = None if quality and quality <= STRONG else blur.seen(picture, max(std, LEAST_OTHER), flow)
+    least = max(LEAST_OTHER, blur.rounded(std, quality))
+    options = blur.seen(picture, least, flow, quality)
     if options is not None:
-        return Seen(f"{text}, {blur.words(options)}", "deblur", max(std, LEAST_OTHER), options)
+        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options)
     return Seen(text, "denoise" if std >= NOISE else None, std)

@@ -64,11 +64,15 @@ def settle(
         std = estimated(request.operator, picture, flow, request.photo)
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
-        found = blur.estimated(chosen, picture, std, flow)
+        quality = jpeg_quality(request.photo)
+        if guessed:
+            std = float(f"{blur.rounded(std, quality):.3g}")
+            request = request.changed(std=std)
+        found = blur.estimated(chosen, picture, std, flow, quality)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
     if request.operator == "jpeg" and "quality" not in chosen and not request.simulate:
-        chosen |= {"quality": quality} if (quality := jpeg_quality(request.photo)) else {}
+        chosen |= {"quality": of_file} if (of_file := jpeg_quality(request.photo)) else {}
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
