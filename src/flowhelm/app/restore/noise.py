@@ -17,8 +17,9 @@ from .presets import STD
 
 PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 """Operators whose measurement is a photograph with the same noise everywhere; the noise of others cannot be seen in it."""
-SEEN, SEEN_STRONG = 11 / 127.5, 20 / 127.5
-"""Noise below which what is found before a compression, or a strong one, may as well be texture."""
+SEEN = 3.5 / 127.5, 0.75
+"""Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
+counts as."""
 LEAST = {"denoise": 0.005}
 """What is taken at least: rounding, and of other operators that they are never known exactly."""
 LEAST_OTHER = 0.01
@@ -38,10 +39,10 @@ def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | None
     found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
     if photo is None or quality is None:
         return found
-    before = noise_before(photo)
-    noisy = before >= (SEEN_STRONG if quality <= STRONG else SEEN)
-    blocks = as_noise(quality) if noisy or quality <= STRONG else 0.0
-    return math.hypot(max(found, before if noisy else 0.0), blocks)
+    before, blocks = noise_before(photo), as_noise(quality)
+    if before >= SEEN[0] + SEEN[1] * blocks:
+        return math.hypot(max(found, before), blocks)
+    return math.hypot(found, blocks) if quality <= STRONG else found
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
