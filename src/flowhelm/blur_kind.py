@@ -33,6 +33,8 @@ FALL, SPREAD = 2.6, 0.35
 """Of the power of clean photographs, as an exponent of the frequency: mean and standard deviation."""
 SOFT = 0.35
 """The standard deviation of a Gaussian, in pixels, by which photographs are soft when nothing is wrong with them."""
+MORE = 1.03
+"""How many times the evidence of a Gaussian another kernel must have: small ones are alike, and pictures differ more than they do."""
 LUMA = (0.299, 0.587, 0.114)
 Kernel = Callable[[float, float], Tensor]
 """(standard deviation along its axis in pixels, angle in degrees) -> `(h, w)`, sum 1."""
@@ -61,8 +63,10 @@ def blur_kind(picture: Tensor, std: float, kernels: dict[str, Kernel], *, soft: 
     spectrum = _Spectrum(picture, std, WINDOW, soft)
     found = [_best(name, kernel, spectrum) for name, kernel in kernels.items()]
     none = float(spectrum.evidence([torch.ones(1, 1)], steps=12)[0])
+    found = [each._replace(evidence=each.evidence - none) for each in found]
     best = max(found, key=lambda each: each.evidence)
-    return best._replace(evidence=best.evidence - none)
+    usual = next((each for each in found if each.kernel == "gaussian"), best)
+    return usual if usual.evidence > 0 and best.evidence < MORE * usual.evidence else best
 
 
 def _best(name: str, kernel: Kernel, spectrum: _Spectrum) -> Found:

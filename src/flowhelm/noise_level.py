@@ -7,7 +7,7 @@ In colour: the smallest eigenvalues of the covariance of patches (Chen, Zhu, Hen
 contrasts hold nothing but noise. Clipping takes noise away near black and white, so patches far from both are looked at, and the
 level is the one that, clipped, leaves the variance that was found. In grey fine contrasts are texture, too: of the patches with the least
 coarse contrast, the fine one is taken; in white noise the two are independent, so that the choice does not bias it.
-The noise must be white: what JPEG has smoothed is not seen.
+The noise must be white: what JPEG has smoothed is not seen; of a JPEG file see `flowhelm.app.files.compression.noise_before`.
 """
 
 from __future__ import annotations
@@ -56,46 +56,6 @@ def noise_level(picture: Tensor, denoise: Denoise | None = None) -> float:
         return 0.0  # too few pixels to tell
     colour = middle.shape[1] == 3 and not torch.equal(middle[:, 0], middle[:, 1])
     return _of_colour(middle, denoise) if colour else _of_grey(middle[:, :1])
-
-
-def before_jpeg(plane: Tensor, steps: Tensor, *, halved: bool = False, share: float = 0.03) -> float:
-    """The standard deviation of the noise in a plane `(h, w)` of a JPEG file, in [-1, 1], before it was compressed.
-
-    Of the blocks with the least coarse contrast, the noise that, quantised, leaves the middle frequencies as strong as they are.
-
-    Args:
-        plane: as it was stored, from the block grid's corner on; steps: of quantisation `(8, 8)`, in levels of 255.
-        halved: it was stored at half resolution, enlarged by a decoder with weights 3/4 and 1/4, and averaged again.
-    """
-    blocks = plane.detach().cpu().double().unfold(0, 8, 8).unfold(1, 8, 8).flatten(0, 1)
-    if not len(blocks):
-        return 0.0
-    blocks = blocks[
-        blocks.mean((1, 2)).abs().topk(max(1, len(blocks) * 3 // 4), largest=False).indices
-    ]  # the least clipped
-    dct, order = _cosines(blocks), _order()
-    energy = (dct @ blocks @ dct.T).square()
-    if halved:
-        passed = 0.75 + 0.25 * torch.cos(math.pi * torch.arange(8, dtype=torch.float64) / 8)
-        energy = energy / (passed[:, None] * passed).square()
-    place = torch.arange(8)
-    third = (place[:, None] + 2 * place) % 3 == 0  # what is looked at lies between what the blocks are chosen by
-    chosen, middle = (order > 0) & (order < 8) & ~third, (order > 2) & (order < 8) & third
-    flat = energy[:, chosen].sum(1).topk(max(1, int(share * len(blocks))), largest=False).indices
-    found, steps = float(energy[flat][:, middle].mean()), steps.double()[middle] * LEVEL
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        std = (low + high) / 2
-        low, high = (std, high) if float(_quantised(steps, std).mean()) < found else (low, std)
-    return low
-
-
-def _quantised(steps: Tensor, std: float) -> Tensor:
-    """The variance of noise N(0, std^2) after it was rounded to multiples of `steps` `(n,)`."""
-    k = torch.arange(1.0, 64, dtype=torch.float64)[:, None]
-    edges = (k - 0.5) * steps / std
-    # k^2 - (k - 1)^2 = 2 k - 1 more from each edge on
-    return 2 * (torch.special.ndtr(-edges) * (2 * k - 1)).sum(0) * steps**2
 
 
 def _of_colour(picture: Tensor, denoise: Denoise | None, side: int = 5) -> float:

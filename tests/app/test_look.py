@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files.compression import jpeg_quality
+from flowhelm.app.files.compression import as_noise, jpeg_quality, noise_before
 from flowhelm.app.files.pictures import to_pil
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
@@ -37,6 +37,28 @@ def test_the_quality_of_a_jpeg_file_is_read_from_its_tables(tmp_path, clean, qua
     assert jpeg_quality(path) == quality
     to_pil(clean).save(path := tmp_path / "a.png")
     assert jpeg_quality(path) is None
+
+
+@pytest.mark.parametrize("how", [{}, {"subsampling": 0}, {"grey": True}, {"progressive": True}])
+@pytest.mark.parametrize(("quality", "levels"), [(95, 5), (75, 10), (75, 30), (50, 20)])
+def test_noise_before_a_compression_is_found_in_the_file(tmp_path, clean, quality, levels, how):
+    """Where rounding has killed most of it, too."""
+    wide = torch.nn.functional.interpolate(clean * 0.6, (256, 256), mode="bicubic")
+    noise = torch.randn(wide.shape, generator=torch.Generator().manual_seed(1))
+    options = dict(how)
+    grey = options.pop("grey", False)
+    y = (wide + levels / 127.5 * noise)[:, : 1 if grey else 3]
+    to_pil(y).save(path := tmp_path / "a.jpg", quality=quality, **options)
+    assert noise_before(path) * 127.5 == pytest.approx(levels, rel=0.12)
+
+
+def test_a_compressed_picture_without_noise_has_none(tmp_path, clean):
+    wide = torch.nn.functional.interpolate(clean, (256, 256), mode="bicubic")
+    for quality in (95, 75, 50):
+        to_pil(wide).save(path := tmp_path / "a.jpg", quality=quality)
+        assert noise_before(path) < 0.75 * as_noise(quality) + 3.5 / 127.5
+    to_pil(wide).save(path := tmp_path / "a.png")
+    assert noise_before(path) == 0
 
 
 def test_jpeg_is_undone_at_the_quality_of_the_file(tmp_path, clean):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowhelm.noise_level import _clipped, _cosines, _quantised, before_jpeg, noise_level
+from flowhelm.noise_level import _clipped, noise_level
 
 
 def scene(seed=0, side=160, grey=False):
@@ -55,21 +55,3 @@ def test_the_moments_of_clipped_noise_are_those_of_draws():
     mean, variance = _clipped(x, std)
     torch.testing.assert_close(mean, draws.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(variance, draws.var(0), atol=2e-3, rtol=0)
-
-
-def test_the_variance_of_rounded_noise_is_that_of_draws():
-    steps, std = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64), 0.4
-    draws = std * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    rounded = (draws / steps).round() * steps
-    torch.testing.assert_close(_quantised(steps, std), rounded.var(0), atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize("levels", [8, 20])
-def test_noise_is_found_in_what_jpeg_left_of_it(levels):
-    """A flat plane with white noise, each of its cosines rounded to steps that kill most of them at 8 levels."""
-    noise = torch.randn(256, 256, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * levels / 127.5
-    blocks = noise.unfold(0, 8, 8).unfold(1, 8, 8)
-    dct, steps = _cosines(noise), torch.full((8, 8), 24.0)
-    cosines = (dct @ blocks @ dct.T / (24 / 127.5)).round() * 24 / 127.5
-    plane = (dct.T @ cosines @ dct).transpose(1, 2).reshape(256, 256)
-    assert before_jpeg(plane, steps, share=1.0) * 127.5 == pytest.approx(levels, rel=0.1)

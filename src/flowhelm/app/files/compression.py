@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+import io
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, JpegImagePlugin
-from torch.nn.functional import avg_pool2d
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
 
-from ...noise_level import before_jpeg
 from ...operators.jpeg import luma_steps
 
+Array = np.ndarray[Any, np.dtype[np.float32]]
 STRONG = 60
 """The quality up to which blocks are seen."""
 
@@ -26,7 +29,7 @@ def as_noise(quality: int) -> float:
 def jpeg_quality(file: str | Path | bytes) -> int | None:
     """libjpeg's quality, 1 to 100, whose table is nearest to that of a file or its bytes; None of a file that is no JPEG."""
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             tables = getattr(image, "quantization", None)
     except (OSError, ValueError):  # said by whoever reads the picture
         return None
@@ -37,27 +40,74 @@ def jpeg_quality(file: str | Path | bytes) -> int | None:
 
 
 def noise_before(file: str | Path | bytes) -> float:
-    """The standard deviation of white noise that a JPEG file's picture had before it was compressed; 0 where none is seen, or in grey.
+    """The standard deviation, in [-1, 1], of white noise that a JPEG file's picture had before it was compressed; 0 of other files.
 
-    The smaller of what brightness and colours tell: texture is seldom in the colours, and what is killed by rounding is not guessed.
+    That which, added to an even grey and compressed with the file's own tables, leaves as much fine contrast in the flattest windows of
+    the picture as there is. A picture that is textured everywhere seems to have noise.
     """
     try:
-        with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as image:
-            if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode != "RGB":
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("L", "RGB"):
                 return 0.0
-            tables, halved = image.quantization, JpegImagePlugin.get_sampling(image) == 2
-            if JpegImagePlugin.get_sampling(image) not in (0, 2) or len(tables) < 2:
-                return 0.0
-            image.draft("YCbCr", image.size)
-            planes = torch.from_numpy(np.asarray(image, np.float32)).movedim(-1, 0)[None] / 127.5 - 1
+            tables = tuple(tuple(image.quantization[key]) for key in sorted(image.quantization))
+            halved = JpegImagePlugin.get_sampling(image)
+            pixels = np.asarray(image, np.float32)
     except (OSError, ValueError):  # said by whoever reads the picture
         return 0.0
-    brightness, colours = planes[:, :1], planes[:, 1:]
-    colours = avg_pool2d(colours, 2) if halved else colours
-    steps = [torch.tensor(tables[key], dtype=torch.float32).reshape(8, 8) for key in sorted(tables)[:2]]
-    told = [before_jpeg(brightness[0, 0], steps[0]) / 0.669]  # white noise in RGB, as it is in Y, Cb and Cr
-    told += [
-        before_jpeg(c, steps[1], halved=halved) / share * (2 if halved else 1)
-        for c, share in zip(colours[0], (0.623, 0.654), strict=True)
+    if min(pixels.shape[:2]) < 4 * _WINDOW:
+        return 0.0
+    grey = pixels.ndim == 2 or bool((pixels == pixels[..., :1]).all())
+    left, level = _left(tables, halved, grey), 5.0
+    for _ in range(3):  # noise that is clipped is weaker
+        bright, *colours = _contrasts(pixels, halved, grey, 2 * level)
+        level = float(np.interp(bright, left[0], LEVELS))
+        # texture is seldom in the colours: noise that is not seen there where it would be is none
+        level = min(
+            [level, *(float(np.interp(1.1 * c + 0.1, most, LEVELS)) for c, most in zip(colours, left[1:], strict=True))]
+        )
+    return level / 127.5
+
+
+LEVELS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 28.0, 40.0, 56.0, 80.0)
+"""Of noise, in levels of 255, that are tried."""
+_WINDOW, _FLAT = 16, 0.03
+_TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+
+
+@cache
+def _left(tables: tuple[tuple[int, ...], ...], halved: int, grey: bool, side: int = 256) -> Array:
+    """The fine contrasts that noise of each of `LEVELS` leaves in an even grey, in brightness and both colours, `(3 or 1, levels)`."""
+    noise = np.random.default_rng(0).standard_normal((side, side, 1 if grey else 3))
+    found = []
+    for level in LEVELS:
+        pixels = (128 + level * noise).round().clip(0, 255).astype(np.uint8)
+        packed = io.BytesIO()
+        image = (
+            Image.fromarray(pixels[..., 0]).convert("L" if len(tables) == 1 else "RGB")
+            if grey
+            else Image.fromarray(pixels)
+        )
+        image.save(packed, "JPEG", qtables=[list(table) for table in tables], subsampling=halved if halved >= 0 else 2)
+        found.append(_contrasts(np.asarray(Image.open(packed), np.float32), halved, grey, 0.0))
+    # where all is rounded away the strongest noise of which that is so counts
+    rising: Array = np.maximum.accumulate(np.array(found).T, 1) + 1e-6 * np.arange(len(LEVELS))
+    return rising
+
+
+def _contrasts(pixels: Array, halved: int, grey: bool, room: float) -> list[float]:
+    """The standard deviations of brightness and of both colours (unless grey) around their means of 3 x 3, in the flattest windows of
+    those with so much room to black and white, at least of half of the picture."""
+    rgb = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).movedim(-1, 0)
+    mixed = rgb[:1] if grey else torch.einsum("ij,jhw->ihw", _TO_YCC, rgb)
+    return [_contrast(mixed[:1], mixed[:1], room)] + [
+        _contrast(*(avg_pool2d(each, 2) if halved == 2 else each for each in (c[None], mixed[:1])), room)
+        for c in mixed[1:]
     ]
-    return min(told)
+
+
+def _contrast(plane: Tensor, light: Tensor, room: float) -> float:
+    fine = plane - avg_pool2d(pad(plane, (1, 1, 1, 1), mode="reflect"), 3, 1)
+    energy, light = (avg_pool2d(each, _WINDOW, _WINDOW // 2).flatten() for each in (fine.square(), light))
+    apart = 127.5 - (light - 127.5).abs()
+    far = apart.topk(max(len(light) // 2, int((apart > room).sum()))).indices
+    return float(energy[far].kthvalue(max(1, round(_FLAT * len(far)))).values.sqrt())

@@ -18,10 +18,6 @@ NOISE = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
 
 
-BLUR, EVIDENCE = 0.9, 100.0
-"""Blur that is worth the trouble, in pixels, and sure enough, in nats: sharp photographs are soft by half a pixel."""
-
-
 class Seen(NamedTuple):
     """What is believed of a photograph.
 
@@ -54,14 +50,14 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     picture = stacks.read(str(photo), channels=3)
     quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
     height, width = picture.pixels.shape[-2:]
-    std = float(f"{of_photo(picture.pixels, bundled.load(prior), picture.jpeg):.3g}")
+    flow = bundled.load(prior)
+    std = float(f"{of_photo(picture.pixels, flow, picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
-    scratched = believed(picture)
-    text += ", scratches or dust" * scratched
-    # what a strong compression leaves out looks like a blur, and scratches have edges of their own
-    found = None if scratched or (quality and quality <= STRONG) else blur.seen(picture.pixels, std)
-    if found is not None and found.evidence > EVIDENCE and found.sigma > BLUR and blur.trust(found) == "believed":
-        options = blur.options_of(found)
-        return Seen(f"{text}, {blur.words(options)}", "deblur", max(std, LEAST_OTHER), options)
-    return Seen(text, "denoise" if std >= NOISE else None, std, scratched=scratched)
+    if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
+        return Seen(f"{text}, scratches or dust", "denoise" if std >= NOISE else None, std, scratched=True)
+    least = max(LEAST_OTHER, blur.rounded(std, quality))
+    options = blur.seen(picture, least, flow, quality)
+    if options is not None:
+        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options)
+    return Seen(text, "denoise" if std >= NOISE else None, std)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -16,8 +17,9 @@ from .presets import STD
 
 PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 """Operators whose measurement is a photograph with the same noise everywhere; the noise of others cannot be seen in it."""
-SEEN, SEEN_STRONG = 11 / 127.5, 20 / 127.5
-"""Noise below which what is found before a compression, or a strong one, may as well be texture."""
+SEEN = 3.5 / 127.5, 0.75
+"""Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
+counts as."""
 LEAST = {"denoise": 0.005}
 """What is taken at least: rounding, and of other operators that they are never known exactly."""
 LEAST_OTHER = 0.01
@@ -37,16 +39,20 @@ def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | byte
     found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
     if photo is None or quality is None:
         return found
-    before = noise_before(photo)
-    noisy = before >= (SEEN_STRONG if quality <= STRONG else SEEN)
-    blocks = as_noise(quality) if noisy or quality <= STRONG else 0.0
-    return math.hypot(max(found, before if noisy else 0.0), blocks)
+    before, blocks = noise_before(photo), as_noise(quality)
+    if before >= SEEN[0] + SEEN[1] * blocks:
+        return math.hypot(max(found, before), blocks)
+    return math.hypot(found, blocks) if quality <= STRONG else found
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
     """The standard deviation of the noise in pixels `(1, c, h, w)`."""
-    fits = isinstance(flow, NetFlow) and not flow.null and flow.shape[0] == pixels.shape[1]
-    return noise_level(pixels, _denoise(flow) if fits and isinstance(flow, NetFlow) else None)
+    return noise_level(pixels, _denoise(flow) if fits(flow, pixels) else None)
+
+
+def fits(flow: NetFlow | Pipeline | None, pixels: Tensor) -> TypeGuard[NetFlow]:
+    """Whether a prior is one of such pictures without more being said, over pixels."""
+    return isinstance(flow, NetFlow) and not flow.null and flow.shape[0] == pixels.shape[1]
 
 
 def _denoise(flow: NetFlow) -> Denoise:

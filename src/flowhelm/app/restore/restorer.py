@@ -36,6 +36,7 @@ from ..models.request import MemoryRequest, ModelRequest
 from ..options.request import Plain, called_with
 from ..options.signature import options
 from ..run import Event, Run, Stepped, drive
+from . import blur
 from .problem import Problem, channels, opened, prepared
 from .request import ITSELF, PictureRequest, RestoreRequest, RestoreSettings, function_of
 from .result import finished
@@ -185,7 +186,8 @@ class Restorer:
             request = RestoreRequest.of({**self.given, **asked, "photo": "picture.png"}, "Restorer")
             function_of("operator", operator)
             read = self._read(picture, channels(operator, request.simulate), request.std)
-            with self._turn if request.std == "auto" else nullcontext():  # the noise is estimated by the prior
+            looked = request.std == "auto" or blur.asked(operator, given)
+            with self._turn if looked else nullcontext():  # noise and blur are estimated by the prior
                 settings = settle(request, flow=self.flow, picture=read)
             self._check_size(settings, read)
             # what a decoder cannot say is measured by running it

@@ -67,13 +67,17 @@ def settle(
     if picture is None and (guessed or blurred or tables):
         with raster.within(request.budget):
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if (guessed or blurred) and isinstance(picture, Picture) and flow is None and not pipeline:
+        flow = opening.plain(request.prior)
     if guessed and isinstance(picture, Picture):
-        if flow is None and not pipeline:
-            flow = opening.plain(request.prior)
         std = estimated(request.operator, picture, flow)
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
-        found = blur.estimated(chosen, picture.pixels, std)
+        quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
+        if guessed:
+            std = float(f"{blur.rounded(std, quality):.3g}")
+            request = request.changed(std=std)
+        found = blur.estimated(chosen, picture, std, flow, quality)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
     if tables and isinstance(picture, Picture):

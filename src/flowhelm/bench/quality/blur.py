@@ -85,7 +85,7 @@ def main(
     prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
     cases: Annotated[int, typer.Option(min=4, help="how many")] = 40,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
-    size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 256,
+    size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,
 ) -> None:
     """Restore each case without and with its blur known, and print a line for each kind."""
     restorer = Restorer(prior, threads=torch.get_num_threads())

@@ -74,6 +74,7 @@ def restore(
             return
         operator = seen.operator
         believed = {"operator": operator} | ({"std": seen.std} if context.params["std"] == "auto" else {})
+        believed["operator_options"] = dict(seen.options)
     if operator is None:
         names = ", ".join(sources.names("operator"))
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
