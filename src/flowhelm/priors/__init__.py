@@ -17,12 +17,14 @@ from .foreign import (
     from_velocity,
 )
 from .opening import load
+from .students import arc, refiner, student
 
 __all__ = [
     "NAMES",
     "Finding",
     "Foreign",
     "Sigmas",
+    "arc",
     "autoencoder",
     "by_name",
     "diffusers_net",
@@ -35,4 +37,6 @@ __all__ = [
     "from_v",
     "from_velocity",
     "load",
+    "refiner",
+    "student",
 ]
