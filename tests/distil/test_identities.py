@@ -75,7 +75,10 @@ def test_the_loss_of_data_is_least_at_the_exact_map():
 
 
 def test_consistency_vanishes_with_the_step(batch):
-    sizes = [float(distil.consistency(exact(), batch, generator(), teacher=LAW, step=h, floor=1e-12).mean()) for h in (0.02, 0.01)]
+    sizes = [
+        float(distil.consistency(exact(), batch, generator(), teacher=LAW, step=h, floor=1e-12).mean())
+        for h in (0.02, 0.01)
+    ]
     assert sizes[0] / sizes[1] == pytest.approx(2, rel=0.2)  # what a step of Euler misses, divided by its length
     assert sizes[1] < 0.05
     assert distil.consistency(exact(0.3), batch, generator(), teacher=LAW, step=0.01).mean() > 3 * sizes[1]
@@ -155,9 +158,18 @@ def test_a_stochastic_jump_keeps_the_law(h):
     rows = 200_000
     s, t = (torch.tensor(time, dtype=torch.float64) for time in (0.3, 0.65))
     clean, noise = samples(rows), torch.randn(rows, 2, generator=generator(), dtype=torch.float64)
-    x = jump(exact(), mix(LAW.path, noise, clean, s), s, t, torch.randn(rows, 2, generator=generator(1), dtype=torch.float64), h=h)
+    x = jump(
+        exact(),
+        mix(LAW.path, noise, clean, s),
+        s,
+        t,
+        torch.randn(rows, 2, generator=generator(1), dtype=torch.float64),
+        h=h,
+    )
     assert torch.allclose(x.mean(0), t * LAW.mean, atol=0.01)
-    assert torch.allclose(x.T.cov(), t**2 * LAW.covariance + (1 - t) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.01)
+    assert torch.allclose(
+        x.T.cov(), t**2 * LAW.covariance + (1 - t) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.01
+    )
     if h == 0:
         assert torch.allclose(x, LAW.map(mix(LAW.path, noise, clean, s), s, t))
 
