@@ -1,21 +1,25 @@
-"""What the methods that tune a prior share: trajectories, choices among their steps, slopes of rewards, adjoints, copies, descent."""
+"""What the methods that tune and distil share: batches, trajectories, choices among their steps, slopes of rewards, adjoints, copies, descent."""
 
 from .adjoints import backwards
 from .advantages import Spread, advantages, shared
+from .batches import Batch, Data, empty
 from .copies import Copy
 from .descent import Clip, Descent
 from .slopes import ended, judged, limits, slopes
 from .trajectories import begin, chosen, stopped, walk
 
 __all__ = [
+    "Batch",
     "Clip",
     "Copy",
+    "Data",
     "Descent",
     "Spread",
     "advantages",
     "backwards",
     "begin",
     "chosen",
+    "empty",
     "ended",
     "judged",
     "limits",

@@ -17,6 +17,7 @@ from .foreign import (
     from_velocity,
 )
 from .opening import load
+from .students import arc, refiner, student
 from .unet import Field, field
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Finding",
     "Foreign",
     "Sigmas",
+    "arc",
     "autoencoder",
     "by_name",
     "diffusers_net",
@@ -38,4 +40,6 @@ __all__ = [
     "from_v",
     "from_velocity",
     "load",
+    "refiner",
+    "student",
 ]

@@ -43,6 +43,7 @@ class Config(BaseModel):
     classes: Count = 0
     words: Count = 0
     numbers: Count = 0
+    spans: bool = False
 
 
 class About(BaseModel):

@@ -103,6 +103,7 @@ class UNet(nn.Module):
         classes: how many class labels it is conditioned on; 0 for none.
         words: size of the vocabulary of its prompts; 0 for none. A prompt is a bag of words: their order is not seen.
         numbers: how many numeric conditions it takes; 0 for none.
+        spans: it is also given a span of time, `span=` `(b,)` in [0, 1], without effect at first: for flow maps.
 
     Call: `net(x, t, *conditions)` with x `(b, channels, h, w)` of any h and w, t `(b,)` in [0, 1], and, for each kind of
     condition that it has, in this order: labels `(b,)` int64, `classes` meaning none; words `(b, n)` int64 from 1, 0
@@ -120,10 +121,12 @@ class UNet(nn.Module):
         classes: int = 0,
         words: int = 0,
         numbers: int = 0,
+        spans: bool = False,
     ):
         super().__init__()
         self.config: dict[str, Any] = {"widths": list(widths), "blocks": blocks, "channels": channels}
         self.config |= {"data_std": data_std, "classes": classes, "words": words, "numbers": numbers}
+        self.config |= {"spans": True} if spans else {}
         self.data_std = data_std
         self.stride = 2 ** len(widths)
         # A 3x3 convolution at scale 2^k looks 2^k pixels further; each level has two per block.
@@ -135,6 +138,10 @@ class UNet(nn.Module):
             "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
         )
         self.time = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.span = None
+        if spans:
+            self.span = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+            _zero(self.span[-1])
         self.conditions = nn.ModuleList()
         if classes:
             self.conditions.append(nn.Embedding(classes + 1, embedding))
@@ -167,8 +174,12 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         _zero(self.head)
 
-    def residual(self, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+    def residual(self, x: Tensor, t: Tensor, *conditions: Tensor, span: Tensor | None = None) -> Tensor:
         """F: normalised input `(b, c, h, w)`, time `(b,)`, conditions -> normalised target."""
+        return self.headed(self.head, x, t, *conditions, span=span)
+
+    def headed(self, head: nn.Module, x: Tensor, t: Tensor, *conditions: Tensor, span: Tensor | None = None) -> Tensor:
+        """`residual` with another last layer, from `widths[0]` channels to four times those of the result `(b, n, h, w)`."""
         if len(conditions) not in (0, len(self.conditions)):
             raise ValueError(f"UNet: expected {len(self.conditions)} conditions or none, got {len(conditions)}")
         height, width = x.shape[-2:]
@@ -178,6 +189,9 @@ class UNet(nn.Module):
         snr = torch.logit(t.clamp(1e-3, 1 - 1e-3)) / 4
         angles = snr[:, None] * self.get_buffer("frequencies")
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
+        if span is not None and self.span is not None:
+            angles = span[:, None] * self.get_buffer("frequencies")
+            time = time + self.span(torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype))
         given = conditions or tuple(n.to(x.device).expand(len(x), *n.shape[1:]) for n in self.null)
         for embed, condition in zip(self.conditions, given, strict=True):
             time = time + embed(condition.to(x) if condition.is_floating_point() else condition)
@@ -193,7 +207,7 @@ class UNet(nn.Module):
             y = self.up[level](y) + skips[level]
             for block in self.decoder[level]:  # type: ignore[attr-defined]
                 y = block(y, time)
-        return fn.pixel_shuffle(self.head(y), 2)[..., :height, :width]
+        return fn.pixel_shuffle(head(y), 2)[..., :height, :width]
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """a, b and 1/sqrt(C) of the module's docstring, each `(b, 1, 1, 1)`."""
@@ -201,6 +215,6 @@ class UNet(nn.Module):
         var = t**2 * self.data_std**2 + (1 - t) ** 2
         return (t * self.data_std**2 - (1 - t)) / var, self.data_std / var.sqrt(), var.rsqrt()
 
-    def forward(self, x: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *conditions: Tensor, span: Tensor | None = None) -> Tensor:
         linear, rest, inward = (s.to(x.dtype) for s in self.scales(t))
-        return linear * x + rest * self.residual(inward * x, t, *conditions)
+        return linear * x + rest * self.residual(inward * x, t, *conditions, span=span)

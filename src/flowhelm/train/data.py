@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from ..learning.batches import Batch, Data
 from ..rng import digest
-
-
-class Batch(NamedTuple):
-    """One batch: clean states `(b, ...)` and what the network is told about them, each `(b, ...)`."""
-
-    clean: Tensor
-    condition: tuple[Tensor, ...] = ()
-
-
-Data = Callable[[int], Batch]
-"""Number of a batch, from 0 -> that batch, always the same one."""
 
 
 def seeded(seed: int, index: int, device: torch.device | str = "cpu", *, purpose: str = "") -> torch.Generator:
@@ -63,3 +50,6 @@ def shuffled(clean: Tensor, *condition: Tensor, batch: int, seed: int = 0, flip:
         return Batch(x, tuple(c[rows] for c in condition))
 
     return data
+
+
+__all__ = ["Batch", "Data", "seeded", "shuffled"]

@@ -129,7 +129,8 @@ def fit(
     def fetch(number: int) -> Batch:
         _seed(device, digest(seed, ("data", number * world + rank)))  # for pipelines that draw globally
         batch = data(number * world + rank)
-        return Batch(_to(batch.clean, device), tuple(_to(c, device) for c in batch.condition))
+        source = None if batch.source is None else _to(batch.source, device)
+        return Batch(_to(batch.clean, device), tuple(_to(c, device) for c in batch.condition), source, number)
 
     def keep(done: int) -> None:
         assert checkpoint is not None

@@ -67,13 +67,13 @@ def flow_matching(
 
     Args:
         density: of the time; see `train.times`.
-        source: what t = 0 is; anything but `normal` must also be what `flow.source` draws.
+        source: what t = 0 is; anything but `normal` must also be what `flow.source` draws. A batch that brings its own keeps it.
         coupling: None for independent pairs; see `train.coupling`.
         weight: times `(b,)` -> weights `(b,)`; None for 1. A density and a weight are alternatives: not both for one purpose.
         drop: share of rows whose condition is dropped, for classifier-free guidance.
     """
     clean = batch.clean
-    start = source(clean, generator)
+    start = source(clean, generator) if batch.source is None else batch.source
     if coupling is not None:
         start = start[coupling(start, clean, generator)]
     t = draw(density, len(clean), generator).to(clean)

@@ -1,0 +1,20 @@
+"""Distillation: losses, loss(student, batch, generator, *, teacher, ...) -> (b,), which `train.fit` descends.
+
+    loss = partial(arc_flow, teacher=teacher)
+    for update in train.fit(student, loss, learning.empty(32), steps=2000): ...
+
+A student begins as its teacher (`priors.student`, `priors.arc`), is a flow and a flow map, and has the teacher's guidance inside.
+"""
+
+from .arc_flow import arc_flow
+from .consistency import consistency
+from .flow_turbo import flow_turbo, refined
+from .free_flow import Watched, free_flow
+from .mdt_dist import mdt_dist
+from .mean_flow import mean_flow
+from .reflow import pairs, reflow, straightness
+from .straighten import straighten
+
+ALL = (arc_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten, flow_turbo)
+
+__all__ = ["ALL", "Watched", "pairs", "refined", "straightness", *(loss.__name__ for loss in ALL)]

@@ -1,0 +1,103 @@
+"""Flow maps by a network of two times: one evaluation goes from a time to any later one.
+
+    u(x, s -> t) = (x_t - x_s) / (t - s),   the average velocity of the path through x at s;   u(x, t -> t) = v(x, t)
+    along the flow, t fixed:          v(x_s, s) = u - (t - s) du/ds
+    anchored at the source z, s = 0:  v(f, t) = u + t du/dt,  f = z + t u,  z fixed
+
+Sources: Geng et al. 2025 (mean flows), arXiv:2505.13447; Boffi et al. 2025 (flow maps), arXiv:2505.18825; Tong et al. 2025, arXiv:2511.19428.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .flow import NetFlow
+
+Average = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x `(b, *shape)`, s, t) -> average velocity from s to t; both times 0-dim, or `(b,)`."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetMap(NetFlow):
+    """A network of two times: `net(x, s, t, *condition)` with x `(b, *shape)` and times `(b,)` -> average velocity from s to t.
+
+    It is a `Flow`, of velocity u(x, t -> t), and a `FlowMap`. Guidance is inside the network: `bind` refuses another.
+    """
+
+    def average(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """u(x, s -> t), shaped and typed as x; one evaluation."""
+        weight = next(self.net.parameters(), x)
+        told = self._told(len(x), weight.device)
+        return self.net(x.to(weight), s.to(weight).expand(len(x)), t.to(weight).expand(len(x)), *told).to(x)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.average(x, t, t)
+
+    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The state at t on the path through x at s; times 0-dim, or `(b,)`."""
+        return x + _as(t - s, x) * self.average(x, s, t)
+
+    def bind(self, *condition: Tensor, guidance: Callable[..., Tensor] | None = None) -> Self:
+        if guidance is not None:
+            raise ValueError("NetMap: a distilled network has its teacher's guidance inside; bind it without guidance")
+        return replace(self, condition=condition)
+
+
+def along(
+    average: Average, x: Tensor, s: Tensor, t: Tensor, v: Tensor, *, step: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """u(x, s -> t) and its derivative du/ds along the flow, (v . d/dx + d/ds) u with t fixed, both shaped as x and detached.
+
+    Args:
+        s, t: `(b,)`. v: the velocity at (x, s).
+        step: None for a forward-mode derivative; else a central difference of this length in time, one more evaluation, for networks
+            whose attention has no forward mode.
+    """
+    return _changed(lambda z, r: average(z, r, t), x, s, v, step)
+
+
+def onwards(average: Average, z: Tensor, t: Tensor, *, step: float | None = None) -> tuple[Tensor, Tensor]:
+    """u(z, 0 -> t) and its partial derivative du/dt with the source z fixed, both shaped as z and detached. `step` as in `along`."""
+    return _changed(lambda x, r: average(x, torch.zeros_like(r), r), z, t, torch.zeros_like(z), step)
+
+
+@torch.no_grad()
+def _changed(
+    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, v: Tensor, step: float | None
+) -> tuple[Tensor, Tensor]:
+    if step is None:
+        value, change = torch.func.jvp(function, (x, s), (v, torch.ones_like(s)))
+        return value.detach(), change.detach()
+    early, late = (s - step / 2).clamp(min=0), (s + step / 2).clamp(max=1)
+    change = function(x + _as(late - s, x) * v, late) - function(x + _as(early - s, x) * v, early)
+    return function(x, s), change / _as(late - early, x)
+
+
+def _as(t: Tensor, x: Tensor) -> Tensor:
+    """A time, 0-dim or `(b,)`, that multiplies the states x."""
+    return t.to(x).reshape(-1, *(1,) * (x.ndim - 1)) if t.ndim else t.to(x)
+
+
+@torch.no_grad()
+def jump(flow: NetMap, x: Tensor, s: Tensor, t: Tensor, fresh: Tensor, *, h: float) -> Tensor:
+    """A stochastic step of a flow map from s to t > s: past t, and back to it with fresh noise.
+
+    m = (sigma_t alpha_s / (sigma_s alpha_t))^(h^2);  x_d <- map(x, s, d) at the time d whose noise is sigma_t m to alpha_t;
+    x_t <- (alpha_t + sigma_t m) x_d + sigma_t sqrt(1 - m^2) fresh, for a path with alpha + sigma = 1.
+
+    Args:
+        fresh: standard normal, shaped as x. h: 0 goes straight; infinity goes to the end and renoises it (consistency sampling).
+    """
+    a, b = flow.path(s.double()), flow.path(t.double())
+    m = ((b.sigma * a.alpha) / (a.sigma * b.alpha)) ** (h * h) if h else torch.ones(())
+    whole = b.alpha + b.sigma * m
+    ahead = flow.map(x, s, b.alpha / whole)
+    return whole.to(x) * ahead + (b.sigma * (1 - m**2).clamp(min=0).sqrt()).to(x) * fresh
+
+
+__all__ = ["Average", "NetMap", "along", "jump", "onwards"]

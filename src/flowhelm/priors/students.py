@@ -1,0 +1,115 @@
+"""Students of the small priors: networks of two times, of curved profiles and of changes, that begin as their teacher."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from ..flow import NetFlow
+from ..flow_map import NetMap
+from ..momentum import ArcFlow
+from .unet import UNet
+
+
+class TwoTimes(nn.Module):
+    """A `UNet` with spans as a network of two times: `net(x, s, t, *condition)` -> average velocity from s to t."""
+
+    def __init__(self, net: UNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, s: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        return self.net(x, s, *condition, span=t - s)
+
+
+class Profile(nn.Module):
+    """A `UNet` with a head of `parts` velocities, logits and rates per pixel; see `momentum.Momentum`.
+
+    Args:
+        net: the body, whose own head every part begins as.
+        parts: how many. growth: least and largest exp(rate) at first, evenly spaced in the logarithm; the first part does not grow.
+        noise: standard deviation of what tells the parts' biases apart at first.
+    """
+
+    def __init__(
+        self, net: UNet, parts: int = 16, growth: tuple[float, float] = (0.2, 4.0), noise: float = 0.05, seed: int = 0
+    ):
+        super().__init__()
+        self.net, self.parts, self.channels = net, parts, int(net.config["channels"])
+        wide = self.channels * parts
+        self.head = nn.Conv2d(net.head.in_channels, 4 * (wide + parts + parts - 1), 3, padding=1)
+        draws = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            # the channels of pixel_shuffle: four places of each channel, one channel after another
+            self.head.weight.zero_()
+            self.head.bias.zero_()  # type: ignore[union-attr]
+            self.head.weight[: 4 * wide] = net.head.weight.repeat(parts, 1, 1, 1)
+            own = noise * torch.randn(wide, generator=draws).repeat_interleave(4)
+            self.head.bias[: 4 * wide] = net.head.bias.repeat(parts) + own  # type: ignore[index, union-attr]
+            low, high = (math.log(g) for g in growth)
+            self.head.bias[4 * (wide + parts) :] = torch.linspace(low, high, parts - 1).repeat_interleave(4)  # type: ignore[index]
+
+    def forward(self, x: Tensor, t: Tensor, *condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        linear, rest, inward = (s.to(x.dtype) for s in self.net.scales(t))
+        found = self.net.headed(self.head, inward * x, t, *condition)
+        parts, logits, rates = found.split([self.channels * self.parts, self.parts, self.parts - 1], dim=1)
+        parts = parts.unflatten(1, (self.parts, self.channels))
+        velocities = linear[:, None] * x[:, None] + rest[:, None] * parts
+        return velocities, logits[:, :, None], fn.pad(rates, (0, 0, 0, 0, 1, 0))[:, :, None]
+
+
+class Half(nn.Module):
+    """A network of the state and a velocity, joined along their channels, that gives what is added to the velocity; 0 at first."""
+
+    def __init__(self, net: UNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+        return self.net.residual(x, t, *condition)[:, : x.shape[1] // 2]
+
+
+def student(teacher: NetFlow) -> NetMap:
+    """A flow map that begins as Euler steps of the teacher, whose conditions it takes; its guidance is to be learnt.
+
+    Raises:
+        ValueError: a teacher whose network is no `UNet`.
+    """
+    net = UNet(**_config(teacher) | {"spans": True})
+    net.load_state_dict(teacher.net.state_dict(), strict=False)
+    return NetMap(TwoTimes(net), teacher.shape, teacher.path, teacher.condition, teacher.null)
+
+
+def arc(teacher: NetFlow, parts: int = 16, growth: tuple[float, float] = (0.2, 4.0), noise: float = 0.05) -> ArcFlow:
+    """ArcFlow's student: profiles of `parts` velocities, each the teacher's at first. With growth (1, 1) and no noise its moves are Euler's.
+
+    Raises:
+        ValueError: a teacher whose network is no `UNet`.
+    """
+    _config(teacher)
+    net = Profile(copy.deepcopy(teacher.net), parts, growth, noise)  # type: ignore[arg-type]
+    return ArcFlow(net, teacher.shape, teacher.path, teacher.condition, teacher.null)
+
+
+def refiner(teacher: NetFlow, widths: tuple[int, ...] = (16, 32)) -> NetFlow:
+    """FlowTurbo's refiner for a teacher: a small `UNet` of twice the channels.
+
+    Raises:
+        ValueError: a teacher whose network is no `UNet`.
+    """
+    config = _config(teacher)
+    net = UNet(**config | {"widths": widths, "channels": 2 * config["channels"], "blocks": 1})
+    channels, *sides = teacher.shape
+    return NetFlow(Half(net), (2 * channels, *sides), teacher.path, teacher.condition, teacher.null)
+
+
+def _config(teacher: NetFlow) -> dict[str, object]:
+    if not isinstance(teacher.net, UNet):
+        raise ValueError(
+            f"student: expected a prior whose network is a UNet, got {type(teacher.net).__name__}; build the student by hand"
+        )
+    return dict(teacher.net.config)
