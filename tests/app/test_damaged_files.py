@@ -37,7 +37,7 @@ from flowhelm.bench.compare.rows import FIELDS
 from flowhelm.interfaces.cli import main
 from flowhelm.rewards.classifier import Classifier
 
-LONG = 20.0  # seconds, a hundred times what the slowest takes on a busy machine
+LONG = 20.0  # seconds of this process, whatever else the machine does; a hundred times what the slowest takes
 MEMORY = 3.0  # GiB of this process at most: torch and all that is imported take one of them
 COUNT = int(os.environ.get("FLOWHELM_DAMAGED", "10000"))
 HARSH: list[Any] = [
@@ -309,7 +309,7 @@ def read(kind: Kind, seed: str, whole: Folder) -> str:
     shutil.copytree(whole.kept, folder)
     path = folder / kind.file
     path.write_bytes(kind.damage(path.read_bytes(), chance))
-    before, damage, said, began = contents(folder), path.read_bytes(), io.StringIO(), time.monotonic()
+    before, damage, said, began = contents(folder), path.read_bytes(), io.StringIO(), time.process_time()
     words = [word.replace("{}", damage.decode(errors="surrogatepass")) if word == "{}" else word for word in kind.words]
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
         try:
@@ -317,7 +317,7 @@ def read(kind: Kind, seed: str, whole: Folder) -> str:
         except Exception as error:
             raise AssertionError((seed, damage[:2000])) from error
     told = said.getvalue()
-    assert time.monotonic() - began < LONG, (seed, damage)
+    assert time.process_time() - began < LONG, (seed, damage)
     assert status in (0, 1, 2), (seed, told)
     assert "Traceback" not in told, (seed, told)
     if status == 2:
@@ -358,6 +358,7 @@ def all_of(count: int, whole: Folder, monkeypatch, capfd) -> Counter[str]:
     return ended
 
 
+@pytest.mark.timeout(1200)
 def test_damaged_files(whole, monkeypatch, capfd):
     ended = all_of(20 * len(KINDS), whole, monkeypatch, capfd)
     assert all(ended[f"{name} refused"] for name in KINDS if name not in MILD)

@@ -24,7 +24,7 @@ from flowhelm.app.errors import BadInput
 from flowhelm.app.files import pictures
 
 COUNT = int(os.environ.get("FLOWHELM_DAMAGED", "600"))
-LONG = 20.0  # seconds
+LONG = 20.0  # seconds of this process
 MEMORY = 1.0  # GiB, that this process may grow by
 NUMBERS = (0, 1, 2, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -105,7 +105,7 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, capfd):
     for name, (path, read) in known.items():
         data, target = path.read_bytes(), tmp_path / name
         for number in range(max(1, COUNT // len(known))):
-            seed, began = f"{name} {number}", time.monotonic()
+            seed, began = f"{name} {number}", time.process_time()
             target.write_bytes(damage(data, random.Random(seed)))
             try:
                 read(target)
@@ -116,8 +116,8 @@ def test_damaged_pictures_are_read_or_refused(tmp_path, capfd):
                     faults.append(f"{seed}: {type(error).__name__}: {error}")
             except Exception as error:
                 faults.append(f"{seed}: {type(error).__name__}: {error}")
-            if time.monotonic() - began > LONG:
-                faults.append(f"{seed}: {time.monotonic() - began:.0f} s")
+            if time.process_time() - began > LONG:
+                faults.append(f"{seed}: {time.process_time() - began:.0f} s")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     with capfd.disabled():
         print(f"\ndamaged pictures: {sum(ended.values())}, {grown:.2f} GiB more, {dict(sorted(ended.items()))}")
