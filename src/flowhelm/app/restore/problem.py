@@ -28,6 +28,7 @@ from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..run import Run
+from .fade import unfaded
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -116,7 +117,12 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
     observed = observe(
-        builder, settings.operator_values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows
+        builder,
+        settings.operator_values,
+        unfaded(picture.pixels, settings.curve).to(device),
+        settings.std,
+        grey=grey,
+        simulate=rows,
     )
     if settings.simulate:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)

@@ -19,11 +19,11 @@ from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options.signature import complete
-from . import presets
+from . import fade, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
-from .request import ITSELF, RestoreRequest, RestoreSettings, function_of
+from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
 
 
 def settle(
@@ -54,12 +54,15 @@ def settle(
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     std = STD if request.std == "auto" else request.std
     tables = tells_quality(request.operator, request.operator_options, request.simulate)
-    if picture is None and (guessed or tables):
+    if request.unfade and request.simulate:
+        raise BadInput("--unfade is for a print that has faded; leave it out with --simulate")
+    if picture is None and (guessed or tables or request.unfade):
         picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    curve = fade.curve_of(picture.pixels) if request.unfade and isinstance(picture, Picture) else None
     if guessed and isinstance(picture, Picture):
         if flow is None and not pipeline:
             flow = bundled.load(request.prior)
-        std = estimated(request.operator, picture, flow)
+        std = estimated(request.operator, picture._replace(pixels=fade.unfaded(picture.pixels, curve)), flow)
         request = request.changed(std=std)
     of_prior = opening.settled(request)
     chosen = dict(request.operator_options)
@@ -85,6 +88,7 @@ def settle(
         | more
         | ({"drawn": True} if drawn else {})
         | ({"estimated": True} if guessed else {})
+        | ({"unfade": True, "curve": curve} if request.unfade else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
@@ -98,6 +102,12 @@ def settle(
         },
         "restore",
     )
+
+
+def asks_picture(request: Restoration) -> bool:
+    """Whether settings are of the picture: they differ from one of a batch to the next."""
+    guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
+    return guessed or request.unfade or tells_quality(request.operator, request.operator_options, request.simulate)
 
 
 def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:
@@ -122,7 +132,9 @@ def _usual(
     request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
-    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn)
+    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn, quality=request.quality)
+    if request.quality == "best":
+        _check_best(request, pipeline, drawn)
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
@@ -130,6 +142,16 @@ def _usual(
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
+
+
+def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:
+    for given, what in (
+        (request.steps is not None, "chooses the steps; leave out --steps"), (request.method is not None, "is for the usual method; leave "
+        "out --method, and give --steps instead of it"), (request.look != "faithful" or drawn, "is for the mean of --look faithful"),
+        (pipeline, "is for bundled priors; give --steps"),
+    ):  # fmt: skip
+        if given:
+            raise BadInput(f"--quality best {what}")
 
 
 def usual_method(operator: str, prior: str, look: presets.Look = "faithful", *, drawn: bool = False) -> str:
