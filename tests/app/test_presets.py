@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from PIL import Image
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
@@ -299,3 +300,28 @@ def test_a_setting_that_fails_is_the_worst():
     pnp = worded("method", "pnp_flow", METHODS)
     value = search._score(pnp, {"rate": 1.0}, task, cells, {"steps": 2, "score": "psnr"})
     assert 5 < value < 40
+
+
+def test_quality_best_takes_more_steps_where_they_gain(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+
+    def settled(**changed):
+        usual = {"operator": "demosaic", "std": 0.02, "threads": 1}
+        return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
+
+    assert settled().steps == settled(quality="fast").steps == presets.TABLE["demosaic"][2]
+    assert settled(quality="best").steps == presets.BEST["demosaic"] > presets.TABLE["demosaic"][2]
+    assert settled(operator="denoise", quality="best").steps == settled(operator="denoise").steps  # nothing to gain
+    for more in ({"steps": 9}, {"method": "hqs"}, {"look": "natural"}):
+        with pytest.raises(BadInput, match="--quality best"):
+            settled(quality="best", **more)
+
+
+def test_a_number_as_quality_is_that_of_a_jpeg_file(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
+    given = {"photo": str(tmp_path / "photo.png"), "operator": "jpeg", "quality": "30"}
+    found = settle(RestoreRequest.of(given, "restore"))
+    assert found.operator_options.quality == 30
+    assert settle(RestoreRequest.of(given | {"quality": "best", "operator_options": {"quality": 30}}, "restore")).steps
+    with pytest.raises(BadInput, match="there is no '30'"):
+        RestoreRequest.of(given | {"operator": "deblur"}, "restore")

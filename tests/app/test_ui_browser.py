@@ -153,6 +153,49 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
 
 
 @pytest.mark.slow
+def test_it_begins_with_one_button(opened, place, tmp_path):
+    """Drop, look, restore: the fields are filled with what is believed."""
+    rng = np.random.default_rng(0)
+    smooth = np.kron(rng.uniform(60, 190, (4, 4, 3)), np.ones((16, 16, 1)))
+    Image.fromarray((smooth + 20 * rng.standard_normal(smooth.shape)).clip(0, 255).astype(np.uint8)).save(
+        tmp_path / "noisy.png"
+    )
+    page = opened()
+    api.expect(page.locator("#look")).to_be_disabled()
+    drop(page, tmp_path / "noisy.png")
+    page.click("#look")
+    api.expect(page.locator("#status")).to_contain_text("noise 0.1")
+    api.expect(page.locator("#status")).to_contain_text("Press Restore")
+    api.expect(page.locator("#task input")).to_have_value("denoise")
+    assert float(page.locator("#std input, #std textarea").first.input_value()) == pytest.approx(20 / 127.5, rel=0.15)
+    page.click("#run")
+    finished(page)
+
+
+def test_scratches_are_painted_over_where_they_are_seen(opened, place, tmp_path):
+    address, runs = place
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.uniform(60, 150, (5, 5, 3)).astype(np.uint8)).resize(
+        (120, 96), Image.Resampling.BICUBIC
+    )
+    pixels = np.asarray(smooth).copy()
+    pixels[30:32, 8:110] = pixels[6:90, 70:72] = 250
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    page = opened()
+    drop(page, tmp_path / "scan.png")
+    before = set(runs.iterdir())
+    page.click("#look")
+    api.expect(page.locator("#status")).to_contain_text("painted over")
+    page.wait_for_timeout(1000)  # until the canvas has it
+    fill(page, "#steps", "2")
+    page.click("#run")
+    finished(page)
+    (where,) = set(runs.iterdir()) - before
+    mask = np.asarray(Image.open(next(where.glob("*.mask.png"))))
+    assert (mask[30:32, 8:110] == 0).mean() > 0.9
+    assert (mask == 0).mean() < 0.15
+
+
 def test_the_slider_moves(opened, place, photo):
     page = opened()
     drop(page, photo)

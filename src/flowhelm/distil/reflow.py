@@ -26,7 +26,6 @@ from torch import Tensor
 
 from ..entry import Count, guarded
 from ..flow import Flow, NetFlow
-from ..grad import per_row
 from ..learning.batches import Batch, Data, instants
 from ..path import mix
 from ..rng import Noise

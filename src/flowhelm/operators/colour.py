@@ -4,9 +4,9 @@ from flowhelm.measure import LinearOperator
 
 
 def colorize(shape: tuple[int, int, int]) -> LinearOperator:
-    """Colour a grey picture; grey = 0.299 red + 0.587 green + 0.114 blue (Rec. 601).
+    """Colour a grey picture (experimental: colours are guessed); grey = 0.299 red + 0.587 green + 0.114 blue (Rec. 601).
 
-    The measurement has one channel.
+    The measurement has one channel. The bundled priors do not know what has which colour: they colour smoothly, and often wrongly.
 
     Options: none.
     """

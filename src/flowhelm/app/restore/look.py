@@ -10,7 +10,7 @@ from ...priors import bundled
 from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
-from . import blur
+from . import blur, fade
 from .mask import believed
 from .noise import LEAST_OTHER, of_photo, word
 
@@ -24,6 +24,7 @@ class Seen(NamedTuple):
     Attributes:
         text: a sentence. operator: to restore it with, or None: nothing that would surely help. options: of the operator.
         std: of the noise, or of what is taken for it. scratched: something lies on it.
+        faded: it looks like a print that has lost its colours.
     """
 
     text: str
@@ -31,18 +32,22 @@ class Seen(NamedTuple):
     std: float
     options: Mapping[str, Plain] = {}
     scratched: bool = False
+    faded: bool = False
 
     def line(self, photo: str) -> str:
         """What to type."""
         if self.scratched:
             return f"flowhelm mask {photo} shows what looks like scratches or dust, and the line that fills them in"
+        unfade = " --unfade" * self.faded
+        if self.operator is None and self.faded:
+            return f"flowhelm restore {photo}{unfade}"
         if self.operator is None:
             return (
                 "nothing is surely wrong with it; if it is blurred, small or scratched, say so: flowhelm restore "
                 f"{photo} --operator deblur --kernel auto, superres or inpaint"
             )
         told = blur.typed(self.options) if self.options else f"--operator {self.operator}"
-        return f"flowhelm restore {photo} {told} --std {self.std:g}"
+        return f"flowhelm restore {photo} {told} --std {self.std:g}{unfade}"
 
 
 def look(photo: Path, prior: str = "photos") -> Seen:
@@ -50,14 +55,17 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     picture = stacks.read(str(photo), channels=3)
     quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
     height, width = picture.pixels.shape[-2:]
-    flow = bundled.load(prior)
+    flow, curve = bundled.load(prior), fade.curve_of(picture.pixels)
+    faded = fade.is_sure(curve)
+    picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve if faded else None))
     std = float(f"{of_photo(picture.pixels, flow, picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
-    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}"
+    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}{', faded' * faded}"
+    noisy = "denoise" if std >= NOISE else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
-        return Seen(f"{text}, scratches or dust", "denoise" if std >= NOISE else None, std, scratched=True)
+        return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
     least = max(LEAST_OTHER, blur.rounded(std, quality))
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
-        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options)
-    return Seen(text, "denoise" if std >= NOISE else None, std)
+        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options, faded=faded)
+    return Seen(text, noisy, std, faded=faded)

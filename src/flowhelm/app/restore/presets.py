@@ -24,6 +24,7 @@ STD = 0.02
 
 Options = dict[str, float | int | str]
 Look = Literal["faithful", "natural"]
+Quality = Literal["fast", "best"]
 
 
 def _flower(strength: float) -> Options:
@@ -50,6 +51,8 @@ TABLE: dict[str, Usual] = {
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
+BEST: dict[str, int] = {"random_mask": 50, "demosaic": 50}
+"""Steps of `--quality best`, where docs/defaults.md shows a gain by more steps than TABLE's; elsewhere there is none to be had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
 NATURAL: dict[str, Usual] = {
     "denoise": ("mpc_flow", _flower(1.0), 50),
@@ -135,12 +138,17 @@ class Settings(NamedTuple):
     origin: str
 
 
-def preset(operator: str, std: float, look: Look = "faithful", *, drawn: bool = False) -> Usual:
+def preset(
+    operator: str, std: float, look: Look = "faithful", *, drawn: bool = False, quality: Quality = "fast"
+) -> Usual:
     """Name of the method, its options and the number of steps for an operator and a noise level.
 
     Args:
         look: a mean, or a picture that could be real. drawn: one of several samples is wanted.
+        quality: of a mean; best takes more steps where they gain anything.
     """
+    if quality == "best" and look == "faithful" and not drawn and operator in BEST:
+        return _in_units((*TABLE[operator][:2], BEST[operator]), std)
     table = NATURAL if look == "natural" else TABLE
     usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE.get(operator, OWN))
     return _in_units(usual, std)

@@ -27,6 +27,7 @@ from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..run import Run, Warned
+from .fade import unfaded
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -116,11 +117,11 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     measured_by = settings.seed if settings.measurement_seed is None else settings.measurement_seed
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
-    values = settings.operator_values
+    values, pixels = settings.operator_values, unfaded(picture.pixels, settings.curve)
     if settings.masks_itself and picture.alpha is not None:  # of a member or a page, too, which no path names
         values = values | {"mask": picture.alpha[0]}
     with raster.within(settings.budget):  # a mask, a kernel
-        observed = observe(builder, values, picture.pixels.to(device), settings.std, grey=grey, simulate=rows)
+        observed = observe(builder, values, pixels.to(device), settings.std, grey=grey, simulate=rows)
     if settings.simulate:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)

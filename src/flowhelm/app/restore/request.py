@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from annotated_types import Ge
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from ..errors import BadInput
 from ..models.request import MOST_THREADS, AdaptedRequest, Dtype, MemoryRequest
 from ..options.request import Flag, Request
-from .presets import Look
+from .presets import Look, Quality
 
 MOST_STEPS = 100_000
 MOST_ROWS = 4096
@@ -62,6 +62,27 @@ class Restoration(Request):
         description="Start from the photograph at this time, such as 0.3, and not from noise at time 0.",
     )
     codec_error: bool = Field(False, description="Count as noise what the prior's decoder cannot draw.")
+    unfade: bool = Field(
+        False,
+        description="Undo the fading of an old print first: low contrast and a cast, estimated cautiously from the picture.",
+    )
+    quality: Quality = Field(
+        "fast",
+        description="fast: the fewest evaluations that are near the best; best: twice as many where that gains anything (missing pixels "
+        "at random, Bayer mosaic), else the same. A number is the quality of the operator jpeg.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whose(cls, given: Any) -> Any:
+        """A number given as quality is the operator's: no word is a number."""
+        if not isinstance(given, dict) or given.get("operator") != "jpeg" or given.get("quality") in get_args(Quality):
+            return given
+        own = given.get("operator_options") or {}
+        if "quality" not in given or not isinstance(own, dict) or "quality" in own:
+            return given
+        rest = {name: value for name, value in given.items() if name != "quality"}
+        return rest | {"operator_options": {**own, "quality": _number(given["quality"])}}
 
     @field_validator("std")
     @classmethod
@@ -126,6 +147,11 @@ class Underway(Request):
     trust: bool = Field(False, description="With --resume: run Python code that the file names, FILE.py:NAME.")
 
 
+def _number(given: Any) -> Any:
+    """What was typed as a number, which JSON must hold as one."""
+    return int(given) if isinstance(given, str) and given.isdecimal() else given
+
+
 def _pair(given: Any) -> Any:
     """JSON knows lists alone, and what a model has looked at before it is validated counts as Python, where a list is no tuple."""
     return tuple(given) if isinstance(given, list) else given
@@ -143,6 +169,9 @@ class RestoreSettings(RestoreRequest):
     estimated: bool = False  # the noise, from the picture
     blurred: Literal["believed", "milder", "unseen"] | None = (
         None  # how far a blur is trusted that was estimated from the picture
+    )
+    curve: list[Annotated[tuple[float, float], BeforeValidator(_pair)]] | None = (
+        None  # what became black and white, of --unfade
     )
     tile: int | None = Field(None, ge=0)  # type: ignore[assignment]  # None: as memory asks
     method: str

@@ -17,6 +17,7 @@ from ..files.atomic import hash_of
 from ..files.pictures import Picture
 from ..run import Event, Said, Warned
 from ..show.strip import strip
+from .fade import sentence, unfaded
 from .observation import framed, misfit, viewable
 from .problem import Problem
 from .record import Place, RestoreResult
@@ -75,7 +76,7 @@ def picture_of(problem: Problem, picture: Tensor, *, keep: bool | None = None) -
     picture = framed(problem.observed, picture)
     weight = getattr(problem.observed.measurement.operator, "weight", None)
     if weight is not None and not problem.settings.simulate:  # a soft mask: its edge is mixed with the photograph
-        weight, photo = weight.to(picture), problem.picture.pixels.to(picture)
+        weight, photo = weight.to(picture), unfaded(problem.picture.pixels, problem.settings.curve).to(picture)
         mixed = weight * photo + (1 - weight) * picture.clamp(-1, 1)
         picture = torch.where((weight > 0) & (weight < 1), mixed, picture)
     return picture.cpu()
@@ -85,6 +86,8 @@ def notes(problem: Problem) -> Iterator[Event]:
     """What a person should know of what was read: which page it is, and what share a mask leaves out."""
     if problem.picture.note:
         yield Said(f"the picture {problem.picture.note}")
+    if problem.settings.unfade:
+        yield Said(sentence(problem.settings.curve))
     if problem.settings.operator == "inpaint":
         missing = 1 - float(problem.observed.seen.float().mean())
         yield Said(f"{100 * missing:.3g} % of the picture counts as missing")

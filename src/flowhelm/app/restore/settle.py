@@ -21,11 +21,11 @@ from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
-from . import blur, presets
+from . import blur, fade, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
-from .request import ITSELF, RestoreRequest, RestoreSettings, function_of
+from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
 
 
 def settle(
@@ -64,11 +64,16 @@ def settle(
             raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
         blurred = "believed"
     tables = tells_quality(request.operator, request.operator_options, request.simulate)
-    if picture is None and (guessed or blurred or tables):
+    if request.unfade and request.simulate:
+        raise BadInput("--unfade is for a print that has faded; leave it out with --simulate")
+    if picture is None and (guessed or blurred or tables or request.unfade):
         with raster.within(request.budget):
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
     if (guessed or blurred) and isinstance(picture, Picture) and flow is None and not pipeline:
         flow = opening.plain(request.prior)
+    curve = fade.curve_of(picture.pixels) if request.unfade and isinstance(picture, Picture) else None
+    if isinstance(picture, Picture):
+        picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
     if guessed and isinstance(picture, Picture):
         std = estimated(request.operator, picture, flow)
         request = request.changed(std=std)
@@ -109,6 +114,7 @@ def settle(
         | ({"estimated": True} if guessed else {})
         | ({} if request.memory is None else {"memory": request.memory})
         | ({"blurred": blurred} if blurred else {})
+        | ({"unfade": True, "curve": curve} if request.unfade else {})
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
@@ -122,6 +128,13 @@ def settle(
         },
         "restore",
     )
+
+
+def asks_picture(request: Restoration) -> bool:
+    """Whether settings are of the picture: they differ from one of a batch to the next."""
+    guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
+    blurred = blur.asked(request.operator, request.operator_options)
+    return guessed or blurred or request.unfade or tells_quality(request.operator, request.operator_options, request.simulate)
 
 
 def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:
@@ -146,7 +159,9 @@ def _usual(
     request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
-    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn)
+    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn, quality=request.quality)
+    if request.quality == "best":
+        _check_best(request, pipeline, drawn)
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
@@ -154,6 +169,16 @@ def _usual(
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
+
+
+def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:
+    for given, what in (
+        (request.steps is not None, "chooses the steps; leave out --steps"), (request.method is not None, "is for the usual method; leave "
+        "out --method, and give --steps instead of it"), (request.look != "faithful" or drawn, "is for the mean of --look faithful"),
+        (pipeline, "is for bundled priors; give --steps"),
+    ):  # fmt: skip
+        if given:
+            raise BadInput(f"--quality best {what}")
 
 
 def _out(request: RestoreRequest) -> Path:

@@ -42,28 +42,29 @@ def found(marked: Tensor, damage: Tensor) -> tuple[float, float]:
 def main(
     data: Annotated[Path, typer.Option(help="zip archive of clean pictures")],
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
-    restored: Annotated[int, typer.Option(min=0, help="how many, evenly spaced, are restored by the prior, too")] = 8,
+    restored: Annotated[int, typer.Option(min=0, help="how many, evenly spaced, are restored by the prior, too")] = 4,
+    every: Annotated[int, typer.Option(min=1, help="which of the pictures, counted from the first")] = 3,
     sensitivity: Annotated[float, typer.Option(min=0, max=1, help="of the mask")] = 0.6,
     size: Annotated[int, typer.Option(min=64, help="side of the crops that are restored")] = 256,
     fit: Annotated[bool, typer.Option("--fit", help="find the weights by logistic regression, and print them")] = False,
 ) -> None:
     """Damage, mark, fill in, and print a line for each picture."""
-    photos = list(whole(data, folder))
+    photos = list(enumerate(whole(data, folder)))[:: 1 if fit else every]
     if fit:
-        print(*fitted([picture[None, :, 40:280, 40:280] for _, picture in photos[::6]]))
+        print(*fitted([picture[None, :, 40:280, 40:280] for _, (_, picture) in photos[::6]]))
         return
     restorer, rows = Restorer("photos"), []
     chosen = {round(i * len(photos) / max(restored, 1)) for i in range(restored)}
-    for i, (name, picture) in enumerate(photos):
+    for k, (i, (name, picture)) in enumerate(photos):
         clean = picture[None]
         damaged, truth = scratched(clean, 1000 + i)
-        known = flaws(damaged, sensitivity=sensitivity, grow=1)
         bare = flaws(damaged, sensitivity=sensitivity)
+        known = 1 - fn.max_pool2d(1 - bare, 3, 1, 1)
         row = [*found(1 - bare, 1 - truth)]
         row += [float(psnr(each, clean)) for each in (damaged, filled(damaged, known), filled(damaged, truth))]
         row += [float(believed(Picture(clean))), float(believed(Picture(damaged)))]
         row += [float(1 - flaws(clean, sensitivity=sensitivity).mean())]
-        if i in chosen:
+        if k in chosen:
             place = (..., slice(size), slice(size))
             row.append(float(psnr(damaged[place], clean[place])))
             for mask in (known, truth):
@@ -73,7 +74,7 @@ def main(
                 row.append(float(psnr(made.picture[None], clean[place])))
         rows.append(row)
         said = f"recall {row[0]:.2f}, precision {row[1]:.2f}; {row[2]:.2f} -> {row[3]:.2f} (true mask {row[4]:.2f}) dB"
-        by = "; restored {:.2f} -> {:.2f} ({:.2f})".format(*row[8:]) if i in chosen else ""
+        by = "; restored {:.2f} -> {:.2f} ({:.2f})".format(*row[8:]) if k in chosen else ""
         print(f"{Path(name).stem:8} {said}{by}{', clean one believed' * bool(row[5])}", flush=True)
     mean = [sum(row[k] for row in rows) / len(rows) for k in range(8)]
     more = [row[8:] for row in rows if len(row) > 8]

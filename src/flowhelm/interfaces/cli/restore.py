@@ -68,13 +68,17 @@ def restore(
     operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
     drawn = context.params["samples"] > 1
     believed: dict[str, Any] = {}
+    if operator is None and context.params["unfade"]:
+        operator = "denoise"
+        believed = {"operator": operator}
     if operator is None and words and len(words) == 1 and Path(words[0]).is_file():
         seen = look_at(words[0])
         if seen.operator is None:
             return
         operator = seen.operator
-        believed = {"operator": operator} | ({"std": seen.std} if context.params["std"] == "auto" else {})
-        believed["operator_options"] = dict(seen.options)
+        believed = {"operator": operator, "operator_options": dict(seen.options)}
+        if context.params["std"] == "auto" and not seen.faded:
+            believed["std"] = seen.std
     if operator is None:
         names = ", ".join(sources.names("operator"))
         bad(f"--operator is missing: what was done to the photograph; one of {names}")

@@ -32,7 +32,7 @@ footer {display: none !important}
   .gradio-container main {padding: 8px !important}
   .both > .fields, .both > .outcome {display: contents !important}
   .both > .fields > * {order: 3} .both > .outcome > * {order: 2}
-  .both > .fields > #photo, .both > .fields > #view, .both > .fields > #editor {order: 1}
+  .both > .fields > #photo, .both > .fields > #look, .both > .fields > #view, .both > .fields > #editor {order: 1}
   .both > .outcome > #estimate:not(:has(img)) {display: none !important}
 }
 """

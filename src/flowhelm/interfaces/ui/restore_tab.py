@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from ... import operators
 from ...app.files.atomic import READ, put_picture
-from ...app.files.pictures import to_pil
+from ...app.files.pictures import read, to_pil
 from ...app.options.request import fields
 from ...app.options.signature import options
 from ...app.restore import record
+from ...app.restore.look import look
 from ...app.restore.presets import Look, usual_method
 from ...app.restore.request import Restoration, RestoreSettings, function_of
 from ...cards import METHODS
+from ...flaws import flaws
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
@@ -30,6 +33,7 @@ from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, sav
 NOISE = {"automatic": "auto", "none": "0.005", "slight": "0.03", "medium": "0.08", "strong": "0.2"}
 """What the page calls levels of noise, and what a request does."""
 FIRST, OTHER = "automatic", "a number"
+PAINT = "#ff2d55"
 HIDDEN = gr.update(visible=False)
 SHOWN = ("operator", "method", "std", "steps", "simulate")
 """Fields of a restoration that have a place of their own; the others are below them."""
@@ -43,10 +47,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         with gr.Column(scale=4, min_width=400, elem_classes="fields"):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
             photo = gr.File(label="Picture: drop it here", file_types=sorted(READ), elem_id="photo")
+            look_ = gr.Button("Look at it", elem_id="look", interactive=False)
             view = gr.Image(label="Picture", height=360, visible=False, elem_id="view", **WHOLE)
             editor = gr.ImageEditor(
                 label="Paint over what is missing", type="pil", image_mode="RGBA", sources=[], transforms=None, layers=False,
-                brush=gr.Brush(default_size=5, colors=["#ff2d55"], color_mode="fixed"), height=470, format="png", visible=False,
+                brush=gr.Brush(default_size=5, colors=[PAINT], color_mode="fixed"), height=470, format="png", visible=False,
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
             with gr.Row():
@@ -81,7 +86,9 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 }
         with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
             run, cancel, status = buttons(
-                "Restore", "", "Drop a picture, choose what was done to it, and press Restore."
+                "Restore",
+                "",
+                "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore.",
             )
             estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
             slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
@@ -96,6 +103,9 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             )
             take, story = downloads("")
     taken = photo.upload(_taken(page), [photo], [upload, view, editor], **QUICK)
+    taken.then(lambda path: gr.update(interactive=path is not None), [upload], [look_], **QUICK)
+    photo.clear(lambda: gr.update(interactive=False), None, [look_], **QUICK)
+    look_.click(_looked, [upload], [status, operator, noise, std, editor, more["unfade"]], **QUICK)
     cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUICK)
     for listen in (taken.then, cleared.then, operator.change, demo.load):
         listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
@@ -259,6 +269,48 @@ def _taken(page: PageRequest) -> Callable[[str | None], tuple[Any, Any, Any]]:
         return path, picture, _canvas(picture)
 
     return take
+
+
+def _looked(path: str | None) -> Iterator[tuple[Any, ...]]:
+    """What is believed of the picture, in words and in the fields: status, task, noise, its number, paint, fading."""
+    same = (gr.skip(),) * 5
+    if path is None:
+        yield status_html("Drop a picture first."), *same
+        return
+    yield status_html("Looking ..."), *same
+    try:
+        seen = look(Path(path))
+        found: list[Any] = [*same[:4], seen.faded]
+        tell = [f"It has {seen.text}."]
+        if seen.scratched:
+            picture = folder.shown(path)
+            found[0], found[3] = "inpaint", {**_canvas(picture), "layers": [_painted(path, picture.size)]}
+            tell.append(
+                "What looks like scratches or dust is painted over: rub out or add what you like, then press Restore."
+            )
+        elif seen.operator is not None or seen.faded:
+            found[0], found[1] = "denoise", OTHER
+            found[2] = gr.update(value=f"{max(seen.std, 0.005):g}", visible=True)
+            tell.append("Press Restore to take the noise away." if seen.operator else "Press Restore.")
+        else:
+            tell.append(
+                "Nothing is surely wrong with it. If it is blurred, small or without colour, choose that as Task, then press Restore."
+            )
+        if seen.faded:
+            tell.append("Its fading will be undone first; More settings, Unfade, turns that off.")
+    except Exception as error:
+        yield status_html(sentence(error), "wrong"), *same
+        raise error_of(error) from None
+    yield status_html("\n".join(tell)), *found
+
+
+def _painted(path: str, size: tuple[int, int]) -> Image.Image:
+    """What `flowhelm mask` would mark, as paint."""
+    known = flaws(read(path).pixels, grow=1)
+    alpha = to_pil(1 - 2 * known).resize(size, Image.Resampling.NEAREST)
+    paint = Image.new("RGBA", size, PAINT)
+    paint.putalpha(alpha)
+    return paint
 
 
 def _word(std: float) -> str:
