@@ -12,7 +12,7 @@ Paper   Not in the paper, which begins at the source. In z = x_t / alpha_t the f
         the source. Three changes: it begins at a picture, where what z differs from clean by is no noise of level r but what the
         picture lacks; levels are log-spaced, not times even; and of that difference only a fraction is `kept`. kept = 1 is the Euler step,
         kept = 0 is `hqs`, the first fit included. The price of the control is weight t^2 / 2 (`hqs` says why).
-        Where pixels are missing 8 steps give what `hqs` has from 24; where none are missing `hqs` is the better one.
+        For scattered missing pixels and few steps; on blur, noise and large holes `hqs` is the better one (docs/negative-results.md).
 
 Example
 
@@ -49,7 +49,7 @@ def mpc_picture(
     times: Tensor,
     *,
     weight: Positive = 0.23,
-    kept: Fraction = 0.5,
+    kept: Fraction = 0.3,
     inner: Inner = auto,
     source: Tensor | None = None,
     noise: Noise | None = None,
