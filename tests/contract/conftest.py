@@ -23,6 +23,7 @@ METHODS: dict[str, Callable] = {
     "dps": partial(restore.dps, step=0.3),
     "dps exact": partial(restore.dps, exact=True),
     "hqs": restore.hqs,
+    "mpc_picture": restore.mpc_picture,
     "pnp_admm": restore.pnp_admm,
     "red": restore.red,
     "pnp_flow": restore.pnp_flow,
@@ -95,7 +96,7 @@ def method(request: pytest.FixtureRequest) -> Callable:
 
 # a run is resumed from a state alone, but for a plan, weights or a whole trajectory that is carried from step to step
 CARRIED = (
-    *("mpc_flow K=3", "mpc_flow rest", "flair", "flair carry=1", "flow_priors", "pnp_admm"),
+    *("mpc_flow K=3", "mpc_flow rest", "flair", "flair carry=1", "flow_priors", "pnp_admm", "mpc_picture"),
     *("oc_flow", "flow_grad", "d_flow", "flow_opt"),
     *("rbf", "rbf whole", "best_of", "noise_search"),
 )

@@ -1,5 +1,7 @@
 """HQS, PnP-ADMM and RED: exact where their fixed points are known, and DPIR as deepinv runs it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -200,3 +202,35 @@ def test_hqs_is_the_one_step_plan_of_mpc_flow_without_its_source(gaussian, measu
         plan = planned(flow, measured, t * clean, t, ends, 1.0, lambda t, h: weight * t**2 / 2, auto).clean
         clean = flow.ends(t * plan, t).clean
         torch.testing.assert_close(clean, wanted, atol=1e-12, rtol=0)
+
+
+def test_mpc_picture_lies_between_hqs_and_the_euler_step(gaussian, measured):
+    """kept = 0: the same steps as hqs. kept = 1 and a measurement that says nothing: the flow's own step, so that a state of the flow
+    is carried to where the flow carries it. It goes on from a step's source as if it had not stopped."""
+    from flowhelm.path import mix
+
+    flow = gaussian(linear)
+    times = grids.levels(5, linear, 1.5, STD)
+    start = torch.tensor([[0.5, 0.1, -0.2]], dtype=torch.float64)
+    for mine, theirs in zip(
+        restore.mpc_picture(flow, measured, start, times, kept=0.0),
+        restore.hqs(flow, measured, start, times),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine.x, theirs.x, atol=0, rtol=0)
+    silent = Measurement(measured.y, measured.operator, 1e6)
+    shown = torch.tensor([[1.5, -0.7, 0.9]], dtype=torch.float64)
+    ends = flow.ends(times[0] * shown, times[0])
+    expected = times[0] * shown
+    for t, s in pairwise(times[:-1]):
+        ends = flow.ends(expected, t)
+        expected = mix(linear, ends.source, ends.clean, s)
+    r = (1 - times[0]) / times[0]
+    first = flow.ends(times[0] * shown, times[0]).clean
+    steps = list(restore.mpc_picture(flow, silent, first, times[1:], kept=1.0, source=(shown - first) / r))
+    level = (1 - times[-2]) / times[-2]
+    found = times[-2] * (steps[-1].x + level * steps[-1].info["source"])
+    torch.testing.assert_close(found, expected, atol=1e-8, rtol=0)
+    half = list(restore.mpc_picture(flow, measured, start, times, kept=0.4))
+    on = run(restore.mpc_picture(flow, measured, half[1].x, times[2:], kept=0.4, source=half[1].info["source"]))
+    torch.testing.assert_close(on.x, half[-1].x, atol=1e-12, rtol=0)

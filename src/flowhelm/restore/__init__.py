@@ -10,6 +10,7 @@ from .flow_dps import flow_dps
 from .flow_priors import flow_priors
 from .flower import flower
 from .hqs import hqs
+from .mpc_picture import mpc_picture
 from .ot_ode import ot_ode
 from .pnp_admm import pnp_admm
 from .pnp_flow import pnp_flow
@@ -21,7 +22,7 @@ from .tds import tds
 from .tmpd import tmpd
 
 ALL = (
-    hqs, pnp_admm, red, pnp_flow, flow_dps, flower, diffpir, rebridge, fig, daps, flair,  # the network forward only
+    hqs, mpc_picture, pnp_admm, red, pnp_flow, flow_dps, flower, diffpir, rebridge, fig, daps, flair,  # the network forward only
     dps, ot_ode, tmpd, stsl,  # its gradient, once or a few times per step
     flow_priors, sitcom,  # its gradient for each of several inner steps
     afdps, tds,  # weighted particles
