@@ -3,6 +3,7 @@
 import io
 import math
 import pickle
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import torch
 from PIL import Image
 
 import flowhelm
-from flowhelm import guide, priors, transition
-from flowhelm.app.draw import rows
+from flowhelm import grids, guide, priors, sample, transition
+from flowhelm.app.draw import request, rows, solvers
+from flowhelm.app.errors import BadInput
 from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
 from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
+from flowhelm.path import VP
 from flowhelm.priors.bundled import NAMES, save
 from flowhelm.priors.unet import UNet
 from flowhelm.rng import Noise
@@ -123,7 +126,7 @@ def test_a_row_for_each_class(known, here, capsys):
     assert sizes(here / "known.samples.png")[1] == 3 * 68 - 4  # 8 x 8, shown as 64 x 64
     assert sizes(here / "known.samples.png")[0] > 8 * 68
     said = capsys.readouterr()
-    assert said.out == "wrote known.samples.png\n"
+    assert said.out == "Solver unipc, 2 steps, noise levels 1 0.5 0.\nwrote known.samples.png\n"
     assert "step 2/2, 24 pictures" in said.err
 
 
@@ -178,7 +181,7 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
     assert made["own"] == made["same"]
     assert len(set(made.values())) == 3
     plain = flowhelm.generate(path, classes=["light"], count=1, steps=2, scale=1.0)
-    torch.testing.assert_close(plain, drawn(flow, [("light", 0)], steps=2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(plain, drawn(flow, [("light", 0)], steps=2, solver="auto"), atol=1e-5, rtol=1e-5)
     own = flowhelm.generate(path, classes=["light"], count=1, steps=2)
     torch.testing.assert_close(own, drawn(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0)))
     assert torch.equal(flowhelm.generate(path, count=1, steps=2), drawn(flow, [(None, 0)], steps=2))
@@ -203,6 +206,7 @@ def test_a_prior_without_conditions(here, refusal):
         ("KNOWN --number detail=nan", "got 'detail=nan'"),
         ("KNOWN --number detail=1 --number detail=2", "--number detail is given twice"),
         ("KNOWN --solver hoin", "--solver: there is no 'hoin'; did you mean"),
+        ("KNOWN --grid unifrom", "--grid: there is no 'unifrom'; did you mean uniform"),
         ("KNOWN --guidance cgf", "--guidance: there is no 'cgf'; did you mean cfg?"),
         ("KNOWN --steps 0", "--steps"),
         ("KNOWN --out a.jpg", "a sheet is a PNG; name it 'a.png'"),
@@ -285,3 +289,91 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys, refusal):
     )
     assert main(["priors", "fashion", "--terms"]) == 0
     assert capsys.readouterr().out == "MIT.\n\nAny.\n"
+
+
+# --- solvers and grids -------------------------------------------------------------------------------------------------
+
+
+def test_the_request_knows_all_solvers_and_grids():
+    assert set(request.SOLVERS) == {"auto", *(each.__name__ for each in sample.ALL)}
+    assert set(request.GRIDS) == {"own", "boss", *(each.__name__ for each in solvers.GRIDS)}
+
+
+@pytest.mark.parametrize(
+    "words", ["ab:order=3", "unipc:variable=snr,rule=bh2", "dual_fast:base=unipc:order=3,strength=0.2", "hb:base=dpm"]
+)
+def test_a_solver_with_options_is_that_of_the_library(flow, words):
+    name, _, rest = words.partition(":")
+    made = {
+        "ab": partial(sample.ab, order=3), "unipc": partial(sample.unipc, variable="snr", rule="bh2"),
+        "dual_fast": partial(sample.dual_fast, base=partial(sample.unipc, order=3), strength=0.2),
+        "hb": partial(sample.hb, base=sample.dpm),
+    }[name]  # fmt: skip
+    one, other = (drawn(flow, [("light", 2)], steps=5, solver=each, grid="shifted:shift=2") for each in (words, made))
+    assert torch.equal(one, other)
+    bound = flow.told(["light"])
+    x = bound.source(Noise(0, [2]))
+    torch.testing.assert_close(one, run(made(bound, x, grids.shifted(5, 2.0))).x)
+
+
+def test_random_solvers_draw_from_a_stream_of_the_picture(flow):
+    one = drawn(flow, [("light", 1), ("dark", 1)], steps=4, solver="er_sde")
+    torch.testing.assert_close(one[1:], drawn(flow, [("dark", 1)], steps=4, solver="er_sde"))
+    assert not torch.allclose(one, drawn(flow, [("light", 1), ("dark", 1)], steps=4, solver="er_sde", seed=1))
+
+
+def test_auto_takes_what_was_measured(flow, monkeypatch):
+    table = {"known": {"4": {"solver": "ab", "grid": "own"}, "16": {"solver": "heun", "grid": "arc"}}}
+    monkeypatch.setattr(solvers, "measured", lambda: table)
+    assert solvers.auto(flow, "known", 5, None) == ("ab", "own")
+    assert solvers.auto(flow, "known", 9, None) == ("heun", "arc")  # the nearest in its logarithm
+    assert solvers.auto(flow, "known", 9, "uniform") == ("heun", "uniform")
+    assert solvers.auto(flow, "another", 9, None) == ("unipc", None)
+    diffusion = replace(flow, path=VP())
+    assert solvers.auto(diffusion, "another", 9, None) == ("unipc:variable=snr,rule=bh2", None)
+
+
+def test_the_table_that_ships_can_be_taken(flow):
+    for name, table in solvers.measured().items():
+        for steps, row in table.items():
+            words, _, times = solvers.settled(flow, name, int(steps), "auto", None)
+            assert words == row["solver"]
+            assert len(times) == int(steps) + 1
+
+
+def test_reuse_asks_for_fewer_rows(flow):
+    seen = []
+    flow.net.register_forward_pre_hook(lambda net, given: seen.append(len(given[0])))
+    jobs = [("dark", i) for i in range(3)]
+    drawn(flow, jobs, steps=4, guidance=partial(guide.cfg, scale=2.0), reuse=2)
+    assert seen == [6, 3, 6, 3]
+    seen.clear()
+    always = drawn(flow, jobs, steps=4, guidance=partial(guide.cfg, scale=2.0))
+    assert seen == [6, 6, 6, 6]
+    # what the condition changes is constant for scale 1: nothing is lost
+    one = partial(guide.cfg, scale=1.0)
+    torch.testing.assert_close(
+        drawn(flow, jobs, steps=4, guidance=one, reuse=3), drawn(flow, jobs, steps=4, guidance=one)
+    )
+    assert always.isfinite().all()
+    with pytest.raises(BadInput, match="no guidance whose unguided half"):
+        drawn(flow, jobs, steps=4, reuse=2)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"solver": "dpm:order=7"}, "--solver: dpm: --order: expected a whole number"),
+        ({"solver": "hb:base=unknown"}, "--solver: .*there is no 'unknown'"),
+        ({"grid": "shifted:shift=big"}, "--grid: shifted"),
+        ({"grid": "boss"}, "--grid boss: .*flowhelm grids"),
+    ],
+)
+def test_what_there_is_not_is_said(flow, more, says):
+    with pytest.raises(BadInput, match=says):
+        drawn(flow, [("light", 0)], steps=3, **more)
+
+
+def test_two_transforms_are_refused(flow):
+    with pytest.raises(ValueError, match="extrapolated or damped twice"):
+        drawn(flow, [("light", 0)], steps=3, solver="hb:base=ghvb")

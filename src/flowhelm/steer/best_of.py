@@ -25,7 +25,7 @@ from ..grad import per_row
 from ..rng import Noise
 from ..solve import integrate, look
 from ..step import Reward, Step, run
-from ..transition import Transition, euler, heun, midpoint
+from ..transition import Transition, euler, heun, midpoint, rk4
 
 
 @checked
@@ -58,7 +58,7 @@ def best_of(
         ValueError: a start after 0 with a move that is not random.
     """
     assert budget  # `budgeted` opens one
-    if draws > 1 and times[0] > 0 and transition in (euler, midpoint, heun):
+    if draws > 1 and times[0] > 0 and transition in (euler, midpoint, heun, rk4):
         raise ValueError(
             f"best_of: expected a random transition for a start at t = {float(times[0]):g}, got {transition.__name__}; "
             "without one all samples are the same"

@@ -67,7 +67,7 @@ def d_flow(
         regulariser: `chi` keeps the norm of z where that of noise is, `normal` pulls z to 0.
         iterations: calls of the inner solver, each from the last z.
         inner: how z is improved.
-        transition: one step of T, `euler`, `midpoint` or `heun`; random ones are refused.
+        transition: one step of T, `euler`, `midpoint`, `heun` or `rk4`; random ones are refused.
         blend: share of the source that the inverted A^T y gives; for linear measurements.
 
     Yields one step per iteration: t = times[-1], x = clean = T(z); info["objective"] and info["norm"], |z| / sqrt(d), `(b,)`.

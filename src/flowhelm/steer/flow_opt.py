@@ -36,7 +36,7 @@ from ..entry import Count, Positive, checked
 from ..flow import Flow
 from ..grad import differentiable, value_and_grad
 from ..rng import Noise
-from ..solve import integrate
+from ..solve import Solver, integrate
 from ..step import Reward, Step, run
 
 
@@ -50,6 +50,7 @@ def flow_opt(
     *,
     rate: Positive = 0.02,
     iterations: Count = 9,
+    solver: Solver | None = None,
     plan: Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -60,6 +61,7 @@ def flow_opt(
         times: the grid of f.
         rate: of a measurement, in units of std^2; of any other reward, its factor.
         iterations: ends to compute, one more than changes of z.
+        solver: makes f, any of `flowhelm.sample` that draws no noise; default: Euler steps.
         plan: z of an interrupted run (info["plan"] of its last step), to start from instead of x.
 
     Yields one step per iteration: t = times[-1], x = clean = f(z); info["reward"] `(b,)`, and info["plan"], the z that
@@ -70,7 +72,7 @@ def flow_opt(
     """
     z, factor = x.detach() if plan is None else plan[:, 0], scale(reward, rate)
     for i in range(1, iterations + 1):
-        end = run(integrate(flow, z, times)).x
+        end = run((solver or integrate)(flow, z, times, noise=noise)).x
         value, gradient = value_and_grad(lambda clean: differentiable(reward(flow.decode(clean)), clean), end)
         z = z + factor * gradient if i < iterations else z
         yield Step(i, iterations, times[-1], end, end, {"reward": value, "plan": z[:, None]})
