@@ -128,6 +128,10 @@ def test_another_solver_is_added_and_the_same_seed_gives_the_same_file(toy, made
     end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
     off = run(sample.unipc(flow, x, core.uniform(3))).x - end
     assert kept.error == pytest.approx(float(off.square().flatten(1).mean(1).sqrt().mean()), rel=1e-3)
+    drive(search(request(toy, again, solver="unipc", steps="2")))
+    assert set(read(again).solvers["unipc"].steps) == {2, 3}
+    drive(search(request(toy, again, solver="unipc", steps="2", seed=1)))
+    assert set(read(again).solvers["unipc"].steps) == {2}
     content = json.loads(first)
     again.write_text(json.dumps({**content, "sha256": "other weights"}))
     drive(search(request(toy, again, steps="2")))

@@ -27,8 +27,11 @@ def test_flops_and_evaluations(flow):
     assert total / whole == pytest.approx(
         (large + small / 4) / 10, rel=0.05
     )  # the time is embedded alike at both sizes
-    with_estimates = flops(flow, way(flow, 10, "down=0.1,up=0.9,back=0.0"))[1:]
-    grid = [float(s.info["rows"]) for s in way(flow, 10, "down=0.1,up=0.9,back=0.0").steps(*start(flow))]
+    with_estimates = flops(flow, way(flow, 10, "down=0.1,up=0.9,back=0.0,smaller=renoise,larger=renoise"))[1:]
+    grid = [
+        float(s.info["rows"])
+        for s in way(flow, 10, "down=0.1,up=0.9,back=0.0,smaller=renoise,larger=renoise").steps(*start(flow))
+    ]
     assert with_estimates == (grid.count(1.0) + 1, grid.count(0.25) + 1)
 
 

@@ -45,6 +45,9 @@ class Plain(Pixels):
         return replace(self, side=height)
 
 
+PAPER = {"down": 0.15, "up": 0.55, "back": 0.15, "smaller": "renoise", "larger": "renoise"}
+
+
 def states(flow, t, rows=20000, seed=0):
     g = seeded(seed)
     c = flow.path(t)
@@ -159,7 +162,7 @@ def test_the_law_at_the_end(smaller, larger):
 def test_stages_sizes_and_times():
     flow = Plain(8)
     x = states(flow, double(0.0), rows=2)
-    steps = list(bottleneck(flow, x, grids.uniform(20), noise=Noise(0, 2)))
+    steps = list(bottleneck(flow, x, grids.uniform(20), **PAPER, noise=Noise(0, 2)))
     assert [s.index for s in steps] == list(range(1, steps[0].total + 1))
     assert [len(list(g)) for g in ([s for s in steps if s.x.shape[-1] == side] for side in (4, 8))] == [8, 15]
     assert all(s.clean.shape == x.shape for s in steps)
@@ -178,7 +181,7 @@ def test_history_ends_with_a_stage():
         return integrate(flow, x, times)
 
     x = states(flow, double(0.0), rows=2)
-    run(bottleneck(flow, x, grids.uniform(20), smaller="pool", larger="repeat", solver=solver, noise=Noise(0, 2)))
+    run(bottleneck(flow, x, grids.uniform(20), down=0.15, up=0.55, solver=solver, noise=Noise(0, 2)))
     a, b = float(pooled_time(linear, double(0.15), 2)), float(repeated_time(linear, double(0.55), 2))
     assert begun == [(8, 0.0, 0.15), (4, pytest.approx(a), 0.55), (8, pytest.approx(b), 1.0)]
 
@@ -186,7 +189,7 @@ def test_history_ends_with_a_stage():
 def test_shift_is_over_the_given_times():
     flow = Plain(8)
     x, times = states(flow, double(0.0), rows=2), grids.uniform(20)
-    steps = list(bottleneck(flow, x, times, shift=0.5, noise=Noise(0, 2)))
+    steps = list(bottleneck(flow, x, times, **PAPER, shift=0.5, noise=Noise(0, 2)))
     small = [float(s.t) for s in steps if s.x.shape[-1] == 4]
     inner = grids.shifted(20, 0.5)
     assert set(small[:-1]) <= set(inner.tolist())
@@ -204,12 +207,13 @@ def test_evaluations_and_flops_are_those_of_the_card():
         return count.get_total_flops(), steps
 
     one, _ = flops(lambda: integrate(flow, x, grids.uniform(1)))
-    all_, steps = flops(lambda: bottleneck(flow, x, times, noise=Noise(0, 2)))
-    rows = sum(float(s.info["rows"]) for s in steps)
-    changes = 1 + 1 / 4  # an estimate at the large size, one at the small
-    assert all_ / one == pytest.approx(rows + changes, rel=0.01)
-    all_, steps = flops(lambda: bottleneck(flow, x, times, smaller="pool", larger="repeat", noise=Noise(0, 2)))
-    assert all_ / one == pytest.approx(sum(float(s.info["rows"]) for s in steps), rel=0.01)
+    fewer, _ = flops(lambda: integrate(flow.sized(16, 16), pooled(flow, x, times[0], 2), grids.uniform(1)))
+    assert fewer / one == pytest.approx(1 / 4, rel=0.1)  # but for the embedding of time
+    for options, estimates in ((PAPER, 1), ({}, 0)):
+        spent, steps = flops(lambda options=options: bottleneck(flow, x, times, **options, noise=Noise(0, 2)))
+        rows = [float(s.info["rows"]) for s in steps]
+        assert set(rows) == {1, 0.25}
+        assert spent == (rows.count(1) + estimates) * one + (rows.count(0.25) + estimates) * fewer
 
 
 def test_what_is_refused():

@@ -4,15 +4,15 @@
     small,  .. -> up       most of the steps          the smaller prior's own grid, or `times` shifted
     large,  .. -> 1        detail                     the rest of times
 
-    down    renoise: alpha resize(E[clean | x_t]) + sigma noise at t     or pool: averages, at the time where their noise is right
-    up      renoise: the same at the earlier time t - back               or repeat: pixels repeated, and the noise that they lack
+    down    pool: averages, at the time where their noise is right     or renoise: alpha resize(E[clean | x_t]) + sigma noise at t
+    up      repeat: pixels repeated, and the noise that they lack      or renoise: the same at the earlier time t - back
 
 Needs   a prior that takes any size (`sized`): photos, pipelines
 Cost    1 evaluation per step, those of the small size at 1 / factor^2 of the pixels, and 1 for each renoise; info["rows"] says which
-Paper   Three stages, fresh noise at each change, another shift for each stage, Lanczos. Its numbers of steps, strengths of noise and
-        shifts are not public: these are ours. Deviations: bicubic (torch has no Lanczos, and the two are close); the other rules
-        are those of RALU (arXiv:2507.08422) and their inverse. Position embeddings and the shift by tokens come from `sized`.
-        Every stage is a new run of the solver, so that no history crosses a change of size.
+Paper   Three stages, renoised at each change, another shift for each stage, Lanczos. Its numbers of steps, strengths of noise and
+        shifts are not public. Deviations: pool and repeat by default, after RALU (arXiv:2507.08422), since renoising loses
+        contrast (docs/grids.md); the times of the changes are ours; bicubic, as torch has no Lanczos. Position embeddings
+        and the shift by tokens come from `sized`. Every stage is a new run of the solver: no history crosses a change of size.
 
 Example
 
@@ -48,11 +48,11 @@ def bottleneck(
     times: Tensor,
     *,
     factor: Annotated[int, Ge(2)] = 2,
-    down: Fraction = 0.15,
-    up: Annotated[float, Ge(0), Lt(1)] = 0.55,
-    back: Fraction = 0.15,
-    smaller: Literal["renoise", "pool"] = "renoise",
-    larger: Literal["renoise", "repeat"] = "renoise",
+    down: Fraction = 0.05,
+    up: Annotated[float, Ge(0), Lt(1)] = 0.9,
+    back: Fraction = 0.1,
+    smaller: Literal["pool", "renoise"] = "pool",
+    larger: Literal["repeat", "renoise"] = "repeat",
     shift: Positive | None = None,
     solver: Callable[..., Iterator[Step]] = integrate,
     noise: Noise | None = None,

@@ -72,7 +72,8 @@ class Ledger:
 
 @torch.no_grad()
 def search(request: GridsRequest) -> Run[Grids]:
-    """Searches, prints the table and writes the file. Of the file that is there, what was found for other solvers stays."""
+    """Searches, prints the table and writes the file. Of the file that is there, what was found for other solvers
+    stays, and for other numbers of steps if the settings were the same."""
     if request.show:
         shown = read(request.out or place(request.prior))
         for solver, found in shown.solvers.items():
@@ -109,7 +110,8 @@ def search(request: GridsRequest) -> Run[Grids]:
         "size": flow.shape[-1],
         "guidance": flow.scale if request.guided else 1.0,
     }
-    found = Searched(made=made, steps=steps)
+    old = before.get(request.solver)
+    found = Searched(made=made, steps=steps if old is None or old.made != made else {**old.steps, **steps})
     result = Grids(prior=flow.name, sha256=sha256, solvers={**before, request.solver: found})
     files.write_json(out, result.model_dump(mode="json"))
     yield from map(Said, [*table(flow.name, request.solver, found), _how(found)])

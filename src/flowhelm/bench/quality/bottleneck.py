@@ -36,9 +36,8 @@ from ...solve import integrate
 from ...step import Step, run
 
 WAYS = (
-    "down=0.15,up=0.55",
-    "down=0.05,up=0.9,back=0.1",
-    "down=0.05,up=0.9,back=0.1,shift=0.5",
+    "down=0.15,up=0.55,back=0.15,smaller=renoise,larger=renoise",
+    "down=0.05,up=0.9,back=0.1,smaller=renoise,larger=renoise",
     "down=0.05,up=0.9,smaller=pool,larger=repeat",
 )
 PATCH, LAYOUT = 8, 4
