@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -95,13 +96,13 @@ def test_what_a_run_leaves(prior, tmp_path, code):
     assert (about.base, about.rank, about.updates, about.method) == ("little", 2, 4, "draft")
     text = (out / "README.md").read_text()
     assert "DRaFT" in text
-    assert "flowhelm sample" in text
+    assert re.search(r"flowhelm sample .* --scale 1 --adapter", text)
     # what the check drew is what anyone draws with the adapter
     base = flowhelm.load(prior)
     with torch.no_grad():
         tuned = adapters.applied(base, made)
         assert not torch.equal(tuned.net.head.weight, base.net.head.weight)
-    got = generate(prior, classes=["bag", "coat"], count=3, steps=3, adapter=made, threads=1)
+    got = generate(prior, classes=["bag", "coat"], count=3, steps=3, scale=1.0, adapter=made, threads=1)
     assert float(got.clamp(-1, 1).mean()) == pytest.approx(float(table[-1]["brightness"]), abs=2e-3)
 
 
@@ -182,8 +183,6 @@ BAD = (
 
 @pytest.mark.parametrize(("words", "sentence"), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_bad_input_is_one_sentence(prior, tmp_path, code, capsys, words, sentence):
-    import re
-
     given = [word.format(code=code) for word in words]
     assert main(["align", prior, *given, "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err.strip()

@@ -5,6 +5,7 @@ import torch
 
 from flowhelm import Noise, priors, rewards, tune
 from flowhelm.bench.pipelines import tiny
+from flowhelm.interfaces.cli import main
 from flowhelm.priors import adapters
 from flowhelm.solve import integrate
 from flowhelm.step import run
@@ -58,6 +59,21 @@ def test_diffusers_loads_it_at_full_strength(name, tmp_path):
     own = opened(name)
     own.pipe.load_lora_weights(str(tmp_path / "bare"))
     assert torch.allclose(drawn(bound(own, name)), tuned, atol=1e-5)
+
+
+def test_align_writes_what_diffusers_loads(tmp_path):
+    """Ten updates of `flowhelm align` on a pipeline's folder; its adapter, loaded by diffusers, draws the same latents to 1e-5."""
+    torch.manual_seed(0)
+    folder, out = tmp_path / "tiny", tmp_path / "run"
+    tiny.sd3().save_pretrained(folder)
+    words = "--prompt cat --size 32x64 --scale 1 --reward brightness --method draft --rate 0.01 --rows 1 --updates 10 --steps 2"
+    more = "--checked 2 --check-every 5 --check-steps 2 --threads 1 --rank 2 --least-diversity 0"
+    assert main(["align", str(folder), *words.split(), *more.split(), "--out", str(out)]) == 0
+    base = priors.load(str(folder), size=(32, 64)).bind(["cat"], scale=1.0)
+    tuned = drawn(adapters.applied(base, out / "adapter.safetensors"))
+    assert (tuned - drawn(base)).abs().max() > 1e-4
+    base.pipe.load_lora_weights(str(out), weight_name="adapter.safetensors")
+    assert torch.allclose(drawn(base), tuned, atol=1e-5)
 
 
 def test_a_pipeline_learns(tmp_path):

@@ -32,7 +32,7 @@ from ...priors import adapters
 from ...rewards import differentiable
 from ...rng import Noise
 from ...step import Diverged, Reward, Update, rows_of
-from ..draw.conditions import conditioned, guidance_of, own_guidance, prior_name
+from ..draw.conditions import conditioned, guidance_of, prior_name
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import check_writable, write_json
@@ -109,9 +109,10 @@ class Problem:
         """A prior, told what each row shows."""
         if models.is_pipeline(self.request.prior):
             return flow  # a prompt for all rows, bound when it was opened
-        rule = guidance_of(self.request) or (own_guidance(flow) if self.told else None)
-        rule = None if self.request.scale == 1 else rule
-        return conditioned(flow, labels, self.request.prompt, self.request.numbers, rule if self.told else None)
+        # not guided unless it is asked for, as in steering: the law that is trained is the prior's
+        plain = self.request.scale == 1 and self.request.guidance is None
+        rule = None if plain else guidance_of(self.request)
+        return conditioned(flow, labels, self.request.prompt, self.request.numbers, rule)
 
     @property
     def told(self) -> bool:
@@ -378,7 +379,9 @@ class Keeper:
         request = self.problem.request
         words = ["flowhelm", "sample", request.prior, *(f"--class '{name}'" for name in request.classes)]
         words += [f"--prompt '{request.prompt}'"] if request.prompt else []
-        words += [f"--scale {request.scale:g}"] if request.scale is not None else []
+        told = self.problem.told and not models.is_pipeline(request.prior)
+        scale = request.scale if request.scale is not None else 1 if told and request.guidance is None else None
+        words += [f"--scale {scale:g}"] if scale is not None else []
         return " ".join([*words, "--adapter", near(self.out / "adapter.safetensors")])
 
     def card(self, ended: str) -> None:
