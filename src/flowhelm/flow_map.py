@@ -4,7 +4,8 @@
     along the flow, t fixed:          v(x_s, s) = u - (t - s) du/ds
     anchored at the source z, s = 0:  v(f, t) = u + t du/dt,  f = z + t u,  z fixed
 
-Sources: Geng et al. 2025 (mean flows), arXiv:2505.13447; Boffi et al. 2025 (flow maps), arXiv:2505.18825; Tong et al. 2025, arXiv:2511.19428.
+Sources: Geng et al. 2025 (mean flows), arXiv:2505.13447; Boffi et al. 2025 (flow maps), arXiv:2505.18825;
+Tong et al. 2025 (FreeFlow), arXiv:2511.19428.
 """
 
 from __future__ import annotations

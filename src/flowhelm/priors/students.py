@@ -85,7 +85,9 @@ def student(teacher: NetFlow) -> NetMap:
 
 
 def arc(teacher: NetFlow, parts: int = 16, growth: tuple[float, float] = (0.2, 4.0), noise: float = 0.05) -> ArcFlow:
-    """ArcFlow's student: profiles of `parts` velocities, each the teacher's at first. With growth (1, 1) and no noise its moves are Euler's.
+    """ArcFlow's student: profiles of `parts` velocities, each the teacher's at first.
+
+    With growth (1, 1) and no noise its moves are Euler's.
 
     Raises:
         ValueError: a teacher whose network is no `UNet`.

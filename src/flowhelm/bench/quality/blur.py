@@ -86,11 +86,12 @@ def main(
     cases: Annotated[int, typer.Option(min=4, help="how many")] = 40,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,
+    skip: Annotated[int, typer.Option(min=0, help="so many cases of them are left out, from the first on")] = 0,
 ) -> None:
     """Restore each case without and with its blur known, and print a line for each kind."""
     restorer = Restorer(prior, threads=torch.get_num_threads())
     rows: list[dict[str, Any]] = []
-    for case in made(data, folder, cases, size):
+    for case in made(data, folder, cases, size)[skip:]:
         began = time.process_time()
         blind = restorer(case.y, "deblur", operator_options={"kernel": "auto"})
         middle = time.process_time()

@@ -74,15 +74,18 @@ def main(
     prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
     cases: Annotated[int, typer.Option(min=4, help="how many, over kinds, levels and pictures")] = 60,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
+    only: Annotated[str | None, typer.Option(help="of the cases those of this noise: white, poisson or jpeg")] = None,
 ) -> None:
     """Estimate, denoise, and print a line for each kind of noise."""
     flow, photos = load(prior), list(whole(data, folder))
     rows: list[dict[str, Any]] = []
     kinds = ("white", "white", "poisson", "jpeg")
-    folder_ = tempfile.TemporaryDirectory()
+    folder_ = tempfile.TemporaryDirectory()  # goes when the command ends
     for i in range(cases):
         name, picture = photos[(7 * i) % len(photos)]
         clean, kind = picture[None], kinds[i % len(kinds)]
+        if only not in (None, kind):
+            continue
         level, quality = LEVELS[(i // len(kinds)) % len(LEVELS)], QUALITIES[(i // len(kinds)) % len(QUALITIES)]
         file = Path(folder_.name) / f"{i}.jpg"
         y = damaged(clean, kind, level, quality, i, file)
@@ -107,6 +110,8 @@ def main(
             f"| {kind} | {len(some)} | {rms['ours']:.2f} | {rms['skimage']:.2f} | {rms['deepinv']:.2f} | {worst:.2f} | "
             f"{np.mean([r['loss'] for r in some]):.2f} dB | {max(r['loss'] for r in some):.2f} dB |"
         )
+    if only is not None:
+        return
     clean_scores = []
     for name, picture in photos[:: max(1, len(photos) // 12)]:
         clean = picture[None]
