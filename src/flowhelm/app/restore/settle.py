@@ -134,7 +134,12 @@ def asks_picture(request: Restoration) -> bool:
     """Whether settings are of the picture: they differ from one of a batch to the next."""
     guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
     blurred = blur.asked(request.operator, request.operator_options)
-    return guessed or blurred or request.unfade or tells_quality(request.operator, request.operator_options, request.simulate)
+    return (
+        guessed
+        or blurred
+        or request.unfade
+        or tells_quality(request.operator, request.operator_options, request.simulate)
+    )
 
 
 def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:

@@ -30,7 +30,9 @@ def mask_(read: Callable[..., MaskRequest]) -> None:
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("method")),
+        typer.Argument(
+            help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("method")
+        ),
     ] = None,
 ) -> None:
     """List the methods, or show one with its options."""
@@ -41,7 +43,9 @@ def methods(
 def operators_(
     name: Annotated[
         str | None,
-        typer.Argument(help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("operator")),
+        typer.Argument(
+            help="Show the whole card of this one; your own: FILE.py:NAME.", autocompletion=offered("operator")
+        ),
     ] = None,
 ) -> None:
     """List the operators, or show one with its options."""
