@@ -1,4 +1,4 @@
-"""What methods that tune and distil share: batches, trajectories, choices of steps, slopes of rewards, adjoints, copies, descent.
+"""What methods that tune and distil share: batches, trajectories, choices of steps, slopes of rewards, adjoints, copies, descent."""
 
 from .adjoints import backwards
 from .advantages import Spread, advantages, shared
