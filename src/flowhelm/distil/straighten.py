@@ -5,7 +5,7 @@
 
 Needs   a teacher, a grid (`grids.boss`, or any), a student that begins as the teacher. No data: give `empty`
 Cost    up to K `fine` evaluations of the teacher, 1 of the student, 1 backward
-Paper   fine grid of 100 steps, Adam 2e-4, LoRA of rank 4. Deviation: trajectories are made as they are used, not stored: none is seen twice.
+Paper   fine grid of 100 steps, Adam 2e-4, LoRA of rank 4. Deviation: trajectories are made as they are used; none is seen twice.
 Limits  Only the grid's times are trained: the student is for this grid with Euler steps, and is to be saved with it.
 
 Example
