@@ -67,6 +67,12 @@ value = 3
 
 
 @pytest.fixture(autouse=True)
+def unforetold(monkeypatch):
+    """What is timed before a run, to say how long it takes, is no evaluation of it."""
+    monkeypatch.setattr("flowhelm.app.steer.run.outlook", lambda *given: "")
+
+
+@pytest.fixture(autouse=True)
 def _mine(here) -> None:
     (here / "mine.py").write_text(MINE)
 

@@ -20,17 +20,14 @@ def outlook(problem: Problem, settings: SteerSettings, pictures: int) -> str:
     t = torch.tensor((settings.times or [0.0])[0], dtype=torch.float64)
     often = pictures * (problem.costs.evaluations + 2 * problem.costs.backward)
     looks = pictures * problem.costs.rewards
-    each = (
-        told.seconds_of(
-            lambda: flow.rows(torch.zeros(rows, dtype=torch.long), 1).velocity(x, t), x.device, often / rows
-        )
-        / rows
-    )
+    each = told.seconds_of(lambda: flow.velocity(x, t), x.device, often / rows) / rows
     reward = problem.rewards(label).total
     look = told.seconds_of(lambda: reward(flow.decode(x[:1])), x.device, looks)
 
-    def task() -> Task:
-        own = settings.method_options.stored()
-        return Task.of(flow, settings.method, own, "denoise", {}, problem.rows, len(settings.times or [0, 1]) - 1)
+    def task() -> Task:  # what is not differentiated holds what a drawing of as many rows does
+        steps = len(settings.times or [0, 1]) - 1
+        if not problem.costs.backward:
+            return Task.of(flow, "sample", {}, "denoise", {}, rows, steps)
+        return Task.of(flow, settings.method, settings.method_options.stored(), "denoise", {}, problem.rows, steps)
 
     return told.sentence(each * often + look * looks, pictures * problem.costs.evaluations, task)
