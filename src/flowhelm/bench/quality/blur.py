@@ -4,7 +4,8 @@
 
 A picture is blurred, what the blur reaches beyond is cut off, and noise is added, rounded and clipped to 8 bits. It is restored as
 `flowhelm restore --operator deblur --kernel auto` does it, noise estimated as well, and by the default method with the true kernel and the
-true noise. The loss is in PSNR. What the command warns of is counted apart.
+true noise. The loss is in PSNR. What the command warns of is counted apart. With --estimate
+nothing is restored: the kernel and its size alone.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from ...app.files.dataset import whole
-from ...app.restore import blur
+from ...app.restore import blur, noise
 from ...app.restore.restorer import Restored, Restorer
+from ...blur_kind import blur_kind
 from ...metrics import psnr
-from ...operators.blur import kernel_of
+from ...operators.blur import KERNELS, kernel_of
 from ...rng import Noise
 
 STDS = (0.01, 0.02, 0.03)
@@ -87,8 +89,12 @@ def main(
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,
     skip: Annotated[int, typer.Option(min=0, help="so many cases of them are left out, from the first on")] = 0,
+    estimate: Annotated[bool, typer.Option("--estimate", help="do not restore: the kernel and its size alone")] = False,
 ) -> None:
     """Restore each case without and with its blur known, and print a line for each kind."""
+    if estimate:
+        _estimates(made(data, folder, cases, size)[skip:])
+        return
     restorer = Restorer(prior, threads=torch.get_num_threads())
     rows: list[dict[str, Any]] = []
     for case in made(data, folder, cases, size)[skip:]:
@@ -113,12 +119,41 @@ def main(
     print(f"\nwarned of: {sum(r['told'] for r in rows)} of {len(rows)}")
 
 
+def _true(case: Case) -> str:
+    return blur.words({"angle": 0, **case.true, "sigma": round(case.true["sigma"], 2)})
+
+
+def _estimates(cases: list[Case]) -> None:
+    """Prints how well kernels are named and sizes are met."""
+    rows: list[tuple[str, bool, float]] = []
+    for case in cases:
+        found = blur_kind(case.y[None], max(noise.level(case.y[None], None), noise.LEAST_OTHER), KERNELS)
+        if found is not None:
+            kind = str(case.true["kernel"])
+            rows.append((kind, found.kernel == kind, found.sigma / float(case.true["sigma"]) - 1))
+            print(
+                f"{case.name:8} noise {case.std:g}, {_true(case)}: "
+                f"{blur.words(found._asdict())}, evidence {found.evidence:.0f}",
+                flush=True,
+            )
+    print(
+        "\n| blur | cases | named | size within 10 % | mean error of the size | worst of the named |\n"
+        + "| --- " * 6
+        + "|"
+    )
+    for kind in (*dict.fromkeys(r[0] for r in rows), "all"):
+        some = [r for r in rows if kind in ("all", r[0])]
+        off = [abs(r[2]) for r in some if r[1]]
+        near = sum(each < 0.1 for each in off)
+        print(f"| {kind} | {len(some)} | {len(off)} | {near} | {np.mean(off):.1%} | {max(off):.1%} |")
+
+
 def _row(case: Case, blind: Restored, known: Restored, ratio: float) -> dict[str, Any]:
     found = blind.settings["operator_options"]
     before, without, with_ = (float(psnr(p[None], case.clean[None])) for p in (case.y, blind.picture, known.picture))
     told = blind.settings.get("blurred") != "believed"
     text = (
-        f"{case.name:8} noise {case.std:g}, {blur.words({'angle': 0, **case.true})}: taken for {blur.words(found)}"
+        f"{case.name:8} noise {case.std:g}, {_true(case)}: taken for {blur.words(found)}"
         f"{' (warned)' * told}; {before:.2f} dB -> {without:.2f} (known {with_:.2f}), {ratio:.1f} times as long"
     )
     kind = case.true["kernel"]
