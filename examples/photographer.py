@@ -234,5 +234,8 @@ if __name__ == "__main__":
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
+    for row in rows:  # of the table in docs/photographer.md
+        line = row["line"].replace(" && ", "` and `")
+        print(f"| {row['picture']} | `{line}` | {row['came']} | {row['restored']} | {row['opencv']} ({row['tool']}) |")
     worse = [row["picture"] for row in rows if float(row["restored"]) < float(row["came"])]
     print(f"worse than it came: {', '.join(worse) or 'none'}")

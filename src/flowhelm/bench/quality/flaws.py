@@ -42,8 +42,8 @@ def found(marked: Tensor, damage: Tensor) -> tuple[float, float]:
 def main(
     data: Annotated[Path, typer.Option(help="zip archive of clean pictures")],
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
-    restored: Annotated[int, typer.Option(min=0, help="how many, evenly spaced, are restored by the prior, too")] = 4,
-    every: Annotated[int, typer.Option(min=1, help="which of the pictures, counted from the first")] = 3,
+    restored: Annotated[int, typer.Option(min=0, help="how many, evenly spaced, are restored by the prior, too")] = 8,
+    every: Annotated[int, typer.Option(min=1, help="which of the pictures, counted from the first")] = 1,
     sensitivity: Annotated[float, typer.Option(min=0, max=1, help="of the mask")] = 0.6,
     size: Annotated[int, typer.Option(min=64, help="side of the crops that are restored")] = 256,
     fit: Annotated[bool, typer.Option("--fit", help="find the weights by logistic regression, and print them")] = False,
