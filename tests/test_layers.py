@@ -28,6 +28,7 @@ LAYERS = (
         "twist",
         "latent",
         "solve",
+        "fixed_point",
         "transition",
         "guide",
         "velocity_error",

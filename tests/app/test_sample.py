@@ -126,7 +126,7 @@ def test_a_row_for_each_class(known, here, capsys):
     assert sizes(here / "known.samples.png")[1] == 3 * 68 - 4  # 8 x 8, shown as 64 x 64
     assert sizes(here / "known.samples.png")[0] > 8 * 68
     said = capsys.readouterr()
-    assert said.out == "Solver unipc, 2 steps, noise levels 1 0.5 0.\nwrote known.samples.png\n"
+    assert said.out == "Solver dpm:variable=log, 2 steps, noise levels 1 0.5 0.\nwrote known.samples.png\n"
     assert "step 2/2, 24 pictures" in said.err
 
 
@@ -328,6 +328,8 @@ def test_auto_takes_what_was_measured(flow, monkeypatch):
     assert solvers.auto(flow, "known", 5, None) == ("ab", "own")
     assert solvers.auto(flow, "known", 9, None) == ("heun", "arc")  # the nearest in its logarithm
     assert solvers.auto(flow, "known", 9, "uniform") == ("heun", "uniform")
+    assert solvers.auto(flow, "known", 17, None) == ("unipc", None)  # beyond what was measured
+    assert solvers.auto(flow, "another", 4, None) == ("dpm:variable=log", None)
     assert solvers.auto(flow, "another", 9, None) == ("unipc", None)
     diffusion = replace(flow, path=VP())
     assert solvers.auto(diffusion, "another", 9, None) == ("unipc:variable=snr,rule=bh2", None)

@@ -42,6 +42,7 @@ class Past:
     def __init__(self, path: Path, variable: Variable, order: int, slope: Slope | None = None):
         self.path, self.variable, self.turned = path, variable, (slope or Plain)()
         self.nodes: deque[Node] = deque(maxlen=order)
+        self.known: dict[float, Coeffs] = {}
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -121,17 +122,8 @@ class Past:
         return torch.add(mean, normal(mean, noise, who), alpha=std) if std else mean
 
     def _at(self, t: Tensor) -> Coeffs:
-        return Coeffs(*(c.item() for c in self.path(t.double())))  # numbers: all that follows is arithmetic of them
-
-
-def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """w_j with sum_j w_j nodes_j^k = moments_k, k = 1 ... n: the integrals of the Lagrange polynomials on 0 and the nodes."""
-    found = []
-    for j, here in enumerate(nodes):
-        polynomial, scale = [0.0, 1.0], here  # theta, to vanish at the newest node
-        for other in (n for i, n in enumerate(nodes) if i != j):
-            shifted = [0.0, *polynomial]
-            polynomial = [a - other * b for a, b in zip(shifted, [*polynomial, 0.0], strict=True)]
-            scale *= here - other
-        found.append(sum(c * m for c, m in zip(polynomial[1:], moments, strict=True)) / scale)
-    return found
+        """As numbers: all that follows is arithmetic of them. Each time is asked for once."""
+        key = t.item()
+        if key not in self.known:
+            self.known[key] = Coeffs(*(c.item() for c in self.path(t.double())))
+        return self.known[key]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -76,6 +77,7 @@ def _source_over_time(s: float, t: float, path: Path, h: float, count: int) -> l
     return [float((kernel * theta**k).sum() / kernel.sum()) for k in range(1, count + 1)]
 
 
+@cache
 def legendre(points: int = 16) -> tuple[Tensor, Tensor]:
     """Nodes and masses on [0, 1], by the eigenvalues of the Jacobi matrix (Golub & Welsch 1969)."""
     k = torch.arange(1, points, dtype=torch.float64)

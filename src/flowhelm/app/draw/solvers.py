@@ -55,16 +55,19 @@ def settled(
 def auto(flow: Flow, prior: str, steps: int, grid: str | None) -> tuple[str, str | None]:
     """The words of the solver and of the grid: those of the nearest number of steps that was measured for the prior.
 
-    Of a prior that was not measured: UniPC, on the velocity for rectified flows, on the clean estimate over log(alpha / sigma) for
-    other paths; for pipelines Euler, the steps that they take themselves and that models of few steps were trained for.
+    Beyond what was measured, and of another prior: UniPC on the velocity (up to 4 steps DPM-Solver++ over log(1 + alpha / sigma), best of
+    all measured priors there); on paths that are not linear UniPC on the clean estimate over log(alpha / sigma). For pipelines Euler,
+    the steps that they take themselves and that models of few steps were trained for.
     """
     if isinstance(flow, Pipeline):
         return "euler", grid
-    known = measured().get(prior)
-    if known is None:
-        return ("unipc" if flow.path is linear else "unipc:variable=snr,rule=bh2"), grid
-    best = known[min(known, key=lambda n: abs(math.log(int(n) / steps)))]
-    return best["solver"], grid or best["grid"]
+    known = measured().get(prior, {})
+    if any(int(n) >= steps for n in known):
+        best = known[min(known, key=lambda n: abs(math.log(int(n) / steps)))]
+        return best["solver"], grid or best["grid"]
+    if flow.path is not linear:
+        return "unipc:variable=snr,rule=bh2", grid
+    return ("unipc" if steps > 4 else "dpm:variable=log"), grid
 
 
 @cache

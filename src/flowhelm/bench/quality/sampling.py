@@ -2,7 +2,6 @@
 
     python -m flowhelm.bench.quality.sampling mixtures                         the two mixtures, against diffusers' UniPC-2 and others
     python -m flowhelm.bench.quality.sampling distance fashion --csv rows.csv  a prior: the distance to the solution of the same noise
-    python -m flowhelm.bench.quality.sampling frechet fashion --data fashion_mnist.npz --work bench --csv frechet.csv
     python -m flowhelm.bench.quality.sampling reuse fashion                    the unguided half of guidance, every second time
     python -m flowhelm.bench.quality.sampling cost                             arithmetic of the solvers beside the network calls
     python -m flowhelm.bench.quality.sampling show rows.csv                    the tables
@@ -10,16 +9,17 @@
     python -m flowhelm.bench.quality.sampling plot rows.csv --out sampling.png
 
 An evaluation is a velocity: with guidance two rows of the network, for every solver alike. A solver of two evaluations a step gets half
-the steps. Distances are root mean squares over the state, of each picture; the solution is by UniPC of order 3 with 250 steps (on `fashion`
-0.0003 from Euler's of 4000). Rows are appended as they are finished; the same command goes on.
+the steps. Distances are root mean squares over the state, of each picture; the solution is by UniPC of order 3 with --fine steps. Rows are
+appended as they are finished; the same command goes on.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,13 +27,14 @@ import torch
 import typer
 from torch import Tensor
 
-from ... import sample
+from ... import guide, sample
 from ...app.draw.conditions import own_guidance
 from ...app.draw.solvers import GRIDS, solver_of
 from ...app.options.signature import function_of
-from ...flow import Flow, MixtureFlow
+from ...flow import Flow, MixtureFlow, Pixels
 from ...guide import counted
 from ...metrics import magnitude_score
+from ...path import linear
 from ...priors.bundled import load
 from ...rng import Noise
 from ...solve import Solver
@@ -234,6 +235,181 @@ def solution(flow: Flow, x: Tensor, name: str, fine: int, out: Path | None) -> T
     if kept:
         torch.save(end, kept)
     return end
+
+
+@app.command()
+def reuse(
+    name: Annotated[str, typer.Argument(help="a bundled prior with classes")],
+    pictures: Annotated[int, typer.Option()] = 8,
+    counts: Annotated[str, typer.Option(help="steps, with commas")] = "8,10,15",
+    fine: Annotated[int, typer.Option()] = 250,
+    seed: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """The unguided half of guidance, used again: rows of the network, and the distance to the solution that always asks."""
+    torch.set_num_threads(1)
+    flow: Any = told(name, list(range(pictures)), None)
+    x = flow.source(Noise(seed, pictures))
+    exact = solution(flow, x, "", fine, None)
+    print("| steps | asked every | rows a picture | error |\n| --- | --- | --- | --- |")
+    for steps in map(int, counts.split(",")):
+        for every in (1, 2, 3):
+            asked: Any = guide.reused(flow, every) if every > 1 else flow
+            mean, half = interval(deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact))
+            rows = asked.kept.rows // pictures if every > 1 else 2 * steps
+            print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} |", flush=True)
+
+
+@app.command()
+def cost(
+    side: Annotated[int, typer.Option(help="of the pictures")] = 64,
+    rows: Annotated[int, typer.Option(help="pictures at a time")] = 4,
+    steps: Annotated[int, typer.Option()] = 8,
+    rounds: Annotated[int, typer.Option(help="the least of so many counts")] = 5,
+) -> None:
+    """Time of the solvers' own arithmetic, with a network that answers at once, beside that of the network of `photos`."""
+    torch.set_num_threads(1)
+    flow = load("photos").sized(side, side)
+    noise = Noise(0, rows)
+    x = flow.source(noise)
+    still = Still(x)
+    network = min(_seconds(lambda: flow.velocity(x, torch.tensor(0.5, dtype=torch.float64))) for _ in range(rounds))
+    print(f"Network: {1e3 * network:.0f} ms.")
+    print(
+        f"| solver, {rows} pictures of {side} x {side}, {steps} steps | own time per step, ms | share |\n| --- | --- | --- |"
+    )
+    for words in (*FEW, "ab:order=4", "res:order=3", "unipc:order=4", "er_sde", "ancestral_euler"):
+        solver = solver_of(words)
+        own = min(_seconds(lambda: run(solver(still, x, uniform(steps), noise=noise))) for _ in range(rounds)) / steps  # noqa: B023
+        print(f"| {words} | {1e3 * own:.3f} | {own / network:.2%} |", flush=True)
+
+
+class Still(Pixels):
+    """A velocity that costs nothing."""
+
+    path = staticmethod(linear)
+
+    def __init__(self, like: Tensor):
+        self.shape, self.v = tuple(like.shape[1:]), like
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.v
+
+
+@torch.no_grad()
+def _seconds(call: Callable[[], object]) -> float:
+    begun = time.process_time()
+    call()
+    return time.process_time() - begun
+
+
+@app.command()
+def show(files: Annotated[list[Path], typer.Argument(help="CSV files of `distance`")]) -> None:
+    """The tables: mean distance with 95 % intervals over pictures, and the margin over UniPC-2 on the same noises."""
+    for name, grid, table in _read(files):
+        counts = sorted({n for _, n in table})
+        print(f"\n| {name}, grid {grid}: solver | {' | '.join(map(str, counts))} |\n| --- |{' --- |' * len(counts)}")
+        for words in dict.fromkeys(w for w, _ in table):
+            cells = []
+            for n in counts:
+                here, rival = table.get((words, n)), table.get((RIVAL, n))
+                if here is None:
+                    cells.append("")
+                    continue
+                mean, half = interval(here)
+                margin = ""
+                if rival is not None and words != RIVAL and grid == "own":
+                    share, width = interval((here - rival) / rival.mean())
+                    margin = f" ({100 * share:+.0f} ± {100 * width:.0f} %)"
+                cells.append(f"{mean:.4f} ± {half:.4f}{margin}")
+            print(f"| {words} | {' | '.join(cells)} |")
+
+
+@app.command("table")
+def table_(
+    files: Annotated[list[Path], typer.Argument(help="CSV files of `distance`")],
+    out: Annotated[Path, typer.Option(help="JSON file, replaced")] = Path("solvers.json"),
+) -> None:
+    """The least distance of each prior and number of steps, among solvers of one evaluation a step: what `--solver auto` takes."""
+    found: dict[str, dict[str, dict[str, object]]] = {}
+    for name, grid, table in _read(files):
+        for (words, n), each in table.items():
+            if steps_for(words, n) != n or words == "euler":
+                continue
+            mean, best = float(each.mean()), found.setdefault(name, {}).get(str(n))
+            if best is None or mean < float(str(best["error"])):
+                found[name][str(n)] = {"solver": words, "grid": grid, "error": round(mean, 5)}
+    ordered = {name: dict(sorted(of.items(), key=lambda pair: int(pair[0]))) for name, of in sorted(found.items())}
+    out.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
+    print(f"wrote {out}")
+
+
+@app.command()
+def plot(
+    files: Annotated[list[Path], typer.Argument(help="CSV files of `distance`")],
+    out: Annotated[Path, typer.Option(help="PNG")] = Path("sampling.png"),
+) -> None:
+    """Error against evaluations, a panel per prior, and the two mixtures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn = ("euler", "ab", RIVAL, "unipc", "unipc:order=3", "ghvb:order=1.8", "dual_fast:base=unipc,strength=0.1")
+    colours = dict(
+        zip(drawn, ("#888888", "#1f77b4", "#d62728", "#2ca02c", "#17becf", "#9467bd", "#ff7f0e"), strict=True)
+    )
+    panels: list[tuple[str, dict[str, list[tuple[int, float]]]]] = []
+    for kind, std in (("smooth", 0.6), ("sharp", 0.15)):
+        flow, x = mixture(std)
+        exact = run(sample.rk4(flow, x, uniform(400))).x
+        lines = {
+            w: [(n, float(_error(flow, solver_of(w), x, exact, n))) for n in (4, 5, 6, 8, 10, 12, 16, 24, 32)]
+            for w in drawn
+        }
+        panels.append((f"{kind} mixture", lines))
+    for name, grid, table in _read(files):
+        if grid == "own":
+            panels.append(
+                (
+                    name,
+                    {
+                        w: [
+                            (n, float(e.mean())) for (v, n), e in sorted(table.items(), key=lambda p: p[0][1]) if v == w
+                        ]
+                        for w in drawn
+                    },
+                )
+            )
+    figure, axes = pyplot.subplots(
+        2, (len(panels) + 1) // 2, figsize=(4.2 * ((len(panels) + 1) // 2), 7), squeeze=False
+    )
+    for axis, (title, lines) in zip(axes.flat, panels, strict=False):
+        for words, points in lines.items():
+            if points:
+                axis.loglog(*zip(*points, strict=True), marker="o", ms=3, lw=1.4, color=colours[words], label=words)
+        axis.set_title(title)
+        axis.set_xlabel("evaluations")
+        axis.set_ylabel("distance to the solution (rms)")
+        ticks = [4, 6, 8, 10, 16, 25, 32]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.axis("off")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncol=4, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.savefig(out, dpi=110)
+    print(f"wrote {out}")
+
+
+def _read(files: list[Path]) -> list[tuple[str, str, dict[tuple[str, int], Tensor]]]:
+    """Prior, grid, and (solver, evaluations) -> the distance of each picture."""
+    found: dict[tuple[str, str], dict[tuple[str, int], Tensor]] = {}
+    for file in files:
+        for row in csv.DictReader(file.open(newline="")):
+            each = torch.tensor([float(e) for e in row["each"].split()], dtype=torch.float64)
+            found.setdefault((row["prior"], row["grid"]), {})[row["solver"], int(row["evaluations"])] = each
+    return [(name, grid, table) for (name, grid), table in found.items()]
 
 
 if __name__ == "__main__":
