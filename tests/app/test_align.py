@@ -23,6 +23,7 @@ from flowhelm.priors.unet import UNet
 
 SMALL = {"classes": ["bag", "coat"], "rows": 4, "updates": 4, "checked": 6, "check_every": 2, "check_steps": 3}
 SMALL |= {"threads": 1, "minutes": 0.0, "rank": 2}
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 CODE = """
 import os
 calls = 0
@@ -106,12 +107,14 @@ def test_what_a_run_leaves(prior, tmp_path, code):
     assert float(got.clamp(-1, 1).mean()) == pytest.approx(float(table[-1]["brightness"]), abs=2e-3)
 
 
+@FORKS
 @pytest.mark.parametrize("method", ["vgg_flow", "diffusion_nft"])
 @pytest.mark.parametrize("call", [9])
 def test_a_kill_changes_nothing(prior, tmp_path, code, method, call):
     killed_and_whole(prior, tmp_path, code, method, [call])
 
 
+@FORKS
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [each.__name__ for each in tune.ALL])
 def test_five_kills_change_nothing(prior, tmp_path, code, method):

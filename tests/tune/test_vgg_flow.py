@@ -110,27 +110,31 @@ def test_the_transposed_jacobian_is_the_one():
     assert told["differences"] > 1
 
 
-def test_pontryagins_adjoint_learns_the_best_discrete_control():
-    """Of N Euler steps of an affine flow the best control is the proximal map, too, with the sampler's own end and reach."""
+def test_pontryagins_adjoint_is_that_of_the_best_discrete_control():
+    """Of N Euler steps of an affine flow the best control is known: from x at step k the end is the proximal map of the end without any,
+    (w y + kappa wanted) / (w + kappa), 1 / w = beta sum_j h (grown from j + 1 on)^2. There the loss is 0, and nowhere else."""
     steps = 5
-    flow = Learner(BASE, Affine(1, steps + 1))
-    adam = torch.optim.Adam(flow.net.parameters(), lr=0.3)
-    halved(
-        adam,
-        tune.vgg_pmp(
-            flow, BASE, reward, adam, noise=Noise(0, 8), beta=BETA, quantile=1.0, share=1.0, steps=steps, updates=240
-        ),
-        15,
-    )
-    z, times = double([[-1.5], [0.2], [1.0]]), flow.times(steps)
+    times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    ones = (double([[1.0]]), double([[0.0]]))
     grown = [
-        1 + h * (BASE.velocity(double([[1.0]]), t) - BASE.velocity(double([[0.0]]), t))
+        float(1 + h * (BASE.velocity(ones[0], t) - BASE.velocity(ones[1], t)))
         for t, h in zip(times[:-1], times.diff(), strict=True)
     ]
-    reach = sum(h * math.prod(float(g) for g in grown[k + 1 :]) ** 2 for k, h in enumerate(times.diff().tolist()))
-    end, weight = walk(BASE, z, times)[-1], 1 / (BETA * reach)
-    best = (weight * end + KAPPA * WANTED) / (weight + KAPPA)
-    assert torch.allclose(walk(flow, z, times)[-1], best, atol=2e-3)
+
+    def best(x, t):
+        k = round(float(t) * steps)
+        reach = sum(math.prod(grown[j + 1 :]) ** 2 / steps for j in range(k, steps))
+        end, weight = walk(BASE, x, times[k:])[-1], 1 / (BETA * reach)
+        return -BETA * math.prod(grown[k + 1 :]) * KAPPA * ((weight * end + KAPPA * WANTED) / (weight + KAPPA) - WANTED)
+
+    def loss(factor, **options):
+        flow, still = given(BASE, lambda x, t: factor * best(x, t), 0.0)
+        more = {"beta": BETA, "quantile": 1.0, "share": 1.0, "steps": steps, "updates": 1} | options
+        return last(tune.vgg_pmp(flow, BASE, reward, still, noise=Noise(0, 8), **more)).loss
+
+    assert loss(1.0) < 1e-25
+    assert loss(1.05) > 1e-4
+    assert loss(1.0, beta=1.1 * BETA) > 1e-4
 
 
 @pytest.mark.slow

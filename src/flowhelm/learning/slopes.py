@@ -29,8 +29,9 @@ def judged(value: Tensor) -> Tensor:
     rows = (~value.isfinite()).nonzero().flatten().tolist()
     if rows:
         shown = ", ".join(map(str, rows[:8])) + (" and more" if len(rows) > 8 else "")
+        bad = float(value.detach()[rows[0]])
         raise Diverged(
-            f"the reward is {float(value[rows[0]])} for row {shown} of {len(value)}; expected a finite number for every picture: mend the "
+            f"the reward is {bad} for row {shown} of {len(value)}; expected a finite number for every picture: mend the "
             "reward, or lower the rate if the pictures have gone wrong",
             None,
         )

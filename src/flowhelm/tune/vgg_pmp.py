@@ -4,13 +4,14 @@ VGG-Flow without a value network: along the trajectory of the best control the v
 Jacobians carry back from the reward's slope at the end:
 
     x_1 <- sampled by v;   a_N <- -grad reward(decode(x_1)),   a_k <- (I + h_k dv_base/dx(x_k))^T a_{k+1}
-    match   |v(x_k, t_k) - v_base(x_k, t_k) + beta a_k|^2
+    match   |v(x_k, t_k) - v_base(x_k, t_k) + beta a_{k+1}|^2
 
 Needs   a differentiable reward, a prior on the linear path
 Cost    N steps, M = share N of them used: 2 N + 2 M evaluations, N vector-Jacobian products of the base, M backwards in the weights, 1
         slope of the reward. Memory: N states, one evaluation.
 Paper   A row of the tables (SD3, 400 updates: aesthetic 7.52, diversity 11.17, against 8.24 and 22.12 of VGG-Flow). The update is
-        derived here from the same Hamiltonian; a_k is the adjoint of the discrete sampler. Losses are means over the state's numbers.
+        derived here from the same Hamiltonian, for the discrete sampler, whose best control of step k has a_{k+1}. Losses are means
+        over the state's numbers.
 Limits  The optimum is that of `vgg_flow`, the same transport, not the tilt. The adjoint is exact on the best trajectory only.
 
 Example
@@ -76,5 +77,5 @@ def vgg_pmp(
         adjoints = backwards(moved, states, -limits(slope, quantile) * slope)
         for k in (picked := chosen(steps, share, noise)):
             x, t = states[k], times[k]
-            fall.add((flow.velocity(x, t) - stopped(base, x, t) + beta * adjoints[k]).square().mean() / len(picked))
+            fall.add((flow.velocity(x, t) - stopped(base, x, t) + beta * adjoints[k + 1]).square().mean() / len(picked))
         yield fall.update(index, updates, {"reward": scores})
