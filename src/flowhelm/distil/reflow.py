@@ -20,6 +20,7 @@ Example
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ def straightness(flow: Flow, x: Tensor, times: Tensor) -> Tensor:
         `(b,)`.
     """
     slopes, start = [], x
-    for s, t in zip(times[:-1], times[1:], strict=True):
+    for s, t in pairwise(times):
         v = flow.velocity(x, s)
         slopes.append((v, t - s))
         x = x + (t - s).to(x) * v
