@@ -72,7 +72,7 @@ def _changed(
     function: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, v: Tensor, step: float | None
 ) -> tuple[Tensor, Tensor]:
     if step is None:
-        value, change = torch.func.jvp(function, (x, s), (v, torch.ones_like(s)))
+        value, change = torch.func.jvp(function, (x, s), (v, torch.ones_like(s)))  # type: ignore[misc]
         return value.detach(), change.detach()
     early, late = (s - step / 2).clamp(min=0), (s + step / 2).clamp(max=1)
     change = function(x + _as(late - s, x) * v, late) - function(x + _as(early - s, x) * v, early)

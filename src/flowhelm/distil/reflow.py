@@ -69,8 +69,13 @@ def pairs(
 
 @guarded
 def reflow(
-    student: NetFlow, batch: Batch, generator: torch.Generator, *, density: Callable[[Tensor], Tensor] | None = None, points: Count | None = None
-) -> Tensor:  # fmt: skip
+    student: NetFlow,
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    density: Callable[[Tensor], Tensor] | None = None,
+    points: Count | None = None,
+) -> Tensor:
     """Reflow, and distillation into `points` steps. Liu, Gong & Liu 2023, arXiv:2209.03003. The loss of every row `(b,)`.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def refiner(teacher: NetFlow, widths: tuple[int, ...] = (16, 32)) -> NetFlow:
     return NetFlow(Half(net), (2 * channels, *sides), teacher.path, teacher.condition, teacher.null)
 
 
-def _config(teacher: NetFlow) -> dict[str, object]:
+def _config(teacher: NetFlow) -> dict[str, Any]:
     if not isinstance(teacher.net, UNet):
         raise ValueError(
             f"student: expected a prior whose network is a UNet, got {type(teacher.net).__name__}; build the student by hand"

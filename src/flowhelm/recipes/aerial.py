@@ -101,7 +101,7 @@ def told(data: Data, null: tuple[Tensor, ...], seed: int) -> Data:
     """Decides what each row is told: half of them their class alone, a tenth nothing, the others words and numbers, some left out."""
 
     def batch(index: int) -> Batch:
-        clean, (labels, numbers) = data(index)
+        clean, (labels, numbers), *_ = data(index)
         draw = seeded(seed + 2, index)
         kind, some = torch.rand(len(clean), generator=draw), lambda *shape: torch.rand(*shape, generator=draw)
         words = torch.zeros(len(clean), 6, dtype=torch.int64)

@@ -150,7 +150,7 @@ def overshoot(picture: Picture, found: Found, std: float, flow: NetFlow) -> floa
     whole = sized(flow, observed.shape, 0)
     x, times = start.begin(hqs, whole, observed.measurement, STEPS)
     restored = framed(observed, run(hqs(whole, observed.measurement, x, times)).x)
-    smooth = one_call(sized(flow, tuple(y.shape[1:]), 0))(y, std)
+    smooth = one_call(sized(flow, (y.shape[1], y.shape[2], y.shape[3]), 0))(y, std)
     highest, lowest = fn.max_pool2d(smooth, 11, 1, 5), -fn.max_pool2d(-smooth, 11, 1, 5)
     beyond = (restored - highest - 0.02).clamp(min=0) + (lowest - 0.02 - restored).clamp(min=0)
     return float((beyond.square().mean() / (restored - smooth).square().mean().clamp(min=1e-12)).sqrt())

@@ -58,8 +58,8 @@ class Small(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(3 * inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, outputs)
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
