@@ -345,7 +345,7 @@ class Quiet(Wrapped):
 @pytest.fixture(scope="module")
 def quiet():
     x = torch.ones(1, 1).double()
-    return x, run(sample.rk4(Quiet(), x, EVEN(0, 1, 801))).x
+    return x, run(sample.rk4(Quiet(), x, EVEN(0, 1, 1601))).x
 
 
 @pytest.mark.parametrize("q", [0.8, 1, 1.5, 1.8, 2, 2.5, 2.8, 3, 3.5, 3.8, 4])
@@ -353,7 +353,7 @@ def test_ghvb_has_the_order_that_its_name_rounds_up_to(quiet, q):
     """Between 1 and 4, for every damping; of the fraction only the error depends."""
     x, exact = quiet
     errors = [
-        (run(sample.ghvb(Quiet(), x, EVEN(0, 1, n + 1), order=float(q))).x - exact).abs().log2() for n in (160, 320)
+        (run(sample.ghvb(Quiet(), x, EVEN(0, 1, n + 1), order=float(q))).x - exact).abs().log2() for n in (320, 640)
     ]
     assert float(errors[0] - errors[1]) == pytest.approx(math.ceil(q), abs=0.1)
 
