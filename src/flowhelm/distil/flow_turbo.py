@@ -5,7 +5,7 @@
 
 Needs   clean states, a teacher, a student over state and velocity together (`priors.refiner`), which `sample.flow_turbo` uses
 Cost    2 evaluations of the teacher, 1 of the refiner, 1 backward
-Paper   reach 0.12; the refiner is one block, 4 % of the network, and is 0 at first: the last velocity is used again. The same conditions for all.
+Paper   reach 0.12; the refiner is one block, 4 % of the network, and is 0 at first: the last velocity is used again.
 
 Example
 

@@ -10,8 +10,8 @@ D is the student's marginal velocity less the teacher's, the slope of the revers
 
 Needs   clean states, a teacher, a `NetMap` (of which only maps to t = 1 are trained)
 Cost    5 evaluations of the student (7 with `step`), 2 of the teacher, 1 backward through 2 of them
-Paper   weight 1, dphi by a difference of 0.01 and divided by (its norm + 0.1): `held`, which leaves little of it and so is off here; guidance
-        40 and 100; times logit-normal(1, 1). Deviation: the derivative is forward-mode by default.
+Paper   weight 1, dphi by a difference of 0.01 and divided by (its norm + 0.1): `held`, which leaves little of it and is off
+        here; guidance 40 and 100; times logit-normal(1, 1). Deviation: the derivative is forward-mode by default.
 Limits  The distillation alone collapses onto modes. For two steps and more use `flow_map.jump`, not Euler steps of phi.
 
 Example

@@ -20,7 +20,9 @@ CHOICES: Mapping[tuple[str, str], str | tuple[str, ...]] = {
     ("particles", "Resampler"): ("systematic", "stratified", "residual"),
     ("transition.diffusion", "Diffusion"): ("constant", "falling", "cosine", "hill"),
 }
-"""Module and alias of a type -> the functions of that type, by the name of their tuple (`module:TUPLE` of another module) or one by one. Diffusions are made by theirs."""
+"""Module and alias of a type -> the functions of that type, by the name of their tuple (`module:TUPLE` of another module) or one by one.
+
+Diffusions are made by theirs."""
 
 
 def named(kind: Any) -> Sequence[Callable[..., Any]]:

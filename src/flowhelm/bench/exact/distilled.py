@@ -5,8 +5,9 @@
 The teacher is the exact velocity of the mixture. Every student is that velocity plus a small network, 0 at first, so that each begins as
 Euler steps of the teacher, and is trained for as many steps of the same optimiser on as many rows; the pairs of reflow are made
 beforehand. An error is the root mean square distance, per number, of the student's end from that of the exact path from the same source
-(2000 steps of RK4), with 95 % intervals over seeds. `energy` is the energy distance of one-step samples to the law, in units of 1e-3: small,
-too, where the ends are elsewhere but the law is right. The rivals are the teacher's own solvers at as many evaluations; they need no training.
+(2000 steps of RK4), with 95 % intervals over seeds. `energy` is the energy distance of one-step samples to the law, in units of 1e-3:
+small, too, where the ends are elsewhere but the law is right. The rivals are the teacher's own solvers at as many evaluations; they need
+no training.
 """
 
 from __future__ import annotations
