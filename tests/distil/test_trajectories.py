@@ -16,6 +16,7 @@ from flowhelm.flow import MixtureFlow
 from flowhelm.learning import Batch, empty
 from flowhelm.momentum import ArcFlow, Momentum, mean_growth
 from flowhelm.priors import arc, refiner, student
+from flowhelm.solve import straightness
 from flowhelm.train import fit
 from flowhelm.transition import midpoint
 
@@ -211,7 +212,7 @@ def rounds():
 def straight(flow):
     with torch.no_grad():
         x = OneNumber.source(flow, Noise(11, 512))
-        return float(distil.straightness(flow, x, flow.times(40)).mean())
+        return float(straightness(flow, x, flow.times(40)).mean())
 
 
 def test_reflow_straightens_and_shuffled_pairs_do_not(rounds):

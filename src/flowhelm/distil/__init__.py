@@ -12,9 +12,9 @@ from .flow_turbo import flow_turbo, refined
 from .free_flow import Watched, free_flow
 from .mdt_dist import mdt_dist
 from .mean_flow import mean_flow
-from .reflow import pairs, reflow, straightness
+from .reflow import pairs, reflow
 from .straighten import straighten
 
 ALL = (arc_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten, flow_turbo)
 
-__all__ = ["ALL", "Watched", "pairs", "refined", "straightness", *(loss.__name__ for loss in ALL)]
+__all__ = ["ALL", "Watched", "pairs", "refined", *(loss.__name__ for loss in ALL)]

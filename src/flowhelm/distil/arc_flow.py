@@ -11,8 +11,8 @@ For each segment [a, b] of `segments`, from the state where the last one ended (
 
 Needs   a teacher, a `momentum.ArcFlow` that begins as the teacher's Euler step. No data: give `empty`
 Cost    `segments` evaluations of the student, `segments` * `looks` of the teacher, 1 backward
-Paper   2 segments, 4 looks, 16 parts, window 3/128, parts dropped 0.1, factor 30/2, hops of the teacher that shrink to none over 2000 (FLUX)
-        or 1000 steps; LoRA 256 and heads, under 5 % of the weights; AdamW 1e-4, EMA. Deviations: a batch shares its
+Paper   2 segments, 4 looks, 16 parts, window 3/128, parts dropped 0.1, factor 30/2, hops of the teacher that shrink to none over
+        2000 (FLUX) or 1000 steps; LoRA 256 and heads, under 5 % of the weights; AdamW 1e-4, EMA. Deviations: a batch shares its
         times; E(y) is a series at 0, not cut at 1e-4; the loss is a mean over numbers without the factor.
 
 Example

@@ -20,13 +20,12 @@ Example
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..entry import Count, guarded
-from ..flow import Flow, NetFlow
+from ..flow import NetFlow
 from ..learning.batches import Batch, Data, instants
 from ..path import mix
 from ..rng import Noise
@@ -94,21 +93,3 @@ def reflow(
     t = t if points is None else (t * points).floor() / points
     bound = student.bind(*batch.condition) if batch.condition else student
     return (bound.velocity(mix(student.path, source, clean, t), t) - (clean - source)).square().flatten(1).mean(1)
-
-
-@torch.no_grad()
-def straightness(flow: Flow, x: Tensor, times: Tensor) -> Tensor:
-    """int |(x_1 - x_0) - v(x_t, t)|^2 dt of each path from the sources x `(b, *shape)`, by the rule of the grid, per number of the state.
-
-    0 exactly where one Euler step is exact. Liu, Gong & Liu 2023, arXiv:2209.03003, section 2.2.
-
-    Returns:
-        `(b,)`.
-    """
-    slopes, start = [], x
-    for s, t in pairwise(times):
-        v = flow.velocity(x, s)
-        slopes.append((v, t - s))
-        x = x + (t - s).to(x) * v
-    whole = (x - start) / (times[-1] - times[0]).to(x)
-    return sum((h.to(x) * (whole - v).square().flatten(1).mean(1) for v, h in slopes), torch.zeros(len(x)).to(x))
