@@ -62,7 +62,8 @@ def test_a_sensors_mosaic_is_developed_and_no_small_view_taken_for_it(name, firs
     ratios = seen[1] / seen[1, 0]
     assert ratios == pytest.approx(np.array(LEVELS) / LEVELS[0], rel=0.02)
     write(tmp_path / "b.tif", picture.pixels, picture)
-    again = Image.open(tmp_path / "b.tif").getexif()
+    with Image.open(tmp_path / "b.tif") as image:
+        again = image.getexif()
     assert (again[271], again[315]) == ("Maker", "Ann")
     assert 50706 not in again
     assert decode((tmp_path / name).read_bytes()).pixels.shape == (1, 3, SIDE, 96)  # an upload has no name
@@ -128,10 +129,11 @@ def test_avif_is_turned_and_keeps_its_words(tmp_path):
     picture = read(tmp_path / "a.avif")
     assert picture.pixels.shape[-2:] == (48, 32)
     write(tmp_path / "b.png", picture.pixels, picture)
-    again = Image.open(tmp_path / "b.png").getexif()
-    assert again[271] == "Phone"
-    assert again.get(0x0112, 1) == 1
-    assert again.get_ifd(0x8769)[0x8827] == 200
+    with Image.open(tmp_path / "b.png") as image:
+        again = image.getexif()
+        assert again[271] == "Phone"
+        assert again.get(0x0112, 1) == 1
+        assert again.get_ifd(0x8769)[0x8827] == 200
 
 
 def test_heic_is_named_as_what_it_is(tmp_path):

@@ -211,16 +211,18 @@ def test_a_view_of_the_camera_and_its_own_notes_are_left_out(tmp_path):
     (tmp_path / "a.tif").write_bytes(
         exif.placed((tmp_path / "a.tif").read_bytes(), "TIFF", exif.parsed(told.tobytes()))
     )
-    assert Image.open(tmp_path / "a.tif").getexif()[50706] == b"\1\4\0\0"
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.getexif()[50706] == b"\1\4\0\0"
     picture = read(tmp_path / "a.tif")
     for after in ("b.jpg", "b.tif"):
         write(tmp_path / after, picture.pixels, picture)
-        again = Image.open(tmp_path / after).getexif()
-        assert 50706 not in again
-        assert again.get_ifd(ExifTags.IFD.Exif).get(0x8827) == 200
-        assert 0x927C not in again.get_ifd(ExifTags.IFD.Exif)
-        assert again.get_ifd(ExifTags.IFD.Exif).get(0xA002, 24) == 24
-        assert not again.get_ifd(ExifTags.IFD.IFD1)
+        with Image.open(tmp_path / after) as image:
+            again = image.getexif()
+            assert 50706 not in again
+            assert again.get_ifd(ExifTags.IFD.Exif).get(0x8827) == 200
+            assert 0x927C not in again.get_ifd(ExifTags.IFD.Exif)
+            assert again.get_ifd(ExifTags.IFD.Exif).get(0xA002, 24) == 24
+            assert not again.get_ifd(ExifTags.IFD.IFD1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
