@@ -172,6 +172,7 @@ def test_it_begins_with_one_button(opened, place, tmp_path):
     finished(page)
 
 
+@pytest.mark.slow
 def test_scratches_are_painted_over_where_they_are_seen(opened, place, tmp_path):
     address, runs = place
     rng = np.random.default_rng(0)
@@ -196,6 +197,7 @@ def test_scratches_are_painted_over_where_they_are_seen(opened, place, tmp_path)
     assert (mask == 0).mean() < 0.15
 
 
+@pytest.mark.slow
 def test_the_slider_moves(opened, place, photo):
     page = opened()
     drop(page, photo)
