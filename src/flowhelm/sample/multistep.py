@@ -127,3 +127,16 @@ class Past:
         if key not in self.known:
             self.known[key] = Coeffs(*(c.item() for c in self.path(t.double())))
         return self.known[key]
+
+
+def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """w_j with sum_j w_j nodes_j^k = moments_k, k = 1 ... n: the integrals of the Lagrange polynomials on 0 and the nodes."""
+    found = []
+    for j, here in enumerate(nodes):
+        polynomial, scale = [0.0, 1.0], here  # theta, to vanish at the newest node
+        for other in (n for i, n in enumerate(nodes) if i != j):
+            shifted = [0.0, *polynomial]
+            polynomial = [a - other * b for a, b in zip(shifted, [*polynomial, 0.0], strict=True)]
+            scale *= here - other
+        found.append(sum(c * m for c, m in zip(polynomial[1:], moments, strict=True)) / scale)
+    return found
