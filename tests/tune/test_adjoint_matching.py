@@ -66,6 +66,18 @@ def test_the_lean_adjoint_is_minus_grad_v_on_average():
         assert off.std() > 0.1 * grad_v.std()  # of one path it is far from it
 
 
+def test_adjoints_are_the_gradients_of_the_end():
+    """Along moves that are not affine, whose Jacobians depend on the state."""
+    move = lambda z, k: z + (z * (k + 1)).sin() / 3  # noqa: E731
+    start = torch.randn(3, 2).double().requires_grad_()
+    states = [start]
+    for k in range(4):
+        states.append(move(states[-1], k))
+    wanted = torch.autograd.grad(states[-1].square().sum(), states)
+    found = backwards(move, [each.detach() for each in states], 2 * states[-1].detach())
+    assert all(torch.allclose(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 def test_at_the_tilt_every_residual_vanishes():
     """An affine reward, whose adjoint is a constant: the loss is 0 at v_base + kappa grad V, at any number of steps, and nowhere else."""
 
