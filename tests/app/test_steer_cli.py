@@ -547,7 +547,7 @@ def test_closing_a_run_keeps_the_best_so_far(here):
         ("fashion --reward bad.safetensors --class bag", "is not what python -m flowhelm.bench.quality.classifier writes"),
         ("fashion --reward none.py:f", "--reward: 'none.py' does not exist"),
         ("fashion --reward mine.py", "expected FILE.py:FUNCTION, got 'mine.py'"),
-        ("fashion --reward mine.py:nothing", "mine.py:nothing cannot be had (AttributeError"),
+        ("fashion --reward mine.py:nothing", "reward mine.py:nothing: mine.py has no 'nothing'"),
         ("fashion --reward mine.py:value", "mine.py:value is no function"),
         ("fashion --reward mine.py:broken", "mine.py:broken fails (KeyError:"),
         ("fashion --reward mine.py:number", "mine.py:number: expected a tensor of one number per picture, (2,), got float"),

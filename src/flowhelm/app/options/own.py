@@ -66,6 +66,11 @@ def trust(*texts: str) -> None:
     _trusted.set(_trusted.get() | {each[0] for each in found if each})
 
 
+def forget() -> None:
+    """Imports files anew when they are asked for next: each command runs the code as it stands then."""
+    _loaded.clear()
+
+
 def words_of(settings: Any) -> list[str]:
     """The code that settings name, whatever stands in them: of a file that nobody has checked yet."""
     if not isinstance(settings, dict):

@@ -21,6 +21,7 @@ from ..models import opening as models
 from ..options import own
 from ..options.request import Plain
 from ..options.signature import bind, options, pick, shown
+from ..run import near
 from .builders import BUILDERS, MODELS, Subject
 from .scored import Own
 
@@ -120,7 +121,7 @@ def _given(builder: Callable[..., Any], tail: str) -> dict[str, Plain]:
 def _own(weight: float, whole: str, flag: str) -> Term:
     path = own.file(whole)
     if path.suffix == ".py" and not path.is_file():
-        raise BadInput(f"--{flag}: {str(path)!r} does not exist; check the path")
+        raise BadInput(f"--{flag}: {near(path)!r} does not exist; check the path")
 
     def make(subject: Subject) -> Reward:
         return Own(own.load("reward", whole), own.short(whole))

@@ -140,10 +140,12 @@ def rerun(path: Path, out: Path | None = None, *, trust: bool = False) -> Run[bo
     Args:
         out: the folder to write to, if not the file's own; trust: run code that the file names.
     """
-    own.trust_file(path, own.words_of(raw_run(path)["settings"]), trust)
+    named = raw_run(path)["settings"]
+    own.trust_file(path, own.words_of({"method": named.get("method")}), trust)  # whose options are read with the file
     old = record.read(path)
     if old.result.state != "finished":
         raise BadInput(f"{str(path)!r} is of a run that was {old.result.state}; there is nothing to compare with")
+    own.trust_file(path, own.words_of(named), trust)
     folder = (out or path.parent).absolute()
     stem = folder / f"{path.name.removesuffix('.run.json')}.rerun"
     paths = outputs(stem)

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    own.forget()
     own.trust(*arguments)
     usage_error = cast(
         "type[typer.BadParameter]", typer.BadParameter.__mro__[1]

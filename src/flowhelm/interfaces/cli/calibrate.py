@@ -33,7 +33,7 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    from ...app.models.request import check_prior
+    from ...app.models.request import check_prior, is_pipeline
     from ...app.options import sources
     from ...app.options.words import check, flags, sort_words
 
@@ -50,7 +50,7 @@ def calibrate(
     request = read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {}))
     for part, function in parts.items():
         check(function, given.get(part, {}))
-    if request.prior != "exact":
+    if request.prior != "exact" and not is_pipeline(request.prior):
         check_prior(request.prior)
     from ...app.models.doctor import check_deepinv
     from ...bench.exact.calibrate import calibrate as run
