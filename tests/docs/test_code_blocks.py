@@ -146,7 +146,7 @@ def desk(tmp_path, monkeypatch) -> Path:
         (tmp_path / "examples" / file.name).write_bytes((tmp_path / file.name).read_bytes())
     mask = Image.new("L", photo.size, 255)
     mask.paste(0, (20, 20, 30, 24))
-    for name in ("mask.png", "scratches.png"):
+    for name in ("mask.png", "scratches.png", "scan.mask.png"):
         mask.save(tmp_path / name)
     for folder in ("photos", "pictures", "masks"):
         (tmp_path / folder).mkdir()
