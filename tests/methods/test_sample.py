@@ -6,7 +6,6 @@ import math
 import re
 from functools import partial
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import torch
@@ -649,14 +648,3 @@ def test_card(solver):
     assert "\nArgs:\n" in inspect.getdoc(solver)
     file = Path(inspect.getfile(inspect.unwrap(solver)))
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 110
-    found = re.search(r"^Example\n\n((?: {4}.*\n?)+)", text, re.MULTILINE)
-    known = {}
-    exec(
-        dedent(found[1])
-        .replace("times(20)", "times(2)")
-        .replace("times(16)", "times(2)")
-        .replace("times(8)", "times(2)"),
-        known,
-    )
-    assert known["final"].t == 1
-    assert known["final"].x.isfinite().all()
