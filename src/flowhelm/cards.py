@@ -17,7 +17,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,18 +38,44 @@ def __getattr__(name: str) -> Any:
     return tune.ALL if name == "TUNERS" else (*steer.ALL, *restore.ALL)
 
 
-def cite(name: str) -> None:
-    """Prints the name and the paper of a method: `cite("dps")`.
+def cite(name: str) -> str:
+    """Prints the BibTeX of a method's papers, and returns it: `cite("dps")`. flowhelm's own; the entries are in `references.bib`.
+
+    Of solvers, losses, guides and moves, too. A key is an arXiv number; an entry whose title is not known has a `note` in its place.
+    What has no paper gets its card's first line, as a comment.
 
     Raises:
-        ValueError: a name that no method has.
+        ValueError: a name that nothing has.
     """
-    from . import restore, sample, steer, tune
-
-    known = {method.__name__: method for method in (*steer.ALL, *restore.ALL, *tune.ALL, *sample.ALL)}
+    known = _citable()
     if name not in known:
         raise ValueError(f"cite: expected the name of a method, one of {', '.join(sorted(known))}, got {name!r}")
-    print(card(known[name]).partition("\n")[0])
+    entries = references()
+    keys = cited(known[name])
+    found = "\n".join(entries[key] for key in keys) if keys else f"% {title(known[name])}: no paper that is known.\n"
+    print(found, end="")
+    return found
+
+
+def cited(method: Callable[..., Any]) -> list[str]:
+    """The keys in `references` of what the first lines of a card and of a docstring name, in their order."""
+    text = f"{card(method).partition(chr(10))[0]} {inspect.getdoc(method) or ''}"
+    keys = dict.fromkeys([*re.findall(r"arXiv:(\d{4}\.\d{5})", text), method.__name__])
+    return [key for key in keys if key in references()]
+
+
+@cache
+def references() -> Mapping[str, str]:
+    """The entries of `references.bib`, by their keys: arXiv numbers, and names of methods whose papers have none."""
+    text = (files(__package__) / "references.bib").read_text(encoding="utf-8")
+    return {entry[1]: entry[0] for entry in re.finditer(r"^@\w+\{([^,]+),\n(?:  .*\n)+\}\n", text, re.M)}
+
+
+def _citable() -> dict[str, Callable[..., Any]]:
+    from . import distil, guide, restore, sample, steer, transition, tune
+
+    lists = (transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, distil.ALL, tune.ALL, restore.ALL, steer.ALL)
+    return {each.__name__: each for several in lists for each in several}
 
 
 def card(method: Callable[..., Any]) -> str:
@@ -130,11 +157,13 @@ __all__ = [
     "card",
     "carried",
     "cite",
+    "cited",
     "field",
     "from_picture",
     "keeps_budget",
     "needs_gradient",
     "pixels_only",
+    "references",
     "resumed",
     "takes_budget",
     "title",

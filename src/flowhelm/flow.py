@@ -22,7 +22,7 @@ PURE = 10.0
 
 
 class Flow(abc.ABC):
-    """A prior: a velocity field whose flow carries a standard normal source (t = 0) to clean samples (t = 1).
+    """A prior: a velocity field whose flow carries a standard normal source (t = 0) to clean samples (t = 1). flowhelm's own.
 
     Attributes:
         path: how source and clean are mixed; see `flowhelm.path`.
@@ -89,7 +89,7 @@ class FlowMap(Protocol):
 
 
 class Pixels(Flow, abc.ABC):
-    """A flow whose state is the picture."""
+    """A flow whose state is the picture. flowhelm's own."""
 
     pixels = True
 
@@ -101,7 +101,7 @@ class Pixels(Flow, abc.ABC):
 
 
 class Wrapped(Flow, abc.ABC):
-    """A flow that edits another one, `self.flow`; it forwards everything but the velocity."""
+    """A flow that edits another one, `self.flow`; it forwards everything but the velocity. flowhelm's own."""
 
     flow: Flow
 
@@ -148,7 +148,7 @@ Guidance = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class NetFlow(Adaptable, Pixels):
-    """A velocity network over pictures.
+    """A velocity network over pictures. flowhelm's own.
 
     Args:
         net: `net(x, t, *condition)` with x `(b, *shape)` and t `(b,)`, both in the network's dtype and on its device -> velocity.
@@ -235,7 +235,7 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class GaussianFlow(Pixels):
-    """The exact flow of N(mean, covariance): velocity, flow map, posterior, all in closed form.
+    """The exact flow of N(mean, covariance): velocity, flow map, posterior, all in closed form. flowhelm's own.
 
     Args:
         mean: `(d,)`; covariance: `(d, d)` symmetric, positive semi-definite. Their dtype (use float64 for tests) is kept.
@@ -299,7 +299,7 @@ class GaussianFlow(Pixels):
 
 @dataclass(frozen=True, eq=False)
 class MixtureFlow(Pixels):
-    """The exact flow of a Gaussian mixture, and its exact posterior under a linear-Gaussian measurement.
+    """The exact flow of a Gaussian mixture, and its exact posterior under a linear-Gaussian measurement. flowhelm's own.
 
     Args:
         weights: `(k,)`, positive (normalised here); means: `(k, d)`; covariances: `(k, d, d)`.

@@ -20,7 +20,7 @@ from .rng import Noise
 
 @runtime_checkable
 class Operator(Protocol):
-    """Maps a picture `(b, c, h, w)` to a measurement `(b, ...)`, differentiably."""
+    """Maps a picture `(b, c, h, w)` to a measurement `(b, ...)`, differentiably. flowhelm's own."""
 
     def A(self, x: Tensor) -> Tensor: ...
 
@@ -40,7 +40,7 @@ class LinearOperator(Operator, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A plain differentiable callable, picture -> measurement, as an operator. Nothing is assumed of it."""
+    """A plain differentiable callable, picture -> measurement, as an operator. Nothing is assumed of it. flowhelm's own."""
 
     function: Callable[[Tensor], Tensor]
 
@@ -50,7 +50,7 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """A plain callable that is linear: adjoint by its vjp, pseudo-inverse and prox by conjugate gradients.
+    """A plain callable that is linear: adjoint by its vjp, pseudo-inverse and prox by conjugate gradients. flowhelm's own.
 
     Args:
         function: picture `(b, *shape)` -> measurement.
@@ -82,7 +82,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What was observed of a picture.
+    """What was observed of a picture. flowhelm's own.
 
     Args:
         y: `(b, ...)`, in the operator's output unit (for the operators of this package pictures are in [-1, 1]).
@@ -203,7 +203,7 @@ class Measurement:
 
 
 def simulate(operator: Operator, image: Tensor, std: float, noise: Noise) -> Measurement:
-    """Simulates: y = operator(image) + std * noise, one noise stream per row."""
+    """Simulates: y = operator(image) + std * noise, one noise stream per row. flowhelm's own."""
     forward = operator.A if isinstance(operator, Operator) else operator
     y = forward(image)
     return Measurement(y + std * noise(y), operator, std)

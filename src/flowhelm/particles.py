@@ -150,6 +150,18 @@ def share(tempering: Tempering, path: Path = linear) -> Callable[[Tensor], float
     return shares[tempering]
 
 
+def tempered(
+    who: str, tempering: Tempering | None, proposal: str, potential: Potential, path: Path
+) -> tuple[bool, Callable[[Tensor], float]]:
+    """Whether the share adapts, and the share at each time: None is "das" with a proposal, "off" without.
+
+    Raises ValueError for adaptive tempering of another potential than difference, or of control.
+    """
+    if tempering == "adaptive" and (potential != "difference" or proposal == "control"):
+        raise ValueError(f"{who}: expected potential='difference' and no control with adaptive tempering; take 'das'")
+    return tempering == "adaptive", share(tempering or ("off" if proposal == "prior" else "das"), path)
+
+
 def anneal(log_w: Tensor, log_likelihood: Tensor, spent: Tensor, target: float, most: float = 1.0) -> Tensor:
     """The next temperature of each row: the largest in (spent, most] that keeps the effective sample size at `target` * k.
 

@@ -43,7 +43,7 @@ class Coeffs(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """E[source | x_t] and E[clean | x_t], each shaped as the state `(b, ...)`."""
+    """E[source | x_t] and E[clean | x_t], each shaped as the state `(b, ...)`. flowhelm's own."""
 
     source: Tensor
     clean: Tensor

@@ -12,7 +12,7 @@ Key = int | str | tuple[int | str, ...]
 
 
 class Noise:
-    """One random stream per batch row.
+    """One random stream per batch row. flowhelm's own.
 
     Args:
         seed: any integer; or one for each row, to run together what has seeds of its own.

@@ -30,7 +30,7 @@ Solver = Callable[..., Iterator[Step]]
 def integrate(
     flow: Flow, x: Tensor, times: Tensor, *, transition: Transition = euler, noise: Noise | None = None
 ) -> Iterator[Step]:
-    """Samples the prior: one transition after another along the grid.
+    """Samples the prior: one transition after another along the grid. flowhelm's own.
 
     Args:
         x: state `(b, *shape)` at times[0]; times: increasing, float64 on the CPU.
@@ -99,7 +99,7 @@ def rollout(
     first: Tensor | None = None,
     checkpointed: bool = False,
 ) -> Tensor:
-    """The end of a controlled Euler path, differentiable in x and in the controls.
+    """The end of a controlled Euler path, differentiable in x and in the controls. flowhelm's own.
 
         x <- x + (t_{k+1} - t_k) (v(x, t_k) + u_k)
 

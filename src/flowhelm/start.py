@@ -45,7 +45,7 @@ def check(method: Callable[..., Any], levels: tuple[float, float], whose: str, s
 def begin(
     method: Callable[..., Any], flow: Flow, y: Measurement, steps: int, noise: Noise | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The state `(b, *flow.shape)` and the grid `(steps + 1,)` that a method begins with.
+    """The state `(b, *flow.shape)` and the grid `(steps + 1,)` that a method begins with. flowhelm's own.
 
     Args:
         method: any of `flowhelm.steer` or `flowhelm.restore`; its card says where it starts.

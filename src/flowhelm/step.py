@@ -21,7 +21,7 @@ def rows_of(reward: Reward, index: Tensor, total: int) -> Reward:
 
 
 class Step(NamedTuple):
-    """One step of a sampler.
+    """One step of a sampler. flowhelm's own.
 
     Attributes:
         index, total: `index` of `total` steps are done.
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
 
 class Update(NamedTuple):
-    """One update of a training: `index` of `total` are done; `loss` 0-dim, detached."""
+    """One update of a training: `index` of `total` are done; `loss` 0-dim, detached. flowhelm's own."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
     total: int
@@ -49,7 +49,7 @@ class Update(NamedTuple):
 
 
 class Diverged(RuntimeError):
-    """A state that is not finite. `last` is the last good step, or None if the first one was bad."""
+    """A state that is not finite. `last` is the last good step, or None if the first one was bad. flowhelm's own."""
 
     def __init__(self, message: str, last: Step | None):
         super().__init__(message)
@@ -75,7 +75,7 @@ def finite(steps: Iterable[Step]) -> Iterator[Step]:
 
 
 def run(steps: Iterable[Step], each: Callable[[Step], None] | None = None) -> Step:
-    """Runs a method to its end; returns the last step.
+    """Runs a method to its end; returns the last step. flowhelm's own.
 
     Args:
         each: called with every step (a progress bar, a preview).

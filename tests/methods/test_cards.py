@@ -1,5 +1,7 @@
 """Cards: every method has one, says whose it is, is short, its example runs, and what it says is what the method does."""
 
+import copy
+import dataclasses
 import inspect
 import re
 import sys
@@ -11,9 +13,11 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, restore, steer
-from flowhelm.step import Step, run
+from flowhelm import cards, distil, restore, sample, steer, tune
+from flowhelm.step import Step, Update, run
 
+GIVEN = {"flowhelm": flowhelm, "torch": torch, "copy": copy, "dataclasses": dataclasses, "partial": partial}
+"""What the examples of `tune` and `distil` use without an import, to be short."""
 METHODS = (*restore.ALL, *steer.ALL)
 EVERY = pytest.mark.parametrize("method", [*METHODS, *cards.TUNERS], ids=lambda method: method.__name__)
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
@@ -44,19 +48,33 @@ def test_help_begins_with_the_name_and_the_paper(method):
     assert re.search(r"arXiv:\d{4}\.\d{5}|OpenReview|no arXiv number", first)
 
 
-@EACH
+ITSELF = {sample.bottleneck: "times(12)"}
+"""Where a grid is as long as it must be; elsewhere a test runs a short one."""
+
+
+@pytest.mark.parametrize("method", [*METHODS, *sample.ALL, *tune.ALL, *distil.ALL], ids=lambda method: method.__name__)
 def test_the_example_of_a_card_runs(method):
-    found = re.search(r"^Example\n\n((?: {4}.*\n?)+)", card(method), re.MULTILINE)
-    if not found:
-        pytest.skip("has no example yet")
-    code = dedent(found[1])
+    code = dedent(re.search(r"^Example\n\n((?: {4}.*\n?)+)", card(method), re.MULTILINE)[1])
     assert 3 <= len(code.splitlines()) <= 6
-    assert f".{method.__name__}(" in code
-    told = {}
+    assert code.count("final =") == 1
+    if method not in sample.ALL or not code.count("sample.euler("):  # one card for the four of one step
+        assert re.search(rf"\.{method.__name__}\b", code)
+    if method in sample.ALL:
+        code = code.replace("sample.euler(", f"sample.{method.__name__}(")
+    code = re.sub(r"times\(\d+\)", ITSELF.get(method, "times(2)"), code)
+    code = re.sub(r", y, \d+, noise\)", ", y, 2, noise)", code)  # `begin`
+    told = dict(GIVEN)
     exec(code, told)
-    assert isinstance(told["final"], Step)
-    assert told["final"].t == 1 or method is restore.pnp_flow  # whose last step is the one before
-    assert told["final"].x.isfinite().all()
+    final = told["final"]
+    if isinstance(final, Update):
+        assert final.index == 1
+        assert final.loss.isfinite()
+        if method in tune.ALL:  # the second factors have moved
+            assert any(float(p.detach().abs().max()) > 0 for p in told["flow"].trained()[1::2])
+        return
+    assert isinstance(final, Step)
+    assert final.t == 1 or method is restore.pnp_flow  # whose last step is the one before
+    assert final.x.isfinite().all()
 
 
 def named(fits, methods=cards.METHODS):
@@ -73,16 +91,55 @@ def test_capabilities():
         assert (cards.budget_option(method) is not None) is cards.takes_budget(method)
 
 
+CITED = cards._citable()
+
+
 def test_cite(capsys):
-    for name in ("dps", "fk", "draft"):
-        flowhelm.cite(name)
-    assert [re.findall(r"arXiv:[\d.]+\d", line)[0] for line in capsys.readouterr().out.splitlines()] == [
-        "arXiv:2209.14687",
-        "arXiv:2501.06848",
-        "arXiv:2309.17400",
-    ]
-    with pytest.raises(ValueError, match=r"name of a method, one of adjoint_matching, .*got 'dpss'"):
+    for name, number in (("dps", "2209.14687"), ("fk", "2501.06848"), ("draft", "2309.17400"), ("rare", "2301.12334")):
+        text = flowhelm.cite(name)
+        assert text.startswith(f"@misc{{{number},\n")
+        assert capsys.readouterr().out == text
+    assert flowhelm.cite("fk").count("@misc{") == 3
+    assert flowhelm.cite("fig").startswith("@inproceedings{fig,")
+    assert flowhelm.cite("best_of").startswith("% Best of n")
+    with pytest.raises(ValueError, match=r"name of a method, one of ab, adjoint_matching, .*got 'dpss'"):
         flowhelm.cite("dpss")
+
+
+def test_every_paper_of_a_card_has_an_entry_and_every_entry_a_card():
+    used, without = set(), set()
+    for name, method in CITED.items():
+        first = card(method).partition("\n")[0]
+        text = f"{first} {inspect.getdoc(method)}"
+        keys = set(re.findall(r"arXiv:(\d{4}\.\d{5})", text)) | ({name} & set(cards.references()))
+        assert set(cards.cited(method)) == keys, name
+        used |= keys
+        without |= set() if keys else {name}
+    assert used == set(cards.references())
+    papers = (*steer.ALL, *restore.ALL, *sample.ALL, *tune.ALL, *distil.ALL)
+    assert without & {method.__name__ for method in papers} == {"best_of", "rebridge"}
+
+
+def part(entry, field):
+    found = re.search(rf"^  {field} = \{{(.*)\}},?$", entry, re.MULTILINE)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("name", sorted(CITED))
+def test_authors_and_year_are_those_of_the_card(name):
+    line = card(CITED[name]).partition("\n")[0]
+    for place, key in enumerate(cards.cited(CITED[name])):
+        entry = cards.references()[key]
+        assert bool(part(entry, "title")) != bool(part(entry, "note"))
+        assert part(entry, "eprint") == (key if key[0].isdigit() else "")
+        authors = [who.strip("{}") for who in part(entry, "author").split(" and ") if who]
+        if place or not (key in line or key == name):  # named in passing, by its number
+            continue
+        before = line.partition(key)[0] if key in line else line
+        assert part(entry, "year") in before
+        assert not authors or authors[0] in before
+        if " et al. " not in before:
+            assert all(who in before for who in authors)
 
 
 def test_what_is_carried_resumes(mixture):

@@ -6,7 +6,6 @@ import math
 import re
 from functools import partial
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import torch
@@ -649,12 +648,3 @@ def test_card(solver):
     assert "\nArgs:\n" in inspect.getdoc(solver)
     file = Path(inspect.getfile(inspect.unwrap(solver)))
     assert len(file.read_text(encoding="utf-8").splitlines()) <= 110
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("solver", [s for s in sample.ALL if s is not sample.bottleneck], ids=lambda s: s.__name__)
-def test_the_example_of_a_card_runs(solver):
-    found, known = re.search(r"^Example\n\n((?: {4}.*\n?|\n)+)", card(solver), re.MULTILINE), {}
-    exec(re.sub(r"times\(\d+\)", "times(2)", dedent(found[1])), known)
-    assert known["final"].t == 1
-    assert known["final"].x.isfinite().all()

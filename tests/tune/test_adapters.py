@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import flowhelm
-from flowhelm import tune
 from flowhelm.adapter import layers
 from flowhelm.priors import adapters
 
@@ -111,21 +110,3 @@ def test_another_model_is_refused_in_one_sentence(base, tmp_path):
     save_file(bad, tmp_path / "f.safetensors")
     with pytest.raises(ValueError, match="not finite"):
         adapters.read(tmp_path / "f.safetensors")
-
-
-@pytest.mark.parametrize("method", tune.ALL, ids=lambda method: method.__name__)
-def test_the_example_of_a_card_runs(method):
-    import inspect
-    import re
-    import sys
-    from textwrap import dedent
-
-    card = inspect.cleandoc(sys.modules[method.__module__].__doc__)
-    code = dedent(re.search(r"^Example\n\n((?: {4}.*\n?)+)", card, re.MULTILINE)[1])
-    assert 3 <= len(code.splitlines()) <= 6
-    assert f".{method.__name__}(" in code
-    told = {"flowhelm": flowhelm, "torch": torch}
-    exec(code, told)
-    assert told["final"].index == 1
-    assert told["final"].loss.isfinite()
-    assert any(float(p.detach().abs().max()) > 0 for p in told["flow"].trained()[1::2])  # the second factors have moved

@@ -43,7 +43,7 @@ def flow_turbo(
         reach: longest step in time between the two velocities.
     """
     student, teacher = conditioned(student, teacher, batch)
-    source = like(student, batch, generator)
+    source = like(student, batch, generator)[:, : teacher.shape[0]]  # a refiner has twice the channels
     t = instants(source, generator)
     d = torch.minimum(reach * instants(source, generator), 1 - t)
     x = mix(teacher.path, source, batch.clean, t)

@@ -13,7 +13,7 @@ Example
 
     teacher = flowhelm.load("fashion").told(["coat"])
     data = flowhelm.distil.pairs(teacher, 8, batch=4, steps=2, seed=0)
-    student = dataclasses.replace(teacher, net=copy.deepcopy(teacher.net))
+    student = dataclasses.replace(teacher, net=copy.deepcopy(teacher.net).requires_grad_(True))
     final = next(flowhelm.train.fit(student, flowhelm.distil.reflow, data, steps=1))
 """
 

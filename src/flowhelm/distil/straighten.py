@@ -11,7 +11,7 @@ Limits  Only the grid's times are trained: the student is for this grid with Eul
 Example
 
     teacher = flowhelm.load("fashion").told(["coat"])
-    student = dataclasses.replace(teacher, net=copy.deepcopy(teacher.net))
+    student = dataclasses.replace(teacher, net=copy.deepcopy(teacher.net).requires_grad_(True))
     loss = partial(flowhelm.distil.straighten, teacher=teacher, times=teacher.times(2), fine=2)
     data = flowhelm.learning.empty(4, torch.zeros(4, dtype=torch.int64))
     final = next(flowhelm.train.fit(student, loss, data, steps=1))

@@ -30,7 +30,7 @@ class Chunked(Wrapped):
 
 @guarded
 def chunked(flow: Flow, size: Count) -> Flow:
-    """Evaluates at most (and always exactly) `size` rows at a time: bounds memory and pins the compiled shape.
+    """Evaluates at most (and always exactly) `size` rows at a time: bounds memory and pins the compiled shape. flowhelm's own.
 
     What is bound to a row goes with it. An edit that compares rows (`diverse`) must be made after this one, not before.
     """

@@ -40,5 +40,5 @@ class Counted(Wrapped):
 
 
 def counted(flow: Flow) -> Counted:
-    """The same flow with a tally, `.count`: what a method costs is measured, not declared."""
+    """The same flow with a tally, `.count`: what a method costs is measured, not declared. flowhelm's own."""
     return Counted(flow)

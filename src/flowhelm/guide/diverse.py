@@ -73,12 +73,14 @@ def diverse(
     threshold: Annotated[float, Ge(0), Le(math.inf)] = math.inf,
     mask: Tensor | None = None,
 ) -> Flow:
-    """Args:
-    group: rows i * group to (i + 1) * group - 1 repel each other; groups know nothing of each other. 1 changes nothing.
-    scale: of the repulsion; 0 changes nothing.
-    threshold: root-mean-square distance beyond which rows leave each other alone. Without it nothing but the prior holds
-        a group together, and much of it leaves the prior.
-    mask: 1 where rows may differ, 0 where they are known (inpainting): broadcast to `(b, *shape)`. Everywhere by default.
+    """Meaningful diversity: a group whose clean estimates repel each other. Cohen et al. 2024, arXiv:2310.16047, section 5.
+
+    Args:
+        group: rows i * group to (i + 1) * group - 1 repel each other; groups know nothing of each other. 1 changes nothing.
+        scale: of the repulsion; 0 changes nothing.
+        threshold: root-mean-square distance beyond which rows leave each other alone. Without it nothing but the prior holds
+            a group together, and much of it leaves the prior.
+        mask: 1 where rows may differ, 0 where they are known (inpainting): broadcast to `(b, *shape)`. Everywhere by default.
 
     Raises:
         ValueError: later, a batch that is not of whole groups.

@@ -92,13 +92,15 @@ def minority(
     draws: Count = 1,
     distance: Callable[[Tensor, Tensor], Tensor] = _squared,
 ) -> Flow:
-    """Args:
-    scale: the largest move of an entry of the clean estimate, at t = 0; sigma^2 of that later. 0 changes nothing.
-    noise: one stream per row (k * rows rows of a batch are k particles each).
-    level: the time to which a clean estimate is renoised; smaller forgets more of it.
-    start, stop: guidance acts where start < t < stop; an early stop spares the details.
-    draws: renoised copies to average the distance over.
-    distance: `(clean, again) -> (b,)` between states; squared by default, a perceptual one of decoded pictures in the paper.
+    """Self-guided minority sampling: towards what the prior reconstructs badly. Um & Ye 2024, arXiv:2407.11555, section 3.
+
+    Args:
+        scale: the largest move of an entry of the clean estimate, at t = 0; sigma^2 of that later. 0 changes nothing.
+        noise: one stream per row (k * rows rows of a batch are k particles each).
+        level: the time to which a clean estimate is renoised; smaller forgets more of it.
+        start, stop: guidance acts where start < t < stop; an early stop spares the details.
+        draws: renoised copies to average the distance over.
+        distance: `(clean, again) -> (b,)` between states; squared by default, a perceptual one of decoded pictures in the paper.
 
     The shift is a constant for whoever differentiates the edited velocity.
 

@@ -104,7 +104,7 @@ class Pruned(Wrapped):
 
 
 def pruned(flow: Flow, start: PrunedSource) -> Flow:
-    """The same prior, started away from where no data lie: only `source` changes. Fit the start with `PrunedSource.fit`."""
+    """Only `source` changes: a start away from where no data lie, from `PrunedSource.fit`. Lee, Kim & Lee 2025, arXiv:2512.18184."""
     if math.prod(flow.shape) != len(start.basis):
         raise ValueError(f"pruned: expected a start of {math.prod(flow.shape)} elements, got {len(start.basis)}")
     return Pruned(flow, start)

@@ -60,11 +60,13 @@ def rare(
     start: Fraction = 0.0,
     stop: Fraction = 1.0,
 ) -> Flow:
-    """Args:
-    classifier: `classifier(x, t)`, states `(b, *shape)` and times `(b,)` in the dtype of x, to logits `(b, classes)`.
-    scale: 0 changes nothing, 1 is the law given the label, more exaggerates it.
-    label: a class; the last one is the rarest.
-    start, stop: guidance acts where start < t < stop.
+    """Minority guidance by a classifier: towards the samples that are rarest. Um, Lee & Ye 2024, arXiv:2301.12334, eq. 9.
+
+    Args:
+        classifier: `classifier(x, t)`, states `(b, *shape)` and times `(b,)` in the dtype of x, to logits `(b, classes)`.
+        scale: 0 changes nothing, 1 is the law given the label, more exaggerates it.
+        label: a class; the last one is the rarest.
+        start, stop: guidance acts where start < t < stop.
 
     The shift is a constant for whoever differentiates the edited velocity.
     """

@@ -47,6 +47,7 @@ class Reused(Wrapped):
 @guarded
 def reused(flow: Flow, every: Count = 2) -> Flow:
     """Compares with no condition at every `every`-th evaluation only; between, what the condition changed last is used again.
+    flowhelm's own.
 
     A guided velocity costs two rows of the network, here (1 + every) / (2 every) of that: three quarters for 2. `.kept.rows` counts
     them. For one run along increasing times: what is kept belongs to it.

@@ -36,6 +36,7 @@ class Tiled(Wrapped):
 @guarded
 def tiled(flow: Flow, tile: Count, *, reach: Annotated[int, Ge(0)], stride: Count) -> Flow:
     """Cuts the network call into tiles of `tile` x `tile` pixels and joins the results; the rest of a method sees the whole picture.
+    flowhelm's own.
 
     Exact (not blended) for a network without spatial statistics or attention: each tile is evaluated with a margin of at
     least `reach` pixels, the radius of the receptive field, and tiles start at multiples of `stride`, the network's

@@ -26,6 +26,7 @@ class Tested(NamedTuple):
 
 def coverage(draws: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
     """How often the truth of an entry is in the central interval of each level, `(levels,)`; a right sampler gives the levels.
+    flowhelm's own.
 
     Args:
         levels: `(m,)` in (0, 1). With k draws an interval holds at best whole (k + 1)-ths: the interval of level q goes from the
@@ -55,6 +56,7 @@ def ranks(draws: Tensor, truth: Tensor) -> Tensor:
 
 def rank_test(rank: Tensor, draws: int, bins: int = 10) -> Tested:
     """A chi-squared test of ranks `(n,)` of one quantity against the uniform law on 0 ... draws; the other tail is not looked at.
+    Pearson 1900.
 
     Args:
         rank: of one quantity; entries of one picture depend on one another and must not be pooled.
@@ -73,6 +75,7 @@ def rank_test(rank: Tensor, draws: int, bins: int = 10) -> Tested:
 
 def ecdf_test(rank: Tensor, draws: int) -> Tested:
     """Are ranks `(n,)` of one quantity uniform on 0 ... draws? By the largest |ECDF - uniform| in units of its own deviation.
+    Säilynoja et al. 2022, arXiv:2103.10522.
 
     p is exact for any n and draws, but for the error of 4000 simulated sets of uniform ranks (the law of Kolmogorov and
     Smirnov is that of continuous values, and rejects ranks of few draws). p < 0.05 if and only if the difference leaves
@@ -134,7 +137,9 @@ def tarp(draws: Tensor, truth: Tensor, references: Tensor) -> Tensor:
 
 
 def uniform_test(share: Tensor) -> Tested:
-    """The Kolmogorov-Smirnov test of values `(n,)` in [0, 1] against the uniform law, by its asymptotic law (n above about 50)."""
+    """The Kolmogorov-Smirnov test of values `(n,)` in [0, 1] against the uniform law, by its asymptotic law (n above about 50).
+    Kolmogorov 1933.
+    """
     n = len(share)
     ordered = share.double().sort().values.cpu()
     steps = torch.arange(n + 1, dtype=torch.float64) / n
@@ -180,7 +185,7 @@ def judge(
     fit: str | None = None,
     level: float = 0.01,
 ) -> Judged:
-    """Whether draws `(n, k, ...)` are as uncertain of the truths `(n, ...)` as they say, by several tests and in a word.
+    """Whether draws `(n, k, ...)` are as uncertain of the truths `(n, ...)` as they say, by several tests and in a word. flowhelm's own.
 
     Calibrated, unless a test rejects it with p < level / number of tests. Then it is in what way the entries are wrong that
     names it: biased, if a quantity is on one side by more (and by three deviations) than the entries' places among the draws

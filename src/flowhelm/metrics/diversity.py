@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def euclidean(features: Tensor) -> Tensor:
-    """Distances `(n, n)` of features `(n, ...)`, in float64."""
+    """Distances `(n, n)` of features `(n, ...)`, in float64. flowhelm's own."""
     flat = features[:, None].flatten(1).double()
     return torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")  # which is inexact for near ones
 
@@ -69,7 +69,7 @@ def kmeans(features: Tensor, count: int, *, starts: int = 10, iterations: int = 
 def uniformised(
     distances: Tensor, count: int, *, dimension: float, neighbour: int = 6, drop: float = 0.0, seed: int = 0
 ) -> Tensor:
-    """Drawn without replacement with weights inverse to the density: `r^dimension`, r the distance to a near neighbour.
+    """Drawn without replacement with weights inverse to the density: `r^dimension`, r the distance to a near neighbour. flowhelm's own.
 
     Args:
         distances: `(n, n)`.

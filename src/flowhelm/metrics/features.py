@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
-    """Of the levels f_l of two batches, each `(n, c_l, h_l, w_l)`: `(n,)`, 0 for equal ones.
+    """Distance of the levels f_l of two batches, each `(n, c_l, h_l, w_l)`: `(n,)`, 0 for equal ones. Zhang et al. 2018, arXiv:1801.03924.
 
     Args:
         weights: one for each level, of the channels, broadcast to `(c_l, h_l, w_l)`.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
     """Squared Fréchet (2-Wasserstein) distance of N(mean_a, cov_a) and N(mean_b, cov_b): 0-dim float64, never below 0.
+    Dowson & Landau 1982.
 
     Means `(d,)`, covariances `(d, d)`, symmetric and positive semi-definite (eigenvalues below 0 are taken as rounding).
     """
@@ -35,6 +36,7 @@ def frechet(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Ten
 
 def frechet_features(a: Tensor, b: Tensor) -> Tensor:
     """Squared Fréchet distance of the Gaussians fitted to features `(n, d)` and `(m, d)`: 0-dim float64.
+    FID, Heusel et al. 2017, arXiv:1706.08500, if the features are Inception's.
 
     It depends on n and m: between samples of one normal law, with eigenvalues l of its covariance, it is not 0 but on average
 

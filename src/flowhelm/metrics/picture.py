@@ -10,7 +10,7 @@ from torch.nn import functional as fn
 
 
 def psnr(image: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in decibels, 10 log10(2^2 / mean squared error): `(b,)`.
+    """Peak signal-to-noise ratio of each picture in decibels, 10 log10(2^2 / mean squared error): `(b,)`. flowhelm's own.
 
     `(b, c, h, w)` in [-1, 1]; the image, not the reference, is clamped to it first. Infinite for equal pictures.
     """

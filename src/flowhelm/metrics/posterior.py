@@ -22,7 +22,7 @@ class Maps(NamedTuple):
 
 
 def posterior_maps(samples: Tensor, levels: Sequence[float] = LEVELS) -> Maps:
-    """Mean, standard deviation (its square is unbiased: divided by k - 1) and `quantiles` of samples `(k, c, h, w)`.
+    """Mean, standard deviation (its square is unbiased: divided by k - 1) and `quantiles` of samples `(k, c, h, w)`. flowhelm's own.
 
     Computed in float64: entries that are equal in all samples have std 0, exactly.
     """
@@ -34,7 +34,7 @@ def posterior_maps(samples: Tensor, levels: Sequence[float] = LEVELS) -> Maps:
 
 
 def quantiles(samples: Tensor, levels: Sequence[float]) -> Tensor:
-    """The level (k + 1)-th of k samples `(k, ...)` in order, interpolated, at most the extreme ones: `(levels, ...)`.
+    """The level (k + 1)-th of k samples `(k, ...)` in order, interpolated, at most the extreme ones: `(levels, ...)`. flowhelm's own.
 
     A further draw of the same law is below the j-th of k with probability j / (k + 1), whatever the law, so an interval of these
     holds the truth as often as it says (`coverage` uses the same). Below a level of 1 / (k + 1) there is no such sample:

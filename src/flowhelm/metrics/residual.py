@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def residual_ratio(residual: Tensor, std: float) -> Tensor:
-    """Root mean square of `residual` = A(image) - y, `(b, ...)`, in units of the noise's standard deviation: `(b,)`.
+    """Root mean square of `residual` = A(image) - y, `(b, ...)`, in units of the noise's standard deviation: `(b,)`. flowhelm's own.
 
     1 is calibrated; below, the picture also fits the noise; above, it contradicts the measurement.
     """

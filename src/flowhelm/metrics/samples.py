@@ -13,7 +13,7 @@ from .frechet import frechet
 
 
 def moments(samples: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean `(d,)` and covariance `(d, d)` of the weighted samples (of the sample itself: divided by n, not n - 1)."""
+    """Mean `(d,)` and covariance `(d, d)` of the weighted samples (of the sample itself: divided by n, not n - 1). flowhelm's own."""
     x, w = _weighted(samples, weights)
     mean = w @ x
     centred = x - mean
@@ -21,17 +21,17 @@ def moments(samples: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Ten
 
 
 def mean_error(samples: Tensor, mean: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Euclidean distance of the samples' mean from `mean` `(d,)`: 0-dim."""
+    """Euclidean distance of the samples' mean from `mean` `(d,)`: 0-dim. flowhelm's own."""
     return (moments(samples, weights)[0] - mean.double()).norm()
 
 
 def trace_ratio(samples: Tensor, covariance: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Trace of the samples' covariance over that of `covariance` `(d, d)`: below 1, too little spread. 0-dim."""
+    """Trace of the samples' covariance over that of `covariance` `(d, d)`: below 1, too little spread. 0-dim. flowhelm's own."""
     return moments(samples, weights)[1].trace() / covariance.double().trace()
 
 
 def gaussian_w2(a: Tensor, b: Tensor, weights_a: Tensor | None = None, weights_b: Tensor | None = None) -> Tensor:
-    """2-Wasserstein distance of the normal laws with the two samples' moments: 0-dim; the root of `frechet`."""
+    """2-Wasserstein distance of the normal laws with the two samples' moments: 0-dim; the root of `frechet`. Dowson & Landau 1982."""
     return frechet(*moments(a, weights_a), *moments(b, weights_b)).sqrt()
 
 

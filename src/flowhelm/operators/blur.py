@@ -46,6 +46,8 @@ def deblur(
         angle: of a line, counterclockwise from the horizontal (degrees)
         border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture has
             5 sigma more pixels on every side, of a disc and a line as many as they reach); or `circular`, the picture wraps around
+
+    flowhelm's own.
     """
     return _blur("deblur", shape, kernel_of(sigma, kernel, angle), border)
 
@@ -61,6 +63,8 @@ def motion(
             or `file.npz:3` (counted from 0) picks one; without, the first
         border: `open`, what lies beyond the picture is blurred into it, as in a photograph (the clean picture is
             larger by the kernel's height and width less 1); or `circular`, the picture wraps around
+
+    flowhelm's own.
     """
     return _blur("motion", shape, traced(kernel), border)
 

@@ -7,6 +7,8 @@ def denoise(shape: tuple[int, int, int]) -> LinearOperator:
     """Remove noise: the picture itself is measured.
 
     Options: none.
+
+    flowhelm's own.
     """
     from deepinv.physics import Denoising, ZeroNoise
 

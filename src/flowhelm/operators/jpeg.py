@@ -59,6 +59,8 @@ def jpeg(
     Options:
         quality: libjpeg's quality, 1 (worst) to 100; of a JPEG file that is restored, by its own tables if not given
         subsampling: `4:2:0` stores the colours at half resolution, as most files do; `4:4:4` at full
+
+    The standard is ITU-T T.81.
     """
     if shape[0] not in (1, 3):
         raise ValueError(f"jpeg: expected a picture of 1 or 3 channels, got {shape[0]}; convert it to grey or RGB")

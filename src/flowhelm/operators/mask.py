@@ -27,6 +27,8 @@ def inpaint(shape: tuple[int, int, int], *, mask: Path | Tensor, invert_mask: bo
         invert_mask: white (or opaque) = missing instead
 
     Raises ValueError for a mask of another size, and for one with nothing missing or nothing known.
+
+    flowhelm's own.
     """
     weight = _weight(mask, shape)
     weight = 1 - weight if invert_mask else weight
@@ -57,6 +59,8 @@ def box(
         size: side of the square (pixels); 0 is a quarter of the picture's shorter side
         top: first missing row (pixels); -1 centres the square
         left: first missing column (pixels); -1 centres the square
+
+    flowhelm's own.
     """
     _, height, width = shape
     size = size or max(1, min(height, width) // 4)
@@ -82,6 +86,8 @@ def random_mask(
     Options:
         missing: share of the pixels that is missing, between 0 and 1; their number is exact
         seed: number that decides which places are missing
+
+    flowhelm's own.
     """
     _, height, width = shape
     count = round(missing * height * width)
@@ -106,6 +112,8 @@ def demosaic(
 
     Options:
         pattern: the colours of the top left 2 x 2 pixels, row by row
+
+    Bayer 1976.
     """
     channels, height, width = shape
     if channels != 3:

@@ -25,6 +25,8 @@ def saturate(shape: tuple[int, int, int], *, gain: Annotated[float, Gt(1)] = 2.0
 
     Options:
         gain: contrast around mid-grey before clipping; above 1, below which nothing is clipped
+
+    flowhelm's own.
     """
     from deepinv.physics import Physics
 
@@ -41,6 +43,8 @@ def phase(shape: tuple[int, int, int], *, oversampling: Annotated[float, Ge(1), 
 
     Options:
         oversampling: padded side over the picture's side, 1 to 16 (memory grows with its square); 2 determines almost every picture
+
+    flowhelm's own.
     """
     from deepinv.physics import Physics
 
@@ -57,6 +61,8 @@ def blur_linear_light(shape: tuple[int, int, int], *, sigma: Width = 1.6, gamma:
     Options:
         sigma: standard deviation of the Gaussian (pixels)
         gamma: exponent of the tone curve, above 0 (2.2 for most pictures); 1 blurs the values as they are
+
+    flowhelm's own.
     """
     from deepinv.physics import Physics
 

@@ -26,6 +26,8 @@ def superres(
             `decimate`, the top left pixel of each block as it is (the PnP-Flow paper's)
 
     Raises ValueError if a side is not a multiple of the factor.
+
+    flowhelm's own.
     """
     _, height, width = shape
     if height % factor or width % factor:

@@ -24,7 +24,7 @@ def load(
     tiling: bool = False,
     variant: str | None = None,
 ) -> Prior | Pipeline:
-    """A prior, whatever it is.
+    """A prior, whatever it is. flowhelm's own.
 
         flowhelm.load("photos")
         flowhelm.load("runs/fashion/weights.safetensors")

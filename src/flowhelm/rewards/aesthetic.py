@@ -32,7 +32,7 @@ class Aesthetic:
 def aesthetic(
     model: str | Path | Clip, head: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Aesthetic:
-    """The aesthetic score, for any CLIP and the head that was trained on it.
+    """The aesthetic score, for any CLIP and the head that was trained on it. The predictor of LAION, Schuhmann 2022.
 
     Args:
         model: hub name or folder, "openai/clip-vit-large-patch14" for the published heads named "l14"; or what `clip` has loaded.

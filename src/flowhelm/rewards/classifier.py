@@ -56,7 +56,7 @@ def classified(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
 ) -> Classified:
-    """The log-probability of a class, by any network of logits, such as a torchvision classifier.
+    """The log-probability of a class, by any network of logits, such as a torchvision classifier. flowhelm's own.
 
     Args:
         net: in evaluation mode, where its pictures are.

@@ -102,6 +102,7 @@ def clip_score(
     model: str | Path | Clip, prompts: str | Sequence[str], *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ClipScore:
     """Cosine of picture and text, in [-1, 1]. Times 100 it is torchmetrics' CLIPScore (which is cut at 0).
+    Hessel et al. 2021, arXiv:2104.08718.
 
     Args:
         model: hub name or folder, such as "openai/clip-vit-large-patch14", or what `clip` has loaded (`device` and `dtype` are its own).

@@ -69,7 +69,7 @@ class ImageReward:
 def image_reward(
     model: str | Path, prompts: str | Sequence[str], *, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ImageReward:
-    """ImageReward of pictures and prompts.
+    """ImageReward of pictures and prompts. Xu et al. 2023, arXiv:2304.05977.
 
     Args:
         model: a folder (or hub name) that `scripts/convert_reward.py image-reward` has made of the published pickle:

@@ -54,7 +54,7 @@ class Remote:
 
 
 def remote(make: Callable[[], Reward], *, cpus: float = 1, gpus: float = 0) -> Remote:
-    """A reward that lives in a Ray actor.
+    """A reward that lives in a Ray actor. flowhelm's own.
 
     Args:
         make: makes the reward, over there: `partial(rewards.pick_score, "yuvalkirstain/PickScore_v1", prompts, device="cuda")`.

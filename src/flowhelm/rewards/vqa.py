@@ -102,6 +102,7 @@ def vqa_score(
     dtype: torch.dtype = torch.float32,
 ) -> Asked:
     """How likely a vision-language model is to give an answer, as a log-probability (at most 0).
+    VQAScore, Lin et al. 2024, arXiv:2404.01291.
 
     Args:
         model: hub name or folder of an image-text-to-text model with a processor and a chat template, such as

@@ -39,7 +39,7 @@ class Chunked:
 
 
 def chunked(reward: Reward, size: int) -> Chunked:
-    """The same reward, of at most `size` rows at a time: bounds memory.
+    """The same reward, of at most `size` rows at a time: bounds memory. flowhelm's own.
 
     What belongs to a row (its prompt) goes with it if the reward has `rows(index, total)`, as all of this package that are told
     something per row have. Under gradient a chunk is computed again in the backward pass, so that one is in memory at a time.
@@ -66,7 +66,7 @@ class On:
 
 
 def on(reward: Reward, device: str | torch.device) -> On:
-    """The same reward, on another device: the picture goes there and the score comes back, and so does the gradient.
+    """The same reward, on another device: the picture goes there and the score comes back, and so does the gradient. flowhelm's own.
 
     The reward must be there already. Those of models that this package loads need it not: they go to their model by themselves.
     """
@@ -111,7 +111,7 @@ class Counted:
 
 
 def counted(reward: Reward) -> Counted:
-    """The same reward with a tally, `.count`: calls, pictures, calls differentiated.
+    """The same reward with a tally, `.count`: calls, pictures, calls differentiated. flowhelm's own.
 
     Inside `chunked` the chunks are calls, and what is computed again for a gradient counts again.
     """

@@ -13,7 +13,6 @@ Paper   PNDM's linear multi-step part, in which iPNDM (Zhang & Chen 2023, arXiv:
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.ab(flow, flow.source(noise), flow.times(8), order=3))
 """

@@ -12,7 +12,6 @@ Paper   From public code (k-diffusion, ComfyUI), where only this form keeps the 
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.ancestral_euler(flow, flow.source(noise), flow.times(20), noise=noise))
 """

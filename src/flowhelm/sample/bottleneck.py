@@ -17,7 +17,6 @@ Paper   Three stages, renoised at each change, another shift for each stage, Lan
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("photos").sized(64, 64), Noise(0, rows=1)
     final = run(sample.bottleneck(flow, flow.source(noise), flow.times(12), noise=noise))
 """

@@ -11,7 +11,6 @@ Paper   tAB-DEIS (polynomials over t), rho-AB-DEIS (over sigma / alpha), and tha
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.deis(flow, flow.source(noise), flow.times(8), variable="time"))
 """

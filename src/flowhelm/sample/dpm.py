@@ -17,7 +17,6 @@ Paper   2M midpoint is Alg. 2 of the paper, `exact` its exponential integrator (
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.dpm(flow, flow.source(noise), flow.times(8), variable="log"))
 """

@@ -13,7 +13,6 @@ Paper   The network errs more at later times, so the prediction is corrected wit
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.dual_fast(flow, flow.source(noise), flow.times(6), base=sample.unipc))
 """

@@ -15,7 +15,6 @@ Paper   phi(L) = L (e^(L^0.3) + 10), the paper's SDE 5; `ode`: phi = L, which is
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.er_sde(flow, flow.source(noise), flow.times(20), noise=noise))
 """

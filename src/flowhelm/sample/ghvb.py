@@ -16,7 +16,6 @@ Paper   Orders 3.8 and 3.9 below ten steps, lower ones for stronger guidance. At
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.ghvb(flow, flow.source(noise), flow.times(8), order=1.8))
 """

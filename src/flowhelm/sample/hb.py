@@ -13,7 +13,6 @@ Paper   beta 0.9 (0.8 for stronger guidance), over Adams-Bashforth, DPM-Solver++
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.hb(flow, flow.source(noise), flow.times(8), beta=0.8))
 """

@@ -9,7 +9,6 @@ Paper   Textbook methods of order 1, 2, 2 and 4. Euler on the linear path is DDI
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.euler(flow, flow.source(noise), flow.times(8)))
 """

@@ -12,7 +12,6 @@ Paper   Tolerance 0.1 of the noise to be added, mean square; deviations: root me
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.picard(flow, flow.source(noise), flow.times(16), tolerance=0.02))
 """

@@ -13,7 +13,6 @@ Paper   FlowTurbo's middle steps; of the first `heun` ones both velocities are a
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.pseudo(flow, flow.source(noise), flow.times(8)))
 """

@@ -13,7 +13,6 @@ Paper   Order 2, as ComfyUI's res_multistep has it; algebraically the exact rule
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.res(flow, flow.source(noise), flow.times(8)))
 """

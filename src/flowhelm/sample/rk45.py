@@ -11,7 +11,6 @@ Paper   As scipy and torchdiffeq have it, with Hairer's first step; tolerances o
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.rk45(flow, flow.source(noise), flow.times(1), relative=0.05))
 """

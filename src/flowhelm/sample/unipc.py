@@ -14,7 +14,6 @@ Paper   Order 2 where guided, 3 where not, clean predictions over log(alpha / si
 Example
 
     from flowhelm import Noise, load, run, sample
-
     flow, noise = load("fashion"), Noise(0, rows=1)
     final = run(sample.unipc(flow, flow.source(noise), flow.times(8)))
 """

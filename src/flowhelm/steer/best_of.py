@@ -9,6 +9,12 @@ Cost    `draws` times the evaluations of the sampler, a reward and a decode each
 Paper   None: it is what the others are compared with, and strong. Its law has the density n p(x) F(r(x))^(n - 1), F the
         distribution function of the reward under p, and KL divergence log n - (n - 1) / n from p. 50 samples of 10 steps in
         RBF (arXiv:2503.19385).
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.best_of(flow, rewards.brightness, flow.source(noise), flow.times(8), noise=noise, draws=4))
 """
 
 from __future__ import annotations

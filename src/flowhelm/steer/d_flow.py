@@ -18,6 +18,12 @@ Paper   Midpoint, 5 to 6 steps (transition=midpoint), weight 1e-3 beside |A z - 
         20 outer. Deviations: L-BFGS per row with backtracking (`inner.lbfgs`, its memory is empty at each
         outer iteration); Euler unless told otherwise; blend 0, because a plain
         reward has no A^T y; the inversion is by 3 fixed-point iterations per Euler step instead of an adaptive solver.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.d_flow(flow, rewards.brightness, flow.source(noise), flow.times(4), iterations=1))
 """
 
 from __future__ import annotations

@@ -5,14 +5,19 @@ law is p(clean) exp(strength * reward), p the sampler's; their mean weight is un
 
     x      <- the move, or a twisted one at its price in log w                              `flowhelm.twist`
     log G  <- of level_t * strength * reward(decode(clean)),    clean = E[clean | x_t]      `particles.Weights`
-    log w  <- log w + (new - old) log G;    at t = 1 all that stood before is made up for
-    resample the prompts whose effective sample size is below threshold * k
+    log w  <- log w + (new - old) log G, in full at t = 1;  resample prompts of an effective sample size below threshold * k
 
 Needs   any reward; a differentiable one for a proposal
 Budget  buys `particles`; it is counted, not bounded
 Cost    k times the evaluations of the move per step; a reward and a decode per particle and scoring; a proposal adds its own
 Paper   100 DDIM steps, eta = 1, k = 2 to 8 (here 1), strength 10 (1), scored every 5 or 20 steps (each), resampled always or below
         k / 2; its code drops the weights of steps that are not resampled: not so here. TDS and DAS: proposal="gradient"
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=4)
+    final = run(steer.fk(flow, rewards.brightness, flow.source(noise), flow.times(8), noise=noise, particles=4, strength=10.0))
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from ..control import Energy, flower
 from ..entry import Count, Fraction, NonNegative, checked
 from ..flow import Flow
 from ..inner import Inner, auto
-from ..particles import Potential, Resampler, Tempering, Weights, ess, prompts, share, systematic
+from ..particles import Potential, Resampler, Tempering, Weights, ess, prompts, systematic, tempered
 from ..rng import Noise
 from ..step import Reward, Step
 from ..transition import Moments, Transition, ancestral, ancestral_moments
@@ -65,8 +70,7 @@ def fk(
     """FK: Feynman-Kac steering. Singhal et al. 2025, arXiv:2501.06848.
 
     Args:
-        x: state `(b * particles, *shape)` at times[0], the particles of one prompt together; `noise` has as many streams.
-        times: the grid; to its end it is scored in full, so end it at 1.
+        x: state `(b * particles, *shape)` at times[0], a prompt's particles together, as many streams in `noise`. times: the grid, to 1.
         particles: k per prompt.
         strength: factor of the reward.
         potential: what the rewards on the way do; the end is the same for all.
@@ -84,16 +88,12 @@ def fk(
         carried: `info` of the last step of an interrupted run, to resume it exactly.
         budget: what each prompt spends is counted there.
 
-    Yields steps with info["log_w"], `(b, k)` float64, and info["log_z"], `(b,)`, which estimates log Z all along; info["ess"],
-    `(b,)`, before resampling; info["reward"], `(b * k,)`, as last scored; info["best"], `(b,)`, each prompt's highest row.
-
-    Raises:
-        ValueError: a batch that is no multiple of k; adaptive tempering of another potential than difference, or of control.
+    Yields steps with info["log_w"], `(b, k)` float64; info["log_z"], estimates of log Z, and info["ess"], before resampling, `(b,)`;
+    info["reward"], `(b * k,)`, as last scored; info["best"], `(b,)`, each prompt's highest row.
+    Raises ValueError for a batch that is no multiple of k, and for adaptive tempering of another potential than difference, or of control.
     """
     b, k, total, x = prompts(len(x), particles, "fk"), particles, len(times) - 1, x.detach()
-    adaptive, part = tempering == "adaptive", share(tempering or ("off" if proposal == "prior" else "das"), flow.path)
-    if adaptive and (potential != "difference" or proposal == "control"):
-        raise ValueError("fk: expected potential='difference' and no control with adaptive tempering; take 'das'")
+    adaptive, part = tempered("fk", tempering, proposal, potential, flow.path)
     twist = Twist(flow, reward, proposal, strength, transition, moments, inner, energy)
     weights = Weights.begin(b, k, potential, 0.0 if adaptive else part(times[0]), carried)
     sight = twist.begin(x, times[0], weights.level, carried)

@@ -14,6 +14,12 @@ Paper   1 gradient step or more, their length chosen per task, then the Euler st
         `renoise` instead of the Euler step: every correction enters the state in full, the early ones into a state
         that holds almost nothing of the picture, and with `euler` they add up (rate 0.1 to 0.3, inner 1 does best then,
         and on the bundled photographs' prior no better than the blurred picture that was given).
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.flow_chef(flow, rewards.brightness, flow.source(noise), flow.times(8), rate=5.0))
 """
 
 from __future__ import annotations

@@ -17,6 +17,12 @@ Paper   N = 100, 10 iterations of gradient descent at rate 10 on the kicks (1000
         kept, skip 5e-3 (here 0: every step its own gradient). Deviations: `rate` is the first one; then each row takes the
         Barzilai-Borwein rate of its last two passes, and halves it where its reward fell (it goes on from its best
         kicks). A measurement's reward is taken times std^2 (the misfit), so that the rate has no unit.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.flow_grad(flow, rewards.brightness, flow.source(noise), flow.times(6), iterations=3))
 """
 
 from __future__ import annotations

@@ -22,6 +22,12 @@ Paper   15 steps of which the first 2 or 3 are skipped, 9 ends (31 to invert), r
         distance; (N + 1) + I N evaluations in all. The rate of a measurement is in units of std^2: of A^T (A f - y). The
         smooth features, which a flow of pictures stretches most, bound the rate; fine ones then take many iterations: good
         for inverting and editing, poor for restoring from noise. The default suits the bundled prior `photos`.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.flow_opt(flow, rewards.brightness, flow.source(noise), flow.times(6), rate=5.0))
 """
 
 from __future__ import annotations

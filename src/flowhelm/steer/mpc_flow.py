@@ -20,6 +20,12 @@ Paper   N = 100, M = 20 Adam iterations at rate 0.1 (K = 1) or 0.05 (K = 3).
         none it takes L-BFGS, M at most 25, which ends as low as 200 iterations of Adam on the authors' toy (20 end 6 to 20 % above).
         `renoise` is not in the paper: a fraction of the source estimate is replaced by fresh noise after each step, which restores
         what a prox leaves untouched (masked or decimated pixels).
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.mpc_flow(flow, rewards.brightness, flow.source(noise), flow.times(8), strength=0.5, horizon=2))
 """
 
 from __future__ import annotations

@@ -15,6 +15,12 @@ Paper   N = 100 and M = 20 Adam iterations at rate 0.1, energy `algorithm2` with
         replaces the reward of the clean estimate by its Moreau envelope over what the remaining control can still
         change, V_c = min_d q/2 |A (clean + d) - y|^2 + |d|^2 / w(t), with
         w(t) = sqrt(s) (atan(sqrt s) - atan(((s+1) t - 1) / sqrt s)), the controllability of N(0, s I).
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.mpc_flow_dt(flow, rewards.brightness, flow.source(noise), flow.times(8), strength=0.5))
 """
 
 from __future__ import annotations

@@ -10,6 +10,12 @@ Cost    1 + iterations * draws samplers' evaluations, rewards and decodes per ro
 Paper   The neighbours there are at a distance; here they are drawn so that each has the source's own law, N(0, 1) (the
         Crank-Nicolson proposal): no search far from the sphere where the network was trained. radius 1 is `best_of`.
         It seeks rewards, and has no law.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.noise_search(flow, rewards.brightness, flow.source(noise), flow.times(6), noise=noise, iterations=2, radius=0.3))
 """
 
 from __future__ import annotations

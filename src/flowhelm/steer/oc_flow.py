@@ -13,9 +13,14 @@ Cost    I iterations of N steps: 1 + (I + 1) (2 N - 3) evaluations, N - 2 of the
         (I + 1) (N - 1) backwards; with `inner`, which evaluates the cost M times: 1 + I (M (2 N - 3) + N - 1), I M (N - 1).
         Memory: the states and controls of N steps, the activations of one evaluation.
 Paper   N = 100, 15 iterations, beta 0.995, rate 2.5: for the energy gamma/2 int |u|^2 beta is 1 - gamma rate, so these two are
-        one strength, 2 / gamma = 1000 lambda here (gamma = 2). Deviations: `rate` is the first one; then each row takes the
-        Barzilai-Borwein rate of its last two passes, and halves it where its cost rose (those controls are dropped). `inner`
-        descends on the discretised cost directly, as their molecule code; their unpenalised shift of x is left out.
+        one strength, 2 / gamma = 1000 lambda here (gamma = 2). Not so here: after the first `rate`, each row's is Barzilai-Borwein's,
+        halved where its cost rose (those controls are dropped); `inner` descends on the cost itself; x has no unpenalised shift.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.oc_flow(flow, rewards.brightness, flow.source(noise), flow.times(6), strength=0.5, iterations=3))
 """
 
 from __future__ import annotations
@@ -57,21 +62,18 @@ def oc_flow(
     """OC-Flow: optimal control of the whole trajectory. Wang, Cheng, Li, Yang & Liu 2025, arXiv:2410.18070, Alg. 1.
 
     Args:
-        x: state `(b, *shape)` at times[0].
-        times: the grid, ending at 1.
+        x: state `(b, *shape)` at times[0]. times: the grid, ending at 1.
         strength: q = lambda / std^2 of a measurement, in 1 / [image unit]^2; for any other reward, its factor lambda.
         iterations: passes over the trajectory (with `inner`: calls of it).
         rate: of the first iteration; each row finds its own afterwards.
         inner: how the controls are found instead, for instance `lbfgs`; None for the paper's iteration.
-        recompute: evaluate anew in the backward pass, since N steps are differentiated at once: the memory of one evaluation instead
-            of N - 1.
+        recompute: evaluate anew in the backward pass: the memory of one evaluation instead of N - 1.
         plan: controls `(b, N, *shape)` to start from (info["plan"] of an earlier run), zeros if not given.
 
     Yields one step per iteration: t = times[-1], x = clean = the end of the trajectory; info["energy"], int |u|^2, and
     info["objective"], the cost, both `(b,)`; info["plan"], the controls.
 
-    Raises:
-        ValueError: another path, a grid that does not end at 1.
+    Raises ValueError for another path, and for a grid that does not end at 1.
     """
     check(flow, times, "oc_flow")
     weight, h = scale(reward, strength), times.diff()
@@ -96,8 +98,7 @@ def oc_flow(
             u = inner(cost, u, None)
             value, clean = cost(u), end
         else:
-            # the gradient divided by h is 2 u + p
-            trial = u - per_row(rates, u) * gradient / lengths
+            trial = u - per_row(rates, u) * gradient / lengths  # the gradient divided by h is 2 u + p
             new, slope = value_and_grad(cost, trial)
             better = new <= value
             moved = trial - u  # in the norm int |u|^2, where the gradient is divided by h

@@ -12,6 +12,12 @@ Cost    per step from `start` on draws * (legs + 1) evaluations and draws reward
         less each into t = 1; before it 1 evaluation. No backward
 Paper   In RBF's comparison (arXiv:2503.19385) 2 particles, 5 draws, start 0.88, back 0.78, net steps of 0.03 in 4 legs. Here
         the net steps are the grid's, so that it starts earlier and goes back less. It seeks rewards, and has no law.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=2)
+    final = run(steer.path_search(flow, rewards.brightness, flow.source(noise), flow.times(8), noise=noise, particles=2))
 """
 
 from __future__ import annotations

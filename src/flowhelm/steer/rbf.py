@@ -9,9 +9,15 @@ Needs   any reward
 Budget  buys `draws`; never exceeded
 Cost    `starts` evaluations, then those of the move, a reward and a decode per draw: at most `draws` per step on average
 Paper   10 steps (`grids.arc`: small first ones), 500 evaluations for 2 chains, here rows: draws 22, starts 25. A linear prior
-        moves along the variance-preserving path, `guide.on_path(flow, VP())`, by `langevin(diffusion=diffusion.falling(4.5, 4))`;
-        here by `transition`, on the flow's path, where an exact prior has one estimate for all starts if alpha_0 = 0. The public
-        code stops two steps before the end and draws there until all is spent; here it goes on (`spend_rest`: the last two do so).
+        moves along the variance-preserving path, `guide.on_path(flow, VP())`, by `langevin(diffusion=diffusion.falling(4.5, 4))`; here by
+        `transition`, on the flow's path (an exact prior has one estimate for all starts if alpha_0 = 0). The public code spends all that
+        is left two steps before the end; here it goes on (`spend_rest`: the last two do so).
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.rbf(flow, rewards.brightness, flow.source(noise), flow.times(8), noise=noise, draws=4))
 """
 
 from __future__ import annotations
@@ -53,8 +59,7 @@ def rbf(
     """RBF: rollover budget forcing. Kim et al. 2025, arXiv:2503.19385, Alg. 2.
 
     Args:
-        x: state `(b, *shape)` at times[0], one chain per row.
-        times: the grid.
+        x: state `(b, *shape)` at times[0], one chain per row. times: the grid.
         draws: added to the quota of each step.
         starts: sources of which the best begins, x and fresh ones; more than 1 need times[0] = 0.
         spend_rest: the last two steps use their whole quota and take the best, instead of the first that beats the record.
@@ -64,9 +69,7 @@ def rbf(
 
     Yields steps with info["reward"], that of the clean estimate, info["record"], the highest there was, info["quota"], what
     rolls over, and info["draws"], those made in this step: each `(b,)`.
-
-    Raises:
-        ValueError: several starts after t = 0.
+    Raises ValueError for several starts after t = 0.
     """
     starts = starts if carried is None else 1
     if starts > 1 and times[0] > 0:
@@ -79,18 +82,15 @@ def rbf(
     pick, record = best(record), record.amax(1)
     x, ends = x[pick], ends.rows(pick)
     quota, price = torch.zeros(b, dtype=torch.int64), dict[str, Tensor]()  # of a draw: the first one tells
-    if carried is not None:
-        record, quota = carried["record"], carried["quota"]
+    record, quota = (carried["record"], carried["quota"]) if carried is not None else (record, quota)
     for i, (s, t) in enumerate(pairwise(times), 1):
-        start, begin, quota = x, ends, quota + draws
-        x, ends = x.clone(), Ends(*(e.clone() for e in ends))
+        start, begin, quota, x, ends = x, ends, quota + draws, x.clone(), Ends(*(e.clone() for e in ends))
         made, reached, rows = torch.zeros_like(quota), torch.full_like(record, -torch.inf), torch.arange(b)
         while len(rows):  # of the chains that still draw
             before, some = budget.told(), flow.rows(rows, b)
             new = transition(some, start[rows], s, t, noise.rows(rows), begin.rows(rows))
-            # a move without noise has no more to offer
             fresh = (made[rows] == 0) | (new != x[rows]).flatten(1).any(1).cpu()
-            if not fresh.any():
+            if not fresh.any():  # a move without noise has no more to offer
                 break
             rows, new = rows[fresh], new[fresh]
             some = some if fresh.all() else flow.rows(rows, b)
@@ -106,5 +106,5 @@ def rbf(
             stop = (made[rows] >= quota[rows]) | (won & (i < total - 1 or not spend_rest))
             rows = rows[~stop & budget.affords(price, 1 + total - i)[rows]]  # keeps back what it takes to reach the end
         quota = quota - made
-        told = {"reward": reached, "record": record.clone(), "quota": quota, "draws": made}
-        yield Step(i, total, t, x, ends.clean, told)
+        info = {"reward": reached, "record": record.clone(), "quota": quota, "draws": made}
+        yield Step(i, total, t, x, ends.clean, info)

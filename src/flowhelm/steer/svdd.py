@@ -12,6 +12,12 @@ Paper   10 draws; 25 with 2 chains in RBF's comparison (arXiv:2503.19385). Rows 
         several and keep the best at the end. It seeks rewards; it draws from p(clean) exp(strength reward) only as the draws
         become many and if the reward of the clean estimate were the log-mean-exp of the rewards to come. The paper's
         regression of those (SVDD-MC) is not here: put it in the reward's place.
+
+Example
+
+    from flowhelm import Noise, load, rewards, run, steer
+    flow, noise = load("fashion"), Noise(0, rows=1)
+    final = run(steer.svdd(flow, rewards.brightness, flow.source(noise), flow.times(8), noise=noise, draws=4))
 """
 
 from __future__ import annotations

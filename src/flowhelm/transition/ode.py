@@ -10,7 +10,7 @@ from ..rng import Noise
 
 
 def euler(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
-    """First order; 1 evaluation, none if `ends` are given."""
+    """First order; 1 evaluation, none if `ends` are given. Euler 1768."""
     v = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
     return x + (t - s) * v
 
@@ -18,7 +18,7 @@ def euler(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = Non
 def midpoint(
     flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None
 ) -> Tensor:
-    """Second order; 2 evaluations, 1 if `ends` are given."""
+    """Second order; 2 evaluations, 1 if `ends` are given. Runge 1895."""
     half = (s + t) / 2
     return x + (t - s) * flow.velocity(euler(flow, x, s, half, ends=ends), half)
 
@@ -36,7 +36,7 @@ def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None
 
 
 def rk4(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
-    """Fourth order (Runge and Kutta's); 4 evaluations, 3 if `ends` are given. The last one is at t itself."""
+    """Fourth order (Runge and Kutta's); 4 evaluations, 3 if `ends` are given. The last one is at t itself. Kutta 1901."""
     h, half = t - s, (s + t) / 2
     a = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
     b = flow.velocity(x + h / 2 * a, half)

@@ -31,6 +31,7 @@ def generate(
     **options: Any,
 ) -> Tensor:
     """Pictures `(count, c, h, w)` float32 on the CPU, nominally in [-1, 1], not clamped: those of `flowhelm sample`, to the bit.
+    flowhelm's own.
 
         flowhelm.generate("fashion", classes=["coat", "bag"], count=8)
         flowhelm.generate("stabilityai/stable-diffusion-3.5-medium", prompt="a lighthouse", device="cuda")

@@ -54,7 +54,7 @@ _alone = threading.Lock()
 
 
 class Restored(NamedTuple):
-    """What came out.
+    """What came out. flowhelm's own.
 
     Attributes:
         picture: `(c, h, w)` float32 on the CPU, nominally in [-1, 1], not clamped.
@@ -97,7 +97,7 @@ class Ready(NamedTuple):
 
 
 class Restorer:
-    """A prior that restores pictures, from any number of threads.
+    """A prior that restores pictures, from any number of threads. flowhelm's own.
 
     Each call gives what it would give alone: preparations run side by side, the loops on one device take turns (as those of
     other restorers in the same process do). Bad input is a `BadInput`, a ValueError of one sentence, and leaves the restorer as it was.
