@@ -14,6 +14,7 @@ import torch
 
 import flowhelm
 from flowhelm import cards, distil, restore, sample, steer, tune
+from flowhelm.interfaces.cli import main
 from flowhelm.step import Step, Update, run
 
 GIVEN = {"flowhelm": flowhelm, "torch": torch, "copy": copy, "dataclasses": dataclasses, "partial": partial}
@@ -100,6 +101,10 @@ def test_cite(capsys):
         assert text.startswith(f"@misc{{{number},\n")
         assert capsys.readouterr().out == text
     assert flowhelm.cite("fk").count("@misc{") == 3
+    capsys.readouterr()
+    assert main(["cite", "dps"]) == 0
+    assert capsys.readouterr().out.startswith("@misc{2209.14687,\n")
+    assert main(["cite", "dpss"]) == 2
     assert flowhelm.cite("fig").startswith("@inproceedings{fig,")
     assert flowhelm.cite("best_of").startswith("% Best of n")
     with pytest.raises(ValueError, match=r"name of a method, one of ab, adjoint_matching, .*got 'dpss'"):

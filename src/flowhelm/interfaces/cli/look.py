@@ -39,6 +39,17 @@ def methods(
     _show("shown", name)
 
 
+@app.command("cite")
+def cite_(name: Annotated[str, typer.Argument(help="A method, solver, loss, guide or move.")]) -> None:
+    """Print the BibTeX of a method's papers.
+
+    flowhelm cite dps >> references.bib
+    """
+    from ...cards import cite
+
+    cite(name)
+
+
 @app.command("operators")
 def operators_(
     name: Annotated[
