@@ -21,6 +21,7 @@ from flowhelm.transition import (
     midpoint,
     renoise,
     renoise_moments,
+    rk4,
 )
 
 S, T = torch.tensor([0.3, 0.45], dtype=torch.float64)
@@ -46,7 +47,7 @@ def test_heun_asks_nothing_at_the_end(gaussian, x):
     assert flow.count.calls == 1
 
 
-EVALUATIONS = {euler: 1, midpoint: 2, heun: 2, ancestral: 1, langevin: 1, renoise: 1, glass: 4}
+EVALUATIONS = {euler: 1, midpoint: 2, heun: 2, ancestral: 1, langevin: 1, renoise: 1, glass: 4, rk4: 4}
 
 
 @pytest.mark.parametrize("move", ALL)
