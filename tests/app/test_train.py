@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowhelm import priors, recipes
+from flowhelm.app.options import sources
 from flowhelm.app.train import run as app
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
@@ -63,6 +64,10 @@ HOOK, BROKEN = [lambda index: None], [lambda index, batch: batch]
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(recipes, "ALL", (*recipes.ALL, small))
+    stub = sources.pick  # the command line reads recipes off the package's source, where this one is not
+    monkeypatch.setattr(
+        sources, "pick", lambda part, name: small if (part, name) == ("recipe", "small") else stub(part, name)
+    )
     HOOK[0], BROKEN[0] = lambda index: None, lambda index, batch: batch
 
 
