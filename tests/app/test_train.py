@@ -274,7 +274,7 @@ def test_a_start_from_weights(folder, capsys):
         ("", "name a recipe first, one of photos, fashion, aerial, animals"),
         ("fashon --data small.npz", "there is no recipe 'fashon'; did you mean fashion?"),
         ("small", "small needs --data: 24 grey pictures"),
-        ("small --data missing.npz", "--data: 'missing.npz' does not exist"),
+        ("small --data missing.npz", "small: 'missing.npz' does not exist"),
         ("small --data small.txt", "data: expected small.npz, got 'small.txt'"),
         ("small --data other.npz", "the files are not those that recipe small reads (KeyError"),
         ("small --data small.npz --bach 3", "there is no option --bach here; did you mean --batch?"),
@@ -285,7 +285,11 @@ def test_a_start_from_weights(folder, capsys):
         ("small --data small.npz --out small.npz", "is a file; name a folder"),
         (
             "small --data small.npz --start nothing",
-            "expected one of photos, fashion, aerial, animals or a .safetensors",
+            "expected one of photos, fashion, aerial, animals, a .safetensors file",
+        ),
+        (
+            "small --data small.npz --start deepinv:DRUNet",
+            "--start: 'deepinv:DRUNet' is not of a network that a recipe",
         ),
         ("small other --data small.npz", "got also other"),
         ("fashion --data other.npz", "data: expected train_images, train_labels"),
