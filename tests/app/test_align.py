@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import flowhelm
 from flowhelm import tune
 from flowhelm.app.draw.generate import generate
+from flowhelm.app.options import own
 from flowhelm.app.run import Stepped, drive
 from flowhelm.app.tune import check
 from flowhelm.app.tune.request import AlignRequest
@@ -60,6 +61,7 @@ def prior(tmp_path_factory):
 def code(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(CODE)
+    own.trust(*(f"{path}:{name}" for name in ("bright", "bad", "flat")))
     return str(path)
 
 

@@ -153,7 +153,7 @@ def test_a_prior_and_a_reward_of_your_own_steer(code):
 def test_a_method_that_steers_by_nothing_gives_what_sample_gives(code):
     """`drawn` looks at no reward: its picture is that of `flowhelm sample`, from the same source in the same steps."""
     ran("steer my.py:prior --reward brightness --method my.py:drawn --steps 3 --budget 6 --out a")
-    ran("sample my.py:prior -n 1 --steps 3 --each b")
+    ran("sample my.py:prior -n 1 --steps 3 --solver euler --each b")
     (one,) = (code / "b").iterdir()
     assert np.array_equal(np.asarray(Image.open("a.best.png")), np.asarray(Image.open(one)))
 

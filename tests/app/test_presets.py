@@ -103,7 +103,9 @@ def test_what_ships_is_of_this_library_and_says_where_it_comes_from():
         method = pick("method", each.method, METHODS)
         builder = pick("operator", each.operator, operators.ALL)
         bind(method, each.options)
-        assert plain(builder, each.operator_options).keys() == each.operator_options.keys()
+        given = each.operator_options  # of options that the operator has got since, the defaults
+        assert plain(builder, given).items() >= given.items()
+        assert settings(each.method, each.operator, given, each.std, each.prior, [each]).origin == "preset"
         assert each.steps >= 1
         assert each.found.get("pictures") or each.found.get("how")
         assert "/" not in each.found.get("data", "")
@@ -231,7 +233,7 @@ def test_the_default_is_tried_first_and_the_best_is_kept(run, tmp_path):
     assert found.options == {"decay": 0.2, "rate": best["rate"]}
     assert found.options["rate"] == pytest.approx(4, rel=0.1)  # forty samples of a smooth law over two decades
     assert (found.method, found.operator, found.std, found.steps) == ("pnp_flow", "deblur", 0.05, 20)
-    assert found.operator_options == {"sigma": 1.6, "border": "circular"}
+    assert found.operator_options == {"sigma": 1.6, "kernel": "gaussian", "angle": 0.0, "border": "circular"}
     assert found.found["default"] == pytest.approx(-math.log(4))
     assert found.found["best"] == pytest.approx(-abs(math.log(best["rate"] / 4)))
     said = {k: found.found[k] for k in ("pictures", "data", "sha256", "size", "seed", "trials", "score", "command")}

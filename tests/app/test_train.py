@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowhelm import priors, recipes
+from flowhelm.app.options import sources
 from flowhelm.app.train import run as app
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
@@ -63,6 +64,10 @@ HOOK, BROKEN = [lambda index: None], [lambda index, batch: batch]
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     monkeypatch.setattr(recipes, "ALL", (*recipes.ALL, small))
+    stub = sources.pick  # the command line reads recipes off the package's source, where this one is not
+    monkeypatch.setattr(
+        sources, "pick", lambda part, name: small if (part, name) == ("recipe", "small") else stub(part, name)
+    )
     HOOK[0], BROKEN[0] = lambda index: None, lambda index, batch: batch
 
 
@@ -269,7 +274,7 @@ def test_a_start_from_weights(folder, capsys):
         ("", "name a recipe first, one of photos, fashion, aerial, animals"),
         ("fashon --data small.npz", "there is no recipe 'fashon'; did you mean fashion?"),
         ("small", "small needs --data: 24 grey pictures"),
-        ("small --data missing.npz", "--data: 'missing.npz' does not exist"),
+        ("small --data missing.npz", "small: 'missing.npz' does not exist"),
         ("small --data small.txt", "data: expected small.npz, got 'small.txt'"),
         ("small --data other.npz", "the files are not those that recipe small reads (KeyError"),
         ("small --data small.npz --bach 3", "there is no option --bach here; did you mean --batch?"),
@@ -280,7 +285,11 @@ def test_a_start_from_weights(folder, capsys):
         ("small --data small.npz --out small.npz", "is a file; name a folder"),
         (
             "small --data small.npz --start nothing",
-            "expected one of photos, fashion, aerial, animals or a .safetensors",
+            "expected one of photos, fashion, aerial, animals, a .safetensors file",
+        ),
+        (
+            "small --data small.npz --start deepinv:DRUNet",
+            "--start: 'deepinv:DRUNet' is not of a network that a recipe",
         ),
         ("small other --data small.npz", "got also other"),
         ("fashion --data other.npz", "data: expected train_images, train_labels"),

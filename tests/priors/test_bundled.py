@@ -197,7 +197,9 @@ def test_bundled_ones(monkeypatch):
 def test_files_that_are_no_priors(tmp_path):
     with pytest.raises(ValueError, match=r"got 'arial'; did you mean 'aerial'\?"):
         load("arial")
-    with pytest.raises(ValueError, match=r"expected one of photos, fashion, aerial, animals or a \.safetensors file"):
+    with pytest.raises(
+        ValueError, match=r"expected one of photos, fashion, aerial, animals, a \.safetensors file, deepinv:NAME"
+    ):
         load(tmp_path)
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.ones(2)}, path)

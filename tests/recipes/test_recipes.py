@@ -63,7 +63,7 @@ def test_animals_reads_grey_pictures_as_colour(archive):
 def test_fashion_is_padded_with_black(tmp_path):
     sets = {"train_images": np.full((64, 28, 28), 255, np.uint8), "train_labels": np.arange(64, dtype=np.uint8) % 10}
     np.savez(tmp_path / "f.npz", **sets, test_images=sets["train_images"], test_labels=sets["train_labels"])
-    clean, (labels,) = recipes.fashion(tmp_path / "f.npz", batch=10).data(0)
+    clean, (labels,), *_ = recipes.fashion(tmp_path / "f.npz", batch=10).data(0)
     assert clean.shape == (10, 1, 32, 32)
     assert (clean[:, :, 2:-2, 2:-2] == 1).all()
     assert int((clean == -1).sum()) == 10 * (32**2 - 28**2)

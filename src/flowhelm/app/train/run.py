@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import recipes
-from ...priors import bundled
+from ...priors import bundled, denoisers
 from ...priors.bundled import Prior
 from ...recipes import Recipe
 from ...step import Update
@@ -58,6 +58,11 @@ def train(request: TrainRequest) -> Run[Path]:
     builder = pick("recipe", request.recipe, recipes.ALL)
     values = bind(builder, request.recipe_options)
     out = request.out or Path("runs") / request.recipe
+    if request.start and denoisers.named(request.start):
+        raise BadInput(
+            f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
+            "file that flowhelm train has written"
+        )
     begin = bundled.load(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = _check(out, story)
