@@ -282,7 +282,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --sigma 1 --sigma 2", "given twice"),
         (
             "photo.png --operator deblur --sigma wide",
-            "--sigma: expected a number above 0 and of at most 200, got 'wide'",
+            "--sigma: expected one of auto or a number above 0 and of at most 200, got 'wide'",
         ),
         ("photo.png --operator deblur --std 0", "--std"),
         ("photo.png --operator deblur --steps 0", "--steps"),
