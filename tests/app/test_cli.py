@@ -338,7 +338,7 @@ def test_a_run_writes_its_files(photo, prior, capsys):
     assert "step 3/3" in said.err
     run = json.loads((photo.parent / "photo.run.json").read_text())
     assert set(run) == {"settings", "inputs", "environment", "result"}
-    assert run["settings"]["operator_options"] == {"sigma": 1.0, "border": "open"}
+    assert run["settings"]["operator_options"] == {"sigma": 1.0, "kernel": "gaussian", "angle": 0.0, "border": "open"}
     assert run["settings"]["method_options"].keys() == options(hqs).keys()
     assert len(run["settings"]["times"]) == 4
     assert run["settings"]["times"][-1] == 1

@@ -352,7 +352,10 @@ def test_box_and_random_mask_miss_what_they_say():
         (lambda: operators.colorize((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((3, 8, 8), pattern="RGBG"[:3]), "pattern one of RGGB, BGGR, GRBG, GBRG, got 'RGB'"),
-        (lambda: operators.deblur((3, 8, 8), sigma=0.0), "sigma one of auto or a number above 0 and of at most 200, got 0.0"),
+        (
+            lambda: operators.deblur((3, 8, 8), sigma=0.0),
+            "sigma one of auto or a number above 0 and of at most 200, got 0.0",
+        ),
         (lambda: operators.deblur((3, 16, 40)), "at least the kernel's 17 x 17 pixels, got 16 x 40"),
         (lambda: operators.deblur((3, 8, 8), border="reflect"), "border one of open, circular, got 'reflect'"),
         (lambda: operators.box((3, 8, 8), size=9), "must lie inside"),
