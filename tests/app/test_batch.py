@@ -416,7 +416,7 @@ def test_paths_are_relative_to_the_file(folder, prior, tmp_path, monkeypatch):
         ({"operator_options": {"sigam": 1}}, "operator_options: deblur has no option 'sigam'; did you mean sigma?"),
         (
             {"operator_options": {"sigma": "wide"}},
-            "deblur: sigma: expected a number above 0 and of at most 200, got 'wide'",
+            "deblur: sigma: expected one of auto or a number above 0 and of at most 200, got 'wide'",
         ),
         ({"operator_options": {"border": "round"}}, "border: there is no 'round'; expected open, circular"),
         ({"operator": "inpaint", "operator_options": {}}, "operator_options: inpaint needs mask: picture of the clean"),
@@ -441,7 +441,7 @@ def test_descriptions_that_do_not_fit(more, message, folder, tmp_path):
         ('{"std": NaN}', "NaN is no number of JSON"),
         ('{"std": 1, "std": 2}', "'std' is given twice"),
         ("[]", "expected an object"),
-        ("{}", "job.json needs operator: What was done"),
+        ("{}", "job.json needs operator: The kind of damage"),
     ],
 )
 def test_files_that_are_no_description(text, message, tmp_path, capsys):

@@ -282,7 +282,7 @@ def png(width: int, height: int) -> bytes:
         ("photo.png --operator deblur --sigma 1 --sigma 2", "given twice"),
         (
             "photo.png --operator deblur --sigma wide",
-            "--sigma: expected a number above 0 and of at most 200, got 'wide'",
+            "--sigma: expected one of auto or a number above 0 and of at most 200, got 'wide'",
         ),
         ("photo.png --operator deblur --std 0", "--std"),
         ("photo.png --operator deblur --steps 0", "--steps"),
@@ -338,7 +338,7 @@ def test_a_run_writes_its_files(photo, prior, capsys):
     assert "step 3/3" in said.err
     run = json.loads((photo.parent / "photo.run.json").read_text())
     assert set(run) == {"settings", "inputs", "environment", "result"}
-    assert run["settings"]["operator_options"] == {"sigma": 1.0, "border": "open"}
+    assert run["settings"]["operator_options"] == {"sigma": 1.0, "kernel": "gaussian", "angle": 0.0, "border": "open"}
     assert run["settings"]["method_options"].keys() == options(hqs).keys()
     assert len(run["settings"]["times"]) == 4
     assert run["settings"]["times"][-1] == 1

@@ -120,7 +120,7 @@ def test_every_door_takes_the_quality_of_the_file(tmp_path, clean):
     for picture in (path, str(path), Image.open(path), Image.open(BytesIO(path.read_bytes()))):
         assert restorer.prepare(picture, "jpeg").settings["operator_options"]["quality"] == 33
     answer = drive(
-        opened({"prior": "photos"}, 10**6)(({"operator": "jpeg", "steps": 1}, {"picture": path.read_bytes()}))
+        opened({"prior": "photos"}, 10**6, 1e12)(({"operator": "jpeg", "steps": 1}, {"picture": path.read_bytes()}))
     )
     assert answer.settings["operator_options"]["quality"] == 33
     # pixels do not tell it: of a picture that was changed since it was opened, or of a tensor

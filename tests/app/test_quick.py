@@ -28,7 +28,7 @@ REFUSED = {
     "restore a.png --operator deblr": "there is no operator 'deblr'; did you mean deblur?",
     "restore a.png --operator deblur --method hqss": "there is no method 'hqss'; did you mean hqs?",
     "restore a.png --operator deblur --sigm 3": "there is no option --sigm here; did you mean --sigma?",
-    "restore a.png --operator deblur --sigma -3": "deblur: --sigma: expected a number above 0 and of at most 200, got '-3'",
+    "restore a.png --operator deblur --sigma -3": "deblur: --sigma: expected one of auto or a number above 0 and of at most 200, got '-3'",
     "restore a.png --operator deblur --method mpc_flow --inner adam:rat=1": "adam has no option 'rat'; did you mean rate?",
     "restore a.png --operator deblur --steps 0": "restore: --steps: expected a whole number of at least 1",
     "restore a.png --operator deblur --std 0": "restore: --std: expected a number above 0, got 0",

@@ -180,7 +180,7 @@ def test_loops_on_one_device_take_turns(photo, prior, restorer):
     [
         ({"operator": "debllur"}, "did you mean deblur"),
         ({"operator_options": {"sigm": 2}}, "deblur has no option 'sigm'; did you mean sigma"),
-        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected a number above 0"),
+        ({"operator_options": {"sigma": "wide"}}, "deblur: sigma: expected one of auto or a number above 0"),
         ({"operator_options": {"sigma": 1e6}}, "of at most 200"),
         ({"operator_options": {"sigma": torch.ones(2, 2)}}, "sigma names no file"),
         ({"std": float("nan")}, "std: expected one of auto or a number, got nan"),
@@ -320,5 +320,5 @@ def test_generate_refuses_in_a_sentence(given, said):
 
 def test_generate_does_not_tell_an_open_flow_anything():
     flow = flowhelm.GaussianFlow(torch.zeros(2), torch.eye(2), shape=(2,))
-    with pytest.raises(BadInput, match="told what to draw"):
+    with pytest.raises(BadInput, match="bind the conditions of an open flow"):
         flowhelm.generate(flow, prompt="a lamp")

@@ -143,7 +143,7 @@ def test_the_numbers_are_those_of_the_command_line(client, picture, prior, tmp_p
     whole = asks(client, picture, fields, headers={"Accept": "application/json"}).json()
     assert base64.b64decode(whole["picture"]) == answer.content
     assert whole["result"]["sha256"] == run["result"]["sha256"]
-    assert whole["settings"]["operator_options"] == {"sigma": 1.2, "border": "open"}
+    assert whole["settings"]["operator_options"] == {"sigma": 1.2, "kernel": "gaussian", "angle": 0.0, "border": "open"}
     assert str(tmp_path.parent) not in json.dumps(whole)  # no path of this machine
 
 

@@ -466,7 +466,7 @@ def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypat
         ({"steps": "many"}, "steps: expected a whole number"),
         ({"steps": "0"}, "steps: expected"), ({"steps": "99999"}, "at most 2000"), ({"samples": 17}, "at most 16"),
         ({"seed": "1.5"}, "seed: expected"), ({"seed": ""}, "seed: expected"), ({"warm": "2"}, "warm: expected"),
-        ({"method": "nonsense"}, "no method"), ({"operator_options": {"sigma": "x"}}, "expected a number"),
+        ({"method": "nonsense"}, "no method"), ({"operator_options": {"sigma": "x"}}, "expected one of auto or a number"),
         ({"method_options": {"unknown": "1"}}, "no option 'unknown'"), ({"operator": "motion"}, "motion needs a file"),
     ],
 )  # fmt: skip

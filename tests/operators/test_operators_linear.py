@@ -169,7 +169,7 @@ def test_open_border_is_the_inside_of_the_circular_blur(name, option, tmp_path):
     y = operator.A(image)
     assert y.shape == (2, 3, 20, 23)
     assert torch.allclose(y, operator.crop(circular.A(image)), atol=1e-6)
-    kernel = operators.gaussian(1.1) if name == "deblur" else operators.traced(option["kernel"])
+    kernel = operators.kernel_of(1.1) if name == "deblur" else operators.traced(option["kernel"])
     plain = fn.conv2d(image.flatten(0, 1)[:, None], kernel.flip(0, 1)[None, None]).reshape(y.shape)
     assert torch.allclose(y, plain, atol=1e-5)
 
@@ -194,7 +194,7 @@ def test_the_prox_of_an_open_blur_takes_few_iterations(gamma, tmp_path, monkeypa
 
     monkeypatch.setattr(exact, "conjugate_gradient", counting)
     # with its diagonal raised a Gaussian is no product of a column and a row, which would be solved in closed form
-    kernel = operators.gaussian(1.6)
+    kernel = operators.kernel_of(1.6)
     np.save(tmp_path / "kernel.npy", (kernel + 1e-3 * kernel.max() * torch.eye(17)).numpy())
     operator = operators.motion((1, 80, 80), kernel=tmp_path / "kernel.npy")
     z, x = torch.rand(2, 1, 1, 80, 80) * 2 - 1
@@ -352,7 +352,10 @@ def test_box_and_random_mask_miss_what_they_say():
         (lambda: operators.colorize((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((1, 8, 8)), "3 channels, got 1"),
         (lambda: operators.demosaic((3, 8, 8), pattern="RGBG"[:3]), "pattern one of RGGB, BGGR, GRBG, GBRG, got 'RGB'"),
-        (lambda: operators.deblur((3, 8, 8), sigma=0.0), "sigma a number above 0"),
+        (
+            lambda: operators.deblur((3, 8, 8), sigma=0.0),
+            "sigma one of auto or a number above 0 and of at most 200, got 0.0",
+        ),
         (lambda: operators.deblur((3, 16, 40)), "at least the kernel's 17 x 17 pixels, got 16 x 40"),
         (lambda: operators.deblur((3, 8, 8), border="reflect"), "border one of open, circular, got 'reflect'"),
         (lambda: operators.box((3, 8, 8), size=9), "must lie inside"),

@@ -63,11 +63,17 @@ def sort_words(
 
 
 def check(function: Callable[..., Any], given: Mapping[str, Plain]) -> None:
-    """Raises BadInput for options that do not fit, and for a file among them that is not there; `function` may be a stub."""
+    """Raises BadInput for options that do not fit, and for a file among them that is not there; `function` may be a stub.
+
+    A pattern (`masks/{stem}.png`, `masks/{path}.*`) is of a batch, which reads it for each of its pictures.
+    """
     read(function, given)
     for name, option in options(function).items():
         value = str(given.get(name, ""))
-        if Path in option.types and value and ":" not in value and value != "alpha" and not Path(value).exists():
+        pattern = "{stem}" in value or "{path}" in value or value.endswith(".*")
+        if Path not in option.types or not value or ":" in value or value == "alpha" or pattern:
+            continue
+        if not Path(value).exists():
             raise BadInput(f"{function.__name__}: {value!r} does not exist; check the path")
 
 

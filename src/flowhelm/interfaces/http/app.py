@@ -29,11 +29,10 @@ from ... import __version__
 from ...app.errors import BadInput, TooLarge, nearest, sentence
 from ...app.models.request import ModelRequest
 from ...app.options import cards
-from ...app.options.signature import options
 from ...app.run import Event
 from ..guard import Guard
 from ..worker import POLL, TRIES, Died, Fault, Worker
-from .form import FILES, PARTS, body, request_of, schema_of
+from .form import FILES, PARTS, body, request_of, schema_of, uploaded
 from .page import HEADERS, page
 from .request import Limits
 from .work import Job, Made, Unreadable
@@ -329,7 +328,7 @@ def _answer(made: Made, accept: str) -> Response:
 def _parts(part: str) -> dict[str, Part]:
     return {
         f.__name__: Part(
-            title=cards.title(f), card=cards.text(part, f), options=schema_of(f), files=[o for o in FILES if o in options(f)]
+            title=cards.title(f), card=cards.text(part, f), options=schema_of(f), files=uploaded(f)
         )
         for f in PARTS[part]
     }  # fmt: skip

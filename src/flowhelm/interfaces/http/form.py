@@ -26,9 +26,14 @@ from ...path import linear
 
 PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": METHODS}
 FILES = {name: o.help for f in operators.ALL for name, o in options(f).items() if Path in o.types}
-"""Options that are uploaded, and what they are."""
+"""Options that are uploaded, and what they are; of another operator one of the name may be a word: see `uploaded`."""
 OWN = {name: option for name, option in fields(PictureRequest).items() if not name.endswith("_options")}
 STEPS = 1000
+
+
+def uploaded(function: Callable[..., Any]) -> list[str]:
+    """The options of an operator or a method that are files, which are uploaded."""
+    return [name for name, option in options(function).items() if Path in option.types]
 
 
 def request_of(prior: str, form: Mapping[str, str], uploads: Collection[str], most: int) -> PictureRequest:
@@ -52,11 +57,12 @@ def request_of(prior: str, form: Mapping[str, str], uploads: Collection[str], mo
     parts = {part: function_of(part, name) for part, name in names.items()}
     chosen = {part: dict(getattr(asked, f"{part}_options")) for part in parts}
     for part, function in parts.items():
-        uploaded = {name for name in options(function) if name in FILES}
-        for name in uploaded & set(chosen[part]):
-            raise _not_read(name, name)
+        files = uploaded(function)
+        for name in files:
+            if name in chosen[part]:
+                raise _not_read(name, name)
         # to the letter: "3" is no number in JSON
-        read(function, chosen[part] | dict.fromkeys(uploaded, "upload"), strict=True)
+        read(function, chosen[part] | dict.fromkeys(files, "upload"), strict=True)
     table = flags(parts, [*OWN, "settings"])
     for name, text in words.items():
         if (key := name.replace("_", "-")) not in table:
@@ -76,7 +82,7 @@ def _affordable(
     asked: PictureRequest, prior: str, parts: Mapping[str, Callable[..., Any]], uploads: Collection[str], most: int
 ) -> None:
     """Raises BadInput if it would cost more than `most`, which is counted without the picture and the prior."""
-    given = {name: "upload" for name in options(parts["operator"]) if name in uploads}
+    given = {name: "upload" for name in uploaded(parts["operator"]) if name in uploads}
     request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **asked.stored()}
     request["operator_options"] = {**asked.operator_options, **given}
     with plainly():
@@ -102,9 +108,9 @@ def _not_read(name: str, option: str) -> BadInput:
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The options of an operator or a method, but for those that are uploaded."""
-    whole = model_of(function).model_json_schema()
-    known = {name: each for name, each in whole.get("properties", {}).items() if name not in FILES}
-    needed = [name for name in whole.get("required", ()) if name not in FILES]
+    whole, files = model_of(function).model_json_schema(), uploaded(function)
+    known = {name: each for name, each in whole.get("properties", {}).items() if name not in files}
+    needed = [name for name in whole.get("required", ()) if name not in files]
     return {**whole, "properties": known, "required": needed}
 
 
@@ -135,7 +141,9 @@ def body() -> dict[str, Any]:
         for function in functions:
             for name, each in schema_of(function)["properties"].items():
                 if name not in own:
-                    field = several.setdefault(name, {"title": each["title"], "description": _whose(name), "anyOf": []})
+                    field = several.setdefault(
+                        name, {"title": each["title"], "description": _whose(name), "anyOf": [binary] * (name in FILES)}
+                    )
                     kinds = each.get("anyOf") or [{k: v for k, v in each.items() if k not in _OF_ONE}]
                     field["anyOf"] += [kind for kind in kinds if kind not in field["anyOf"]]
     text = "All settings as JSON; each may be given as a field of the form instead."
