@@ -1,4 +1,4 @@
-"""Reflow: pairs of a teacher make paths straight, and one step of them. Liu, Gong & Liu 2023, arXiv:2209.03003 (InstaFlow: 2309.06380).
+"""Reflow: pairs of a teacher make paths straight, and one step of them. Liu, Gong & Liu 2023, arXiv:2209.03003.
 
     pairs      source ~ N(0, I),  clean <- ODE of the teacher from this source, with its guidance
     reflow     |v(x_t, t) - (clean - source)|^2,      x_t <- (1 - t) source + t clean,  the *same* source
@@ -6,7 +6,7 @@
 
 Needs   pairs, made once (`pairs`) and kept with their sources; a student that begins as the teacher
 Cost    making: the teacher's steps per pair; then 1 evaluation, 1 backward
-Paper   InstaFlow: guidance 5 in the pairs, 25 steps of DPM-Solver; L2 and then LPIPS for one step. Deviation: L2 only.
+Paper   InstaFlow (arXiv:2309.06380): guidance 5 in the pairs, 25 steps of DPM-Solver; L2 and then LPIPS for one step. Deviation: L2 only.
 Limits  Each round of reflow costs quality for straightness. Sources that are drawn anew undo it without a sign in the loss.
 
 Example
