@@ -1,4 +1,4 @@
-"""Reflow: pairs of a teacher make paths straight, and one step of them. Liu, Gong & Liu 2023, arXiv:2209.03003.
+"""Reflow: pairs of a teacher make paths straight. Liu, Gong & Liu 2023, arXiv:2209.03003; InstaFlow, arXiv:2309.06380.
 
     pairs      source ~ N(0, I),  clean <- ODE of the teacher from this source, with its guidance
     reflow     |v(x_t, t) - (clean - source)|^2,      x_t <- (1 - t) source + t clean,  the *same* source
