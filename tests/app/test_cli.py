@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowhelm import inner, operators, particles, recipes, transition
+from flowhelm import inner, operators, particles, recipes, sample, transition
 from flowhelm.app.errors import BadInput, nearest
 from flowhelm.app.files.pictures import read
 from flowhelm.app.options.signature import bind, options, plain
@@ -53,7 +53,7 @@ def test_options_are_those_of_the_signature():
     assert set(options(dps)) == {"step", "exact", "start", "transition"}
     assert options(mpc_flow)["strength"].default == 25.0
     assert options(operators.inpaint)["mask"].needed
-    assert options(operators.deblur)["sigma"].help == "standard deviation of the Gaussian (pixels)"
+    assert options(operators.deblur)["sigma"].help.startswith("standard deviation of the blur along its axis (pixels)")
     assert options(operators.motion)["kernel"].help.endswith("picks one; without, the first")
 
 
@@ -174,7 +174,7 @@ def test_presets_are_of_this_library():
 
 @pytest.mark.parametrize("kind", ["methods", "operators"])
 def test_cards(kind, capsys, refusal):
-    functions = (*METHODS, *TUNERS) if kind == "methods" else operators.ALL
+    functions = (*METHODS, *sample.ALL, *TUNERS) if kind == "methods" else operators.ALL
     assert main([kind]) == 0
     listed = capsys.readouterr().out
     for function in functions:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,11 +32,9 @@ def shiny(flow, y, x, times, *, sparkle: Annotated[float, Ge(0.25), Le(3)] = 0.5
 '''
 PROGRAM = """
 import contextlib, importlib.util, io, json, sys
-import flowhelm.restore, shiny
-flowhelm.restore.ALL = (*flowhelm.restore.ALL, shiny.shiny)  # as its line in flowhelm/restore/__init__.py would
-assert "flowhelm.cards" not in sys.modules
 
 from flowhelm.interfaces.cli import main
+from flowhelm.restore import shiny
 
 def printed(*words):
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -51,7 +50,7 @@ found["openapi"] = application(None, ModelRequest()).openapi()
 import gradio
 from flowhelm.interfaces.ui import fields
 with gradio.Blocks():
-    found["page"] = fields.options_of(shiny.shiny, {}, {})["sparkle"].get_config()
+    found["page"] = fields.options_of(shiny, {}, {})["sparkle"].get_config()
 
 spec = importlib.util.spec_from_file_location("nodes", sys.argv[1], submodule_search_locations=[])
 pack = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -72,11 +71,14 @@ def inner(tree: Any, name: str) -> list[Any]:
 def test_a_new_option_is_everywhere(tmp_path):
     pytest.importorskip("gradio")
     pytest.importorskip("fastapi")
-    (tmp_path / "shiny.py").write_text(METHOD)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)]),
-        "OMP_NUM_THREADS": "1",
-    }
+    shutil.copytree(ROOT / "src" / "flowhelm", tmp_path / "flowhelm", ignore=shutil.ignore_patterns("__pycache__"))
+    methods = tmp_path / "flowhelm" / "restore"
+    (methods / "shiny.py").write_text(METHOD)
+    listed = (methods / "__init__.py").read_text()
+    added = listed.replace("\nALL = (\n", "from .shiny import shiny\n\nALL = (\n    shiny,\n")
+    assert added != listed
+    (methods / "__init__.py").write_text(added)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     nodes = ROOT / "integrations" / "comfyui" / "nodes.py"
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(nodes)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

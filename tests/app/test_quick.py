@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from flowhelm import inner, operators, recipes, steer, transition
+from flowhelm import inner, operators, recipes, sample, steer, transition
 from flowhelm.app.models.fitting import METHODS as PLANNED
 from flowhelm.app.options import sources
 from flowhelm.app.options.cards import card, listing
 from flowhelm.app.options.named import CHOICES, named
 from flowhelm.app.options.signature import model_of, options
-from flowhelm.cards import METHODS, budget_option, field
+from flowhelm.cards import METHODS, TUNERS, budget_option, field
 from flowhelm.interfaces import cli
 
 SRC = Path(__file__).parents[2] / "src"
 REAL = {"method": METHODS, "steering": steer.ALL, "operator": operators.ALL, "planned": PLANNED, "recipe": recipes.ALL}
+LISTED = {"method": (*METHODS, *sample.ALL, *TUNERS), "operator": operators.ALL}
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {
@@ -55,7 +56,7 @@ REFUSED = {
     "operators deblr": "there is no operator 'deblr'; did you mean deblur?",
     "nothing": "No such command 'nothing'",
 }
-SHOWN = ("methods", "operators", "methods dps", "operators deblur")
+SHOWN = ("methods", "operators", "methods dps", "methods unipc", "methods draft", "operators deblur")
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,9 @@ def test_lists_and_cards_need_nothing_either(told, words):
     assert (status, said, heavy) == (0, "", [])
     part = words.split()[0].removesuffix("s")
     if " " not in words:
-        assert shown == "".join(f"{line}\n" for line in listing(REAL[part]))
+        assert shown == "".join(f"{line}\n" for line in listing(LISTED[part]))
     else:
-        (function,) = [f for f in REAL[part] if f.__name__ == words.split()[1]]
+        (function,) = [f for f in LISTED[part] if f.__name__ == words.split()[1]]
         from flowhelm.interfaces.cli.restore import restore
         from flowhelm.interfaces.cli.words import own
 

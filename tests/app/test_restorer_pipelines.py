@@ -70,4 +70,4 @@ def test_drawn_by_name_and_opened(sd3, tmp_path):
 def test_what_is_bound_to_a_row_stays_with_it():
     flow = flowhelm.load("fashion").told(["coat", "bag", "sandal"])
     by_hand = run(integrate(flow, flow.source(Noise(5, 3)), flow.times(3))).x
-    assert torch.equal(flowhelm.generate(flow, count=3, steps=3, seed=5), by_hand)
+    assert torch.equal(flowhelm.generate(flow, count=3, steps=3, seed=5, solver="euler"), by_hand)

@@ -36,7 +36,7 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods, or show one with its options."""
-    _show("shown", name)
+    _show("method", "shown", name)
 
 
 @app.command("cite")
@@ -60,19 +60,19 @@ def operators_(
     ] = None,
 ) -> None:
     """List the operators, or show one with its options."""
-    _show("operator", name)
+    _show("operator", "operator", name)
 
 
-def _show(part: str, name: str | None) -> None:
+def _show(part: str, shelf: str, name: str | None) -> None:
     from ...app.options.cards import card, listing
     from ...app.options.sources import pick, told
 
     if name is None:
-        typer.echo("\n".join(listing(told(part))))
+        typer.echo("\n".join(listing(told(shelf))))
         return
     from .restore import restore as restore_
 
-    typer.echo("\n".join(card(part, pick(part, name), own(restore_))))
+    typer.echo("\n".join(card(part, pick(shelf, name), own(restore_))))
 
 
 @app.command()
