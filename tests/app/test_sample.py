@@ -183,7 +183,9 @@ def test_a_prior_is_guided_by_its_own_scale_unless_told_otherwise(here):
     plain = flowhelm.generate(path, classes=["light"], count=1, steps=2, scale=1.0)
     torch.testing.assert_close(plain, drawn(flow, [("light", 0)], steps=2, solver="auto"), atol=1e-5, rtol=1e-5)
     own = flowhelm.generate(path, classes=["light"], count=1, steps=2)
-    torch.testing.assert_close(own, drawn(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0), solver="auto"))
+    torch.testing.assert_close(
+        own, drawn(flow, [("light", 0)], steps=2, guidance=partial(guide.cfg, scale=3.0), solver="auto")
+    )
     assert torch.equal(flowhelm.generate(path, count=1, steps=2), drawn(flow, [(None, 0)], steps=2, solver="auto"))
     assert not torch.allclose(own, plain, atol=1e-2)
 

@@ -52,7 +52,9 @@ BEFORE = {
     "from flowhelm.priors.pipelines import Pipeline" + NET,
     "docs/operators.md": "picture = torch.zeros(1, 3, 256, 256)",
     "docs/services.md": "photo = photo[0]; from flowhelm import priors; flow = priors.load('fashion'); photo[:, 9:20, 9:20] = 1.0",
-    "docs/training.md": "pictures = torch.rand(64, 3, 8, 8)\nfrom flowhelm.train import shuffled\ndata_of_coats = shuffled(torch.zeros(4, 1, 32, 32), torch.zeros(4, dtype=torch.int64), batch=2)\nfrom flowhelm import guide, priors" + NET,
+    "docs/training.md": "pictures = torch.rand(64, 3, 8, 8)\nfrom flowhelm.train import shuffled\n"
+    "data_of_coats = shuffled(torch.zeros(4, 1, 32, 32), torch.zeros(4, dtype=torch.int64), batch=2)\n"
+    "from flowhelm import guide, priors" + NET,
 }
 """What a reader of the page has already."""
 

@@ -125,7 +125,7 @@ def found(part: str, text: str) -> Callable[..., Any]:
     whole = word(text) or text
     if whole not in _trusted.get():
         raise BadInput(
-            f"{part} {short(whole)!r} is code, and code runs only where you type it yourself, as in flowhelm restore --{part} "
+            f"{part} {short(whole)!r} is code, and code runs only where you type it yourself, as in flowhelm {'steer' if part == 'reward' else 'restore'} --{part} "
             f"{short(whole)}; it is not taken from files, over HTTP or from the page"
         )
     place, _, name = whole.rpartition(":")

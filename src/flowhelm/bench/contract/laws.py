@@ -210,7 +210,9 @@ class Note(Exception):
 
 def _expected(method: Method, said: str) -> float | None:
     """Evaluations per step, where the card begins with a plain number or an option: `draws` evaluations per step."""
-    found = re.match(r"(?:(\d+)|`(\w+)`) evaluations? (?:and \d+ backwards? through the network )?per step(?! after)", said)
+    found = re.match(
+        r"(?:(\d+)|`(\w+)`) evaluations? (?:and \d+ backwards? through the network )?per step(?! after)", said
+    )
     if not found:
         return None
     if found[1]:
