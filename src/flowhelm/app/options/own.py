@@ -124,8 +124,9 @@ def found(part: str, text: str) -> Callable[..., Any]:
     """
     whole = word(text) or text
     if whole not in _trusted.get():
+        command = "steer" if part == "reward" else "restore"
         raise BadInput(
-            f"{part} {short(whole)!r} is code, and code runs only where you type it yourself, as in flowhelm {'steer' if part == 'reward' else 'restore'} --{part} "
+            f"{part} {short(whole)!r} is code, and code runs only where you type it yourself, as in flowhelm {command} --{part} "
             f"{short(whole)}; it is not taken from files, over HTTP or from the page"
         )
     place, _, name = whole.rpartition(":")
