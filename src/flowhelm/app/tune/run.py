@@ -382,6 +382,7 @@ class Keeper:
         told = self.problem.told and not models.is_pipeline(request.prior)
         scale = request.scale if request.scale is not None else 1 if told and request.guidance is None else None
         words += [f"--scale {scale:g}"] if scale is not None else []
+        words += ["--solver euler"] if not models.is_pipeline(request.prior) else []  # as the checks draw
         return " ".join([*words, "--adapter", near(self.out / "adapter.safetensors")])
 
     def card(self, ended: str) -> None:
