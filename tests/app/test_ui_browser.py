@@ -124,7 +124,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     fill(page, "#std", "0.03")  # and at once
     page.click("#run")
     said, estimates = set(), set()
-    page.wait_for_selector("#status .bar")
+    page.wait_for_selector("#status .bar", timeout=90_000)
     while page.locator("#status .bar").count():  # the estimate is looked at while it grows
         text = page.locator("#status").inner_text()
         if found := re.search(r"Step (\d+) of 400, .* left", text):
@@ -268,7 +268,7 @@ def test_cancel_keeps_the_last_estimate(opened, place, photo):
     choose(page, "#task", "denoise")
     fill(page, "#steps", "1000")
     page.click("#run")
-    page.wait_for_selector("#status .bar")
+    page.wait_for_selector("#status .bar", timeout=90_000)
     page.click("#cancel")
     page.wait_for_function("() => /Stopped after step/.test(document.querySelector('#status').innerText)")
     api.expect(page.locator("#estimate img")).to_have_count(1)
@@ -288,7 +288,7 @@ def test_a_run_beyond_the_queue_is_refused(opened, place, photo):
         page.wait_for_timeout(300)
     first, second, third = pages
     first.click("#run")
-    first.wait_for_selector("#status .bar")
+    first.wait_for_selector("#status .bar", timeout=90_000)
     second.click("#run")
     second.wait_for_timeout(1000)
     assert second.locator("#status .bar").count() == 0  # it waits
@@ -298,7 +298,7 @@ def test_a_run_beyond_the_queue_is_refused(opened, place, photo):
     assert "the device is busy, and 1 more are waiting for it" in said
     assert "runs before this one: 1" in second.locator("#status").inner_text()
     first.click("#cancel")
-    second.wait_for_selector("#status .bar")  # its turn
+    second.wait_for_selector("#status .bar", timeout=90_000)  # its turn
     second.click("#cancel")
     second.wait_for_function("() => /Stopped after step/.test(document.querySelector('#status').innerText)")
 
