@@ -99,7 +99,7 @@ def test_what_a_run_leaves(prior, tmp_path, code):
     assert (about.base, about.rank, about.updates, about.method) == ("little", 2, 4, "draft")
     text = (out / "README.md").read_text()
     assert "DRaFT" in text
-    assert re.search(r"flowhelm sample .* --scale 1 --adapter", text)
+    assert re.search(r"flowhelm sample .* --scale 1 --solver euler --adapter", text)
     # what the check drew is what anyone draws with the adapter
     base = flowhelm.load(prior)
     with torch.no_grad():
