@@ -37,6 +37,7 @@ LAYERS = (
         "budget",
         "memory",
         "learning",
+        "multistep",
     ),
     METHODS,
     ("exif", "raster"),
@@ -54,8 +55,6 @@ LAYERS = (
 )
 """From below to above. Within a layer one may import another, but for methods and catalogues, and never in a circle."""
 APART = (LAYERS.index(METHODS), LAYERS.index(METHODS) + 2)
-SHARED = {"sample.multistep", "sample.slopes", "sample.variables"}
-"""The parts of multi-step solvers, which are no solvers themselves."""
 BASED = {("sample.hb", "sample.ab"), ("sample.dual_fast", "sample.ab")}
 """Solvers that change the slopes of another, which is this one unless another is given."""
 MORE = {
@@ -145,7 +144,6 @@ def test_imports_go_down():
                 and room(name) != "train"
                 and room(other) == room(name)
                 and name != room(name)
-                and other not in SHARED
                 and (name, other) not in BASED
             ):
                 faults.append(f"{name} imports {other}, another method")

@@ -16,12 +16,9 @@ from flowhelm.cards import card
 from flowhelm.fixed_point import jacobi
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
-from flowhelm.path import VP, Ends, linear, trig
-from flowhelm.rng import Noise
-from flowhelm.sample import slopes
-from flowhelm.sample.ghvb import coefficients
-from flowhelm.sample.multistep import Past, weights
-from flowhelm.sample.variables import (
+from flowhelm.multistep import slopes
+from flowhelm.multistep.past import Past, weights
+from flowhelm.multistep.variables import (
     CLEAN_LOG,
     CLEAN_SNR,
     SOURCE_RATIO,
@@ -30,6 +27,9 @@ from flowhelm.sample.variables import (
     VELOCITY,
     exponential,
 )
+from flowhelm.path import VP, Ends, linear, trig
+from flowhelm.rng import Noise
+from flowhelm.sample.ghvb import coefficients
 from flowhelm.step import run
 
 VARIABLES = {

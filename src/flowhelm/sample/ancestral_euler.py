@@ -26,10 +26,10 @@ from torch import Tensor
 
 from ..entry import Fraction, checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.variables import CLEAN_LOG
 from ..rng import Noise
 from ..step import Step
-from .multistep import Past
-from .variables import CLEAN_LOG
 
 
 @checked

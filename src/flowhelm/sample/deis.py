@@ -27,12 +27,12 @@ from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.slopes import Slope
+from ..multistep.variables import SOURCE_RATIO, SOURCE_SNR, SOURCE_TIME
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition
-from .multistep import Past
-from .slopes import Slope
-from .variables import SOURCE_RATIO, SOURCE_SNR, SOURCE_TIME
 
 VARIABLES = {"time": SOURCE_TIME, "ratio": SOURCE_RATIO, "log": SOURCE_SNR}
 

@@ -33,12 +33,12 @@ from torch import Tensor
 
 from ..entry import NonNegative, checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.slopes import Slope
+from ..multistep.variables import CLEAN_LOG, CLEAN_SNR
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition
-from .multistep import Past
-from .slopes import Slope
-from .variables import CLEAN_LOG, CLEAN_SNR
 
 
 @checked

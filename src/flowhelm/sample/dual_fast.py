@@ -27,12 +27,12 @@ from torch import Tensor
 
 from ..entry import NonNegative, checked
 from ..flow import Flow
+from ..multistep import slopes
+from ..multistep.slopes import refuse
 from ..rng import Noise
 from ..solve import Solver
 from ..step import Step
-from . import slopes
 from .ab import ab
-from .slopes import refuse
 
 
 @checked

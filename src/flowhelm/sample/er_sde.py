@@ -32,11 +32,11 @@ from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.variables import CLEAN_SNR, Variable, legendre
 from ..path import Path
 from ..rng import Noise
 from ..step import Step
-from .multistep import Past
-from .variables import CLEAN_SNR, Variable, legendre
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {
     "extended": lambda z: z * ((z**0.3).exp() + 10),

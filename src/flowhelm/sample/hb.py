@@ -26,11 +26,11 @@ from torch import Tensor
 
 from ..entry import Fraction, checked
 from ..flow import Flow
+from ..multistep.slopes import momentum, refuse
 from ..rng import Noise
 from ..solve import Solver
 from ..step import Step
 from .ab import ab
-from .slopes import momentum, refuse
 
 
 @checked

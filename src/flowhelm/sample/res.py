@@ -29,12 +29,12 @@ from torch import Tensor
 
 from ..entry import Fraction, checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.slopes import Slope
+from ..multistep.variables import CLEAN_LOG
 from ..rng import Noise
 from ..step import Step
 from ..transition import Transition
-from .multistep import Past
-from .slopes import Slope
-from .variables import CLEAN_LOG
 
 
 @checked

@@ -31,11 +31,11 @@ from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
+from ..multistep.past import Past
+from ..multistep.slopes import Slope
+from ..multistep.variables import CLEAN_LOG, CLEAN_SNR, SOURCE_SNR, VELOCITY
 from ..rng import Noise
 from ..step import Step
-from .multistep import Past
-from .slopes import Slope
-from .variables import CLEAN_LOG, CLEAN_SNR, SOURCE_SNR, VELOCITY
 
 VARIABLES = {"time": VELOCITY, "log": CLEAN_LOG, "snr": CLEAN_SNR, "source": SOURCE_SNR}
 

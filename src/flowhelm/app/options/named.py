@@ -16,7 +16,7 @@ CHOICES: Mapping[tuple[str, str], str | tuple[str, ...]] = {
     ("transition", "Transition"): "ALL",
     ("transition", "Moments"): _MOMENTS,
     ("solve", "Solver"): "sample:ALL",
-    ("sample.slopes", "Slope"): "ALL",
+    ("multistep.slopes", "Slope"): "ALL",
     ("particles", "Resampler"): ("systematic", "stratified", "residual"),
     ("transition.diffusion", "Diffusion"): ("constant", "falling", "cosine", "hill"),
 }
