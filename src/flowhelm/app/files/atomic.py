@@ -116,3 +116,38 @@ def raw_run(path: Path) -> Any:
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
         raise BadInput(f"{str(path)!r} is not the .run.json file of a run: expected an object with its settings")
     return found
+
+
+def going_on(out: Path, story: Mapping[str, Any]) -> bool:
+    """Whether a training's folder holds a run to go on with, of this story: what its run.json must hold, one level or two of names.
+
+    Raises:
+        BadInput: a file in its place, a folder that cannot be written, or that holds another run.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {str(out)!r} is a file; name a folder")
+    check_writable(next(folder for folder in [out, *out.absolute().parents] if folder.exists()))
+    if not (out / "checkpoint.safetensors").exists():
+        return False
+    try:
+        old = _flat(json.loads((out / "run.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise BadInput(
+            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
+        ) from error
+    changed = [
+        f"{name} was {str(old.get((part, name)))[:200]}, is {now}"
+        for (part, name), now in _flat(story).items()
+        if old.get((part, name)) != now
+    ]
+    if changed:
+        raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")
+    return True
+
+
+def _flat(story: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+    """(part, name) -> value; the part of what stands on the first level is empty."""
+    found = {("", name): value for name, value in story.items() if not isinstance(value, dict)}
+    return found | {
+        (part, name): value for part, own in story.items() if isinstance(own, dict) for name, value in own.items()
+    }

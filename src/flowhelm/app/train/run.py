@@ -8,7 +8,6 @@ OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safeten
 """
 
 import csv
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -30,7 +29,7 @@ from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.atomic import check_writable, write_json
+from ..files.atomic import going_on, write_json
 from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
@@ -65,7 +64,7 @@ def train(request: TrainRequest) -> Run[Path]:
         )
     begin = bundled.load(request.start) if request.start else None
     story = _story(builder, values, request.start)
-    resuming = _check(out, story)
+    resuming = going_on(out, story)
     made = _build(builder, values)
     made.flow.net.to(place)
     steps, rate = request.steps or made.steps, made.rate if request.rate is None else request.rate
@@ -267,29 +266,6 @@ def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str
             story[name] = value
     story["start sha256"] = files.sha256(bundled.weights(start)) if start else None
     return story
-
-
-def _check(out: Path, story: Mapping[str, Any]) -> bool:
-    """Whether there is a run in the folder to go on with. Raises BadInput if it is another one."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a file; name a folder")
-    check_writable(next(folder for folder in [out, *out.absolute().parents] if folder.exists()))
-    if not (out / "checkpoint.safetensors").exists():
-        return False
-    try:
-        old = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        changed = [
-            f"{name} was {str(old.get(name))[:200]}, is {value}"
-            for name, value in story.items()
-            if old.get(name) != value
-        ]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise BadInput(
-            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
-        ) from error
-    if changed:
-        raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")
-    return True
 
 
 def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from ...step import Diverged, Reward, Update, rows_of
 from ..draw.conditions import conditioned, guidance_of, prior_name
 from ..errors import BadInput
 from ..files import atomic as files
-from ..files.atomic import check_writable, write_json
+from ..files.atomic import going_on, write_json
 from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
@@ -139,7 +138,7 @@ def align(request: AlignRequest) -> Run[Path]:
     request = problem.request
     out = request.out or Path("runs") / f"{prior_name(request.prior)}-{request.method}"
     story = _story(problem)
-    resuming = _checked(out, story)
+    resuming = going_on(out, story)
     state = _state(problem)
     if resuming:
         state.restore(out / "checkpoint.safetensors")
@@ -447,28 +446,3 @@ def _plain(problem: Problem) -> dict[str, Any]:
     return {
         name: value for name, value in plain(problem.method, problem.request.method_options).items() if name not in OWN
     }
-
-
-def _checked(out: Path, story: Mapping[str, Any]) -> bool:
-    """Whether there is a run in the folder to go on with. Raises BadInput if it is another one."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"--out {str(out)!r} is a file; name a folder")
-    check_writable(next(folder for folder in [out, *out.absolute().parents] if folder.exists()))
-    if not (out / "checkpoint.safetensors").exists():
-        return False
-    try:
-        old = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        pairs = [(part, name, story[part][name]) for part in story for name in story[part]]
-        before = [str(old[part].get(name))[:200] for part, name, _ in pairs]
-        changed = [
-            f"{name} was {was}, is {now}"
-            for (part, name, now), was in zip(pairs, before, strict=True)
-            if old[part].get(name) != now
-        ]
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise BadInput(
-            f"{str(out)!r} holds a checkpoint, but its run.json cannot be read; take another --out"
-        ) from error
-    if changed:
-        raise BadInput(f"{str(out)!r} holds another run: {'; '.join(changed)}; use another --out")
-    return True
