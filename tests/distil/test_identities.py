@@ -11,6 +11,7 @@ from flowhelm import NetFlow, Noise, distil
 from flowhelm.flow_map import NetMap, along, jump, onwards
 from flowhelm.grad import per_row
 from flowhelm.learning import Batch, empty
+from flowhelm.learning.batches import instants
 from flowhelm.path import mix
 
 ROWS = 64
@@ -187,3 +188,21 @@ def test_guidance_is_inside():
     assert isinstance(exact(), NetMap)
     assert isinstance(exact(), NetFlow)
     assert exact().source(Noise(0, 2)).shape == (2, 2)
+
+
+def test_the_distillation_of_mdt_moves_pictures_against_the_gap():
+    """Its gradient in phi is D, that of the reverse divergence: recomputed here from the same draws."""
+    batch = Batch(samples(ROWS), (), torch.randn(ROWS, 2, generator=generator(4), dtype=torch.float64))
+    other = type(LAW)(double([1.5, 0.2]), double([[0.4, 0.0], [0.0, 1.2]]))
+    whole, matching = (exact() for _ in range(2))
+    distil.mdt_dist(whole, batch, generator(), teacher=other).sum().backward()
+    distil.mdt_dist(matching, batch, generator(), teacher=other, distillation=0.0).sum().backward()
+    draws, like = generator(), batch.source
+    instants(like, draws)
+    start, noise = (torch.randn(like.shape, generator=draws, dtype=like.dtype) for _ in range(2))
+    student, one, t = exact(), torch.ones(ROWS, dtype=torch.float64), instants(like, draws)
+    x = mix(LAW.path, noise, start + student.average(start, 0 * one, one), t)
+    v = other.velocity(x, t)
+    apart = student.average(x, t, one) - per_row(1 - t, x) * along(student.average, x, t, one, v)[1] - v
+    slope = torch.sin(3 * start + 3)  # of phi(start, 0) in the weight
+    assert torch.allclose(whole.net.off.grad - matching.net.off.grad, (slope * apart).detach().sum() / 2, rtol=1e-9)

@@ -14,6 +14,7 @@ import flowhelm
 from flowhelm import NetFlow, Noise, distil
 from flowhelm.flow import MixtureFlow
 from flowhelm.learning import Batch, empty
+from flowhelm.learning.batches import instants
 from flowhelm.momentum import ArcFlow, Momentum, mean_growth
 from flowhelm.priors import arc, refiner, student
 from flowhelm.solve import straightness
@@ -272,3 +273,55 @@ class Still(Exact):
 
     def velocity(self, x, t):
         return torch.zeros_like(x[:, :2])
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(NetFlow):
+    """dx/dt = RATE x: a teacher whose velocity depends on the state."""
+
+    net: torch.nn.Module
+    shape: tuple[int, ...] = (2,)
+
+    def velocity(self, x, t):
+        return RATE * x
+
+
+@dataclass(frozen=True, eq=False)
+class Exponential(ArcFlow):
+    """Its profile: RATE x exp(RATE (t - s))."""
+
+    net: torch.nn.Module
+    shape: tuple[int, ...] = (2,)
+
+    def profile(self, x, s):
+        one = torch.zeros(len(x), 1, 1, dtype=torch.float64)
+        return Momentum((RATE * x * (1 + self.net.off))[:, None], one, one + RATE, s)
+
+
+def test_the_teacher_of_arc_flow_is_asked_where_the_profile_leads():
+    rows, loss = empty(16)(0)._replace(number=10**6), partial(distil.arc_flow, window=1e-5, drop=0.0)
+    assert loss(Exponential(Weight()), rows, generator(), teacher=Linear(Weight())).max() < 1e-7
+    assert loss(Exponential(Weight(0.1)), rows, generator(), teacher=Linear(Weight())).mean() > 1e-3
+
+
+def test_a_refiner_is_asked_ahead_on_the_teachers_path():
+    seen = []
+
+    @dataclass(frozen=True, eq=False)
+    class Looking(Still):
+        def velocity(self, x, t):
+            seen.append((x, t))
+            return super().velocity(x, t)
+
+    source, clean = torch.randn(64, 2, generator=generator(2), dtype=torch.float64), samples(64)
+    distil.flow_turbo(
+        Looking(net=Weight()), Batch(clean, (), source), generator(), teacher=Exact(net=Weight()), reach=0.1
+    )
+    (state, v), ahead = seen[0][0].chunk(2, 1), seen[0][1]
+    draws = generator()
+    t = instants(source, draws)
+    d = torch.minimum(0.1 * instants(source, draws), 1 - t)
+    x = t[:, None] * clean + (1 - t)[:, None] * source
+    assert torch.allclose(v, LAW.velocity(x, t))
+    assert torch.allclose(state, x + d[:, None] * v)
+    assert torch.allclose(ahead, t + d)
