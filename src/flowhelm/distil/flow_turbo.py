@@ -3,7 +3,8 @@
     v    <- v_teacher(x, t),     x' <- x + d v,     x of data at t,  d ~ U(0, reach]
     loss    |v_teacher(x', t + d) - (refiner(x', v, t + d) + v)|^2
 
-Needs   clean states, a teacher, a student over state and velocity together (`priors.refiner`), which `sample.flow_turbo` uses
+Needs   clean states, a teacher, a student over state and velocity together (`priors.refiner`), whose velocity is
+        `refined`; no sampler uses it yet
 Cost    2 evaluations of the teacher, 1 of the refiner, 1 backward
 Paper   reach 0.12; the refiner is one block, 4 % of the network, and is 0 at first: the last velocity is used again.
 
