@@ -11,23 +11,40 @@ Tong et al. 2025 (FreeFlow), arXiv:2511.19428.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from .flow import NetFlow
+from .flow import FlowMap, NetFlow
+from .path import Path
 
 Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x `(b, *shape)`, s, t) -> average velocity from s to t; both times 0-dim, or `(b,)`."""
 
 
 @dataclass(frozen=True, eq=False)
-class NetMap(NetFlow):
+class Distilled(NetFlow):
+    """A network that has its teacher's guidance inside: `bind` refuses another. As a `FlowMap` it moves along its velocity, as Euler does."""
+
+    def bind(self, *condition: Tensor, guidance: Callable[..., Tensor] | None = None) -> Self:
+        if guidance is not None:
+            raise ValueError(
+                f"{type(self).__name__}: a distilled network has its teacher's guidance inside; bind it without guidance"
+            )
+        return super().bind(*condition)
+
+    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """The state at t on the path through x at s; times 0-dim, or `(b,)`."""
+        return x + _as(t - s, x) * self.velocity(x, s)
+
+
+@dataclass(frozen=True, eq=False)
+class NetMap(Distilled):
     """A network of two times: `net(x, s, t, *condition)` with x `(b, *shape)` and times `(b,)` -> average velocity from s to t.
 
-    It is a `Flow`, of velocity u(x, t -> t), and a `FlowMap`. Guidance is inside the network: `bind` refuses another.
+    It is a `Flow`, of velocity u(x, t -> t), and a `FlowMap`.
     """
 
     def average(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
@@ -42,11 +59,6 @@ class NetMap(NetFlow):
     def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The state at t on the path through x at s; times 0-dim, or `(b,)`."""
         return x + _as(t - s, x) * self.average(x, s, t)
-
-    def bind(self, *condition: Tensor, guidance: Callable[..., Tensor] | None = None) -> Self:
-        if guidance is not None:
-            raise ValueError("NetMap: a distilled network has its teacher's guidance inside; bind it without guidance")
-        return replace(self, condition=condition)
 
 
 def along(
@@ -84,8 +96,14 @@ def _as(t: Tensor, x: Tensor) -> Tensor:
     return t.to(x).reshape(-1, *(1,) * (x.ndim - 1)) if t.ndim else t.to(x)
 
 
+class Mapping(FlowMap, Protocol):
+    """A flow map that knows its path."""
+
+    path: Path
+
+
 @torch.no_grad()
-def jump(flow: NetMap, x: Tensor, s: Tensor, t: Tensor, fresh: Tensor, *, h: float) -> Tensor:
+def jump(flow: Mapping, x: Tensor, s: Tensor, t: Tensor, fresh: Tensor, *, h: float) -> Tensor:
     """A stochastic step of a flow map from s to t > s: past t, and back to it with fresh noise.
 
     m = (sigma_t alpha_s / (sigma_s alpha_t))^(h^2);  x_d <- map(x, s, d) at the time d whose noise is sigma_t m to alpha_t;
@@ -101,4 +119,4 @@ def jump(flow: NetMap, x: Tensor, s: Tensor, t: Tensor, fresh: Tensor, *, h: flo
     return whole.to(x) * ahead + (b.sigma * (1 - m**2).clamp(min=0).sqrt()).to(x) * fresh
 
 
-__all__ = ["Average", "NetMap", "along", "jump", "onwards"]
+__all__ = ["Average", "Distilled", "NetMap", "along", "jump", "onwards"]

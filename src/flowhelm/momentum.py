@@ -6,13 +6,13 @@ int_a^b v dt = sum_k pi_k v_k exp(rate_k (a - start)) E(rate_k (b - a)) (b - a),
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .flow import NetFlow
+from .flow_map import Distilled
 
 
 class Momentum(NamedTuple):
@@ -64,7 +64,7 @@ def mean_growth(y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class ArcFlow(NetFlow):
+class ArcFlow(Distilled):
     """A network that gives a profile: `net(x, t, *condition)` -> `(parts, logits, rates)`, see `Momentum`. It is a flow, and a flow map."""
 
     def profile(self, x: Tensor, s: Tensor) -> Momentum:
@@ -80,8 +80,3 @@ class ArcFlow(NetFlow):
     def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """The state at t on the path through x at s."""
         return self.profile(x, s).moved(x, s, t)
-
-    def bind(self, *condition: Tensor, guidance: object = None) -> Self:
-        if guidance is not None:
-            raise ValueError("ArcFlow: a distilled network has its teacher's guidance inside; bind it without guidance")
-        return replace(self, condition=condition)

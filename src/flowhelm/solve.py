@@ -71,6 +71,11 @@ def valued(flow: Flow, value: Callable[[Tensor], Tensor], x: Tensor, t: Tensor) 
     return ends.detach(), found.detach(), pull
 
 
+def refined(refiner: Flow, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """The velocity at (x, t), from that at an earlier point of the path, `v`; one evaluation of the refiner (`priors.refiner`)."""
+    return v + refiner.velocity(torch.cat([x, v], 1), t)
+
+
 @torch.no_grad()
 def jumps(flow: FlowMap, x: Tensor, times: Tensor) -> Iterator[Step]:
     """Samples a model of two times: one evaluation per step of the grid, however long.

@@ -6,8 +6,8 @@
 
 Needs   any prior
 Cost    N + 1 evaluations, N if `last` is off
-Paper   FlowTurbo's middle steps; of the first `heun` ones both velocities are asked for (2 evaluations each). Its refiner at the end is a
-        network to be trained. Second order. Deviation: `last` off makes the last step with d alone, which saves its evaluation at t = 1 and
+Paper   FlowTurbo's middle steps; of the first `heun` ones both velocities are asked for (2 evaluations each). `flow_turbo` has its refiner,
+        too. Second order. Deviation: `last` off makes the last step with d alone, which saves its evaluation at t = 1 and
         is for paths that have no velocity there.
 
 Example
