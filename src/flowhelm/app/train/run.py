@@ -60,7 +60,7 @@ def train(request: TrainRequest) -> Run[Path]:
     begin = bundled.load(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
-    made = _build(builder, values)
+    made = build(builder, values)
     made.flow.net.to(place)
     steps, rate = request.steps or made.steps, made.rate if request.rate is None else request.rate
     if begin is not None and not resuming:
@@ -131,7 +131,7 @@ def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str
     return story
 
 
-def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
+def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     """The recipe with its data read; whatever is wrong with the files becomes one sentence."""
     try:
         return builder(**values)

@@ -19,6 +19,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "look": ("mask", "methods", "cite", "operators", "doctor", "check", "plan", "priors"),
     "train": ("train",),
     "align": ("align",),
+    "distil": ("distil",),
     "draw": ("sample", "generate", "steer"),
     "grids": ("grids",),
     "bench": ("bench", "table", "presets"),
