@@ -20,16 +20,16 @@ Example
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, guarded
 from ..flow import Flow, NetFlow
 from ..grad import per_row
 from ..learning.batches import Batch, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample, State, Time
 
 
-def refined(refiner: NetFlow, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
+def refined(refiner: NetFlow, x: State, v: State, t: Time) -> State:
     """The velocity at (x, t), from that at an earlier point of the path, `v`; one evaluation of the refiner."""
     return v + refiner.velocity(torch.cat([x, v], 1), t)
 
@@ -37,7 +37,7 @@ def refined(refiner: NetFlow, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
 @guarded
 def flow_turbo(
     student: NetFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, reach: Fraction = 0.12
-) -> Tensor:
+) -> PerSample:
     """FlowTurbo: a refiner of velocities. Zhao, Shi, Yu, Zhou & Lu 2024, arXiv:2409.18128. The loss of every row `(b,)`.
 
     Args:
