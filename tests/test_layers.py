@@ -13,7 +13,7 @@ FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # 
 METHODS = ("restore", "steer", "sample", "tune", "train", "distil")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
+    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
     ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "measure", "particles"),
     (
         "step",

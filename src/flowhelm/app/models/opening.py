@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from ...flow import PURE, Flow, Guidance
-from ...priors import adapters, bundled, distilled, pipelines
 from ...known import STUDENTS
+from ...priors import adapters, bundled, distilled, pipelines
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
