@@ -8,8 +8,9 @@ The loss is the Kullback-Leibler divergence from the exact posterior predictive,
 
 Needs   a prior that can be drawn from, such as `processes`
 Cost    training: 1 evaluation, 1 backward per batch of data sets; then one evaluation for a data set
-Paper   It draws n in proportion to 1 / (N - n); uniform is better here at every n after 320 steps. Width 512, 6 layers, up to 10,000 bars, and x and y embedded linearly; here 64, 3, 200, and x by a small network. x
-        and y are taken as they are: bring them to the range of the prior.
+Paper   It draws n in proportion to 1 / (N - n); uniform is better here at every n after 320 steps. Width 512, 6 layers, up to
+        10,000 bars, x and y embedded linearly; here 64, 3, 200, and x by a small network. x and y are taken as they are: bring
+        them to the range of the prior.
 """
 
 from __future__ import annotations
