@@ -6,7 +6,7 @@
 `fixed` has length scale 0.2 and noise 0.1, and the exact posterior predictive is one formula. `random` draws both log-uniformly from
 [0.1, 0.6] and [0.05, 0.2] for each data set; the exact answer is then an average over a fine grid of both by their evidence, and the usual
 answer, a fit of both by maximum evidence, is the rival. A run that was cut goes on from its checkpoint. Prints the table of
-docs/amortised.md and writes OUT/PRIOR.png.
+docs/functions.md and writes OUT/PRIOR.png.
 """
 
 import copy

@@ -33,7 +33,7 @@ def digits(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
         loss=partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(net), drop=0.1),
         data=shuffled(*sets["train"], batch=batch, seed=seed),
         apart=shuffled(*sets["test"], batch=batch, seed=seed),
-        steps=2000,
+        steps=1500,
         rate=2e-3,
         about={"classes": CLASSES, "size": 32, "scale": 2.0},
     )
