@@ -3,8 +3,9 @@
     python examples/functional_prior.py runs/functional --length 0.6     # 2 minutes of one core; --no-critic: 1
     python examples/functional_prior.py runs/functional --length 1.5
 
-Prints the tables of docs/functions.md and writes OUT/LENGTH.png. The fixed prior has standard
-deviation 1 everywhere. The energy fit is repeated; the critic's costs 40 steps of the critic for each of 80 of the prior, once. The posterior is of 40 points of a function of the process, with a gap between them and noise 0.1.
+Prints the tables of docs/functions.md and writes OUT/LENGTH.png. The fixed prior has standard deviation 1 everywhere. The fit by energy
+is repeated; that by the critic, with 40 steps of it for each of 80 of the prior, is done once. The posterior is of 40 points of a function
+of the process, with a gap between them and noise 0.1. A fit that was cut goes on from its checkpoint.
 """
 
 import copy
