@@ -24,37 +24,51 @@ from .data import Batch, Data, seeded
 from .gaussian_process import GaussianProcess
 
 
-class PFN(nn.Module):
-    """The network: a transformer without positions over points.
+class Points(nn.Module):
+    """A transformer without positions over points.
 
     Args:
-        bars: of y. features: numbers of an x. width, layers, heads: of the transformer.
+        features: numbers of an x. outputs: numbers of a y. width, layers, heads: of the transformer.
+    """
+
+    def __init__(self, features: int = 1, outputs: int = 1, width: int = 64, layers: int = 3, heads: int = 4):
+        super().__init__()
+        self.x = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+        self.y = nn.Linear(outputs, width)
+        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def tokens(self, x: Tensor, y: Tensor) -> Tensor:
+        """Of the asked points `(b, N - n, width)`: x `(b, N, features)`, the first n of the y `(b, n, outputs)`, 0 <= n < N."""
+        known, points = y.shape[1], x.shape[1]
+        if known >= points:
+            raise ValueError(f"PFN: expected fewer known y than points x, got {known} and {points}")
+        token = self.x(x)
+        token = torch.cat([token[:, :known] + self.y(y), token[:, known:]], 1)
+        hidden = torch.ones(points, points, dtype=torch.bool, device=x.device)
+        hidden[:, :known] = False
+        hidden &= ~torch.eye(points, dtype=torch.bool, device=x.device)
+        return self.body(token, mask=hidden)[:, known:]
+
+
+class PFN(Points):
+    """The network for one number: bars of each asked point.
+
+    Args:
+        bars: of y. The others: of `Points`.
 
     Call: `net(x, y)` with x `(b, N, features)` and the first n of the y, `(b, n)`, 0 <= n < N -> logits `(b, N - n, bars)` of
     the others. They do not depend on the order of the known points, nor on one another.
     """
 
     def __init__(self, bars: Bars, features: int = 1, width: int = 64, layers: int = 3, heads: int = 4):
-        super().__init__()
+        super().__init__(features, 1, width, layers, heads)
         self.bars = bars
-        self.x = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
-        self.y = nn.Linear(1, width)
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(bars.get_buffer("borders")) - 1)
-        )
+        outputs = len(bars.get_buffer("borders")) - 1
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        known, points = y.shape[1], x.shape[1]
-        if known >= points:
-            raise ValueError(f"PFN: expected fewer known y than points x, got {known} and {points}")
-        token = self.x(x)
-        token = torch.cat([token[:, :known] + self.y(y[..., None]), token[:, known:]], 1)
-        hidden = torch.ones(points, points, dtype=torch.bool, device=x.device)
-        hidden[:, :known] = False
-        hidden &= ~torch.eye(points, dtype=torch.bool, device=x.device)
-        return self.head(self.body(token, mask=hidden)[:, known:])
+        return self.head(self.tokens(x, y[..., None]))
 
 
 def processes(
