@@ -60,6 +60,7 @@ BEFORE = {
 
 SMALLER = (
     ("steps=20_000", "steps=2"),
+    ("steps=5000", "steps=2"),
     ("(3, 64, 64)", "(3, 8, 8)"),
     ("batch=64", "batch=4"),
     ("times(50)", "times(2)"),
