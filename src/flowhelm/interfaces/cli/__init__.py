@@ -20,6 +20,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
     "align": ("align",),
     "draw": ("sample", "generate", "steer"),
+    "edit": ("edit",),
     "grids": ("grids",),
     "bench": ("bench", "table", "presets"),
     "calibrate": ("calibrate",),
