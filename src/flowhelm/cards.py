@@ -75,16 +75,8 @@ def _citable() -> dict[str, Callable[..., Any]]:
     from . import distil, edit, guide, restore, sample, steer, transition, tune
 
     lists = (
-        edit.ALL,
-        transition.ALL,
-        guide.ALL,
-        guide.GUIDANCES,
-        sample.ALL,
-        distil.ALL,
-        tune.ALL,
-        restore.ALL,
-        steer.ALL,
-    )
+        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, distil.ALL, edit.ALL, tune.ALL, restore.ALL, steer.ALL,
+    )  # fmt: skip
     return {each.__name__: each for several in lists for each in several}
 
 

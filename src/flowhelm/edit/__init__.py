@@ -5,9 +5,9 @@ of the picture.
 """
 
 from .flow_edit import flow_edit
-from .flow_opt import flow_opt
+from .flow_opt_edit import flow_opt_edit
 from .inversion import inversion
 from .sdedit import sdedit
 
-ALL = (flow_opt, flow_edit, inversion, sdedit)
-__all__ = ["ALL", "flow_edit", "flow_opt", "inversion", "sdedit"]
+ALL = (flow_opt_edit, flow_edit, inversion, sdedit)
+__all__ = ["ALL", "flow_edit", "flow_opt_edit", "inversion", "sdedit"]

@@ -18,7 +18,7 @@ from .words import asks, own
     "flowhelm edit scene.jpg --prior aerial --from-class field --class forest\n\n"
     "flowhelm edit photo.jpg --prior stabilityai/stable-diffusion-3.5-medium --from-prompt 'a cat on a sofa' --prompt 'a dog on a sofa' "
     "--device cuda\n\n"
-    "No prior is trained for it. --keep says how much of the picture stays. Options of the method (--rate, --iterations of flow_opt, "
+    "No prior is trained for it. --keep says how much of the picture stays. Options of the method (--rate, --iterations of flow_opt_edit, "
     "--draws of flow_edit) are given here like any other.",
 )
 @asks(EditRequest, without=("photo",))

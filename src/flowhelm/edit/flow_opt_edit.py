@@ -17,7 +17,7 @@ Example
     prior = load("fashion")
     old, new = prior.told(["coat"]), prior.told(["dress"])
     clean = run(solve.integrate(old, old.source(flowhelm.Noise(0, rows=1)), old.times(6))).clean
-    final = run(edit.flow_opt(new, old, clean, new.times(6)[1:], iterations=2))
+    final = run(edit.flow_opt_edit(new, old, clean, new.times(6)[1:], iterations=2))
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ..step import Step, run
 
 @checked
 @torch.no_grad()
-def flow_opt(
+def flow_opt_edit(
     new: Flow,
     old: Flow,
     clean: Tensor,
