@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
+DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
 """Modules of the command line that carry out a piece of work."""
 
 
@@ -133,6 +133,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     photo = Image.open(ROOT / "examples" / "chelsea.png").convert("RGB").resize((64, 48))
     for name in (
         "photo.jpg",
+        "scene.jpg",
         "photo.png",
         "small.png",
         "clean.png",
