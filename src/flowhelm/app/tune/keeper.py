@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +34,9 @@ SHOWN = 36  # pictures of a sheet
 class Keeper:
     """Writes what a run shows of itself."""
 
-    def __init__(self, problem: Problem, state: State, out: Path):
-        self.problem, self.state, self.out = problem, state, out
+    def __init__(self, problem: Problem, state: State, out: Path, writer: Any = None):
+        """`writer`: of a log for TensorBoard, or None."""
+        self.problem, self.state, self.out, self.writer = problem, state, out, writer
         request = problem.request
         self.labels = [problem.labels[i % len(problem.labels)] for i in range(request.checked)]
         self.batch = 1 if models.is_pipeline(request.prior) else batches(problem.base, request.checked, problem.guided)
@@ -61,6 +63,12 @@ class Keeper:
         }  # fmt: skip
         with (self.out / "log.csv").open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, LOG).writerow(row)
+        self._shown("update", {name: row[name] for name in ("reward", "loss", "norm")})
+
+    def _shown(self, group: str, row: Mapping[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in row.items():
+                self.writer.add_scalar(f"{group}/{name}", value, self.state.done)
 
     @torch.no_grad()
     def check(self, last: bool = False) -> None:
@@ -86,7 +94,11 @@ class Keeper:
             files.put_picture(self.out / "curves.png", curves)
             self.plotted = time.monotonic()
         order = sorted(range(min(SHOWN, len(pictures))), key=lambda i: (problem.labels.index(self.labels[i]), i))
-        files.put_picture(self.out / "samples" / f"{state.done:07d}.png", sheet([("", pictures[order])]))
+        shown = sheet([("", pictures[order])])
+        files.put_picture(self.out / "samples" / f"{state.done:07d}.png", shown)
+        self._shown("check", row)
+        if self.writer is not None:
+            self.writer.add_image("samples", np.asarray(shown), state.done, dataformats="HWC")
 
     def spent(self) -> bool:
         budget = self.problem.request.budget

@@ -198,6 +198,7 @@ def story_of(problem: Problem) -> dict[str, Any]:
     request = problem.request
     free = {
         "out",
+        "tensorboard",
         "updates",
         "budget",
         "minutes",

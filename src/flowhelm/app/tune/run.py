@@ -20,6 +20,7 @@ from ...step import Diverged
 from ..draw.conditions import prior_name
 from ..files.atomic import going_on, write_json
 from ..run import Planned, Run, Said, Stepped, Stopped, Warned, near, unbroken
+from ..train.keeper import tensorboard
 from .keeper import Keeper
 from .problem import Problem, begun, prepared, story_of
 from .request import AlignRequest
@@ -50,7 +51,8 @@ def align(request: AlignRequest) -> Run[Path]:
 
 def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
     request = problem.request
-    keeper = Keeper(problem, state, out)
+    writer = problem.request.tensorboard and tensorboard()(str(out / "tensorboard"), purge_step=state.done + 1)
+    keeper = Keeper(problem, state, out, writer or None)
     count = Count()
     began, saved, ended, average = time.monotonic(), time.monotonic(), "", 0.0
     if not keeper.rows:
