@@ -39,7 +39,13 @@ def pipeline(model: object) -> bool:
 
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
-    if name in NAMES or name in STUDENTS or str(name).startswith(DENOISERS) or Path(name).is_file() or Path(name).suffix.lower() in PICKLES:
+    if (
+        name in NAMES
+        or name in STUDENTS
+        or str(name).startswith(DENOISERS)
+        or Path(name).is_file()
+        or Path(name).suffix.lower() in PICKLES
+    ):
         return
     raise ValueError(
         f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "

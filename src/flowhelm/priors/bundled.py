@@ -260,7 +260,11 @@ def weights(name: str | Path) -> Path:
     """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
     if denoisers.named(name):
         return denoisers.weights(name)
-    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if name in NAMES or name in STUDENTS else Path(name)
+    return (
+        Path(str(files(__package__) / "weights" / f"{name}.safetensors"))
+        if name in NAMES or name in STUDENTS
+        else Path(name)
+    )
 
 
 def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:

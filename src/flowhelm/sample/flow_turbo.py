@@ -57,7 +57,9 @@ def flow_turbo(
     refiner, total = refiner or getattr(flow, "refiner", None), len(times) - 1
     light = (round(total / 4) if refiner is not None else 0) if light is None else light
     if light and refiner is None:
-        raise ValueError(f"flow_turbo: expected a refiner for {light} light steps, got none; train one, or take light=0")
+        raise ValueError(
+            f"flow_turbo: expected a refiner for {light} light steps, got none; train one, or take light=0"
+        )
     if light > total:
         raise ValueError(f"flow_turbo: expected at most {total} light steps, as there are steps, got {light}")
     ahead: Tensor | None = None  # the velocity found at the end of the last P

@@ -30,7 +30,6 @@ from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
 from .solvers import settled as settled_solver
 
-
 R = TypeVar("R", bound=Drawing)
 
 

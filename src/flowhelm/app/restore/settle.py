@@ -10,8 +10,8 @@ import torch
 
 from ... import raster, start
 from ...cards import from_picture
-from ...priors import bundled, denoisers
 from ...known import STUDENTS
+from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
