@@ -142,7 +142,8 @@ def test_a_student_is_not_trained_on(tiny, tmp_path):
         bundled.load(path)
 
 
-def test_which_student_is_meant(tiny, tmp_path):
+def test_which_student_is_meant(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(known, "STUDENTS", {"fashion-2": ("fashion", 2)})
     _, path = made(tiny, "map", tmp_path)
     assert known.student("fashion", "2") == "fashion-2"
     assert known.student(str(tiny), str(path)) == str(path)

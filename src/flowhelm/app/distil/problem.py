@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ... import __version__, distil, guide, recipes
 from ...learning import Data, empty
-from ...priors import bundled, distilled
+from ...priors import bundled, denoisers, distilled
 from ...priors.bundled import Prior
 from ...priors.distilled import Described, Refined
 from ...priors.grids import stored
@@ -158,6 +158,8 @@ def prepared(request: DistilRequest) -> Problem:
         raise BadInput(
             f"--data is read by the recipe of a bundled prior, and {request.prior!r} is none; leave it out: the teacher draws"
         )
+    if denoisers.named(request.prior):
+        raise BadInput(f"{request.prior!r} is a denoiser of deepinv; distil a bundled prior, or a file of flowhelm train")
     base = bundled.load(request.prior, str(device))
     if base.shape[-1] > 64:
         raise BadInput(

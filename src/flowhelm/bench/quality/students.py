@@ -36,12 +36,13 @@ from ...app.distil.problem import prepared
 from ...app.distil.request import DistilRequest
 from ...app.distil.run import distil
 from ...app.draw.solvers import solver_of
-from ...app.run import drive
+from ...app.run import drive, signals
 from ...flow import Flow
 from ...flow_map import ahead
 from ...metrics import frechet_features
 from ...priors import distilled
 from ...priors.bundled import Prior
+from ...rewards.classifier import read
 from ...rng import Noise
 from ...step import run as ended
 from ...train import fit
@@ -78,11 +79,11 @@ def updates_within(request: DistilRequest, seconds: float) -> int:
     return max(1, int(seconds / (sum(spent[1:]) / len(spent[1:]))))
 
 
-def trained(name: str, method: str, calls: int, seconds: float, seed: int, work: Path, data: Path) -> Path:
+def trained(name: str, method: str, calls: int, seconds: float, batch: int, seed: int, work: Path, data: Path) -> Path:
     """The student's file, distilled in `work` if it is not there."""
     out = work / f"{name}-{method}-{calls}-{seconds:g}s-{seed}"
     wanted = DistilRequest(
-        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=384, threads=1,
+        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=256, rows=batch, threads=1, minutes=1.0,
         data=data if method in ("mean_flow", "mdt_dist", "consistency", "flow_turbo") else None,
     )  # fmt: skip
     told = work / f"{out.name}.updates"
@@ -90,7 +91,8 @@ def trained(name: str, method: str, calls: int, seconds: float, seed: int, work:
         told.write_text(str(updates_within(wanted, seconds)))
     count = int(told.read_text())
     parts = {"updates": count - count // 3, "reflow_updates": count // 3} if method == "reflow" else {"updates": count}
-    return drive(distil(wanted.changed(**parts)))
+    with signals():  # a run that is stopped goes on with the same command
+        return drive(distil(wanted.changed(**parts)))
 
 
 @torch.no_grad()
@@ -124,7 +126,8 @@ class Judge:
 
     def __init__(self, name: str, data: Path, work: Path, count: int):
         parts = whole(name, data, None)
-        self.net = classifier(name, parts, work)
+        kept = work / f"{name}_classifier.safetensors"
+        self.net = read(kept) if kept.exists() else classifier(name, parts, work)
         self.real = self.net.judge(parts["test"][0])[0]
         some = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:count]
         self.reference = float(frechet_features(self.net.judge(parts["train"][0][some])[0], self.real))
@@ -154,6 +157,7 @@ def run_(
     seconds: Annotated[float, typer.Option(help="of one core, for each training")] = 240.0,
     samples: Annotated[int, typer.Option(help="of each row; distances depend on it")] = 300,
     seeds: Annotated[int, typer.Option(help="times that each samples, from other noise")] = 2,
+    batch: Annotated[int, typer.Option("--rows", help="of an update")] = 32,
     trainings: Annotated[int, typer.Option(help="times that each is trained")] = 1,
     files: Annotated[list[Path] | None, typer.Option("--student", help="Measure this student, too.")] = None,
 ) -> None:
@@ -195,7 +199,7 @@ def run_(
             continue
         for count in numbers if method != "free_flow" else [1]:
             for training in range(trainings):
-                path = trained(name, method, count, seconds, training, work, data)
+                path = trained(name, method, count, seconds, batch, training, work, data)
                 flow = distilled.load(path)
                 own = replace(flow, guidance=guided.guidance) if method == "flow_turbo" else flow
                 for seed in range(seeds):
