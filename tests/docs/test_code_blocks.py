@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
+DRIVEN = ("restore", "look", "draw", "grids", "bench", "calibrate", "train", "align", "distil")
 """Modules of the command line that carry out a piece of work."""
 
 
