@@ -17,7 +17,15 @@ from flowhelm.interfaces.cli import main
 from flowhelm.priors import bundled, distilled
 from flowhelm.priors.unet import UNet
 
-FILES = {"README.md", "checkpoint.safetensors", "curve.png", "log.csv", "run.json", "samples.png", "student.safetensors"}
+FILES = {
+    "README.md",
+    "checkpoint.safetensors",
+    "curve.png",
+    "log.csv",
+    "run.json",
+    "samples.png",
+    "student.safetensors",
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,20 @@ def _quick(monkeypatch, tmp_path):
 
 
 def go(tiny: str, out: str, *more: str, updates: int = 4) -> int:
-    small = ("--updates", str(updates), "--rows", "4", "--rank", "2", "--parts", "2", "--pairs", "8", "--pair-steps", "2")
+    small = (
+        "--updates",
+        str(updates),
+        "--rows",
+        "4",
+        "--rank",
+        "2",
+        "--parts",
+        "2",
+        "--pairs",
+        "8",
+        "--pair-steps",
+        "2",
+    )
     return main(["distil", tiny, "--out", out, *small, *more])
 
 
@@ -62,7 +83,9 @@ def test_every_method_makes_a_student_that_draws(method, tiny, tmp_path, capsys)
     card = (tmp_path / "a" / "README.md").read_text()
     assert f"--method {method}" in card or method == "arc_flow"  # the default is not typed
     assert "flowhelm sample" in card
-    trained = sum(each.numel() for key, each in load_file("a/student.safetensors").items() if not key.startswith("base."))
+    trained = sum(
+        each.numel() for key, each in load_file("a/student.safetensors").items() if not key.startswith("base.")
+    )
     assert f"| trained | {trained:,} numbers" in card
     with (tmp_path / "a" / "log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]

@@ -159,7 +159,9 @@ def prepared(request: DistilRequest) -> Problem:
             f"--data is read by the recipe of a bundled prior, and {request.prior!r} is none; leave it out: the teacher draws"
         )
     if denoisers.named(request.prior):
-        raise BadInput(f"{request.prior!r} is a denoiser of deepinv; distil a bundled prior, or a file of flowhelm train")
+        raise BadInput(
+            f"{request.prior!r} is a denoiser of deepinv; distil a bundled prior, or a file of flowhelm train"
+        )
     base = bundled.load(request.prior, str(device))
     if base.shape[-1] > 64:
         raise BadInput(

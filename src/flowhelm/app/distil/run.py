@@ -164,6 +164,7 @@ def _pairs(problem: Problem, out: Path) -> Run[list[Tensor]]:
     done, saved = sum(map(len, sources)), time.monotonic()
     if done < request.pairs:
         yield Planned(request.pairs, done, f"{request.pairs} pictures of the teacher")
+
     def keep() -> None:
         tensors = {"source": torch.cat(sources), "clean": torch.cat(ends)}
         files.put(path, lambda temporary: save_file(tensors, temporary))
