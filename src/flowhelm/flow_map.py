@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .flow import Flow, FlowMap, NetFlow, Wrapped
 from .path import Ends, Path, at, ends_from_clean
+from .shapes import State, Time
 
 Average = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x `(b, *shape)`, s, t) -> average velocity from s to t; both times 0-dim, or `(b,)`."""
@@ -35,7 +36,7 @@ class Distilled(NetFlow):
             )
         return super().bind(*condition)
 
-    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def map(self, x: State, s: Time, t: Time) -> State:
         """The state at t on the path through x at s; times 0-dim, or `(b,)`."""
         return x + _as(t - s, x) * self.velocity(x, s)
 
@@ -47,22 +48,22 @@ class NetMap(Distilled):
     It is a `Flow`, of velocity u(x, t -> t), and a `FlowMap`.
     """
 
-    def average(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def average(self, x: State, s: Time, t: Time) -> State:
         """u(x, s -> t), shaped and typed as x; one evaluation."""
         weight = next(self.net.parameters(), x)
         told = self._told(len(x), weight.device)
         return self.net(x.to(weight), s.to(weight).expand(len(x)), t.to(weight).expand(len(x)), *told).to(x)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.average(x, t, t)
 
-    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def map(self, x: State, s: Time, t: Time) -> State:
         """The state at t on the path through x at s; times 0-dim, or `(b,)`."""
         return x + _as(t - s, x) * self.average(x, s, t)
 
 
 def along(
-    average: Average, x: Tensor, s: Tensor, t: Tensor, v: Tensor, *, step: float | None = None
+    average: Average, x: State, s: Time, t: Time, v: State, *, step: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """u(x, s -> t) and its derivative du/ds along the flow, (v . d/dx + d/ds) u with t fixed, both shaped as x and detached.
 
@@ -74,14 +75,14 @@ def along(
     return _changed(lambda z, r: average(z, r, t), x, s, v, step)
 
 
-def onwards(average: Average, z: Tensor, t: Tensor, *, step: float | None = None) -> tuple[Tensor, Tensor]:
+def onwards(average: Average, z: Tensor, t: Time, *, step: float | None = None) -> tuple[Tensor, Tensor]:
     """u(z, 0 -> t) and its partial derivative du/dt with the source z fixed, both shaped as z and detached. `step` as in `along`."""
     return _changed(lambda x, r: average(x, torch.zeros_like(r), r), z, t, torch.zeros_like(z), step)
 
 
 @torch.no_grad()
 def _changed(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, s: Tensor, v: Tensor, step: float | None
+    function: Callable[[Tensor, Tensor], Tensor], x: State, s: Time, v: State, step: float | None
 ) -> tuple[Tensor, Tensor]:
     if step is None:
         value, change = torch.func.jvp(function, (x, s), (v, torch.ones_like(s)))  # type: ignore[misc]
@@ -91,7 +92,7 @@ def _changed(
     return function(x, s), change / _as(late - early, x)
 
 
-def _as(t: Tensor, x: Tensor) -> Tensor:
+def _as(t: Time, x: State) -> Tensor:
     """A time, 0-dim or `(b,)`, that multiplies the states x."""
     return t.to(x).reshape(-1, *(1,) * (x.ndim - 1)) if t.ndim else t.to(x)
 
@@ -102,11 +103,11 @@ class Ahead(Wrapped):
 
     flow: Flow
 
-    def ends(self, x: Tensor, t: Tensor) -> Ends:
+    def ends(self, x: State, t: Time) -> Ends:
         clean = self.flow.map(x, t, torch.ones_like(t))  # type: ignore[attr-defined]
         return ends_from_clean(self.path, clean, x, t)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         here, ends = at(self.path, t, x), self.ends(x, t)
         return here.d_alpha * ends.clean + here.d_sigma * ends.source
 
@@ -130,7 +131,7 @@ class Mapping(FlowMap, Protocol):
 
 
 @torch.no_grad()
-def jump(flow: Mapping, x: Tensor, s: Tensor, t: Tensor, fresh: Tensor, *, h: float) -> Tensor:
+def jump(flow: Mapping, x: State, s: Time, t: Time, fresh: Tensor, *, h: float) -> State:
     """A stochastic step of a flow map from s to t > s: past t, and back to it with fresh noise.
 
     m = (sigma_t alpha_s / (sigma_s alpha_t))^(h^2);  x_d <- map(x, s, d) at the time d whose noise is sigma_t m to alpha_t;

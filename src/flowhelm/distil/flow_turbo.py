@@ -20,20 +20,20 @@ Example
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, guarded
 from ..flow import Flow, NetFlow
 from ..grad import per_row
 from ..learning.batches import Batch, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample
 from ..solve import refined
 
 
 @guarded
 def flow_turbo(
     student: NetFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, reach: Fraction = 0.12
-) -> Tensor:
+) -> PerSample:
     """FlowTurbo: a refiner of velocities. Zhao, Shi, Yu, Zhou & Lu 2024, arXiv:2409.18128. The loss of every row `(b,)`.
 
     Args:

@@ -30,6 +30,7 @@ from ..flow import NetFlow
 from ..learning.batches import Batch, Data, instants
 from ..path import mix
 from ..rng import Noise
+from ..shapes import PerSample
 from ..solve import integrate
 from ..step import run
 from ..transition import Transition, euler
@@ -90,7 +91,7 @@ def reflow(
     *,
     density: Callable[[Tensor], Tensor] | None = None,
     points: Count | None = None,
-) -> Tensor:
+) -> PerSample:
     """Reflow, and distillation into `points` steps. Liu, Gong & Liu 2023, arXiv:2209.03003. The loss of every row `(b,)`.
 
     Args:

@@ -2,10 +2,11 @@
 
 from .aerial import aerial
 from .animals import animals
+from .digits import digits
 from .fashion import fashion
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals)
+ALL = (photos, fashion, aerial, animals, digits)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "digits", "fashion", "photos"]

@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import NonNegative, checked
 from ..flow import Flow, FlowMap
 from ..flow_map import jump
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -34,8 +34,8 @@ from ..step import Step
 @torch.no_grad()
 def jumps(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     fresh: NonNegative = 0.0,
     noise: Noise | None = None,

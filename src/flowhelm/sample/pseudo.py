@@ -25,12 +25,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -38,8 +38,8 @@ from ..step import Step
 @torch.no_grad()
 def pseudo(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     heun: Annotated[int, Ge(0)] = 0,
     last: bool = True,

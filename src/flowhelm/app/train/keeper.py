@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...step import Update
+from ..errors import BadInput
 from ..files import atomic as files
 from ..run import Planned, Run, Said, Stepped, Stopped, unbroken
 from ..show.loss_curve import curve
@@ -187,3 +188,12 @@ class Keeper:
             import numpy as np
 
             self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
+
+
+def tensorboard() -> Callable[..., Any]:
+    """What makes the writer of a log for TensorBoard. Raises BadInput where its package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise BadInput("--tensorboard needs the package tensorboard: pip install 'flowhelm[train]'") from error
+    return SummaryWriter  # type: ignore[no-any-return, unused-ignore]

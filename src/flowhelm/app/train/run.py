@@ -32,7 +32,7 @@ from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Run, Said, drive
 from ..show.sheet import class_rows, sheet
-from .keeper import Keeper, carried
+from .keeper import Keeper, carried, tensorboard
 from .request import TrainRequest
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
@@ -48,7 +48,7 @@ def train(request: TrainRequest) -> Run[Path]:
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
     place = to_device(request.device)
-    writer_of = _tensorboard() if request.tensorboard else None
+    writer_of = tensorboard() if request.tensorboard else None
     builder = pick("recipe", request.recipe, recipes.ALL)
     values = bind(builder, request.recipe_options)
     out = request.out or Path("runs") / request.recipe
@@ -155,11 +155,3 @@ def _begin_from(net: nn.Module, prior: Prior) -> None:
         differ = ", ".join(f"{k} {other.get(k)} (here {v})" for k, v in config.items() if other.get(k) != v)
         raise BadInput(f"--start: the weights of {prior.name!r} are of another network: {differ}")
     net.load_state_dict(prior.net.state_dict())
-
-
-def _tensorboard() -> Callable[..., Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise BadInput("--tensorboard needs the package tensorboard: pip install 'flowhelm[train]'") from error
-    return SummaryWriter  # type: ignore[no-any-return, unused-ignore]

@@ -21,6 +21,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "align": ("align",),
     "distil": ("distil",),
     "draw": ("sample", "generate", "steer"),
+    "edit": ("edit",),
     "grids": ("grids",),
     "bench": ("bench", "table", "presets"),
     "calibrate": ("calibrate",),
