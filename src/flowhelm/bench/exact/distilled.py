@@ -38,7 +38,7 @@ from ...train import fit, shuffled
 from ...transition import euler, heun, midpoint
 
 CALLS = (1, 2, 4)
-ROWS, TESTED = 128, 4096
+ROWS, TESTED = 256, 4096
 PARTS = 4
 
 
@@ -118,7 +118,7 @@ def students(teacher: MixtureFlow, steps: int, seed: int) -> dict[str, tuple[Any
     two = lambda: NetMap(Beside(teacher), (2,))  # noqa: E731
     watched = NetMap(distil.Watched(Beside(teacher), OfOneTime(teacher)), (2,))
     straight = Double(OfOneTime(teacher), (2,))
-    pairs = distil.pairs(straight, 5_000, batch=ROWS * 4, steps=25, transition=heun, seed=seed)
+    pairs = distil.pairs(straight, 20_000, batch=ROWS * 4, steps=25, transition=heun, seed=seed)
     few = lambda index: _part(pairs(index // 4), index % 4)  # noqa: E731
     third = max(1, steps // 3)
     grid = torch.linspace(0, 1, 3, dtype=torch.float64)
@@ -187,7 +187,7 @@ def solvers(teacher: MixtureFlow, x: Tensor, exact: Tensor) -> list[dict[str, An
 
 
 def main(
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, of each student.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser, of each student.")] = 100,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each, with another seed.")] = 2,
     only: Annotated[list[str] | None, typer.Option(help="Train this student only; may be given several times.")] = None,
     out: Annotated[Path | None, typer.Option("--csv", help="Append the rows to this file.")] = None,

@@ -29,6 +29,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ... import begin, guide, operators, restore, sample, simulate
@@ -36,6 +37,7 @@ from ...app.distil.problem import prepared
 from ...app.distil.request import DistilRequest
 from ...app.distil.run import distil
 from ...app.draw.solvers import solver_of
+from ...app.files.atomic import put
 from ...app.run import drive, signals
 from ...flow import Flow
 from ...flow_map import ahead
@@ -83,7 +85,7 @@ def trained(name: str, method: str, calls: int, seconds: float, batch: int, seed
     """The student's file, distilled in `work` if it is not there."""
     out = work / f"{name}-{method}-{calls}-{seconds:g}s-{seed}"
     wanted = DistilRequest(
-        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=256, rows=batch, threads=1, minutes=1.0,
+        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=128, rows=batch, threads=1, minutes=1.0,
         data=data if method in ("mean_flow", "mdt_dist", "consistency", "flow_turbo") else None,
     )  # fmt: skip
     told = work / f"{out.name}.updates"
@@ -125,14 +127,18 @@ class Judge:
     """The classifier and what real pictures say."""
 
     def __init__(self, name: str, data: Path, work: Path, count: int):
-        parts = whole(name, data, None)
-        kept = work / f"{name}_classifier.safetensors"
-        self.net = read(kept) if kept.exists() else classifier(name, parts, work)
-        self.real = self.net.judge(parts["test"][0])[0]
-        some = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:count]
-        self.reference = float(frechet_features(self.net.judge(parts["train"][0][some])[0], self.real))
-        test, labels = parts["test"]
-        self.spread = varied(test[:2000], labels[:2000])
+        kept, real = work / f"{name}_classifier.safetensors", work / f"{name}_features.safetensors"
+        if not (kept.exists() and real.exists()):
+            parts = whole(name, data, None)
+            net = read(kept) if kept.exists() else classifier(name, parts, work)
+            test, labels = parts["test"]
+            order = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:2000]
+            found = {part: net.judge(each)[0] for part, each in (("test", test), ("train", parts["train"][0][order]))}
+            found["spread"] = torch.tensor(varied(test[:2000], labels[:2000]))
+            put(real, lambda temporary: save_file(found, temporary))
+        self.net, stored = read(kept), load_file(real)
+        self.real, self.spread = stored["test"], float(stored["spread"])
+        self.reference = float(frechet_features(stored["train"][:count], self.real))
 
     def __call__(self, pictures: Tensor, told: Tensor) -> dict[str, str]:
         features, seen = self.net.judge(pictures)
