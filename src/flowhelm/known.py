@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "fashion", "aerial", "animals")
 """Of the priors that ship with the package."""
-STUDENTS: dict[str, tuple[str, int]] = {"fashion-1": ("fashion", 1), "fashion-2": ("fashion", 2)}
+STUDENTS: dict[str, tuple[str, int]] = {}
 """Of the students that ship: their prior, and of how many calls they are."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
@@ -62,7 +62,7 @@ def student(prior: str, which: str) -> str:
     if which.isdigit():
         own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
         if int(which) not in own:
-            found = "; ".join(f"{base} has one of {calls} calls" for base, calls in STUDENTS.values())
+            found = "; ".join(f"{base} has one of {calls}" for base, calls in STUDENTS.values()) or "none does"
             raise ValueError(
                 f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
                 "and name its file"

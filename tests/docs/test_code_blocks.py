@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
+DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align", "distil")
 """Modules of the command line that carry out a piece of work."""
 
 

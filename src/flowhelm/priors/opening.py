@@ -33,8 +33,8 @@ def load(
         flowhelm.load(pipe)
 
     Args:
-        model: a bundled prior by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's denoisers by name
-            (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
+        model: a bundled prior or student by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's
+            denoisers by name (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
             name of the hub, `org/name`; or a loaded pipeline of diffusers.
         device: where it is put.
         size, dtype, quantize, text_device, checkpointing, tiling, variant: of pipelines; see `priors.pipelines.load`.
