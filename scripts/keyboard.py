@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, TimeoutError
 from screenshots import ROOT, browsing, compressed
 
 WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
@@ -94,6 +94,19 @@ class Keys:
                 return
         raise SystemExit(f"{self.mark}: no Tab leads to {where}")
 
+    def bring(self, photo: Path) -> None:
+        """The key that opens the choice of a file; pressed again where the page was not ready."""
+        for _ in range(5):
+            self.to("#photo")
+            try:
+                with self.page.expect_file_chooser(timeout=15_000) as chooser:
+                    self.page.keyboard.press("Enter")
+            except TimeoutError:
+                continue
+            chooser.value.set_files(str(photo))
+            return
+        raise SystemExit(f"{self.mark}: no key opens the choice of a file")
+
     def type(self, where: str, text: str) -> None:
         self.to(where)
         self.page.keyboard.press("Control+a")
@@ -130,10 +143,7 @@ class Keys:
 
 def driven(page: Page, mark: str, photo: Path) -> list[str]:
     keys, narrow = Keys(page, mark), page.viewport_size["width"] < 760
-    keys.to("#photo")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(str(photo))
+    keys.bring(photo)
     keys.wait("() => !document.querySelector('#look').disabled")
     keys.to("#look")
     page.keyboard.press("Enter")
@@ -189,11 +199,13 @@ def main(wanted: list[str]) -> int:
                 if wanted and mark not in wanted:
                     continue
                 page = browser.new_page(viewport={"width": wide, "height": 900}, color_scheme=scheme)
+                page.set_default_timeout(120_000)
                 page.goto(address)
                 page.wait_for_selector("#options")
                 page.wait_for_timeout(1500)
                 found += [f"{mark} {fault}" for fault in driven(page, mark, photo)]
                 page.close()
+                print(f"{mark}: {len(found)} found so far", flush=True)
     print(*found or ["nothing found that shuts people out"], sep="\n")
     return 1 if found else 0
 
