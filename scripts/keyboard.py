@@ -17,6 +17,7 @@ from screenshots import ROOT, browsing, compressed
 WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
 LEAST = 4.5
 """Contrast of text and background, WCAG 2.2 level AA; 3 for large text."""
+LARGEST = 120_000  # bytes of a screenshot
 BETWEEN = 60
 """Milliseconds between keys, as fast as a person is."""
 
@@ -68,7 +69,7 @@ def faults(page: Page) -> list[str]:
         and (role := node.get("role", {}).get("value")) in NAMED
         and not node.get("name", {}).get("value", "").strip()
     ]
-    unfolded = page.evaluate("() => [...document.querySelectorAll('ul.options')].map(() => 'a list is left open')")
+    unfolded = page.evaluate("() => [...document.querySelectorAll('ul.option-list')].map(() => 'a list is left open')")
     return [*page.evaluate(PALE, LEAST), *page.evaluate(WIDE), *nameless, *unfolded]
 
 
@@ -137,7 +138,7 @@ class Keys:
         self.page.set_viewport_size({"width": wide, "height": high})
         self.page.evaluate("() => window.scrollTo(0, 0)")
         self.page.wait_for_timeout(500)
-        compressed(self.page.screenshot(), f"keyboard_{name}_{self.mark}")
+        compressed(self.page.screenshot(), f"keyboard_{name}_{self.mark}", LARGEST)
         self.page.set_viewport_size({"width": wide, "height": 900})
 
 

@@ -37,13 +37,13 @@ def keep(page: Page, name: str, high: int = HIGH) -> None:
     compressed(page.screenshot(), name)
 
 
-def compressed(png: bytes, name: str) -> None:
-    """A screenshot in as many colours as fit into the size."""
+def compressed(png: bytes, name: str, largest: int = LARGEST) -> None:
+    """A screenshot in as many colours as fit into so many bytes."""
     shot = Image.open(BytesIO(png)).convert("RGB")
-    for colours in (256, 192, 128, 96, 64):
+    for colours in (256, 192, 128, 96, 64, 48, 32):
         data = BytesIO()
         shot.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(data, "PNG", optimize=True)
-        if len(data.getvalue()) < LARGEST:
+        if len(data.getvalue()) < largest:
             break
     (OUT / f"{name}.png").write_bytes(data.getvalue())
     print(f"{name}.png  {shot.width} x {shot.height}  {len(data.getvalue()) / 1000:.0f} kB, {colours} colours")

@@ -428,3 +428,13 @@ def test_keyboard_focus_is_seen(opened):
             "() => { const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth] }"
         )
         assert style == ["solid", "3px"]
+
+
+def test_tab_leaves_a_drop_down_closed_and_goes_to_the_next_field(opened):
+    page = opened()
+    page.wait_for_timeout(1000)
+    page.locator("#method input").focus()
+    page.wait_for_selector("ul.option-list")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => !!document.activeElement.closest('#steps')")
+    page.wait_for_selector("ul.option-list", state="detached")

@@ -41,13 +41,19 @@ footer {display: none !important}
 """
 """The order of the keyboard is that of the page on a phone: first fields, the button, the result, the other fields. On a wide page the
 result stands beside both."""
-MENDED = """() => new MutationObserver(() => {
-  // the list of a drop-down scrolls, so browsers make it a stop of the Tab key, on which it vanishes and the focus with it
-  for (const list of document.querySelectorAll('ul.options:not([tabindex])')) list.tabIndex = -1
-  // a picture that can be pressed has the name of its block
-  for (const button of document.querySelectorAll('button:not([aria-label]):has(> .image-frame)'))
-    button.setAttribute('aria-label', button.closest('.block')?.querySelector('label')?.innerText.trim() || 'Picture')
-}).observe(document.body, {childList: true, subtree: true})"""
+MENDED = """() => {
+  // gradio opens the list of a drop-down again after the Tab key has left it
+  window.addEventListener('keydown', (event) => {
+    if (event.key === 'Tab' && event.target.matches?.('[role=combobox]')) event.stopPropagation()
+  }, true)
+  new MutationObserver(() => {
+    // the list scrolls, so browsers make it a stop of the Tab key, on which it vanishes and the focus with it
+    for (const list of document.querySelectorAll('ul.option-list:not([tabindex])')) list.tabIndex = -1
+    // a picture that can be pressed has the name of its block
+    for (const button of document.querySelectorAll('button:not([aria-label]):has(> .image-frame)'))
+      button.setAttribute('aria-label', button.closest('.block')?.querySelector('label')?.innerText.trim() || 'Picture')
+  }).observe(document.body, {childList: true, subtree: true})
+}"""
 """What gradio leaves undone for the keyboard and for screen readers."""
 
 

@@ -60,7 +60,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                 budget = field(known["budget"], "steer-budget", info="Evaluations of the network", placeholder="200")
             with gr.Row():
                 steps = field(
-                    known["steps"], "steer-steps", info="Of the run", placeholder="as the budget allows", min_width=90
+                    known["steps"], "steer-steps", info="More take longer", placeholder="by budget", min_width=90
                 )
                 scale = field(
                     known["scale"], "steer-scale", label="Guidance", info="1 is none, 1.5 to 4 is usual", placeholder="none",
