@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "fashion", "aerial", "animals")
 """Of the priors that ship with the package."""
+BIJECTIONS = ("fashion-tarflow",)
+"""Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -33,11 +35,17 @@ def pipeline(model: object) -> bool:
 
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
-    if name in NAMES or str(name).startswith(DENOISERS) or Path(name).is_file() or Path(name).suffix.lower() in PICKLES:
+    if (
+        name in NAMES
+        or name in BIJECTIONS
+        or str(name).startswith(DENOISERS)
+        or Path(name).is_file()
+        or Path(name).suffix.lower() in PICKLES
+    ):
         return
     raise ValueError(
-        f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-        f"a hub name org/name), got '{name}'; {nearest(str(name), NAMES)}"
+        f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
+        f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
 
 

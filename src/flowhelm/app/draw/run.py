@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...flow import Flow
-from ...priors.bundled import Prior
+from ...priors.bundled import Prior, kind
 from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
@@ -25,6 +25,7 @@ from ..models.fitting import Task
 from ..models.request import size_of
 from ..run import Planned, Run, Said, Written
 from ..show.sheet import class_rows, sheet
+from . import bijections
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
@@ -46,6 +47,11 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
     request = request.changed(classes=list(dict.fromkeys(request.classes)))
+    if kind(request.prior) == "tarflow":
+        return (yield from _drawn_at_once(request))
+    if request.inverse is not None or request.cleanup is not None:
+        word = "inverse" if request.inverse is not None else "cleanup"
+        raise BadInput(f"--{word} is for normalising flows; the prior {request.prior!r} is none: leave it out")
     pipeline = models.is_pipeline(request.prior)
     flow = None if pipeline else _loaded(request)
     if flow is not None and not (request.classes or request.numbers or request.prompt is not None):
@@ -56,6 +62,21 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
         conditioned(flow, request.classes or [None], request.prompt, request.numbers, None)
     out = _places(request)
     drawn = yield from (pictures(request, tell=True) if flow is None else pictures_of(flow, request, tell=True))
+    return (yield from _written(drawn, request, out, pipeline))
+
+
+def _drawn_at_once(request: DrawRequest) -> Run[list[Path]]:
+    """By a normalising flow."""
+    flow = bijections.loaded(request)
+    request = request.changed(classes=request.classes or list(flow.about.get("classes", ())))
+    if request.count is None:
+        request = request.changed(count=8 if len(request.classes) > 1 else 16)
+    out, jobs = _places(request), jobs_of(request.classes, request.count or 1)
+    drawn = yield from bijections.draw_bijection(flow, jobs, **bijections.how(request))
+    return (yield from _written(Drawn(drawn, jobs), request, out, False))
+
+
+def _written(drawn: Drawn, request: DrawRequest, out: Path | None, pipeline: bool) -> Run[list[Path]]:
     rows = [("", drawn.pictures)] if pipeline else class_rows(drawn.pictures, drawn.jobs)
     written = []
     if request.each is not None:

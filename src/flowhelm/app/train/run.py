@@ -20,11 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from ... import recipes
-from ...priors import bundled, denoisers
+from ...bijection import Bijection
+from ...priors import bundled, denoisers, tarflow
 from ...priors.bundled import Prior
+from ...priors.tarflow import Normalising
 from ...recipes import Recipe
 from ...step import Update
 from ...train import fit, seeded
+from ..draw.bijections import draw_bijection
 from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
@@ -62,7 +65,7 @@ def train(request: TrainRequest) -> Run[Path]:
             f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
             "file that flowhelm train has written"
         )
-    begin = bundled.load(request.start) if request.start else None
+    begin = _opened(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
     made = _build(builder, values)
@@ -79,7 +82,13 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    prior: Prior | Normalising
+    if isinstance(made.flow, Bijection):
+        prior = Normalising(
+            average, made.flow.shape, made.flow.noise, null=made.flow.null, name=request.recipe, about=made.about
+        )
+    else:
+        prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
     keeper = _Keeper(prior, made, out, weights, steps, request.minutes, writer_of)
     with closing(updates):  # which writes the checkpoint
         with unbroken():  # a step and its row are whole
@@ -170,7 +179,7 @@ def _texts(row: Row) -> list[str]:
 class _Keeper:
     """Writes what a run shows of itself."""
 
-    prior: Prior
+    prior: Prior | Normalising
     recipe: Recipe
     out: Path
     path: Path  # of the weights
@@ -230,7 +239,8 @@ class _Keeper:
             self.writer.close()
 
     def weights(self) -> None:
-        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
+        kind = "tarflow" if isinstance(self.prior, Normalising) else ""
+        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index}, kind)
         points = {
             name.replace("_", " "): [
                 (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
@@ -240,12 +250,16 @@ class _Keeper:
         files.put_picture(self.out / "curve.png", curve(points))
 
     def samples(self) -> None:
-        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
+        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; a flow by 20 Euler steps, same noise."""
         classes = self.prior.about.get("classes", ())
         jobs = jobs_of(classes, 4 if classes else 16)
-        rule = own_guidance(self.prior) if classes else None
         with _judged(self.prior.net):
-            picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
+            if isinstance(self.prior, Normalising):
+                drawn = drive(draw_bijection(self.prior, jobs))
+            else:
+                rule = own_guidance(self.prior) if classes else None
+                drawn = drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20))
+        picture = sheet(class_rows(drawn, jobs))
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
@@ -285,7 +299,11 @@ def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     ) from reason
 
 
-def _begin_from(net: nn.Module, prior: Prior) -> None:
+def _opened(start: str) -> Prior | Normalising:
+    return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
+
+
+def _begin_from(net: nn.Module, prior: Prior | Normalising) -> None:
     config: dict[str, Any] = net.config  # type: ignore[assignment]
     other: dict[str, Any] = prior.net.config  # type: ignore[assignment]
     if config != other:

@@ -1,0 +1,9 @@
+"""From noise to picture through a normalising flow: token by token, or many at once. docs/normalising-flows.md says which, with figures."""
+
+from .gs_jacobi import gs_jacobi
+from .jacobi import jacobi
+from .sequential import sequential
+
+ALL = (sequential, jacobi, gs_jacobi)
+
+__all__ = ["ALL", "gs_jacobi", "jacobi", "sequential"]
