@@ -215,3 +215,18 @@ class Update:
         self.valid = 0 if self.keys is None else first + 1
         self.computed += stop - begin
         return (self.z[:, first:stop] * log_scale.exp() + mean).clamp(-self.clamp, self.clamp)
+
+
+@dataclass(frozen=True, eq=False)
+class Cleaner:
+    """Takes the training's noise out of what a flow drew: noisy + noise net(noisy), one evaluation. `train.flow_score` trains it.
+
+    Attributes:
+        net: noisy pictures or videos -> noise times the slope of their log density, of the same shape. noise: standard deviation.
+    """
+
+    net: Any
+    noise: float
+
+    def __call__(self, noisy: Tensor) -> Tensor:
+        return noisy + self.noise * self.net(noisy)  # type: ignore[no-any-return]

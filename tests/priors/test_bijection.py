@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from flowhelm import inverse
-from flowhelm.bijection import Affine, Bijection, Update, arranged, gaussian, linear, scattered
+from flowhelm.bijection import Affine, Bijection, Cleaner, Update, arranged, gaussian, linear, scattered
 from flowhelm.fixed_point import jacobi as sweeps_of
-from flowhelm.priors.tarflow import TarFlow
+from flowhelm.grad import value_and_grad
+from flowhelm.priors.tarflow import Denoiser, TarFlow
 from flowhelm.rng import Noise
 from flowhelm.step import run
 from flowhelm.toughness import Way, begun, plan, swept, toughness
+from flowhelm.train import Batch
+from flowhelm.train.flow_score import flow_score
+from flowhelm.train.tarflow import tarflow
 
 
 def small(classes=3, layers=(1, 1, 2), deep=False, frames=0, seed=0, spread=0.5, **more):
@@ -280,3 +284,95 @@ def test_wrong_words():
         TarFlow(7, 2)
     with pytest.raises(ValueError, match="expected segments a whole number of at least 1, got 0"):
         next(inverse.gs_jacobi(flow, noise(flow), segments=0))
+
+
+# --- videos ---
+
+
+def video(seed=0, **more):
+    return small(0, (1, 1, 2), frames=4, seed=seed, **more)
+
+
+@pytest.mark.parametrize("start", ["previous", "noise"])
+def test_a_video_frame_by_frame_is_the_video(start):
+    flow, z = video(), noise(video())
+    steps = list(inverse.starflow_v(flow, z, tolerance=0.0, start=start, block=4, later=9, sweeps=None))
+    exact = run(inverse.sequential(flow, z)).clean
+    torch.testing.assert_close(steps[-1].clean, exact, rtol=0, atol=1e-10)
+    for k, step in enumerate(steps):  # frames that are there do not change any more
+        torch.testing.assert_close(step.clean[:, : k + 1], exact[:, : k + 1], rtol=0, atol=1e-10)
+        assert (step.clean[:, k + 1 :] == 0).all()
+
+
+def test_a_video_goes_on_from_frames_that_are_given():
+    flow, z = video(), noise(video())
+    whole = run(inverse.starflow_v(flow, z, tolerance=0.0, sweeps=None)).clean
+    steps = list(inverse.starflow_v(flow, z, given=whole[:, :2], tolerance=0.0, sweeps=None))
+    assert [step.total for step in steps] == [2, 2]
+    torch.testing.assert_close(steps[-1].clean, whole, rtol=0, atol=1e-10)
+    other = run(inverse.starflow_v(flow, z, given=whole[:, :2] + 0.3, tolerance=0.0, sweeps=None)).clean
+    torch.testing.assert_close(other[:, :2], whole[:, :2] + 0.3)
+    assert float((other[:, 2:] - whole[:, 2:]).abs().max()) > 1e-3
+    with pytest.raises(ValueError, match="expected fewer than 4 frames"):
+        next(inverse.starflow_v(flow, z, given=whole))
+    with pytest.raises(ValueError, match="expected a flow over videos"):
+        next(inverse.starflow_v(small(), noise(small())))
+
+
+def test_a_start_near_the_solution_saves_sweeps():
+    """Frames that hardly move: noise and blocks such that each frame of the deep block is nearly the one before."""
+    flow = video()
+    flow.net.blocks[-1].position.copy_(flow.net.blocks[-1].position[:, :9].repeat(1, 4, 1))
+    z = noise(flow)
+    z = z[:, :9].repeat(1, 4, 1) + 1e-3 * z
+    sweeps = {}
+    for start in ("previous", "noise"):
+        sweeps[start] = [int(s.info["sweeps"]) for s in inverse.starflow_v(flow, z, tolerance=1e-3, start=start)]
+    assert sweeps["previous"][0] == sweeps["noise"][0]
+    assert sum(sweeps["previous"][1:]) < sum(sweeps["noise"][1:])
+
+
+def test_the_denoiser_sees_one_frame_ahead():
+    net = Denoiser(1, 8, 3).double()
+    torch.nn.init.normal_(net.layers[-1].weight)
+    x = torch.randn(1, 5, 1, 6, 6).double().requires_grad_()
+    out = net(x)
+    for k in range(5):
+        (slope,) = torch.autograd.grad(out[:, k].sum(), x, retain_graph=True)
+        assert [bool(slope[0, j].abs().max() > 0) for j in range(5)] == [j <= k + 1 for j in range(5)]
+    picture = torch.randn(2, 1, 6, 6).double()
+    assert net(picture).shape == picture.shape
+
+
+def test_flow_score_matching_ends_at_tweedie():
+    """The target is the flow's own slope; a net that returns it has no loss, and cleans as Tweedie's formula does."""
+    flow = small()
+    told = torch.tensor([0, 2])
+    bound = flow.bind(told)
+
+    class Slope(torch.nn.Module):
+        def forward(self, noisy):
+            return flow.noise * value_and_grad(bound.log_prob, noisy)[1]
+
+    cleaner = Cleaner(Slope(), flow.noise)
+    batch = Batch(torch.randn(2, *flow.shape).double(), (told,))
+    g = torch.Generator().manual_seed(0)
+    assert float(flow_score(cleaner, batch, g, flow=flow).max()) < 1e-20
+    torch.testing.assert_close(cleaner(batch.clean), bound.cleaned(batch.clean))
+
+    class Zero(torch.nn.Module):
+        def forward(self, noisy):
+            return torch.zeros_like(noisy)
+
+    plain = flow_score(Cleaner(Zero(), flow.noise), batch, torch.Generator().manual_seed(0), flow=flow, target="noise")
+    e = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(plain, e.square().flatten(1).mean(1))
+
+
+def test_the_loss_is_the_density_of_noisy_pictures():
+    flow = small()
+    batch = Batch(torch.randn(2, *flow.shape).double(), (torch.tensor([1, 2]),))
+    found = tarflow(flow, batch, torch.Generator().manual_seed(0), drop=0.0)
+    e = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    nats = -flow.bind(batch.condition[0]).log_prob(batch.clean + flow.noise * e) / 36
+    torch.testing.assert_close(found, nats - 0.5 * torch.log(torch.tensor(2 * torch.pi)))

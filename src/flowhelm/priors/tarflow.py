@@ -13,6 +13,7 @@ soft-clipped, as there, the mean is not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from ..bijection import Affine, Bijection, Keys, Rule
+from ..toughness import Way
 from .bundled import index_of, weights
 
 LIMIT = 4.0  # of the log scale
@@ -190,11 +192,16 @@ class Normalising(Bijection):
 
     Attributes:
         name: of the prior, or of its file. about: what the file says of itself: `classes` (names), `scale` of the guidance that draws best,
-            `noise`, `steps` of training.
+            `noise`, `steps` of training, `plan`.
     """
 
     name: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> list[Way]:
+        """A way to invert each block, chosen from what was measured (`toughness`) when it was trained; none of a file without one."""
+        return [Way(*each) for each in self.about.get("plan", ())]
 
     def told(self, classes: Sequence[str | int], *, rule: Rule | None = None) -> Self:
         """The same, told the class of each row: a name of `about["classes"]`, in any case, or its number. Raises ValueError."""
@@ -228,6 +235,7 @@ class About(BaseModel):
     classes: list[str] = []
     scale: float = 1.0
     noise: float = Limits(0.0, ge=0)
+    plan: list[Way] = []
 
 
 def load(name: str | Path = "fashion-tarflow", device: str = "cpu") -> Normalising:
@@ -251,6 +259,8 @@ def load(name: str | Path = "fashion-tarflow", device: str = "cpu") -> Normalisi
             raise ValueError("its tensors are not those of the network that it says it is")
         if about["classes"] and len(about["classes"]) != config["classes"]:
             raise ValueError(f"it names {len(about['classes'])} classes, and its network has {config['classes']}")
+        if len(about["plan"]) not in (0, len(config["layers"])):
+            raise ValueError(f"its plan is of {len(about['plan'])} blocks, and its network has {len(config['layers'])}")
         net = TarFlow(**config)
         net.load_state_dict(tensors)
     except ValidationError as error:
@@ -263,3 +273,28 @@ def load(name: str | Path = "fashion-tarflow", device: str = "cpu") -> Normalisi
         raise ValueError(f"prior: '{path}' is not a readable safetensors file ({error})") from None
     net.eval().requires_grad_(False).to(device)
     return Normalising(net, net.shape, about["noise"], null=net.null, name=path.stem, about=about)
+
+
+class Denoiser(nn.Module):
+    """A small network for `bijection.Cleaner`: of pictures `(b, c, h, w)`, or of videos `(b, frames, c, h, w)`, whose frame k is made of
+    frames up to k + 1 alone (STARFlow-V's one frame of look-ahead).
+
+    Args:
+        channels: of a picture. width, layers: of its convolutions.
+    """
+
+    def __init__(self, channels: int = 1, width: int = 32, layers: int = 4):
+        super().__init__()
+        widths = [channels, *[width] * layers, channels]
+        self.layers = nn.ModuleList(
+            nn.Conv3d(i, o, (3, 3, 3), padding=(0, 1, 1)) for i, o in itertools.pairwise(widths)
+        )
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x[:, None] if x.ndim == 4 else x).transpose(1, 2)
+        for k, layer in enumerate(self.layers):
+            ahead = 1 if k == 0 else 0  # the first layer alone looks ahead
+            out = layer(fn.pad(h, (0, 0, 0, 0, 2 - ahead, ahead)))
+            h = out if k + 1 == len(self.layers) else fn.silu(out) + (h if k else 0)
+        return h.transpose(1, 2).reshape(x.shape)

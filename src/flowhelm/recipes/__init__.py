@@ -4,9 +4,10 @@ from .aerial import aerial
 from .animals import animals
 from .fashion import fashion
 from .fashion_tarflow import fashion_tarflow
+from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, fashion_tarflow)
+ALL = (photos, fashion, aerial, animals, fashion_tarflow, moving_digits)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "fashion_tarflow", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "fashion_tarflow", "moving_digits", "photos"]

@@ -29,6 +29,8 @@ def fashion_tarflow(
         noise: standard deviation of the noise that pictures in [-1, 1] are trained with.
         width: of the transformers, a multiple of 32. deep: layers of the block next to the noise; the three others have one each.
     """
+    if width % 32:
+        raise ValueError(f"width: expected a multiple of 32, got {width}")
     sets = {part: (images[..., 2:-2, 2:-2], labels) for part, (images, labels) in whole(data).items()}
     torch.manual_seed(seed)
     net = TarFlow(28, 4, 1, (1, 1, 1, deep), width, max(1, width // 32), classes=len(CLASSES))

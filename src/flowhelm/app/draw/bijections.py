@@ -31,33 +31,39 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def draw_bijection(
-    flow: Normalising, jobs: Sequence[Job], *, seed: int = 0, scale: float | None = None, way: str = "sequential", clean: bool = True
+    flow: Normalising, jobs: Sequence[Job], *, seed: int = 0, scale: float | None = None, way: str | None = None, clean: bool = True
 ) -> Run[Tensor]:  # fmt: skip
-    """One picture per job: `(len(jobs), c, h, w)`, nominally in [-1, 1], not clamped, on the CPU.
+    """One picture or video per job: `(len(jobs), *flow.shape)`, nominally in [-1, 1], not clamped, on the CPU.
 
     Args:
-        scale: of guidance; None for the prior's own, 1 for none. way: sequential, jacobi or gs-jacobi. clean: Tweedie's step at the end.
+        scale: of guidance; None for the prior's own, 1 for none. clean: Tweedie's step at the end.
+        way: sequential, jacobi, gs-jacobi or starflow-v; None: sequential, of videos starflow-v.
     """
     labels = [label for label, _ in jobs if label is not None]
     scale = flow.about.get("scale", 1.0) if scale is None else scale
     rule = partial(bijection.linear, scale=scale) if labels and scale != 1 else None
-    method: Any = {
+    frames = flow.net.frames
+    if way == "starflow-v" and not frames:
+        raise BadInput(f"--inverse starflow-v is for flows over videos; {flow.name!r} draws pictures: leave it out")
+    methods: dict[str, Any] = {
         "sequential": inverse.sequential,
-        "jacobi": partial(inverse.jacobi, tolerance=TOLERANCE),
-        "gs-jacobi": partial(inverse.gs_jacobi, tolerance=TOLERANCE),
-    }[way]
-    tokens = math.prod(flow.shape) // flow.source(Noise(0, 1)).shape[2]
+        "jacobi": partial(inverse.jacobi, tolerance=TOLERANCE, plan=flow.plan),
+        "gs-jacobi": partial(inverse.gs_jacobi, tolerance=TOLERANCE, plan=flow.plan),
+        "starflow-v": partial(inverse.starflow_v, tolerance=TOLERANCE),
+    }
+    method = methods[way or ("starflow-v" if frames else "sequential")]
+    tokens = flow.source(Noise(0, 1)).shape[1]
     size = max(1, min(len(jobs), TOKENS // (tokens * (1 if rule is None else 2))))
-    blocks, parts = len(flow.blocks), []
-    total = blocks * math.ceil(len(jobs) / size)
+    steps, parts = frames if method is methods["starflow-v"] else len(flow.blocks), []
+    total, what = steps * math.ceil(len(jobs) / size), "video" if frames else "picture"
     yield Planned(total)
     for first in range(0, len(jobs), size):
         rows = jobs[first : first + size]
         told = flow.told([label for label, _ in rows if label is not None], rule=rule) if labels else flow
-        z, done = flow.source(Noise(seed, [index for _, index in rows])).to(device_of(flow)), first // size * blocks
+        z, done = flow.source(Noise(seed, [index for _, index in rows])).to(device_of(flow)), first // size * steps
         for step in method(told, z):
             image = run([step]).clean  # which is checked: Diverged if it is not finite
-            yield Stepped(done + step.index, total, f"{len(jobs)} picture{'s' * (len(jobs) > 1)}")
+            yield Stepped(done + step.index, total, f"{len(jobs)} {what}{'s' * (len(jobs) > 1)}")
         parts.append((told.cleaned(image) if clean else image).cpu())
     return torch.cat(parts)
 
@@ -77,5 +83,5 @@ def loaded(request: Drawing) -> Normalising:
 def how(request: Drawing | DrawRequest) -> dict[str, Any]:
     """Of a request: what `draw_bijection` takes."""
     return {
-        "seed": request.seed, "scale": request.scale, "way": request.inverse or "sequential", "clean": request.cleanup is not False,
+        "seed": request.seed, "scale": request.scale, "way": request.inverse, "clean": request.cleanup,
     }  # fmt: skip

@@ -26,6 +26,7 @@ from ...priors.bundled import Prior
 from ...priors.tarflow import Normalising
 from ...recipes import Recipe
 from ...step import Update
+from ...toughness import plan, toughness
 from ...train import fit, seeded
 from ..draw.bijections import draw_bijection
 from ..draw.conditions import own_guidance
@@ -37,7 +38,7 @@ from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
 from ..show.loss_curve import curve
-from ..show.sheet import class_rows, sheet
+from ..show.sheet import class_rows, films, sheet
 from .request import TrainRequest
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
@@ -129,6 +130,13 @@ def held_apart(recipe: Recipe, net: nn.Module) -> float:
             moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
             losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
     return float(torch.stack(losses).mean())
+
+
+def noisy(recipe: Recipe, flow: Bijection) -> Tensor:
+    """Pictures that are never trained on, with the noise of the training: always the same."""
+    device = next(flow.net.parameters()).device
+    clean = torch.cat([recipe.apart(index).clean for index in range(HELD_APART)]).to(device)
+    return clean + flow.noise * torch.randn(clean.shape, generator=seeded(0, 0, device, purpose="noisy"), device=device)
 
 
 @contextmanager
@@ -239,8 +247,10 @@ class _Keeper:
             self.writer.close()
 
     def weights(self) -> None:
-        kind = "tarflow" if isinstance(self.prior, Normalising) else ""
-        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index}, kind)
+        about, kind = {**self.recipe.about, "steps": self.index}, ""
+        if isinstance(self.prior, Normalising):
+            about["plan"], kind = plan(toughness(self.prior, noisy(self.recipe, self.prior))), "tarflow"
+        bundled.save(self.prior.net, self.path, about, kind)
         points = {
             name.replace("_", " "): [
                 (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
@@ -259,7 +269,8 @@ class _Keeper:
             else:
                 rule = own_guidance(self.prior) if classes else None
                 drawn = drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20))
-        picture = sheet(class_rows(drawn, jobs))
+        shown = class_rows(drawn, jobs)
+        picture = sheet(films(shown) if drawn.ndim == 5 else shown)
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np

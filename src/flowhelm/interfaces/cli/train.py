@@ -19,7 +19,8 @@ from .words import asks, own
     "`flowhelm sample`, --prior and --start), the log, its curve and samples.\n\n"
     "Recipes and what they read: photos (--data: zip of photographs; --patch), fashion (--data: fashion_mnist.npz), aerial "
     "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
-    "val/CLASS/*.JPEG), fashion-tarflow (--data: fashion_mnist.npz; a normalising flow). All take --batch and --seed.",
+    "val/CLASS/*.JPEG), fashion-tarflow (--data: fashion_mnist.npz; a normalising flow), moving-digits (--data: mnist_t10k.npz; one over "
+    "videos). All take --batch and --seed.",
 )
 @asks(TrainRequest, without=("recipe",))
 def train(
