@@ -27,7 +27,8 @@ def fashion_tarflow(
         batch: pictures in a batch.
         seed: of the network's first weights and of the data's order.
         noise: standard deviation of the noise that pictures in [-1, 1] are trained with.
-        width: of the transformers, a multiple of 32. deep: layers of the block next to the noise; the three others have one each.
+        width: of the transformers, a multiple of 32.
+        deep: layers of the block next to the noise; the three others have one each.
     """
     if width % 32:
         raise ValueError(f"width: expected a multiple of 32, got {width}")

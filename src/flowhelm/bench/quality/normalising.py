@@ -4,6 +4,7 @@
     python -m flowhelm.bench.quality.normalising blocks fashion-tarflow --data fashion_mnist.npz   IGM, CRM, the plan; error by sweep
     python -m flowhelm.bench.quality.normalising time fashion-tarflow                              seconds of the inverses, paired ratios
     python -m flowhelm.bench.quality.normalising clean fashion-tarflow --data fashion_mnist.npz    denoising error: Tweedie, FSM, plain
+    python -m flowhelm.bench.quality.normalising videos moving_digits.safetensors --data mnist_t10k.npz
 
 The pictures are those that no training saw. The law of such a flow is that of pictures with noise (`flow.noise`), so bits are of noisy
 pictures, rounded to the 256 steps of [-1, 1]; no model can be below the bits of the noise itself, which stand beside.
@@ -21,15 +22,22 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch import Tensor
+from torch.nn import functional as fn
 
 from ... import inverse
-from ...bijection import Bijection, arranged, linear, scattered
-from ...priors.tarflow import Normalising, load
+from ...bijection import Bijection, Cleaner, arranged, linear, scattered
+from ...metrics import frechet_features
+from ...priors.tarflow import Denoiser, Normalising, load
 from ...recipes.fashion import whole
+from ...recipes.fashion_tarflow import fashion_tarflow
+from ...recipes.moving_digits import moving
+from ...recipes.moving_digits import read as digits_of
+from ...rewards.classifier import read
 from ...rng import Noise
 from ...step import run
 from ...toughness import begun, plan, swept, toughness
-from ...train import seeded
+from ...train import fit, seeded
+from ...train.flow_score import flow_score
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 Prior = Annotated[str, typer.Argument(help="fashion-tarflow, or a file that flowhelm train has written")]
@@ -225,6 +233,131 @@ def _tolerant(flow: Bijection, method: Callable[..., Any], z: Tensor, error: flo
 
 def _run(flow: Bijection, method: Callable[..., Any], z: Tensor) -> Tensor:
     return run(method(flow, z)).clean
+
+
+def cleaners(flow: Normalising, data: Path, steps: int, width: int, seed: int = 0) -> dict[str, Cleaner]:
+    """Two networks of the same first weights, data and noise: one learns the flow's slope, one the noise itself."""
+    made = fashion_tarflow(data, seed=seed, noise=flow.noise)
+    found = {}
+    for name, target in (("flow-score matching", "score"), ("plain denoiser", "noise")):
+        torch.manual_seed(seed)
+        cleaner = Cleaner(Denoiser(1, width), flow.noise)
+        loss: Any = partial(flow_score, flow=flow, target=target)
+        for _ in fit(cleaner, loss, made.data, steps=steps, rate=2e-3, warmup=steps // 10, seed=seed):
+            pass
+        found[name] = cleaner
+        cleaner.net.eval().requires_grad_(False)
+    return found
+
+
+@app.command()
+def clean(
+    prior: Prior = "fashion-tarflow",
+    data: Data = Path("fashion_mnist.npz"),
+    steps: Annotated[int, typer.Option(help="of training of each of the two networks")] = 300,
+    width: Annotated[int, typer.Option(help="of these")] = 24,
+    count: Annotated[int, typer.Option(help="pictures held apart")] = 1000,
+    drawn: Annotated[int, typer.Option(help="samples of the Frechet distance, at the prior's scale")] = 2000,
+    judge: Annotated[
+        Path | None,
+        typer.Option(help="fashion_classifier.safetensors of flowhelm.bench.quality.classifier, for the distance"),
+    ] = None,
+) -> None:
+    """Noise taken out: squared error on pictures held apart, and the Frechet distance of samples, of Tweedie's formula and two networks."""
+    flow = load(prior)
+    found = cleaners(flow, data, steps, width)
+    truth, noisy, labels = held(data, "test", count, flow.noise)
+    told_ = told(flow, labels)
+
+    def tweedie(flow: Bijection, x: Tensor, labels: Tensor) -> Tensor:
+        return torch.cat([flow.bind(c).cleaned(part) for part, c in parts(x, labels)])
+
+    ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"nothing": lambda x, _: x}
+    ways["Tweedie"] = partial(tweedie, told_)
+    for name, cleaner in found.items():
+        ways[name] = lambda x, _, cleaner=cleaner: torch.cat([cleaner(part) for part in x.split(100)])
+    with torch.no_grad():
+        samples, classes = _samples(flow, drawn) if judge else (None, None)
+        net = read(judge) if judge else None
+        real = net.judge(whole(data)["test"][0])[0] if net else None
+        print(
+            "| cleaned by | squared error, 1000 times | ratio to Tweedie, paired | right class | Frechet to test pictures |\n|"
+            + " --- |" * 5
+        )
+        base = (ways["Tweedie"](noisy, labels) - truth).square().flatten(1).mean(1)
+        for name, way in ways.items():
+            error = (way(noisy, labels) - truth).square().flatten(1).mean(1)
+            text = " | "
+            if net is not None and samples is not None and classes is not None and real is not None:
+                image = ((way(samples, classes).clamp(-1, 1) + 1) * 127.5).round().byte()
+                features, seen = net.judge(fn.pad(image, (2, 2, 2, 2)))
+                text = f"{float((seen == classes).double().mean()):.1%} | {float(frechet_features(features, real)):.3f}"
+            print(f"| {name} | {interval(1000 * error)} | {interval(error / base)} | {text} |", flush=True)
+
+
+def _samples(flow: Normalising, count: int) -> tuple[Tensor, Tensor]:
+    """As `flowhelm sample --no-cleanup` draws them, all classes in turn."""
+    labels, found = torch.arange(count) % flow.net.config["classes"], []
+    for first in range(0, count, 200):
+        bound = flow.bind(labels[first : first + 200], rule=partial(linear, scale=flow.about["scale"]))
+        found.append(
+            run(inverse.sequential(bound, bound.source(Noise(0, range(first, min(first + 200, count)))))).clean
+        )
+    return torch.cat(found), labels
+
+
+@app.command()
+def videos(
+    prior: Annotated[str, typer.Argument(help="a file that flowhelm train moving-digits has written")],
+    data: Annotated[Path, typer.Option(help="mnist_t10k.npz")] = Path("mnist_t10k.npz"),
+    count: Annotated[int, typer.Option(help="videos held apart")] = 200,
+    drawn: Annotated[int, typer.Option(help="videos drawn")] = 32,
+    tolerance: Annotated[float, typer.Option(help="of the sweeps")] = 1e-3,
+) -> None:
+    """Videos: bits of frames given those before, sweeps saved by the start from the frame before, and how much frames change."""
+    flow = load(prior)
+    digits, labels = digits_of(data)
+    cut = len(digits) * 4 // 5
+    batch = moving(digits[cut:], labels[cut:], batch=count, seed=1)(0)
+    noisy = batch.clean + flow.noise * torch.randn(batch.clean.shape, generator=seeded(0, 1, purpose="held"))
+    with torch.no_grad():
+        bound = told(flow, batch.condition[0])
+        frames, per = flow.shape[0], math.prod(flow.shape[1:])
+        pieces = torch.cat([_by_frame(flow.bind(c), x) for x, c in parts(noisy, batch.condition[0], 50)])
+        whole_ = torch.cat([flow.bind(c).log_prob(x) for x, c in parts(noisy, batch.condition[0], 50)])
+        print(f"bits per dimension: {interval(per_dimension(whole_, per * frames))}; by frame, given those before:")
+        print(" ".join(interval(per_dimension(pieces[:, k], per)) for k in range(frames)))
+        z = bound.source(Noise(0, count))[:drawn]
+        some = flow.bind(batch.condition[0][:drawn])
+        exact = run(inverse.sequential(some, z)).clean
+        print(
+            "\n| start of a frame | sweeps of the deep block, by frame | together after frame 1 | greatest difference |\n|"
+            + " --- |" * 4
+        )
+        for start in ("previous", "noise"):
+            steps = list(inverse.starflow_v(some, z, start=start, tolerance=tolerance))  # type: ignore[arg-type]
+            sweeps = [int(step.info["sweeps"]) for step in steps]
+            print(
+                f"| {start} | {' '.join(map(str, sweeps))} | {sum(sweeps[1:])} | {float((steps[-1].clean - exact).abs().max()):.1e} |"
+            )
+        changes = {"drawn": exact, "real, noisy": noisy[:drawn], "drawn, frames of other videos": exact.roll(1, 0)}
+        print("\n| videos | mean square change from a frame to the next |\n| --- | --- |")
+        for name, other in changes.items():
+            first = exact if "other" in name else other
+            change = (other[:, 1:] - first[:, :-1]).square().flatten(1).mean(1)
+            print(f"| {name} | {interval(change)} |")
+
+
+def _by_frame(flow: Bijection, video: Tensor) -> Tensor:
+    """Log density of each frame given those before: `(b, frames)`."""
+    frames = flow.shape[0]
+    x, total = flow.net.tokens(video), video.new_zeros(len(video), frames)
+    for block in flow.blocks:
+        rows = arranged(block, x)
+        mean, log_scale = flow.affine(block, rows)
+        x = scattered(block, (rows - mean) * (-log_scale).exp(), len(video))
+        total = total - scattered(block, log_scale, len(video)).reshape(len(video), frames, -1).sum(2)
+    return total - 0.5 * (x.square() + math.log(2 * math.pi)).reshape(len(video), frames, -1).sum(2)
 
 
 if __name__ == "__main__":
