@@ -116,7 +116,7 @@ class Bijection:
 
     @property
     def blocks(self) -> Sequence[Block]:
-        return self.net.blocks  # type: ignore[no-any-return]
+        return self.net.blocks
 
     def bind(self, *condition: Tensor, rule: Rule | None = None) -> Self:
         """The same, told something about each row: each `(rows, ...)`. `rule`: such as `partial(bijection.linear, scale=2.0)`."""
@@ -128,7 +128,7 @@ class Bijection:
 
     def source(self, noise: Noise) -> Tensor:
         """Noise, one row per stream: tokens `(rows, n, d)` float32 on the CPU."""
-        return self.net.tokens(noise(torch.empty(len(noise), *self.shape)))  # type: ignore[no-any-return]
+        return self.net.tokens(noise(torch.empty(len(noise), *self.shape)))
 
     def affine(
         self, block: Block, x: Tensor, first: int = 0, stop: int | None = None, keys: Keys | None = None
@@ -229,4 +229,4 @@ class Cleaner:
     noise: float
 
     def __call__(self, noisy: Tensor) -> Tensor:
-        return noisy + self.noise * self.net(noisy)  # type: ignore[no-any-return]
+        return noisy + self.noise * self.net(noisy)

@@ -18,6 +18,7 @@ from torch import Tensor
 from .bijection import Bijection, Block, arranged, scattered
 
 Start = Literal["noise", "zeros"]
+STARTS: tuple[Start, ...] = ("noise", "zeros")
 
 
 class Toughness(NamedTuple):
@@ -47,10 +48,10 @@ def toughness(flow: Bijection, image: Tensor) -> list[Toughness]:
         rows = arranged(block, x)
         mean, log_scale = flow.affine(block, rows)
         z = (rows - mean) * (-log_scale).exp()
-        igm = [_norm((swept(flow, block, z, begun(z, start)) - rows).mean(0)) for start in ("noise", "zeros")]  # type: ignore[arg-type]
+        noise, zeros = (_norm((swept(flow, block, z, begun(z, start)) - rows).mean(0)) for start in STARTS)
         of_mean, of_scale = block.ends()
         crm = _norm(((-log_scale).exp() * rows).mean(0)) * _norm(of_scale) + _norm(of_mean)
-        found.append(Toughness(*igm, crm))
+        found.append(Toughness(noise, zeros, crm))
         x = scattered(block, z, len(x))
     return found
 

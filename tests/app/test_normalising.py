@@ -160,7 +160,7 @@ def test_the_bench_measures_what_it_says(known, clothes, capsys):
         bench.blocks(str(known), clothes, count=16, rows=2)
         bench.time(str(known), batch=[2], repeats=1)
     text = capsys.readouterr().out
-    assert "told the class" in text
+    assert "given the class" in text
     assert text.count("| 2 | ") >= 8
     g = torch.Generator().manual_seed(0)
     x = torch.randn(500, 6, generator=g).double() @ torch.randn(6, 6, generator=g).double()

@@ -179,6 +179,19 @@ def test_settled_tokens_are_not_computed_again():
     assert update.computed < whole.computed == 9 * last.sweeps
 
 
+def test_keys_are_of_final_values():
+    """Also where tokens are settled that still change a little, as with a wide tolerance."""
+    flow = small(spread=1.5)
+    block, z = flow.blocks[0], noise(flow)
+    update, several = Update(flow, block, z, 100.0), 0
+    for sweep in sweeps_of(update, z.clone(), tolerance=0.5):
+        several += sweep.settled - sweep.sweeps
+        fresh = flow.keys(block, z)
+        flow.affine(block, sweep.x, 0, 9, fresh)
+        torch.testing.assert_close(update.keys.kept[..., : update.valid, :], fresh.kept[..., : update.valid, :])
+    assert several > 3  # settled in one sweep
+
+
 def test_a_segment_leaves_the_others_alone():
     """`fixed_point.jacobi` between first and stop."""
     target = torch.arange(8.0).view(1, 8, 1)
@@ -360,13 +373,13 @@ def test_flow_score_matching_ends_at_tweedie():
     assert float(flow_score(cleaner, batch, g, flow=flow).max()) < 1e-20
     torch.testing.assert_close(cleaner(batch.clean), bound.cleaned(batch.clean))
 
-    class Zero(torch.nn.Module):
+    class Half(torch.nn.Module):
         def forward(self, noisy):
-            return torch.zeros_like(noisy)
+            return torch.full_like(noisy, 0.5)
 
-    plain = flow_score(Cleaner(Zero(), flow.noise), batch, torch.Generator().manual_seed(0), flow=flow, target="noise")
+    plain = flow_score(Cleaner(Half(), flow.noise), batch, torch.Generator().manual_seed(0), flow=flow, target="noise")
     e = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    torch.testing.assert_close(plain, e.square().flatten(1).mean(1))
+    torch.testing.assert_close(plain, (0.5 + e).square().flatten(1).mean(1))
 
 
 def test_the_loss_is_the_density_of_noisy_pictures():

@@ -17,7 +17,7 @@ import time as clock
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -42,6 +42,7 @@ from ...train.flow_score import flow_score
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 Prior = Annotated[str, typer.Argument(help="fashion-tarflow, or a file that flowhelm train has written")]
 Data = Annotated[Path, typer.Option(help="fashion_mnist.npz")]
+STARTS: tuple[Literal["previous", "noise"], ...] = ("previous", "noise")
 TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 
 
@@ -82,8 +83,8 @@ def bits(
     _, noisy, labels = held(data, "test", count, flow.noise)
     seen, _, known = held(data, "train", learnt, flow.noise)
     d = noisy[0].numel()
-    rows = {f"{prior}, told the class": torch.cat([told(flow, c).log_prob(x) for x, c in parts(noisy, labels)])}
-    rows[f"{prior}, told nothing"] = torch.cat([flow.log_prob(x) for x, _ in parts(noisy, labels)])
+    rows = {f"{prior}, given the class": torch.cat([told(flow, c).log_prob(x) for x, c in parts(noisy, labels)])}
+    rows[f"{prior}, not given it"] = torch.cat([flow.log_prob(x) for x, _ in parts(noisy, labels)])
     x, y = seen.flatten(1).double(), noisy.flatten(1).double()
     each = torch.empty(len(y), dtype=torch.float64)
     for label in known.unique():
@@ -187,14 +188,15 @@ def time(
         bound = flow.bind(labels, rule=partial(linear, scale=scale) if scale != 1 else None)
         z, other = bound.source(Noise(0, rows)), bound.source(Noise(1, rows))
         ways: dict[str, tuple[Callable[..., Any], float]] = {"sequential": (inverse.sequential, 0.0)}
-        for name, method in {
+        others: dict[str, Callable[..., Any]] = {
             "Jacobi, whole sweeps": partial(inverse.jacobi, keep=False),
             "Jacobi": inverse.jacobi,
             "Jacobi, planned start": partial(inverse.jacobi, plan=flow.plan),
             "GS-Jacobi, planned": partial(inverse.gs_jacobi, plan=flow.plan),
             "GS-Jacobi, 7 segments": partial(inverse.gs_jacobi, segments=7),
             "GS-Jacobi, 16 segments": partial(inverse.gs_jacobi, segments=16),
-        }.items():
+        }
+        for name, method in others.items():
             ways[name] = _tolerant(bound, method, other, error)
         loops: dict[str, Callable[[], Any]] = {name: partial(_run, bound, way, z) for name, (way, _) in ways.items()}
         if slow:
@@ -242,7 +244,7 @@ def cleaners(flow: Normalising, data: Path, steps: int, width: int, seed: int = 
     for name, target in (("flow-score matching", "score"), ("plain denoiser", "noise")):
         torch.manual_seed(seed)
         cleaner = Cleaner(Denoiser(1, width), flow.noise)
-        loss: Any = partial(flow_score, flow=flow, target=target)
+        loss: Any = partial(flow_score, flow=flow, target=target)  # type: ignore[arg-type]
         for _ in fit(cleaner, loss, made.data, steps=steps, rate=2e-3, warmup=steps // 10, seed=seed):
             pass
         found[name] = cleaner
@@ -275,7 +277,7 @@ def clean(
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"nothing": lambda x, _: x}
     ways["Tweedie"] = partial(tweedie, told_)
     for name, cleaner in found.items():
-        ways[name] = lambda x, _, cleaner=cleaner: torch.cat([cleaner(part) for part in x.split(100)])
+        ways[name] = partial(_cleaned, cleaner)
     with torch.no_grad():
         samples, classes = _samples(flow, drawn) if judge else (None, None)
         net = read(judge) if judge else None
@@ -293,6 +295,10 @@ def clean(
                 features, seen = net.judge(fn.pad(image, (2, 2, 2, 2)))
                 text = f"{float((seen == classes).double().mean()):.1%} | {float(frechet_features(features, real)):.3f}"
             print(f"| {name} | {interval(1000 * error)} | {interval(error / base)} | {text} |", flush=True)
+
+
+def _cleaned(cleaner: Cleaner, x: Tensor, labels: Tensor) -> Tensor:
+    return torch.cat([cleaner(part) for part in x.split(100)])
 
 
 def _samples(flow: Normalising, count: int) -> tuple[Tensor, Tensor]:
@@ -334,8 +340,8 @@ def videos(
             "\n| start of a frame | sweeps of the deep block, by frame | together after frame 1 | greatest difference |\n|"
             + " --- |" * 4
         )
-        for start in ("previous", "noise"):
-            steps = list(inverse.starflow_v(some, z, start=start, tolerance=tolerance))  # type: ignore[arg-type]
+        for start in STARTS:
+            steps = list(inverse.starflow_v(some, z, start=start, tolerance=tolerance))
             sweeps = [int(step.info["sweeps"]) for step in steps]
             print(
                 f"| {start} | {' '.join(map(str, sweeps))} | {sum(sweeps[1:])} | {float((steps[-1].clean - exact).abs().max()):.1e} |"
