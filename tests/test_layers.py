@@ -10,7 +10,7 @@ import flowhelm
 
 ROOT = Path(flowhelm.__file__).parent
 FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # the top is a table of lazy imports
-METHODS = ("restore", "steer", "sample", "tune", "train", "distil", "edit")
+METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "edit")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
     ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
@@ -19,6 +19,7 @@ LAYERS = (
         "step",
         "grids",
         "fixed_point",
+        "toughness",
         "inner",
         "control",
         "prox",

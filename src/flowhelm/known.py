@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "fashion", "aerial", "animals")
 """Of the priors that ship with the package."""
-STUDENTS: dict[str, tuple[str, int]] = {"fashion-1": ("fashion", 1), "fashion-2": ("fashion", 2)}
+STUDENTS: dict[str, tuple[str, int]] = {}
 """Of the students that ship: their prior, and of how many calls they are."""
+BIJECTIONS = ("fashion-tarflow",)
+"""Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -42,14 +44,15 @@ def check(name: str | Path) -> None:
     if (
         name in NAMES
         or name in STUDENTS
+        or name in BIJECTIONS
         or str(name).startswith(DENOISERS)
         or Path(name).is_file()
         or Path(name).suffix.lower() in PICKLES
     ):
         return
     raise ValueError(
-        f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-        f"a hub name org/name), got '{name}'; {nearest(str(name), NAMES)}"
+        f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
+        f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
 
 
@@ -62,7 +65,7 @@ def student(prior: str, which: str) -> str:
     if which.isdigit():
         own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
         if int(which) not in own:
-            found = "; ".join(f"{base} has one of {calls} calls" for base, calls in STUDENTS.values())
+            found = "; ".join(f"{base} has one of {calls}" for base, calls in STUDENTS.values()) or "none does"
             raise ValueError(
                 f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
                 "and name its file"

@@ -14,10 +14,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
 from safetensors.torch import save as serialised
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..flow import Guidance, NetFlow
-from ..known import NAMES, PICKLES, STUDENTS, check, nearest
+from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
 from . import denoisers
 from .foreign import Foreign, Sigmas
 from .unet import UNet
@@ -148,12 +148,17 @@ class Prior(NetFlow):
         return out
 
     def _index(self, name: str | int, table: Mapping[str, int], what: str) -> int:
-        if isinstance(name, int) and name in table.values():
-            return name
-        lower = {known.lower(): index for known, index in table.items()}
-        if isinstance(name, str) and name.lower() in lower:
-            return lower[name.lower()]
-        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
+        return index_of(self.name, name, table, what)
+
+
+def index_of(prior: str, name: str | int, table: Mapping[str, int], what: str) -> int:
+    """Where a name, in any case, or a number stands among those that a prior knows. Raises ValueError."""
+    if isinstance(name, int) and name in table.values():
+        return name
+    lower = {known.lower(): index for known, index in table.items()}
+    if isinstance(name, str) and name.lower() in lower:
+        return lower[name.lower()]
+    raise ValueError(f"prior '{prior}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -203,6 +208,11 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     if denoisers.named(name):
         return pretrained(str(name), device)
     path = weights(name)
+    if kind(name) == "tarflow":
+        raise ValueError(
+            f"prior: '{name}' is a normalising flow, which draws (flowhelm sample {name}) and has no velocity; "
+            f"for this take one of {', '.join(NAMES)}"
+        )
     if path.suffix.lower() in PICKLES or _is_pickle(path):
         raise ValueError(
             f"prior: '{path}' is a pickle, and reading a pickle can run any code; expected a .safetensors file: "
@@ -260,21 +270,35 @@ def weights(name: str | Path) -> Path:
     """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
     if denoisers.named(name):
         return denoisers.weights(name)
-    return (
-        Path(str(files(__package__) / "weights" / f"{name}.safetensors"))
-        if name in NAMES or name in STUDENTS
-        else Path(name)
-    )
+    ships = name in NAMES or name in STUDENTS or name in BIJECTIONS
+    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if ships else Path(name)
 
 
-def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:
+def kind(name: str | Path) -> str:
+    """What kind of network a bundled prior, or a file of weights, says that it holds: `tarflow`, or nothing (a `UNet`, or no such file)."""
+    path = Path() if denoisers.named(name) else weights(name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return "tarflow" if name in BIJECTIONS else ""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return str((f.metadata() or {}).get("kind", ""))
+    except Exception:  # of a damaged file `load` says what is wrong
+        return ""
+
+
+def save(net: nn.Module, path: Path, about: Mapping[str, Any], kind: str = "") -> None:
     """Writes weights in fp16 that `load` reads (beside, then renamed).
 
     Args:
+        net: a `UNet`, or a `TarFlow` and kind "tarflow".
         about: see `Prior.about`; JSON can hold it.
     """
     part = path.with_name(path.name + ".part")
     tensors = {name: value.detach().to("cpu", torch.half).contiguous() for name, value in net.state_dict().items()}
     # by its bytes: save_file would make the file unreadable for others, whatever the umask
-    part.write_bytes(serialised(tensors, {"config": json.dumps(net.config), "about": json.dumps(about)}))
+    part.write_bytes(
+        serialised(
+            tensors, {"config": json.dumps(net.config), "about": json.dumps(about)} | ({"kind": kind} if kind else {})
+        )
+    )
     part.replace(path)

@@ -4,9 +4,11 @@ from .aerial import aerial
 from .animals import animals
 from .digits import digits
 from .fashion import fashion
+from .fashion_tarflow import fashion_tarflow
+from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, digits)
+ALL = (photos, fashion, aerial, animals, digits, fashion_tarflow, moving_digits)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "digits", "fashion", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "digits", "fashion", "fashion_tarflow", "moving_digits", "photos"]

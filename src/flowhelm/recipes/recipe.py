@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as fn
 
+from ..bijection import Bijection
 from ..flow import NetFlow
 from ..priors.bundled import load
 from ..priors.unet import UNet
-from ..train import Data, Loss
+from ..train import Data
 
 
 class Recipe(NamedTuple):
@@ -28,8 +29,8 @@ class Recipe(NamedTuple):
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
     """
 
-    flow: NetFlow
-    loss: Loss
+    flow: NetFlow | Bijection
+    loss: Callable[..., Tensor]
     data: Data
     apart: Data
     steps: int

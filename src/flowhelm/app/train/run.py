@@ -16,13 +16,17 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ... import recipes
-from ...priors import bundled, denoisers
+from ...bijection import Bijection
+from ...priors import bundled, denoisers, tarflow
 from ...priors.bundled import Prior
+from ...priors.tarflow import Normalising
 from ...recipes import Recipe
+from ...toughness import plan, toughness
 from ...train import fit, seeded
+from ..draw.bijections import draw_bijection
 from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
@@ -31,7 +35,7 @@ from ..files.atomic import going_on, write_json
 from ..models.device import to_device
 from ..options.signature import bind, options, pick
 from ..run import Run, Said, drive
-from ..show.sheet import class_rows, sheet
+from ..show.sheet import class_rows, films, sheet
 from .keeper import Keeper, carried, tensorboard
 from .request import TrainRequest
 
@@ -57,7 +61,7 @@ def train(request: TrainRequest) -> Run[Path]:
             f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
             "file that flowhelm train has written"
         )
-    begin = bundled.load(request.start) if request.start else None
+    begin = _opened(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
     made = build(builder, values)
@@ -74,12 +78,12 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    prior = _prior(made, average, request.recipe)
     keeper = Keeper(
         out, steps, request.minutes,
         rows_of=lambda done: len(made.data(done).clean),
         apart=lambda: held_apart(made, average),
-        write=lambda done: bundled.save(average, weights, {**made.about, "steps": done}),  # type: ignore[arg-type]
+        write=lambda done: _write(made, prior, weights, done),
         sheet=lambda: _samples(prior), writer_of=writer_of,
     )  # fmt: skip
     yield from carried(updates, keeper)
@@ -99,6 +103,13 @@ def held_apart(recipe: Recipe, net: nn.Module) -> float:
     return float(torch.stack(losses).mean())
 
 
+def noisy(recipe: Recipe, flow: Bijection) -> Tensor:
+    """Pictures that are never trained on, with the noise of the training: always the same."""
+    device = next(flow.net.parameters()).device
+    clean = torch.cat([recipe.apart(index).clean for index in range(HELD_APART)]).to(device)
+    return clean + flow.noise * torch.randn(clean.shape, generator=seeded(0, 0, device, purpose="noisy"), device=device)
+
+
 @contextmanager
 def _judged(net: nn.Module) -> Iterator[None]:
     was = net.training
@@ -107,13 +118,33 @@ def _judged(net: nn.Module) -> Iterator[None]:
     net.train(was)
 
 
-def _samples(prior: Prior) -> Image.Image:
-    """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
+def _prior(made: Recipe, average: nn.Module, name: str) -> Prior | Normalising:
+    """What the weights are of, to draw from while they are trained."""
+    flow = made.flow
+    if isinstance(flow, Bijection):
+        return Normalising(average, flow.shape, flow.noise, null=flow.null, name=name, about=made.about)
+    return Prior(average, flow.shape, null=flow.null, name=name, about=made.about)
+
+
+def _write(made: Recipe, prior: Prior | Normalising, path: Path, done: int) -> None:
+    """The weights; of a normalising flow with the plan of its inverse."""
+    about, kind = {**made.about, "steps": done}, ""
+    if isinstance(prior, Normalising):
+        about["plan"], kind = plan(toughness(prior, noisy(made, prior))), "tarflow"
+    bundled.save(prior.net, path, about, kind)
+
+
+def _samples(prior: Prior | Normalising) -> Image.Image:
+    """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; a flow by 20 Euler steps, the same noise."""
     classes = prior.about.get("classes", ())
     jobs = jobs_of(classes, 4 if classes else 16)
-    rule = own_guidance(prior) if classes else None
     with _judged(prior.net):
-        return sheet(class_rows(drive(draw_jobs(prior, jobs, guidance=rule, steps=20)), jobs))
+        if isinstance(prior, Normalising):
+            drawn = drive(draw_bijection(prior, jobs))
+        else:
+            drawn = drive(draw_jobs(prior, jobs, guidance=own_guidance(prior) if classes else None, steps=20))
+    rows = class_rows(drawn, jobs)
+    return sheet(films(rows) if drawn.ndim == 5 else rows)
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
@@ -148,7 +179,11 @@ def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     ) from reason
 
 
-def _begin_from(net: nn.Module, prior: Prior) -> None:
+def _opened(start: str) -> Prior | Normalising:
+    return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
+
+
+def _begin_from(net: nn.Module, prior: Prior | Normalising) -> None:
     config: dict[str, Any] = net.config  # type: ignore[assignment]
     other: dict[str, Any] = prior.net.config  # type: ignore[assignment]
     if config != other:
