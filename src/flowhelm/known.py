@@ -5,6 +5,7 @@ cannot be reached, is said at once.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import threading
 from collections.abc import Iterable
@@ -12,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals")
+NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens")
 """Of the priors that ship with the package."""
+TOKENS = ("fashion-tokens",)
+"""Those of them that are over tokens; see `masked`."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -39,6 +42,19 @@ def check(name: str | Path) -> None:
         f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
         f"a hub name org/name), got '{name}'; {nearest(str(name), NAMES)}"
     )
+
+
+def of_tokens(name: str | Path) -> bool:
+    """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
+    if name in NAMES or not Path(name).is_file():
+        return name in TOKENS
+    try:
+        with open(name, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size < 10_000_000 else {}
+        return "tokens" in header.get("__metadata__", {})
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

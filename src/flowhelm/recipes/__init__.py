@@ -3,9 +3,10 @@
 from .aerial import aerial
 from .animals import animals
 from .fashion import fashion
+from .fashion_tokens import fashion_codes, fashion_tokens
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals)
+ALL = (photos, fashion, aerial, animals, fashion_codes, fashion_tokens)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "fashion_codes", "fashion_tokens", "photos"]

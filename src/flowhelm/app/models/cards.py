@@ -9,6 +9,7 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "photos": ("any size", "colour photographs, to restore", "BSDS500: research and education"),
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
+    "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
 }
 
@@ -32,7 +33,7 @@ def listing() -> Iterator[str]:
         state = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else f"{weights.name} is missing"
         if not text.is_file():
             state += f", {text.name} is missing"
-        yield f"{name:9}{size:{width[0]}}{what:{width[1]}}{terms:{width[2]}}{state}"
+        yield f"{name:16}{size:{width[0]}}{what:{width[1]}}{terms:{width[2]}}{state}"
     yield ""
     yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
     for name, (millions, noise, what) in DENOISERS.items():

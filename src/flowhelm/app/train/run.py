@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ... import recipes
-from ...priors import bundled, denoisers
+from ...masked import Masked
+from ...priors import bundled, denoisers, tokens
 from ...priors.bundled import Prior
+from ...priors.tokens import TokenPrior
 from ...recipes import Recipe
 from ...step import Update
-from ...train import fit, seeded
+from ...train import Alone, fit, seeded
 from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
@@ -40,6 +42,7 @@ from .request import TrainRequest
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
 SHEETS = 10  # of samples, over a run
 Row = dict[str, float | None]
+Rows = Sequence[tuple[str, Tensor]]
 _COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
 
 
@@ -77,9 +80,9 @@ def train(request: TrainRequest) -> Run[Path]:
     updates = fit(
         made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10),
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
-        minutes=request.minutes,
+        minutes=request.minutes, ema=made.ema,
     )  # fmt: skip
-    prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    prior = _prior(made, average, request.recipe)
     keeper = _Keeper(prior, made, out, weights, steps, request.minutes, writer_of)
     with closing(updates):  # which writes the checkpoint
         with unbroken():  # a step and its row are whole
@@ -170,7 +173,7 @@ def _texts(row: Row) -> list[str]:
 class _Keeper:
     """Writes what a run shows of itself."""
 
-    prior: Prior
+    prior: Prior | TokenPrior | Alone
     recipe: Recipe
     out: Path
     path: Path  # of the weights
@@ -230,7 +233,11 @@ class _Keeper:
             self.writer.close()
 
     def weights(self) -> None:
-        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
+        about, net = {**self.recipe.about, "steps": self.index}, self.prior.net
+        if isinstance(self.prior, Prior):
+            bundled.save(net, self.path, about)  # type: ignore[arg-type]
+        else:
+            tokens.save(net, self.path, about, getattr(self.prior, "tokenizer", None))
         points = {
             name.replace("_", " "): [
                 (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
@@ -239,18 +246,38 @@ class _Keeper:
         }
         files.put_picture(self.out / "curve.png", curve(points))
 
-    def samples(self) -> None:
-        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
-        classes = self.prior.about.get("classes", ())
+    @torch.no_grad()
+    def _compared(self, net: nn.Module) -> Rows:
+        """Pictures that were held apart, and below them what comes back of them: what there is to see of a tokenizer."""
+        pictures = self.recipe.apart(0).clean[:16]
+        return [("picture", pictures), ("back", net(pictures.to(next(net.parameters()).device))[0].cpu())]
+
+    def _drawn(self, prior: Prior | TokenPrior) -> Rows:
+        """Four of each class, or sixteen; 20 steps of Euler, or of unmasking."""
+        classes = prior.about.get("classes", ())
         jobs = jobs_of(classes, 4 if classes else 16)
-        rule = own_guidance(self.prior) if classes else None
+        rule = own_guidance(prior) if classes else None  # type: ignore[arg-type]
+        solver = "euler" if isinstance(prior, Prior) else "auto"
+        return class_rows(drive(draw_jobs(prior, jobs, guidance=rule, steps=20, solver=solver)), jobs)  # type: ignore[arg-type]
+
+    def samples(self) -> None:
+        """A sheet of the average, guided as by `flowhelm sample`; the same noise each time."""
         with _judged(self.prior.net):
-            picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
+            picture = sheet(self._compared(self.prior.net) if isinstance(self.prior, Alone) else self._drawn(self.prior))
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
 
             self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
+
+
+def _prior(made: Recipe, average: nn.Module, name: str) -> Prior | TokenPrior | Alone:
+    """What a run trains, around its average."""
+    if isinstance(made.flow, Alone):
+        return Alone(average)
+    if isinstance(made.flow, Masked):
+        return TokenPrior(average, made.flow.shape, made.flow.tokenizer, name, made.about)
+    return Prior(average, made.flow.shape, null=made.flow.null, name=name, about=made.about)
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
