@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .codec import Tokenizer
 from .flow import Flow
-from .path import linear
+from .path import Path, linear
 from .rng import Noise
 
 Order = Literal["chance", "random", "confidence"]
@@ -48,8 +48,12 @@ class Masked(Flow):
     about: Mapping[str, Any] = field(default_factory=dict)
     channels: int | None = None
 
-    path = linear
     pixels = False
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        """alpha is the share of places that are kept, sigma that of the masked."""
+        return linear
 
     @property
     def mask(self) -> int:
@@ -78,7 +82,8 @@ class Masked(Flow):
             ValueError: no tokens of this prior, or of another size.
         """
         self._check(tokens, self.mask)
-        return self.net(tokens).float().log_softmax(-1)  # type: ignore[no-any-return]
+        found: Tensor = self.net(tokens)
+        return (found if found.dtype == torch.float64 else found.float()).log_softmax(-1)
 
     def believed(self, tokens: Tensor, doubt: float = 0.0) -> Tensor:
         """log p(code) at every place, masked or not: `(b, *shape, K)`. One evaluation.

@@ -10,7 +10,7 @@ from flowhelm import Noise, run, sample
 from flowhelm.guide import counted
 from flowhelm.masked import LinearTokens, Masked, Table, bound, gumbel, kept, unmask
 
-CODES, PLACES, ROWS = 3, 3, 6000
+CODES, PLACES, ROWS = 3, 3, 4000
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_one_place_at_a_time_draws_the_joint_law(prior):
 
 def test_many_small_steps_by_chance_draw_the_joint_law(prior):
     law = prior.net.law
-    assert total_variation(sampled(prior, 60, order="chance"), law) < error(law) + 0.02
+    assert total_variation(sampled(prior, 24, order="chance"), law) < error(law) + 0.04
 
 
 def test_all_places_at_once_draw_the_product_of_the_marginals(prior):
@@ -168,8 +168,8 @@ def test_the_posterior_of_the_table_is_bayes_rule(prior):
 
 
 def test_a_place_that_is_shown_is_believed_but_for_the_doubt(prior):
-    found = prior.believed(torch.tensor([[1, CODES, CODES]]), doubt=0.3).exp()
+    found = prior.believed(torch.tensor([[1, CODES, CODES]]), doubt=0.3).exp().float()
     torch.testing.assert_close(found[0, 0], torch.tensor([0.1, 0.8, 0.1]), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        found[0, 1], prior.logits(torch.tensor([[1, CODES, CODES]])).exp()[0, 1], rtol=1e-4, atol=1e-6
+        found[0, 1], prior.logits(torch.tensor([[1, CODES, CODES]])).exp().float()[0, 1], rtol=1e-4, atol=1e-6
     )

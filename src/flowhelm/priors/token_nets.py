@@ -1,15 +1,14 @@
-"""The networks of a prior over tokens: a small convolutional tokenizer, and a transformer that fills masked tokens in.
+"""The networks of a prior over tokens: a small tokenizer, and a transformer that fills masked tokens in.
 
-    tokens = Lattice(levels=(2,) * 9, widths=(48, 96))       pictures -> indices of codes, and codes -> pictures
+    tokens = Patches(codes=512, side=4)                          pictures -> numbers of codes, and codes -> pictures
     filler = Filler(codes=512, places=49)                        tokens, some of them masked -> logits of every place
 
-Sources: finite scalar quantisation (Mentzer et al. 2023, arXiv:2309.15505), which with two levels per channel is the look-up free
-quantisation of MAGVIT-v2 (Yu et al. 2023, arXiv:2310.05737); masked transformers over tokens (Chang et al. 2022, MaskGIT, arXiv:2202.04200).
+Sources: vector quantisation as in VQ-VAE (van den Oord et al. 2017, arXiv:1711.00937), here of the pixels themselves by k-means, so that
+only the decoder is trained; masked transformers over tokens (Chang et al. 2022, MaskGIT, arXiv:2202.04200).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -31,82 +30,64 @@ class _Block(nn.Module):
         return x + self.inner(x)
 
 
-class Lattice(nn.Module):
-    """A tokenizer whose codes are the points of a lattice: each channel of a latent has a few levels, and no codebook is learnt.
+class Patches(nn.Module):
+    """A tokenizer by vector quantisation: a token is the nearest of K small patches, and a network corrects each by its neighbours.
 
     Args:
-        levels: of each channel; the codes are all their combinations. (2,) * 9 is look-up free quantisation to 9 bits.
-        widths: channels at half the size, a quarter, ... A token is `2 ** len(widths)` pixels wide and high.
+        codes: K. side: of a patch, in pixels. width, blocks: of the network that corrects, on the grid of patches.
         channels: of a picture.
         border: pixels around a picture that are always black (-1): they are cut off, and put back.
 
-    Raises:
-        ValueError: fewer than 2 levels, or more than 65536 codes.
-
-    `codes` is `(K, d)`: the middle of each cell of (-1, 1)^d, the first channel counting fastest.
+    `codes` is `(K, channels side^2)`: the patches. They are found by `train.tokens.codebook`, and the network by `tokenizer_loss`; it
+    begins with no effect.
     """
 
     codes: Tensor
 
-    def __init__(self, levels: tuple[int, ...], widths: tuple[int, ...], channels: int = 1, border: int = 0):
+    def __init__(
+        self, codes: int, side: int = 4, width: int = 96, blocks: int = 2, channels: int = 1, border: int = 0
+    ):
         super().__init__()
-        if min(levels, default=0) < 2 or math.prod(levels) > 65536:
-            raise ValueError(f"Lattice: expected levels of at least 2 and at most 65536 codes, got {levels}")
-        self.config: dict[str, Any] = {"levels": levels, "widths": widths, "channels": channels, "border": border}
-        self.border = border
-        self.register_buffer("sizes", torch.tensor(levels), persistent=False)
-        axes = [(2 * torch.arange(n) + 1) / n - 1 for n in reversed(levels)]
-        self.register_buffer("codes", torch.cartesian_prod(*axes).view(-1, len(levels)).flip(1), persistent=False)
-        down: list[nn.Module] = []
-        for narrow, wide in zip((channels, *widths), widths, strict=False):
-            down += [nn.Conv2d(narrow, wide, 4, stride=2, padding=1), _Block(wide)]
-        first, last = widths[0], widths[-1]
-        self.down = nn.Sequential(*down, nn.GroupNorm(8, last), nn.SiLU(), nn.Conv2d(last, len(levels), 1))
-        up: list[nn.Module] = [nn.Conv2d(len(levels), last, 3, padding=1), _Block(last)]
-        for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            up += [_Block(wide), nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1)]
-        self.up = nn.Sequential(
-            *up, _Block(first), nn.GroupNorm(8, first), nn.SiLU(), nn.ConvTranspose2d(first, 16, 4, stride=2, padding=1),
-            nn.SiLU(), nn.Conv2d(16, channels, 3, padding=1),
-        )  # fmt: skip
+        self.config: dict[str, Any] = {
+            "codes": codes, "side": side, "width": width, "blocks": blocks, "channels": channels, "border": border
+        }  # fmt: skip
+        self.side, self.border = side, border
+        self.register_buffer("codes", torch.zeros(codes, channels * side**2))
+        self.first = nn.Conv2d(channels * side**2, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)), nn.GroupNorm(8, width), nn.SiLU())
+        self.last = nn.Conv2d(width, channels * side**2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def latent(self, image: Tensor) -> Tensor:
-        """The latent before it is rounded, in (-1, 1): `(b, d, h, w)`."""
+    def cut(self, image: Tensor) -> Tensor:
+        """The patches of pictures `(b, c, height, width)`, without the border: `(b, d, h, w)`."""
         b = self.border
-        return self.down(image[..., b : image.shape[-2] - b, b : image.shape[-1] - b]).tanh()  # type: ignore[no-any-return]
-
-    def rounded(self, latent: Tensor) -> Tensor:
-        """The nearest point of the lattice; its gradient is passed straight through to the latent."""
-        sizes = self.sizes.to(latent).view(-1, 1, 1)  # type: ignore[operator]
-        cell = ((latent + 1) / 2 * sizes).floor().clamp(min=0).minimum(sizes - 1)
-        return latent + ((2 * cell + 1) / sizes - 1 - latent).detach()
+        return fn.pixel_unshuffle(image[..., b : image.shape[-2] - b, b : image.shape[-1] - b], self.side)
 
     def encode(self, image: Tensor) -> Tensor:
         """Pictures `(b, c, height, width)` in [-1, 1] -> tokens `(b, h, w)` int64 in 0..K-1."""
-        sizes: Tensor = self.sizes  # type: ignore[assignment]
-        cell = ((self.latent(image).float() + 1) / 2 * sizes.view(-1, 1, 1)).floor().long()
-        cell = cell.clamp(min=0).minimum(sizes.view(-1, 1, 1) - 1)
-        place = torch.cat([sizes.new_ones(1), sizes.cumprod(0)[:-1]])
-        return (cell * place.view(-1, 1, 1)).sum(1)
+        patches = self.cut(image).movedim(1, -1)
+        codes = self.codes.to(patches)
+        # |p - e|^2 without |p|^2, which is the same for all codes
+        return (codes.square().sum(1) - 2 * patches @ codes.T).argmin(-1)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents `(b, d, h, w)`, on the lattice or between -> pictures, nominally in [-1, 1]; differentiable."""
-        return fn.pad(self.up(latent), (self.border,) * 4, value=-1.0)
+        """Patches `(b, d, h, w)`, of codes or between them -> pictures, nominally in [-1, 1]; differentiable."""
+        corrected = latent + self.last(self.blocks(self.first(latent)))
+        return fn.pad(fn.pixel_shuffle(corrected, self.side), (self.border,) * 4, value=-1.0)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """Of the tokens of a picture of this size."""
-        step = 2 ** len(self.config["widths"])
         sides = height - 2 * self.border, width - 2 * self.border
-        if min(sides) < step or any(side % step for side in sides):
+        if min(sides) < self.side or any(side % self.side for side in sides):
             raise ValueError(
-                f"tokens: expected a picture of {step}n + {2 * self.border} pixels each way, got {width} x {height}"
+                f"tokens: expected a picture of {self.side} n + {2 * self.border} pixels each way, got {height} x {width}"
             )
-        return sides[0] // step, sides[1] // step
+        return sides[0] // self.side, sides[1] // self.side
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What comes back of pictures, and their latents before rounding."""
-        latent = self.latent(image)
-        return self.decode(self.rounded(latent)), latent
+    def forward(self, image: Tensor) -> Tensor:
+        """What comes back of pictures."""
+        return self.decode(self.codes[self.encode(image)].movedim(-1, 1))
 
 
 class _Layer(nn.Module):
@@ -136,7 +117,7 @@ class Filler(nn.Module):
     """
 
     def __init__(
-        self, codes: int, places: int, width: int = 160, depth: int = 5, heads: int = 5, dropout: float = 0.0
+        self, codes: int, places: int, width: int = 128, depth: int = 4, heads: int = 4, dropout: float = 0.0
     ):
         super().__init__()
         self.config: dict[str, Any] = {

@@ -19,18 +19,20 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from ..masked import Masked
-from .token_nets import Filler, Lattice
+from .token_nets import Filler, Patches
 
 METADATA = "tokens"
 """Of the metadata: what tells these files from those of flows."""
 _Width = Annotated[int, Field(ge=8, le=4096, multiple_of=8)]
 
 
-class _LatticeConfig(BaseModel):
+class _PatchesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    levels: tuple[Annotated[int, Field(ge=2, le=1024)], ...] = Field(min_length=1, max_length=16)
-    widths: tuple[_Width, ...] = Field(min_length=1, max_length=6)
+    codes: int = Field(ge=2, le=65536)
+    side: int = Field(ge=1, le=64)
+    width: _Width
+    blocks: int = Field(ge=0, le=64)
     channels: int = Field(ge=1, le=16)
     border: int = Field(ge=0, le=1024)
 
@@ -49,7 +51,7 @@ class _FillerConfig(BaseModel):
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    tokenizer: _LatticeConfig
+    tokenizer: _PatchesConfig
     filler: _FillerConfig | None = None
 
 
@@ -81,7 +83,7 @@ class TokenPrior(Masked):
         return 1.0
 
 
-def tokenizer(path: Path) -> Lattice:
+def tokenizer(path: Path) -> Patches:
     """The tokenizer of a file, float32 and frozen. Raises ValueError for any other file."""
     if not path.is_file():
         raise ValueError(f"codes: '{path}' does not exist; name the weights that flowhelm train fashion_codes has written")
@@ -99,8 +101,8 @@ def load(path: Path, name: str, device: str = "cpu") -> TokenPrior:
     return TokenPrior(filler.to(device), shape, codec.to(device), name, about)
 
 
-def save(net: nn.Module, path: Path, about: Mapping[str, Any], codec: Lattice | None = None) -> None:
-    """Writes a `Lattice`, or a `Filler` with its tokenizer `codec`, in fp16 (beside, then renamed)."""
+def save(net: nn.Module, path: Path, about: Mapping[str, Any], codec: Patches | None = None) -> None:
+    """Writes a `Patches`, or a `Filler` with its tokenizer `codec`, in fp16 (beside, then renamed)."""
     parts = {"tokenizer": net} if codec is None else {"tokenizer": codec, "filler": net}
     config = {part: module.config for part, module in parts.items()}
     tensors = {
@@ -112,14 +114,14 @@ def save(net: nn.Module, path: Path, about: Mapping[str, Any], codec: Lattice | 
     written.replace(path)
 
 
-def _read(path: Path) -> tuple[Lattice, Filler | None, dict[str, Any]]:
+def _read(path: Path) -> tuple[Patches, Filler | None, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
             config = _Config.model_validate_json(metadata[METADATA])
             about = _About.model_validate_json(metadata.get("about", "{}")).model_dump()
             tensors: dict[str, Tensor] = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118
-        codec = _filled(Lattice, config.tokenizer.model_dump(), "tokenizer", tensors)
+        codec = _filled(Patches, config.tokenizer.model_dump(), "tokenizer", tensors)
         filler = None if config.filler is None else _filled(Filler, config.filler.model_dump(), "filler", tensors)
         if tensors:
             raise ValueError(f"it also holds '{next(iter(tensors))}'")

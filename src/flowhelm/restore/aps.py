@@ -52,6 +52,7 @@ def aps(
     rate: Positive = 0.1,
     trust: NonNegative = 1.0,
     doubt: Fraction = 0.1,
+    quantise: bool = True,
     choice: Literal["best", "draw"] = "best",
     remask: Literal["anchored", "network", "never"] = "anchored",
     temperature: NonNegative = 1.0,
@@ -65,6 +66,7 @@ def aps(
         rate: of Adam.
         trust: price of leaving the network's law, in nats per nat.
         doubt: probability with which a place that is not masked may be any other code.
+        quantise: give the decoder codes, with the gradient of their mean; false gives it the mean itself.
         choice: best for the best code of each place; draw for a draw of it.
         remask: anchored keeps the places that are surest given the measurement, whether masked before or not; network those that the
             network is surest of; never keeps what is unmasked, and adds the surest.
@@ -79,7 +81,7 @@ def aps(
         def cost(phi: Tensor, network: Tensor = network) -> Tensor:
             log_p = phi.log_softmax(-1)
             mean = flow.expected(log_p.exp())
-            code = mean + (flow.embed(flow.nearest(mean)) - mean).detach()
+            code = mean + (flow.embed(flow.nearest(mean)) - mean).detach() if quantise else mean
             price = (log_p.exp() * (log_p - network)).flatten(1).sum(1)
             return trust * price - y(flow.draw(code))
 

@@ -1,14 +1,15 @@
 """SGDD: split Gibbs for discrete diffusion. Chu et al. 2025, arXiv:2503.01161, Alg. 1.
 
-    z ~ p(z | x):   each place of x masked by chance 1 - s, then filled in by the prior        `fill` evaluations
-    x ~ p(y | draw(codes of x)) prod_l [ t 1(x_l = z_l) + (1 - t) / K ]                        `proposals` of Metropolis, from z:
-        one place in `places` at random changes its code for any other, accepted by the ratio
+    z ~ p(z | what is kept of x), the places that are masked filled in by the prior                  `fill` evaluations
+    x ~ p(y | draw(codes of x)) prod_l (1 - s)^[x_l is not z_l],  by `proposals` of Metropolis from z:
+        one place at random changes its code for any other, accepted by the ratio
+    x_l is kept with probability t where x_l = z_l, and masked where it is not
 
 Needs   a prior over tokens
 Cost    `fill` evaluations per step; `proposals` forward passes of decoder and operator; no gradient
-Paper   The coupling of x and z is a uniform noise whose level falls; the prior step undoes that noise with a network for it. Here the
-        network knows masks alone: a place of x is kept with the probability s, in which the coupling's own is the chance that a place is
-        what it was. As s goes to 1 both agree and the pair's law goes to the posterior. The paper's chain of likelihood steps is this one.
+Paper   x and z are coupled by uniform noise whose level falls, as here; there a network for that noise draws z given x. Here the network
+        knows masks alone, and what is masked is drawn, too: given both, a place where they agree comes from the noise with probability
+        1 - t, and one where they do not agree always. That is one more step of Gibbs on the same law.
 
 Example
 
@@ -64,8 +65,7 @@ def sgdd(
         for a, b in pairwise(grid):
             z, _ = unmask(flow, z, a, b, noise, order="random")
         now, accepted = z, torch.zeros(len(x), device=x.device)
-        value = y(flow.decode(now))
-        same = math.log(1 + float(t) / max(1 - float(t), 1e-6) * flow.mask)  # what a place that agrees with z is worth
+        value, same = y(flow.decode(now)), -math.log1p(-float(s))  # what a place that agrees with z is worth
         for _ in range(proposals):
             place = (noise.uniform() * flow.places).long().to(x.device)
             new = now.flatten(1).clone()
@@ -76,6 +76,6 @@ def sgdd(
             take = noise.uniform().to(gain).log() < gain
             now = torch.where(take.view(-1, *[1] * len(flow.shape)), new, now)
             value, accepted = torch.where(take, fit, value), accepted + take / proposals
-        keep = torch.special.ndtr(noise(now.double())) < t if t < 1 else torch.ones_like(now, dtype=torch.bool)
-        x = torch.where(keep.to(x.device), now, flow.mask)
+        keep = (now == z) & (torch.special.ndtr(noise(now.double())).to(x.device) < t) | torch.tensor(bool(t >= 1))
+        x = torch.where(keep, now, flow.mask)
         yield Step(i, total, t, x, now, {"misfit": y.misfit(flow.decode(now)), "accepted": accepted})

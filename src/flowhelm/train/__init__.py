@@ -9,7 +9,7 @@ from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
 from .rarity import quantiles, rarity, rarity_loss
 from .source import NormAligned, norm_ratio
-from .tokens import filler_loss, tokenizer_loss
+from .tokens import codebook, filler_loss, tokenizer_loss
 
 __all__ = [
     "Alone",
@@ -22,6 +22,7 @@ __all__ = [
     "Trained",
     "Source",
     "cached",
+    "codebook",
     "denoiser_loss",
     "dropped",
     "filler_loss",

@@ -1,7 +1,7 @@
 """Tokens: a tokenizer by reconstruction, then a transformer that fills in what is masked. Sahoo et al. 2024 (MDLM), arXiv:2406.07524.
 
-    tokenizer   z = encoder(picture);  q = nearest code, straight through
-                loss = | decoder(q) - picture |^2 + balance |mean of z over the batch and its places|^2
+    tokenizer   codes of patches by k-means, once;  q = the codes nearest to a picture's patches
+                loss = | decoder(q) - picture |^2
     filler      n ~ 1..L, so many of the L places masked at random
                 loss = mean over the masked places of -log p(token | the others)
 
@@ -12,7 +12,7 @@ knows the conditionals.
 Needs   pictures; then tokens of them (`train.cached` with the tokenizer)
 Cost    1 evaluation, 1 backward
 Paper   MDLM draws a time and masks each place by chance; a count has the same mean and less variance. The tokenizers of the paper's
-        pictures (MAGVIT-v2, arXiv:2310.05737) are also trained by a discriminator and a perceptual network: left out.
+        pictures (MAGVIT-v2, arXiv:2310.05737) have an encoder that is trained, a discriminator and a perceptual network: left out.
 """
 
 from __future__ import annotations
@@ -25,18 +25,38 @@ from .data import Batch
 from .fit import Trained
 
 
-def tokenizer_loss(
-    tokenizer: Trained, batch: Batch, generator: torch.Generator, *, balance: float = 0.01
-) -> Tensor:
+def codebook(vectors: Tensor, codes: int, *, rounds: int = 20, batch: int = 100_000, seed: int = 0) -> Tensor:
+    """So many codes `(codes, d)` by k-means on batches of vectors `(n, d)`; seldom used ones move to where the error is largest.
+
+    Args:
+        rounds: of Lloyd's algorithm, each on `batch` vectors drawn anew; the last quarter moves no code.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    distinct = vectors[torch.randint(len(vectors), (min(batch, 8 * len(vectors)),), generator=draw)].unique(dim=0)
+    if len(distinct) < codes:
+        raise ValueError(f"codebook: expected at least {codes} different vectors, got {len(distinct)}")
+    found = distinct[torch.randperm(len(distinct), generator=draw)[:codes]].clone()
+    for number in range(rounds):
+        part = vectors[torch.randint(len(vectors), (batch,), generator=draw)]
+        distance = found.square().sum(1) - 2 * part @ found.T
+        nearest = distance.argmin(1)
+        count = torch.bincount(nearest, minlength=codes)
+        mean = torch.zeros_like(found).index_add_(0, nearest, part) / count.clamp(min=1)[:, None]
+        found = torch.where(count[:, None] > 0, mean, found)
+        if number < 3 * rounds // 4:
+            error = (part - found[nearest]).square().sum(1)
+            seldom = count.argsort()[: max(1, codes // 25)]
+            found[seldom] = part[torch.multinomial(error + 1e-9, len(seldom), generator=draw)]
+    return found
+
+
+def tokenizer_loss(tokenizer: Trained, batch: Batch, generator: torch.Generator) -> Tensor:
     """Of every row `(b,)`: the mean square error of what comes back of a picture.
 
     Args:
-        tokenizer: its `net` gives of pictures `(b, c, h, w)` what comes back of them, and their latents in (-1, 1) before rounding.
-        balance: price of a channel of the latent that is always on one side: half of the codes would never be used.
+        tokenizer: its `net` gives of pictures `(b, c, h, w)` what comes back of them.
     """
-    back, latent = tokenizer.net(batch.clean)
-    error = (back - batch.clean).square().flatten(1).mean(1)
-    return error + balance * latent.float().mean((0, 2, 3)).square().mean()
+    return (tokenizer.net(batch.clean) - batch.clean).square().flatten(1).mean(1)  # type: ignore[no-any-return]
 
 
 def filler_loss(prior: Trained, batch: Batch, generator: torch.Generator) -> Tensor:

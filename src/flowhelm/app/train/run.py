@@ -250,7 +250,7 @@ class _Keeper:
     def _compared(self, net: nn.Module) -> Rows:
         """Pictures that were held apart, and below them what comes back of them: what there is to see of a tokenizer."""
         pictures = self.recipe.apart(0).clean[:16]
-        return [("picture", pictures), ("back", net(pictures.to(next(net.parameters()).device))[0].cpu())]
+        return [("picture", pictures), ("back", net(pictures.to(next(net.parameters()).device)).cpu())]
 
     def _drawn(self, prior: Prior | TokenPrior) -> Rows:
         """Four of each class, or sixteen; 20 steps of Euler, or of unmasking."""
