@@ -67,8 +67,8 @@ class Masked(Flow):
 
     def velocity(self, x: Tensor, t: Tensor) -> NoReturn:
         raise ValueError(
-            f"prior '{self.name or 'of tokens'}' is over tokens and has no velocity; take a method for tokens, such as aps, or a prior that "
-            "is a flow"
+            f"prior '{self.name or 'of tokens'}' is over tokens and has no velocity; take a method for tokens, such as aps, or a "
+            "prior that is a flow"
         )
 
     def source(self, noise: Noise) -> Tensor:

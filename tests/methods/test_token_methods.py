@@ -60,7 +60,12 @@ def error(law):
 
 @pytest.mark.parametrize(
     "method",
-    [partial(restore.aps, inner=60), partial(restore.g2d2, inner=60), partial(restore.sgdd, proposals=150), restore.tag],
+    [
+        partial(restore.aps, inner=60),
+        partial(restore.g2d2, inner=60),
+        partial(restore.sgdd, proposals=150),
+        restore.tag,
+    ],
     ids=["aps", "g2d2", "sgdd", "tag"],
 )
 @pytest.mark.parametrize("tokens", [(0, 2, 2), (2, 0, 0)])
@@ -95,7 +100,14 @@ def test_the_surest_place_is_kept(product, remask):
     y, noise = seen(product, (0, 0, 0), 1e9), Noise(0, 1)
     step = next(
         restore.aps(
-            product, y, product.source(noise), product.times(PLACES), noise=noise, temperature=0.0, inner=1, remask=remask
+            product,
+            y,
+            product.source(noise),
+            product.times(PLACES),
+            noise=noise,
+            temperature=0.0,
+            inner=1,
+            remask=remask,
         )
     )
     best, code = product.logits(product.source(noise))[0].max(-1)
@@ -108,7 +120,9 @@ def test_the_quantised_expectation_is_a_code_and_has_the_gradient_of_the_mean(pr
     probabilities = torch.rand(2, PLACES, CODES, dtype=torch.float64, requires_grad=True)
     mean = prior.expected(probabilities / probabilities.sum(-1, keepdim=True))
     code = mean + (prior.embed(prior.nearest(mean)) - mean).detach()
-    assert ((code - 0).abs().isclose(torch.tensor(0.0, dtype=torch.float64)) | code.isclose(torch.tensor(1.0).double())).all()
+    assert (
+        (code - 0).abs().isclose(torch.tensor(0.0, dtype=torch.float64)) | code.isclose(torch.tensor(1.0).double())
+    ).all()
     weight = torch.randn(mean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     (quantised,) = torch.autograd.grad((code * weight).sum(), probabilities, retain_graph=True)
     (plain,) = torch.autograd.grad((mean * weight).sum(), probabilities)

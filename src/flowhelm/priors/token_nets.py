@@ -44,9 +44,7 @@ class Patches(nn.Module):
 
     codes: Tensor
 
-    def __init__(
-        self, codes: int, side: int = 4, width: int = 96, blocks: int = 2, channels: int = 1, border: int = 0
-    ):
+    def __init__(self, codes: int, side: int = 4, width: int = 96, blocks: int = 2, channels: int = 1, border: int = 0):
         super().__init__()
         self.config: dict[str, Any] = {
             "codes": codes, "side": side, "width": width, "blocks": blocks, "channels": channels, "border": border
@@ -116,9 +114,7 @@ class Filler(nn.Module):
         codes: K. places: h w. width, depth, heads: of the transformer. dropout: in training.
     """
 
-    def __init__(
-        self, codes: int, places: int, width: int = 128, depth: int = 4, heads: int = 4, dropout: float = 0.0
-    ):
+    def __init__(self, codes: int, places: int, width: int = 128, depth: int = 4, heads: int = 4, dropout: float = 0.0):
         super().__init__()
         self.config: dict[str, Any] = {
             "codes": codes, "places": places, "width": width, "depth": depth, "heads": heads, "dropout": dropout

@@ -86,7 +86,9 @@ class TokenPrior(Masked):
 def tokenizer(path: Path) -> Patches:
     """The tokenizer of a file, float32 and frozen. Raises ValueError for any other file."""
     if not path.is_file():
-        raise ValueError(f"codes: '{path}' does not exist; name the weights that flowhelm train fashion_codes has written")
+        raise ValueError(
+            f"codes: '{path}' does not exist; name the weights that flowhelm train fashion_codes has written"
+        )
     return _read(path)[0]
 
 

@@ -2,8 +2,8 @@
 
 from .aerial import aerial
 from .animals import animals
+from .as_tokens import fashion_codes, fashion_tokens
 from .fashion import fashion
-from .fashion_tokens import fashion_codes, fashion_tokens
 from .photos import photos
 from .recipe import Recipe
 

@@ -36,6 +36,7 @@ from .data import Batch, Data, seeded
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+
 class Trained(Protocol):
     """A frozen dataclass around the network that is trained: a `NetFlow`, a `Masked`, or a network as it is, `Alone`."""
 

@@ -48,7 +48,9 @@ def settled(
     if isinstance(flow, Masked):
         words = "unmasking" if solver == "auto" else solver
         if isinstance(words, str) and words.partition(":")[0] not in {each.__name__ for each in sample.TOKENS}:
-            raise BadInput(f"--solver {words} follows a flow, and the prior {prior!r} is over tokens; take unmasking, or leave it out")
+            raise BadInput(
+                f"--solver {words} follows a flow, and the prior {prior!r} is over tokens; take unmasking, or leave it out"
+            )
         solver = words
     if callable(solver):
         words, made = getattr(solver, "__name__", "a solver of your own"), of_any(solver)

@@ -9,8 +9,8 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "photos": ("any size", "colour photographs, to restore", "BSDS500: research and education"),
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
-    "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
+    "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
 }
 
 DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained for, what)

@@ -27,8 +27,13 @@ PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "method": (("steer", "ALL"), ("restore", "ALL"), ("restore", "TOKENS")),
     "steering": (("steer", "ALL"),),
     "shown": (
-        ("steer", "ALL"), ("restore", "ALL"), ("restore", "TOKENS"), ("sample", "ALL"), ("sample", "TOKENS"), ("tune", "ALL")
-    ),  # fmt: skip
+        ("steer", "ALL"),
+        ("restore", "ALL"),
+        ("restore", "TOKENS"),
+        ("sample", "ALL"),
+        ("sample", "TOKENS"),
+        ("tune", "ALL"),
+    ),
     "operator": (("operators", "ALL"),),
     "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
     "recipe": (("recipes", "ALL"),),

@@ -186,10 +186,16 @@ def _check_tokens(request: RestoreRequest, method: str) -> None:
     names = ", ".join(each.__name__ for each in TOKENS)
     if tokens != (function_of("method", method) in TOKENS):
         if tokens:
-            raise BadInput(f"--method {method} follows a flow, and the prior {name!r} is over tokens; take one of {names}")
-        raise BadInput(f"--method {method} is for priors over tokens, and {name!r} is a flow; add --prior {known.TOKENS[0]}")
+            raise BadInput(
+                f"--method {method} follows a flow, and the prior {name!r} is over tokens; take one of {names}"
+            )
+        raise BadInput(
+            f"--method {method} is for priors over tokens, and {name!r} is a flow; add --prior {known.TOKENS[0]}"
+        )
     if tokens and request.warm is not None:
-        raise BadInput(f"--warm: a prior over tokens has no state between noise and a picture; leave out --warm for {name!r}")
+        raise BadInput(
+            f"--warm: a prior over tokens has no state between noise and a picture; leave out --warm for {name!r}"
+        )
 
 
 def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:

@@ -263,7 +263,9 @@ class _Keeper:
     def samples(self) -> None:
         """A sheet of the average, guided as by `flowhelm sample`; the same noise each time."""
         with _judged(self.prior.net):
-            picture = sheet(self._compared(self.prior.net) if isinstance(self.prior, Alone) else self._drawn(self.prior))
+            picture = sheet(
+                self._compared(self.prior.net) if isinstance(self.prior, Alone) else self._drawn(self.prior)
+            )
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
