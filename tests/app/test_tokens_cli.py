@@ -150,10 +150,10 @@ def test_what_recipes_refuse(here, archive, weights, capsys):
     assert "not a readable safetensors file" in said
 
 
-def changed(weights, path, tensors=None, **metadata):
+def changed(weights, path, tensors=None, **config):
     with safe_open(weights, "pt") as f:
-        about = {**f.metadata(), **metadata}
-    save_file(load_file(weights) | (tensors or {}), path, {k: v for k, v in about.items() if v is not None})
+        told = json.loads(f.metadata()["tokens"]) | config
+    save_file(load_file(weights) | (tensors or {}), path, {"tokens": json.dumps(told)})
     return path
 
 
@@ -167,7 +167,7 @@ def test_files_that_are_no_tokens(tmp_path, weights):
         ({"tokenizer": whole, "filler": config["filler"] | {"places": 50}}, "its tensors are not those of the filler"),
         ({"tokenizer": whole, "filler": None}, "it also holds 'filler"),
     ):
-        path = changed(weights, tmp_path / "a.safetensors", tokens=json.dumps(wrong))
+        path = changed(weights, tmp_path / "a.safetensors", **wrong)
         with pytest.raises(
             ValueError, match=r"expected tokens that flowhelm train has written, got '.*a.safetensors'"
         ) as error:
@@ -176,12 +176,20 @@ def test_files_that_are_no_tokens(tmp_path, weights):
     path = changed(weights, tmp_path / "a.safetensors", {"more": torch.zeros(1)})
     with pytest.raises(ValueError, match="it also holds 'more'"):
         flowhelm.load(path)
-    path = changed(weights, tmp_path / "a.safetensors", about=json.dumps({"size": 64}))
+    path = changed(weights, tmp_path / "a.safetensors", about={"size": 64})
     with pytest.raises(ValueError, match="its transformer is not of its tokenizer's tokens"):
         flowhelm.load(path)
-    path = changed(weights, tmp_path / "a.safetensors", about=json.dumps({"size": 33}))
+    path = changed(weights, tmp_path / "a.safetensors", about={"size": 33})
     with pytest.raises(ValueError, match=r"expected a picture of 4 n \+ 4 pixels each way, got 33 x 33"):
         flowhelm.load(path)
+
+
+def test_what_is_written_again_has_the_same_bytes(tmp_path, weights):
+    """By which a training that goes on knows its tokenizer."""
+    prior = tokens.load(weights, "bars")
+    for _ in range(4):
+        tokens.save(prior.net, tmp_path / "again.safetensors", {"size": 32}, prior.tokenizer)
+        assert (tmp_path / "again.safetensors").read_bytes() == weights.read_bytes()
 
 
 def test_a_tokenizer_alone_is_no_prior(tmp_path, weights):

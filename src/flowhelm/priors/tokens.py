@@ -1,6 +1,7 @@
 """Priors over tokens, and their files: a tokenizer and a transformer that fills masked tokens in, in one safetensors file.
 
-The metadata holds `tokens`, the arguments of both networks as JSON, and `about`. A file of a tokenizer alone is what
+The metadata holds `tokens`, as JSON: the arguments of both networks, and `about`. It is one entry, since several are written in any order,
+and a training knows its tokenizer by the bytes of its file. A file of a tokenizer alone is what
 `flowhelm train fashion_codes` writes, and `flowhelm train fashion_tokens --codes` reads.
 """
 
@@ -48,17 +49,18 @@ class _FillerConfig(BaseModel):
     dropout: float = Field(ge=0, lt=1)
 
 
+class _About(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    size: int = Field(ge=1, le=16384)
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     tokenizer: _PatchesConfig
     filler: _FillerConfig | None = None
-
-
-class _About(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-    size: int = Field(ge=1, le=16384)
+    about: _About
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +108,13 @@ def load(path: Path, name: str, device: str = "cpu") -> TokenPrior:
 def save(net: nn.Module, path: Path, about: Mapping[str, Any], codec: Patches | None = None) -> None:
     """Writes a `Patches`, or a `Filler` with its tokenizer `codec`, in fp16 (beside, then renamed)."""
     parts = {"tokenizer": net} if codec is None else {"tokenizer": codec, "filler": net}
-    config = {part: module.config for part, module in parts.items()}
+    config = {part: module.config for part, module in parts.items()} | {"about": dict(about)}
     tensors = {
         f"{part}.{name}": value.detach().to("cpu", torch.half).contiguous()
         for part, module in parts.items() for name, value in module.state_dict().items()
     }  # fmt: skip
     written = path.with_name(path.name + ".part")
-    written.write_bytes(serialised(tensors, {METADATA: json.dumps(config), "about": json.dumps(about)}))
+    written.write_bytes(serialised(tensors, {METADATA: json.dumps(config)}))
     written.replace(path)
 
 
@@ -121,7 +123,7 @@ def _read(path: Path) -> tuple[Patches, Filler | None, dict[str, Any]]:
         with safe_open(path, framework="pt") as f:
             metadata = f.metadata() or {}
             config = _Config.model_validate_json(metadata[METADATA])
-            about = _About.model_validate_json(metadata.get("about", "{}")).model_dump()
+            about = config.about.model_dump()
             tensors: dict[str, Tensor] = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118
         codec = _filled(Patches, config.tokenizer.model_dump(), "tokenizer", tensors)
         filler = None if config.filler is None else _filled(Filler, config.filler.model_dump(), "filler", tensors)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
+from ..masked import Masked
 from .data import Batch
 from .fit import Trained
 
@@ -59,7 +60,7 @@ def tokenizer_loss(tokenizer: Trained, batch: Batch, generator: torch.Generator)
     return (tokenizer.net(batch.clean) - batch.clean).square().flatten(1).mean(1)  # type: ignore[no-any-return]
 
 
-def filler_loss(prior: Trained, batch: Batch, generator: torch.Generator) -> Tensor:
+def filler_loss(prior: Masked, batch: Batch, generator: torch.Generator) -> Tensor:
     """Of every row `(b,)`: mean of -log p(token) in nats over its masked places; times L a bound of -log p(tokens).
 
     Args:
@@ -72,7 +73,6 @@ def filler_loss(prior: Trained, batch: Batch, generator: torch.Generator) -> Ten
     masked = torch.randint(1, places + 1, (rows, 1), generator=generator, device=flat.device)
     order = torch.rand(rows, places, generator=generator, device=flat.device).argsort(1).argsort(1)
     hidden = order < masked
-    codes = prior.net.config["codes"]  # type: ignore[index]
-    logits = prior.net(torch.where(hidden, codes, flat).view_as(tokens)).flatten(1, -2).float()
+    logits = prior.net(torch.where(hidden, prior.mask, flat).view_as(tokens)).flatten(1, -2).float()
     surprise = fn.cross_entropy(logits.transpose(1, 2), flat, reduction="none")
     return (surprise * hidden).sum(1) / masked[:, 0]
