@@ -74,10 +74,11 @@ def references() -> Mapping[str, str]:
 
 
 def _citable() -> dict[str, Callable[..., Any]]:
-    from . import distil, guide, restore, sample, steer, transition, tune
+    from . import distil, edit, guide, restore, sample, steer, transition, tune
 
     lists = (
-        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, sample.TOKENS, distil.ALL, tune.ALL, restore.ALL, restore.TOKENS, steer.ALL
+        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, sample.TOKENS, distil.ALL, edit.ALL, tune.ALL, restore.ALL, restore.TOKENS,
+        steer.ALL,
     )  # fmt: skip
     return {each.__name__: each for several in lists for each in several}
 

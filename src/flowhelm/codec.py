@@ -13,16 +13,17 @@ from torch import Tensor
 
 from .flow import Flow, Guidance, NetFlow, Wrapped
 from .path import Ends
+from .shapes import Image, State, Time
 
 
 class Codec(Protocol):
     """An auto-encoder."""
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         """Picture `(b, c, h, w)` in [-1, 1] -> latent `(b, *shape(h, w))`."""
         ...
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor) -> Image:
         """Latent -> picture `(b, c, h, w)`, nominally in [-1, 1] (never clamped); differentiable."""
         ...
 
@@ -75,10 +76,10 @@ class Standardized:
         """Latents of the inner codec -> of this one."""
         return (latent - self.shift.to(latent)) / self.scale.to(latent)
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return self.normalize(self.codec.encode(image))
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor) -> Image:
         return self.codec.decode(latent * self.scale.to(latent) + self.shift.to(latent))
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -115,16 +116,16 @@ class LatentFlow(Wrapped):
     def pixels(self) -> bool:  # type: ignore[override]
         return False
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.flow.velocity(x, t)
 
-    def ends(self, x: Tensor, t: Tensor) -> Ends:
+    def ends(self, x: State, t: Time) -> Ends:
         return self.flow.ends(x, t)
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return self.codec.encode(image)
 
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         return self.codec.decode(clean)
 
     def bind(self, *condition: Tensor, guidance: Guidance | None = None) -> Self:

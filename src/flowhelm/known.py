@@ -5,6 +5,7 @@ cannot be reached, is said at once.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 import threading
@@ -17,10 +18,14 @@ NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens")
 """Of the priors that ship with the package."""
 TOKENS = ("fashion-tokens",)
 """Those of them that are over tokens; see `masked`."""
+STUDENTS: dict[str, tuple[str, int]] = {"fashion-1": ("fashion", 1), "fashion-2": ("fashion", 2)}
+"""Of the students that ship: their prior, and of how many calls they are."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 """Suffixes of files that may run any code when they are read."""
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, at most; safetensors has the same limit."""
 
 
 def pipeline(model: object) -> bool:
@@ -36,7 +41,13 @@ def pipeline(model: object) -> bool:
 
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
-    if name in NAMES or str(name).startswith(DENOISERS) or Path(name).is_file() or Path(name).suffix.lower() in PICKLES:
+    if (
+        name in NAMES
+        or name in STUDENTS
+        or str(name).startswith(DENOISERS)
+        or Path(name).is_file()
+        or Path(name).suffix.lower() in PICKLES
+    ):
         return
     raise ValueError(
         f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
@@ -48,13 +59,46 @@ def of_tokens(name: str | Path) -> bool:
     """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
     if name in NAMES or not Path(name).is_file():
         return name in TOKENS
+    return "tokens" in header(Path(name))
+
+
+def student(prior: str, which: str) -> str:
+    """The student of a prior: a file by its path, or one that ships by its number of calls, as a prior's name.
+
+    Raises:
+        ValueError: there is none, or the file holds a student of another prior.
+    """
+    if which.isdigit():
+        own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
+        if int(which) not in own:
+            found = "; ".join(f"{base} has one of {calls} calls" for base, calls in STUDENTS.values())
+            raise ValueError(
+                f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
+                "and name its file"
+            )
+        return own[int(which)]
+    said = header(Path(which)).get("student")
+    if said is None:
+        raise ValueError(
+            f"student: expected a number of calls or a .safetensors file of flowhelm distil, got '{which}'"
+        )
+    base = json.loads(said)
+    own_file = Path(prior).is_file() and hashlib.sha256(Path(prior).read_bytes()).hexdigest()
+    if prior not in (base.get("base"), which) and own_file != base.get("sha256"):
+        raise ValueError(f"student: '{which}' is a student of {base.get('base')}, not of '{prior}'; name its prior")
+    return which
+
+
+def header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; nothing of what is none."""
     try:
-        with open(name, "rb") as file:
+        with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < 10_000_000 else {}
-        return "tokens" in header.get("__metadata__", {})
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return False
+            found = json.loads(file.read(size)) if size <= MOST_HEADER else {}
+        said = found.get("__metadata__", {}) if isinstance(found, dict) else {}
+        return said if isinstance(said, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

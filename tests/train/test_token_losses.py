@@ -49,7 +49,9 @@ def test_every_number_of_places_is_masked_as_often_and_what_is_shown_is_true():
     share = torch.bincount(hidden.sum(1), minlength=PLACES + 1) / len(tokens)
     assert share[0] == 0
     torch.testing.assert_close(share[1:], torch.full((PLACES,), 1 / PLACES), rtol=0, atol=0.03)
-    torch.testing.assert_close(hidden.float().mean(0), torch.full((PLACES,), (PLACES + 1) / 2 / PLACES), rtol=0, atol=0.03)
+    torch.testing.assert_close(
+        hidden.float().mean(0), torch.full((PLACES,), (PLACES + 1) / 2 / PLACES), rtol=0, atol=0.03
+    )
 
 
 def test_the_loss_of_a_tokenizer_is_what_does_not_come_back():

@@ -17,7 +17,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ..flow import Guidance, NetFlow
-from ..known import NAMES, PICKLES, check, nearest
+from ..known import NAMES, PICKLES, STUDENTS, check, nearest
 from . import denoisers, tokens
 from .foreign import Foreign, Sigmas
 from .unet import UNet
@@ -218,6 +218,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
             about = f.metadata() or {}
             if tokens.METADATA in about:
                 return cast(Prior, tokens.load(path, path.stem, device))
+            if "student" in about:
+                raise ValueError("it holds a student, which draws and restores but is not trained on; take its prior")
             config = Config.model_validate_json(about["config"]).model_dump(exclude_unset=True)
             described = About.model_validate_json(about.get("about", "{}")).model_dump(exclude_unset=True)
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
@@ -261,7 +263,11 @@ def weights(name: str | Path) -> Path:
     """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
     if denoisers.named(name):
         return denoisers.weights(name)
-    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if name in NAMES else Path(name)
+    return (
+        Path(str(files(__package__) / "weights" / f"{name}.safetensors"))
+        if name in NAMES or name in STUDENTS
+        else Path(name)
+    )
 
 
 def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from . import bundled, pipelines
+from . import distilled, pipelines
 from .bundled import NAMES, Prior
 from .pipelines import Pipeline
 
@@ -33,7 +33,7 @@ def load(
         flowhelm.load(pipe)
 
     Args:
-        model: a bundled prior by name; a .safetensors file that `flowhelm train` wrote; one of deepinv's denoisers by name
+        model: a bundled prior by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's denoisers by name
             (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
             name of the hub, `org/name`; or a loaded pipeline of diffusers.
         device: where it is put.
@@ -60,4 +60,4 @@ def load(
         return pipelines.load(model, device=device, **given)
     if given:
         raise ValueError(f"load: {', '.join(given)} is for pipelines of diffusers; {str(model)!r} is none")
-    return bundled.load(model, device)
+    return distilled.load(model, device)

@@ -3,10 +3,11 @@
 from .aerial import aerial
 from .animals import animals
 from .as_tokens import fashion_codes, fashion_tokens
+from .digits import digits
 from .fashion import fashion
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, fashion_codes, fashion_tokens)
+ALL = (photos, fashion, aerial, animals, digits, fashion_codes, fashion_tokens)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "fashion_codes", "fashion_tokens", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "digits", "fashion", "fashion_codes", "fashion_tokens", "photos"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from .conditions import conditioned, guidance_of, own_guidance, picture_name, pr
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
 from .solvers import settled as settled_solver
+
+R = TypeVar("R", bound=Drawing)
 
 
 class Drawn(NamedTuple):
@@ -92,6 +94,7 @@ def pictures_of(
     flow: Prior, request: Drawing, solver: Solver | Transition | None = None, *, tell: bool = False
 ) -> Run[Drawn]:
     """The same from a prior that is open."""
+    request = calls_of(flow, request)
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
     jobs = jobs_of(request.classes, request.count or 1)
@@ -113,6 +116,12 @@ def how(request: Drawing, solver: Solver | Transition | None) -> dict[str, Any]:
     """Of the steps: what `draw_jobs` and `draw_flow` both take."""
     given = {"steps": request.steps, "grid": request.grid, "reuse": request.reuse, "seed": request.seed}
     return given | {"solver": solver or request.solver, "name": request.prior or None}
+
+
+def calls_of(flow: Flow, request: R) -> R:
+    """The request with a student's own number of steps, where none was asked for."""
+    calls = getattr(flow, "about", {}).get("calls")
+    return request if calls is None or "steps" in request.model_fields_set else request.changed(steps=calls)
 
 
 def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> Said:

@@ -30,6 +30,7 @@ PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("steer", "ALL"),
         ("restore", "ALL"),
         ("restore", "TOKENS"),
+        ("edit", "ALL"),
         ("sample", "ALL"),
         ("sample", "TOKENS"),
         ("tune", "ALL"),

@@ -19,8 +19,8 @@ from .words import asks, own
     "`flowhelm sample`, --prior and --start), the log, its curve and samples.\n\n"
     "Recipes and what they read: photos (--data: zip of photographs; --patch), fashion (--data: fashion_mnist.npz), aerial "
     "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
-    "val/CLASS/*.JPEG), fashion_codes (--data: fashion_mnist.npz; a tokenizer), then fashion_tokens (--data the same; --codes: what "
-    "fashion_codes wrote). All take --batch and --seed.",
+    "val/CLASS/*.JPEG), digits (--data: mnist_t10k.npz; minutes on a laptop), fashion_codes (--data: fashion_mnist.npz; a tokenizer), then "
+    "fashion_tokens (--data the same; --codes: what fashion_codes wrote). All take --batch and --seed.",
 )
 @asks(TrainRequest, without=("recipe",))
 def train(
