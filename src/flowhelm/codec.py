@@ -32,6 +32,27 @@ class Codec(Protocol):
         ...
 
 
+class Tokenizer(Protocol):
+    """An auto-encoder whose latents are tokens: at each place the number of one of K codes of d numbers."""
+
+    @property
+    def codes(self) -> Tensor:
+        """`(K, d)`."""
+        ...
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Picture `(b, c, h, w)` in [-1, 1] -> tokens `(b, *shape(h, w))` int64 in 0..K-1."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The codes of tokens, or numbers between them, `(b, d, *shape)` -> picture, nominally in [-1, 1]; differentiable."""
+        ...
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Of the tokens of one picture of this size. ValueError for a size that it does not take."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Standardized:
     """A codec whose latents are brought to mean 0 and variance 1: latent = (codec.encode(image) - shift) / scale.
@@ -124,4 +145,4 @@ class LatentFlow(Wrapped):
         return self.flow
 
 
-__all__ = ["Codec", "LatentFlow", "Standardized", "standardized"]
+__all__ = ["Codec", "LatentFlow", "Standardized", "Tokenizer", "standardized"]

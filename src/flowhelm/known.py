@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals")
+NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens")
 """Of the priors that ship with the package."""
+TOKENS = ("fashion-tokens",)
+"""Those of them that are over tokens; see `masked`."""
 STUDENTS: dict[str, tuple[str, int]] = {}
 """Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
@@ -54,6 +56,13 @@ def check(name: str | Path) -> None:
         f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
         f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
+
+
+def of_tokens(name: str | Path) -> bool:
+    """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
+    if name in NAMES or not Path(name).is_file():
+        return name in TOKENS
+    return "tokens" in header(Path(name))
 
 
 def student(prior: str, which: str) -> str:

@@ -16,26 +16,30 @@ from torch.nn import functional as fn
 
 from ..bijection import Bijection
 from ..flow import NetFlow
+from ..masked import Masked
 from ..priors.bundled import load
 from ..priors.unet import UNet
-from ..train import Data
+from ..train import Alone, Data, Loss
 
 
 class Recipe(NamedTuple):
     """A training, ready for `train.fit`.
 
     Attributes:
-        flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
+        flow: over a fresh network; or what else is trained, a prior over tokens or a tokenizer. loss, data: for `fit`. apart: batches
+            that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
+        ema: decay of the average; a short training needs a smaller one.
     """
 
-    flow: NetFlow | Bijection
-    loss: Callable[..., Tensor]
+    flow: NetFlow | Bijection | Masked | Alone
+    loss: Loss
     data: Data
     apart: Data
     steps: int
     rate: float
     about: dict[str, Any]
+    ema: float = 0.999
 
 
 def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:

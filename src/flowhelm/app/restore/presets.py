@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from ... import known
+
 STD = 0.02
 """Of the noise in a photograph, in [-1, 1]: about two and a half 8-bit levels, a good camera in good light."""
 
@@ -72,6 +74,8 @@ SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
 reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is rejected, too (docs/posterior.md)."""
 
 
+OF_TOKENS: Usual = ("aps", {}, 15)
+"""For a prior over tokens, whatever the operator: the paper's."""
 OWN: Usual = ("hqs", {}, 24)
 """For an operator of your own."""
 
@@ -158,6 +162,8 @@ def usual_method(operator: str, prior: str, look: Look = "faithful", *, drawn: b
     """The method that is taken where none is named."""
     from ..models.request import METHOD, is_pipeline
 
+    if known.of_tokens(prior):
+        return OF_TOKENS[0]
     return METHOD if is_pipeline(prior) else preset(operator, 1.0, look, drawn=drawn)[0]
 
 
