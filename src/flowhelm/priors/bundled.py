@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
 from safetensors.torch import save as serialised
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..flow import Guidance, NetFlow
 from ..known import NAMES, PICKLES, check, nearest
@@ -261,14 +261,17 @@ def weights(name: str | Path) -> Path:
     return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if name in NAMES else Path(name)
 
 
-def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:
+def save(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     """Writes weights in fp16 that `load` reads (beside, then renamed).
 
     Args:
+        net: a network with a `config`; a `kind` beside it says which, if it is no `UNet`.
         about: see `Prior.about`; JSON can hold it.
     """
     part = path.with_name(path.name + ".part")
     tensors = {name: value.detach().to("cpu", torch.half).contiguous() for name, value in net.state_dict().items()}
+    said = {"config": json.dumps(net.config), "about": json.dumps(about)}
+    said |= {"kind": kind} if isinstance(kind := getattr(net, "kind", None), str) else {}
     # by its bytes: save_file would make the file unreadable for others, whatever the umask
-    part.write_bytes(serialised(tensors, {"config": json.dumps(net.config), "about": json.dumps(about)}))
+    part.write_bytes(serialised(tensors, said))
     part.replace(path)

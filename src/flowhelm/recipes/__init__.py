@@ -2,10 +2,11 @@
 
 from .aerial import aerial
 from .animals import animals
+from .blind import blind
 from .fashion import fashion
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals)
+ALL = (photos, fashion, aerial, animals, blind)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "fashion", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "blind", "fashion", "photos"]

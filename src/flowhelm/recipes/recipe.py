@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..flow import NetFlow
 from ..priors.bundled import load
@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
     Attributes:
         flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
+        shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
     flow: NetFlow
@@ -34,6 +35,7 @@ class Recipe(NamedTuple):
     steps: int
     rate: float
     about: dict[str, Any]
+    shown: Callable[[nn.Module], list[tuple[str, Tensor]]] | None = None
 
 
 def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:

@@ -7,6 +7,7 @@ from .fit import Loss, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
 from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
+from .pmrf import pmrf, rectified, regression
 from .rarity import quantiles, rarity, rarity_loss
 from .source import NormAligned, norm_ratio
 
@@ -27,9 +28,12 @@ __all__ = [
     "norm_ratio",
     "normal",
     "optimal_transport",
+    "pmrf",
     "quantiles",
     "rarity",
     "rarity_loss",
+    "rectified",
+    "regression",
     "scheduled",
     "seeded",
     "semantic",

@@ -79,8 +79,8 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
-    keeper = _Keeper(prior, made, out, weights, steps, request.minutes, writer_of)
+    prior = None if made.shown else Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    keeper = _Keeper(prior, average, made, out, weights, steps, request.minutes, writer_of)
     with closing(updates):  # which writes the checkpoint
         with unbroken():  # a step and its row are whole
             update = next(updates, None)
@@ -170,7 +170,8 @@ def _texts(row: Row) -> list[str]:
 class _Keeper:
     """Writes what a run shows of itself."""
 
-    prior: Prior
+    prior: Prior | None  # with the average; None of what draws nothing
+    net: nn.Module  # the average
     recipe: Recipe
     out: Path
     path: Path  # of the weights
@@ -203,7 +204,7 @@ class _Keeper:
             loss = float(torch.stack(self.losses).mean())
             self.text = f"loss {loss:.4f}, {len(self.losses) * self.rows / (now - self.measured):.3g} pictures/s"
         if index % every == 0 or last:
-            apart = held_apart(self.recipe, self.prior.net) if index % (10 * every) == 0 or last else None
+            apart = held_apart(self.recipe, self.net) if index % (10 * every) == 0 or last else None
             self.row = {
                 "step": index,
                 "loss": loss,
@@ -230,7 +231,7 @@ class _Keeper:
             self.writer.close()
 
     def weights(self) -> None:
-        bundled.save(self.prior.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
+        bundled.save(self.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
         points = {
             name.replace("_", " "): [
                 (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
@@ -241,16 +242,23 @@ class _Keeper:
 
     def samples(self) -> None:
         """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
-        classes = self.prior.about.get("classes", ())
-        jobs = jobs_of(classes, 4 if classes else 16)
-        rule = own_guidance(self.prior) if classes else None
-        with _judged(self.prior.net):
-            picture = sheet(class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs))
+        with _judged(self.net):
+            picture = sheet(self._rows())
         files.put_picture(self.out / "samples.png", picture)
         if self.writer is not None:
             import numpy as np
 
             self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
+
+    def _rows(self) -> list[tuple[str, Tensor]]:
+        if self.prior is None:
+            assert self.recipe.shown is not None
+            with torch.no_grad():
+                return self.recipe.shown(self.net)
+        classes = self.prior.about.get("classes", ())
+        jobs = jobs_of(classes, 4 if classes else 16)
+        rule = own_guidance(self.prior) if classes else None
+        return class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs)
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
