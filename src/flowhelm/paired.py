@@ -49,7 +49,7 @@ class PairedFlow(Pixels):
     spread: float
     shape: tuple[int, ...]
     path: Path = linear
-    kind = "paired"
+    prior_kind = "paired"
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         return self.field(x, t)
@@ -74,7 +74,7 @@ class PairedGaussian(Pixels):
     std: float
     spread: float
     path: Path = linear
-    kind = "paired"
+    prior_kind = "paired"
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]

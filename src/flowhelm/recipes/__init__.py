@@ -3,10 +3,11 @@
 from .aerial import aerial
 from .animals import animals
 from .blind import blind
+from .codec import codec
 from .fashion import fashion
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, blind)
+ALL = (photos, fashion, aerial, animals, blind, codec)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "blind", "fashion", "photos"]
+__all__ = ["ALL", "Recipe", "aerial", "animals", "blind", "codec", "fashion", "photos"]

@@ -9,6 +9,7 @@ from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
 from .pmrf import pmrf, rectified, regression
 from .rarity import quantiles, rarity, rarity_loss
+from .rate_distortion import rate_distortion
 from .source import NormAligned, norm_ratio
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "quantiles",
     "rarity",
     "rarity_loss",
+    "rate_distortion",
     "rectified",
     "regression",
     "scheduled",
