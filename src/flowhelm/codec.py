@@ -45,6 +45,17 @@ class Latents(NamedTuple):
     hyper: Tensor
 
 
+def packed(latents: Latents) -> Tensor:
+    """Both as one row of numbers for each picture, `(b, n)`."""
+    return torch.cat([each.flatten(1) for each in latents], 1)
+
+
+def unpacked(flat: Tensor, like: Latents) -> Latents:
+    """`packed` undone, for latents of the shapes of `like`."""
+    parts = flat.split([each[0].numel() for each in like], 1)
+    return Latents(*(part.view_as(each) for part, each in zip(parts, like, strict=True)))
+
+
 class Compressive(Codec, Protocol):
     """A compressor: an auto-encoder with a probability for its latents."""
 
@@ -80,7 +91,7 @@ class CodecPrior(Pixels):
 
     def analyse(self, image: Tensor) -> Latents:
         """Both latents of pictures of this size."""
-        bottom, right = (-side % self.stride for side in self.shape[-2:])
+        bottom, right = (-side % self.stride for side in image.shape[-2:])
         wide = fn.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
         return Latents(*(each.to(image) for each in self.codec.analyse(wide)))
 
@@ -228,5 +239,7 @@ __all__ = [
     "bits",
     "log_bin",
     "log_normal_bin",
+    "packed",
     "standardized",
+    "unpacked",
 ]

@@ -1,8 +1,8 @@
 """Paired flows: their source is not noise, but the noised mean of what a measured picture may have been. For `restore.pmrf`.
 
-    mean    E[clean | measured], by a network that was trained for one kind of damage
-    source  mean + spread N(0, I)
-    v       the velocity E[clean - source | x_t] of x_t = t clean + (1 - t) source, which does not see what was measured
+mean    E[clean | measured], by a network that was trained for one kind of damage
+source  mean + spread N(0, I)
+v       the velocity E[clean - source | x_t] of x_t = t clean + (1 - t) source, which does not see what was measured
 """
 
 from __future__ import annotations

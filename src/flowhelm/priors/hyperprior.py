@@ -100,9 +100,7 @@ class Hyperprior(nn.Module):
             up(latent, second), Divisive(second, True), up(second, first), Divisive(first, True), up(first, channels)
         )
         self.hyper_analysis = nn.Sequential(nn.Conv2d(latent, second, 3, 1, 1), nn.LeakyReLU(), down(second, hyper))
-        self.hyper_synthesis = nn.Sequential(
-            up(hyper, second), nn.LeakyReLU(), nn.Conv2d(second, 2 * latent, 3, 1, 1)
-        )
+        self.hyper_synthesis = nn.Sequential(up(hyper, second), nn.LeakyReLU(), nn.Conv2d(second, 2 * latent, 3, 1, 1))
         self.law = Cumulative(hyper)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -125,9 +123,7 @@ class Hyperprior(nn.Module):
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"codec: expected a height and a width that {self.stride} divides, got {height} x {width}"
-            )
+            raise ValueError(f"codec: expected a height and a width that {self.stride} divides, got {height} x {width}")
         return (self.config["latent"], height // 8, width // 8)
 
     def moments(self, hyper: Tensor) -> tuple[Tensor, Tensor]:

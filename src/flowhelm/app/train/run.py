@@ -79,7 +79,11 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = None if made.shown else Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    prior = (
+        None
+        if made.shown
+        else Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
+    )
     keeper = _Keeper(prior, average, made, out, weights, steps, request.minutes, writer_of)
     with closing(updates):  # which writes the checkpoint
         with unbroken():  # a step and its row are whole
