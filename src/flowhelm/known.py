@@ -5,6 +5,7 @@ cannot be reached, is said at once.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import threading
 from collections.abc import Iterable
@@ -12,8 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals")
+NAMES = ("photos", "fashion", "aerial", "animals", "blind", "codec")
 """Of the priors that ship with the package."""
+OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
+"""The method and the bundled prior of each kind of prior, `Flow.prior_kind`, that one method alone takes."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -29,6 +32,23 @@ def pipeline(model: object) -> bool:
         return True
     fits = isinstance(model, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
     return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
+
+
+def kind(name: str | Path) -> str:
+    """`Flow.prior_kind` of a prior by name or file, read off the file's header: flow, paired or codec. flow where it cannot be read."""
+    place = Path(__file__).parent / "priors" / "weights" / f"{name}.safetensors" if name in NAMES else Path(name)
+    try:
+        with open(place, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(length)) if length <= 2**24 else {}
+        return str(head["__metadata__"]["kind"])[:40]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "flow"
+
+
+def prior_of(method: str | None) -> str | None:
+    """The bundled prior of a method that takes no flow; None of other methods."""
+    return next((prior for mine, prior in OWN.values() if mine == method), None)
 
 
 def check(name: str | Path) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as fn
 
 from . import cards, grids
 from .flow import PURE, Flow
+from .known import OWN
 from .measure import LinearOperator, Measurement
 from .rng import Noise
 
@@ -40,10 +41,6 @@ def check(method: Callable[..., Any], levels: tuple[float, float], whose: str, s
         f"{name} begins with nothing but noise, and {whose} was trained for noise up to {most:.2g} only; "
         "choose a method that begins with the degraded picture: hqs, red or pnp_admm"
     )
-
-
-OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
-"""The method and the bundled prior of each kind of prior that one method alone takes."""
 
 
 def check_kind(method: Callable[..., Any], kind: str, whose: str) -> None:

@@ -240,16 +240,6 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     )  # fmt: skip
 
 
-def kind_of(name: str | Path) -> str:
-    """`Flow.prior_kind` of a prior by name or file, which is not loaded for it; flow where the file cannot be read (`load` says why)."""
-    path = None if denoisers.named(name) else weights(name)
-    try:
-        with safe_open(path, framework="pt") as f:
-            return str((f.metadata() or {}).get("kind", "flow"))
-    except Exception:  # no file, or none of safetensors
-        return "flow"
-
-
 def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 

@@ -50,6 +50,7 @@ def blind(data: Path, *, batch: int = 8, patch: int = 64, spread: float = 0.1, s
         rate=1.5e-3,
         about={"size": 256},
         shown=shown(apart),
+        ema=0.99,
     )
 
 

@@ -44,6 +44,7 @@ def codec(data: Path, *, price: Positive = 0.05, batch: int = 8, patch: int = 64
         rate=1e-3,
         about={"size": 256, "price": price},
         shown=shown(apart),
+        ema=0.99,
     )
 
 

@@ -25,6 +25,7 @@ class Recipe(NamedTuple):
     Attributes:
         flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
+        ema: of the moving average, for `fit`: shorter for short runs.
         shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
     rate: float
     about: dict[str, Any]
     shown: Callable[[nn.Module], list[tuple[str, Tensor]]] | None = None
+    ema: float = 0.999
 
 
 def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:

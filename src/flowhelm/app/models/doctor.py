@@ -104,6 +104,7 @@ def load_model(model: str) -> Flow:
             "function that loads its weights (torch.load(..., weights_only=True)) and returns a Flow, and give file.py:function"
         )
     if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
+        models.check_flow(model)
         return priors.load(model)
     if models.is_pipeline(model):
         request = ModelRequest(prior=model)

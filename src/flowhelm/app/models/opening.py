@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from ... import known
 from ...flow import PURE, Flow, Guidance
 from ...priors import adapters, bundled, pipelines
 from ...priors.bundled import NAMES, Prior
@@ -104,11 +105,23 @@ def settled(request: ModelRequest) -> dict[str, Any]:
 
 def check_draws(prior: str) -> None:
     """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
+    check_flow(prior)
     most = bundled.levels(prior)[1]
     if most < PURE:
         raise BadInput(
             f"{prior} was trained for noise up to {most:.2g} only: it restores (flowhelm restore --prior {prior}), it does not draw; "
             "take a bundled prior or a pipeline"
+        )
+
+
+def check_flow(prior: str) -> None:
+    """Raises BadInput for a prior that is no flow: one with a regressor, or a compressor, which restore by a method of their own."""
+    kind = known.kind(prior)
+    if kind in known.OWN:
+        what = {"paired": "a trained restorer", "codec": "a compressor"}[kind]
+        raise BadInput(
+            f"{prior} is {what}, which only restores: flowhelm restore PHOTO --prior {prior} --method {known.OWN[kind][0]}; "
+            "take another prior here"
         )
 
 

@@ -26,6 +26,7 @@ from ...priors import bundled, denoisers
 from ...priors.pipelines import Pipeline, load, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
+from . import opening
 from .fitting import (
     GIB,
     Settings,
@@ -238,6 +239,7 @@ def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
     if isinstance(model, (str, Path)) and denoisers.named(model):
         model = bundled.pretrained(str(model), random=True)  # a plan needs no weights
     if isinstance(model, (str, Path)) and (str(model) in priors.NAMES or str(model).endswith(".safetensors")):
+        opening.check_flow(str(model))
         model = priors.load(str(model))
     if isinstance(model, (str, Path, Mapping)):
         return skeleton(model, size=size, dtype=dtype)

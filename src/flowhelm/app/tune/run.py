@@ -177,6 +177,7 @@ def _prepared(request: AlignRequest) -> Run[Problem]:
         request = request.changed(**models.settled(request))
         base = models.told((yield from models.opened(request, size=size_of(request.size))), request)
     else:
+        models.check_flow(request.prior)
         base = priors.bundled.load(request.prior, str(device))
     classes = tuple(getattr(base, "about", {}).get("classes", ()))
     labels: Sequence[str | None] = list(dict.fromkeys(request.classes)) or [None]
