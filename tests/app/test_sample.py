@@ -260,8 +260,8 @@ def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
     assert tuple(shelf.PRIORS) == NAMES
     assert main(["priors"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:4]] == list(NAMES)
-    assert lines[4] == ""  # and those of deepinv
+    assert [line.split()[0] for line in lines[:6]] == list(NAMES)
+    assert lines[6] == ""  # and those of deepinv
     assert "8.2 MB" in lines[0]
     monkeypatch.setattr(shelf, "FOLDER", tmp_path)
     (tmp_path / "aerial.md").write_text("# aerial")

@@ -77,7 +77,9 @@ def posterior(codec, y, operator, weight):
     whole = torch.cat([operator @ codec.decoder, torch.zeros(4, 2, dtype=F64)], 1)
     inverse = torch.diag(1 / codec.variance)
     c = codec.coupling
-    prior = torch.cat([torch.cat([inverse, -inverse @ c], 1), torch.cat([-c.T @ inverse, torch.eye(2) + c.T @ inverse @ c], 1)])
+    prior = torch.cat(
+        [torch.cat([inverse, -inverse @ c], 1), torch.cat([-c.T @ inverse, torch.eye(2) + c.T @ inverse @ c], 1)]
+    )
     precision = whole.T @ whole / STD**2 + weight * prior
     return torch.linalg.solve(precision, whole.T @ y.y.T / STD**2).T, precision
 
@@ -91,7 +93,9 @@ def test_the_exact_mean_and_the_exact_widths(linear, weight):
     end = run(steps)
     law = end.info["law"]
     torch.testing.assert_close(law[:, 0], mean, atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(law[:, 1].exp(), (12 * weight / precision.diag()).sqrt().expand(2, -1), atol=0, rtol=5e-3)
+    torch.testing.assert_close(
+        law[:, 1].exp(), (12 * weight / precision.diag()).sqrt().expand(2, -1), atol=0, rtol=5e-3
+    )
     torch.testing.assert_close(end.x, flow.codec.decode(law[:, 0, :3]), atol=1e-12, rtol=0)
 
 
@@ -170,7 +174,9 @@ class TestLikelihood:
             torch.testing.assert_close(found[near], plain[near], atol=1e-6, rtol=1e-6)
         far = torch.tensor([30.0, -30.0], dtype=F64).requires_grad_()
         value = log_normal_bin(far, torch.ones_like(far))
-        torch.testing.assert_close(value, torch.special.log_ndtr(torch.tensor(-29.5, dtype=F64)).expand(2), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            value, torch.special.log_ndtr(torch.tensor(-29.5, dtype=F64)).expand(2), atol=1e-3, rtol=0
+        )
         value.sum().backward()
         torch.testing.assert_close(far.grad, torch.tensor([-29.53, 29.53], dtype=F64), atol=0.02, rtol=0)
 
@@ -184,7 +190,9 @@ class TestLikelihood:
         share = torch.rand(2, 3, 4).clamp(0.01, 0.99)
         torch.testing.assert_close(law.logit(law.inverse(share)).sigmoid(), share, atol=1e-4, rtol=0)
         scale = torch.tensor([0.2, 3.0, 20.0]).view(1, 3, 1)
-        torch.testing.assert_close(log_normal_bin(whole - 0.3, scale).exp().sum(-1), torch.ones(1, 3), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            log_normal_bin(whole - 0.3, scale).exp().sum(-1), torch.ones(1, 3), atol=1e-4, rtol=0
+        )
 
     def test_a_cumulative_rises_whatever_its_weights(self):
         torch.manual_seed(2)
@@ -213,7 +221,9 @@ class TestLikelihood:
             each = net.law.log_bins(torch.zeros(1, 4, 1))[0, channel].exp().squeeze()
             assert float(found) == pytest.approx(float(each), abs=0.02)
         mean, scale = net.moments(h)
-        torch.testing.assert_close(((z - mean) / (scale**2 + 1 / 12).sqrt()).std(), torch.tensor(1.0), atol=0.01, rtol=0)
+        torch.testing.assert_close(
+            ((z - mean) / (scale**2 + 1 / 12).sqrt()).std(), torch.tensor(1.0), atol=0.01, rtol=0
+        )
 
     def test_a_symmetric_law_in_both_tails(self):
         one = log_bin(fn.logsigmoid, torch.tensor([40.0, -39.0]), torch.tensor([39.0, -40.0]))

@@ -245,8 +245,9 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Any:
 
     Returns:
         A flow over pictures in [-1, 1]: `photos` of 256 x 256 pixels until `flow.sized(height, width)`, the others of the one
-        size that they were trained for; `blind` is a `PairedPrior`, `codec` a `CodecPrior`. Weights are float32 and frozen, laid out channels-last. `flow.net.reach` and
-        `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])` says what to draw.
+        size that they were trained for; `blind` is a `PairedPrior` and `codec` a `CodecPrior`, of any size. Weights are float32 and
+        frozen, laid out channels-last. `flow.net.reach` and `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])`
+        says what to draw.
 
     Raises:
         ValueError: unknown name, or a file that is no such prior; pickles are never read.

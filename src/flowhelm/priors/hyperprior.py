@@ -11,6 +11,7 @@ in the logarithm, so that they have a gradient everywhere and need no floor. Not
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -38,14 +39,14 @@ class Divisive(nn.Module):
 
 
 class Cumulative(nn.Module):
-    """A learned cumulative of each channel of `(b, c, ...)`, as its logit: monotone networks of one number. arXiv:1802.01436, section 6.1."""
+    """A learned cumulative of each channel of `(b, c, ...)`, as its logit: monotone networks of one number (arXiv:1802.01436, 6.1)."""
 
     def __init__(self, channels: int, width: int = 3, layers: int = 3, spread: float = 10.0):
         super().__init__()
         sides = [1, *(width,) * (layers - 1), 1]
         start = spread ** (-1 / layers)
         self.weights, self.offsets, self.gates = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
-        for layer, (into, out) in enumerate(zip(sides[:-1], sides[1:], strict=True), 1):
+        for layer, (into, out) in enumerate(pairwise(sides), 1):
             first = math.log(math.expm1(start / out if out > 1 else start))
             self.weights.append(nn.Parameter(torch.full((channels, out, into), first)))
             self.offsets.append(nn.Parameter(torch.linspace(-0.5, 0.5, out).repeat(channels, 1)[..., None]))

@@ -8,7 +8,7 @@ look like pictures. Among estimators whose answers have the law of pictures the 
 optimal transport's; posterior samples pay 2 MMSE. Where the flow is that transport (exact for normal laws that commute), PMRF is that
 estimator as spread -> 0.
 
-Needs   a paired flow, trained for this kind of damage: `flowhelm train blind`, `paired.PairedFlow`; a measurement that is a picture, or linear
+Needs   a paired flow trained for such damage (`flowhelm train blind`, `paired.PairedFlow`); a measurement that is a picture, or linear
 Cost    1 evaluation of the regressor, then 1 of the velocity per step, forward only
 Paper   spread 0.1 for pictures in [0, 1] (0.025 for noise alone), 25 steps; what the prior was trained with is used here. The means are
         not clamped to the range of pictures. The regressor is given y; where y has another shape, its pseudo-inverse. Training

@@ -10,6 +10,8 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
+    "blind": ("any size", "a trained restorer of photographs (pmrf)", "free photographs: CC0 to CC BY-SA"),
+    "codec": ("any size", "a compressor of photographs (vble)", "free photographs: CC0 to CC BY-SA"),
 }
 
 DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained for, what)

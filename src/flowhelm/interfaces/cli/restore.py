@@ -71,7 +71,9 @@ def restore(
     believed: dict[str, Any] = {}
     if not typed(context, "prior") and (its := prior_of(method)):
         prior = believed["prior"] = its
-    if operator is None and (context.params["unfade"] or kind(prior) == "paired"):  # a trained restorer looks for itself
+    if operator is None and (
+        context.params["unfade"] or kind(prior) == "paired"
+    ):  # a trained restorer looks for itself
         operator = believed["operator"] = "denoise"
     if operator is None and words and len(words) == 1 and Path(words[0]).is_file():
         seen = look_at(words[0])
