@@ -17,7 +17,7 @@ from flowhelm.rng import Noise
 from flowhelm.step import run
 
 STD = 0.3
-TIMES = torch.linspace(0, 1, 1201, dtype=torch.float64)
+TIMES = torch.linspace(0, 1, 501, dtype=torch.float64)
 F64 = torch.float64
 
 
@@ -111,12 +111,12 @@ def test_a_point_is_the_ridge_solution(linear):
 def test_the_mean_and_the_map_of_deviations_are_of_the_boxes(linear):
     flow, y, _ = linear
     x = torch.zeros(2, 5, dtype=F64)
-    end = run(restore.vble(flow, y, x, TIMES[:401], decodes=4000, noise=Noise(0, 2)))
+    end = run(restore.vble(flow, y, x, TIMES[:301], decodes=2000, noise=Noise(0, 2)))
     law, decoder = end.info["law"], flow.codec.decoder
     torch.testing.assert_close(end.x, flow.codec.decode(law[:, 0, :3]), atol=0.03, rtol=0)
     variance = (law[:, 1, :3].exp().square() / 12) @ decoder.square().T
     torch.testing.assert_close(end.info["std"], variance.sqrt(), atol=0, rtol=0.05)
-    one = run(restore.vble(flow, y, x, TIMES[:401], answer="sample", noise=Noise(0, 2))).x
+    one = run(restore.vble(flow, y, x, TIMES[:301], answer="sample", noise=Noise(0, 2))).x
     latent = (one - flow.codec.decode(law[:, 0, :3])) @ torch.linalg.pinv(decoder).T
     assert (latent.abs() <= law[:, 1, :3].exp() / 2 + 1e-9).all()
     assert latent.abs().max() > 1e-3
@@ -146,7 +146,7 @@ def test_laws_of_every_method(small):
     for law in (laws.contract, laws.null, laws.resume, laws.rows):
         law(restore.vble, small, y)
     law(restore.vble, counted(small), y)
-    done = list(restore.vble(small, y, torch.zeros(3, 1, 12, 20), TIMES[::40], noise=Noise(0, 3)))
+    done = list(restore.vble(small, y, torch.zeros(3, 1, 12, 20), TIMES[::50], noise=Noise(0, 3)))
     assert done[-1].info["std"].shape == (3, 1, 12, 20)
     assert (done[-1].info["bits"] > 0).all()
 

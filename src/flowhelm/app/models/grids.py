@@ -34,9 +34,8 @@ from ...transition import midpoint
 from ..errors import BadInput
 from ..files import atomic as files
 from ..run import Planned, Run, Said, Stepped, Written
-from . import opening
 from .device import to_device
-from .request import GridsRequest
+from .request import GridsRequest, check_flow
 
 SIDE, ROWS = 64, 16
 """Of pictures, for priors of any size; noises at a time."""
@@ -85,7 +84,7 @@ def search(request: GridsRequest) -> Run[Grids]:
     counts = sorted({int(n) for n in request.steps.split(",")})
     out = request.out or Path(f"{Path(request.prior).stem}.grids.json")
     files.check_writable(out.parent)
-    opening.check_flow(request.prior)
+    check_flow(request.prior)
     flow = _sized(bundled.load(request.prior, str(to_device(request.device))), request)
     if max(counts) > request.fine:
         raise BadInput(f"--steps: expected at most --fine {request.fine}, got {max(counts)}; make the fine grid finer")

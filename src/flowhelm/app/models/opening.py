@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from ... import known
 from ...flow import PURE, Flow, Guidance
 from ...priors import adapters, bundled, pipelines
 from ...priors.bundled import NAMES, Prior
@@ -22,7 +21,7 @@ from ..options import own
 from ..run import Event, Noted, Run
 from .request import METHOD as METHOD
 from .request import STEPS as STEPS
-from .request import ModelRequest
+from .request import ModelRequest, check_flow
 from .request import is_pipeline as is_pipeline
 
 F = TypeVar("F", bound=Flow)
@@ -111,17 +110,6 @@ def check_draws(prior: str) -> None:
         raise BadInput(
             f"{prior} was trained for noise up to {most:.2g} only: it restores (flowhelm restore --prior {prior}), it does not draw; "
             "take a bundled prior or a pipeline"
-        )
-
-
-def check_flow(prior: str) -> None:
-    """Raises BadInput for a prior that is no flow: one with a regressor, or a compressor, which restore by a method of their own."""
-    kind = known.kind(prior)
-    if kind in known.OWN:
-        what = {"paired": "a trained restorer", "codec": "a compressor"}[kind]
-        raise BadInput(
-            f"{prior} is {what}, which only restores: flowhelm restore PHOTO --prior {prior} --method {known.OWN[kind][0]}; "
-            "take another prior here"
         )
 
 

@@ -171,7 +171,7 @@ def _usual(
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
     if kind in presets.OF_KIND:
         if request.quality == "best":
-            _check_best(request, pipeline, drawn)
+            raise BadInput(f"--quality best is for priors that are flows; give --steps with {request.prior}")
         usual, options, steps = presets.OF_KIND[kind]
         sampled = {"answer": "sample"} if drawn and usual == "vble" else {}
         return request.method or usual, options | sampled if request.method in (None, usual) else {}, steps

@@ -13,7 +13,9 @@ from ..models.request import DeviceRequest
 class TrainRequest(DeviceRequest):
     """A prior trained by a recipe, or trained on."""
 
-    recipe: str = Field(description="What is trained on which pictures: photos, fashion, aerial or animals.")
+    recipe: str = Field(
+        description="What is trained on which pictures: photos, fashion, aerial, animals, blind or codec."
+    )
     recipe_options: dict[str, Any] = Field({}, description="Options of the recipe, the files of its data among them.")
     out: Path | None = Field(None, description="Folder of the run; default: runs/RECIPE.")
     steps: int | None = Field(None, ge=1, description="Steps of the optimiser; default: the recipe's.")

@@ -39,7 +39,7 @@ from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
 from ..models.batches import batches
-from ..models.request import size_of
+from ..models.request import check_flow, size_of
 from ..options.signature import bind, options, pick
 from ..run import Planned, Run, Said, Stepped, Stopped, Warned, near, unbroken
 from ..show.reward_curves import reward_curves
@@ -177,7 +177,7 @@ def _prepared(request: AlignRequest) -> Run[Problem]:
         request = request.changed(**models.settled(request))
         base = models.told((yield from models.opened(request, size=size_of(request.size))), request)
     else:
-        models.check_flow(request.prior)
+        check_flow(request.prior)
         base = priors.bundled.load(request.prior, str(device))
     classes = tuple(getattr(base, "about", {}).get("classes", ()))
     labels: Sequence[str | None] = list(dict.fromkeys(request.classes)) or [None]

@@ -19,7 +19,8 @@ from .words import asks, own
     "`flowhelm sample`, --prior and --start), the log, its curve and samples.\n\n"
     "Recipes and what they read: photos (--data: zip of photographs; --patch), fashion (--data: fashion_mnist.npz), aerial "
     "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
-    "val/CLASS/*.JPEG). All take --batch and --seed.",
+    "val/CLASS/*.JPEG), blind (--data: zip of photographs; a restorer for `flowhelm restore --method pmrf`), codec (--data: zip of "
+    "photographs; --price; a compressor for --method vble). All take --batch and --seed.",
 )
 @asks(TrainRequest, without=("recipe",))
 def train(
