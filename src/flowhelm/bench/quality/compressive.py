@@ -106,16 +106,18 @@ def run(
     steps: Annotated[int, typer.Option(help="of VBLE")] = 300,
     prior: Annotated[str, typer.Option(help="the compressor")] = "codec",
     seed: Annotated[int, typer.Option(help="of noise and draws")] = 0,
+    task: Annotated[list[str] | None, typer.Option(help="only these tasks; all if not given")] = None,
+    point: Annotated[bool, typer.Option(help="also the single most probable latents")] = True,
 ) -> None:
-    """Restore the crops and write the figures."""
+    """Restore the crops and append the figures."""
     clean = _crops(data, folder, images, size)
     codec, photos = load(prior).sized(size, size), load("photos").sized(size, size)
     rows: list[dict[str, Any]] = []
-    for task in TASKS:
+    for one in (each for each in TASKS if not task or each.operator in task):
         noise = Noise(seed, len(clean))
-        y = simulate(task.make(tuple(clean.shape[1:])), clean, task.std, noise.named("measurement"))
+        y = simulate(one.make(tuple(clean.shape[1:])), clean, one.std, noise.named("measurement"))
 
-        def tell(method: str, x: Tensor, began: float, steps: int, task: Task = task, **more: str) -> None:
+        def tell(method: str, x: Tensor, began: float, steps: int, task: Task = one, **more: str) -> None:
             scores = psnr(x, clean)
             row = {
                 "task": task.operator, "method": method, "psnr": f"{float(scores.mean()):.3f}",
@@ -126,7 +128,7 @@ def run(
             print({name: row[name] for name in COLUMNS if name in row}, flush=True)
 
         tell("start", start.guess(y), time.monotonic(), 0)
-        usual = TABLE[task.operator][2]
+        usual = TABLE[one.operator][2]
         began = time.monotonic()
         x = end_of(restore.hqs(photos, y, *start.begin(restore.hqs, photos, y, usual))).x
         tell("hqs, photos", x, began, usual)
@@ -140,12 +142,15 @@ def run(
             bits=f"{float(end.info['bits'].mean()) / size**2:.2f}",
             **_intervals(codec, y, end, clean, noise),
         )
-        began = time.monotonic()
-        x = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), law="point", noise=noise)).x
-        tell("VBLE, point", x, began, steps)
-    with out.open("w", newline="", encoding="utf-8") as file:
+        if point:
+            began = time.monotonic()
+            x = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), law="point", noise=noise)).x
+            tell("VBLE, point", x, began, steps)
+    fresh = not out.exists()
+    with out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
+        if fresh:
+            writer.writeheader()
         writer.writerows(rows)
 
 
