@@ -72,9 +72,11 @@ def references() -> Mapping[str, str]:
 
 
 def _citable() -> dict[str, Callable[..., Any]]:
-    from . import distil, guide, restore, sample, steer, transition, tune
+    from . import distil, edit, guide, inverse, restore, sample, steer, transition, tune
 
-    lists = (transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, distil.ALL, tune.ALL, restore.ALL, steer.ALL)
+    lists = (
+        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, inverse.ALL, distil.ALL, edit.ALL, tune.ALL, restore.ALL, steer.ALL,
+    )  # fmt: skip
     return {each.__name__: each for several in lists for each in several}
 
 

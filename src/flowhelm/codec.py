@@ -20,16 +20,17 @@ from torch.nn import functional as fn
 from .flow import Flow, Guidance, NetFlow, Pixels, Wrapped
 from .path import Ends, Path, linear
 from .rng import Noise
+from .shapes import Image, State, Time
 
 
 class Codec(Protocol):
     """An auto-encoder."""
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         """Picture `(b, c, h, w)` in [-1, 1] -> latent `(b, *shape(h, w))`."""
         ...
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor) -> Image:
         """Latent -> picture `(b, c, h, w)`, nominally in [-1, 1] (never clamped); differentiable."""
         ...
 
@@ -86,7 +87,7 @@ class CodecPrior(Pixels):
     path: Path = linear
     prior_kind = "codec"
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         raise ValueError(f"{self.name or 'this prior'} is a compressor and has no velocity; use the method vble")
 
     def analyse(self, image: Tensor) -> Latents:
@@ -160,10 +161,10 @@ class Standardized:
         """Latents of the inner codec -> of this one."""
         return (latent - self.shift.to(latent)) / self.scale.to(latent)
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return self.normalize(self.codec.encode(image))
 
-    def decode(self, latent: Tensor) -> Tensor:
+    def decode(self, latent: Tensor) -> Image:
         return self.codec.decode(latent * self.scale.to(latent) + self.shift.to(latent))
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
@@ -200,16 +201,16 @@ class LatentFlow(Wrapped):
     def pixels(self) -> bool:  # type: ignore[override]
         return False
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.flow.velocity(x, t)
 
-    def ends(self, x: Tensor, t: Tensor) -> Ends:
+    def ends(self, x: State, t: Time) -> Ends:
         return self.flow.ends(x, t)
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return self.codec.encode(image)
 
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         return self.codec.decode(clean)
 
     def bind(self, *condition: Tensor, guidance: Guidance | None = None) -> Self:

@@ -5,6 +5,7 @@ cannot be reached, is said at once.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 import threading
@@ -15,12 +16,18 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "fashion", "aerial", "animals", "blind", "codec")
 """Of the priors that ship with the package."""
+STUDENTS: dict[str, tuple[str, int]] = {}
+"""Of the students that ship: their prior, and of how many calls they are."""
+BIJECTIONS = ("fashion-tarflow",)
+"""Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
 OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
 """The method and the bundled prior of each kind of prior, `Flow.prior_kind`, that one method alone takes."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 """Suffixes of files that may run any code when they are read."""
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, at most; safetensors has the same limit."""
 
 
 def pipeline(model: object) -> bool:
@@ -35,15 +42,10 @@ def pipeline(model: object) -> bool:
 
 
 def kind(name: str | Path) -> str:
-    """`Flow.prior_kind` of a prior by name or file, read off the file's header: flow, paired or codec. flow where it cannot be read."""
+    """`Flow.prior_kind` of a prior by name or file, read off the file's header: paired, codec, or flow, also where it cannot be read."""
     place = Path(__file__).parent / "priors" / "weights" / f"{name}.safetensors" if name in NAMES else Path(name)
-    try:
-        with open(place, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            head = json.loads(file.read(length)) if length <= 2**24 else {}
-        return str(head["__metadata__"]["kind"])[:40]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "flow"
+    found = header(place).get("kind")
+    return found if found in OWN else "flow"
 
 
 def prior_of(method: str | None) -> str | None:
@@ -53,12 +55,58 @@ def prior_of(method: str | None) -> str | None:
 
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
-    if name in NAMES or str(name).startswith(DENOISERS) or Path(name).is_file() or Path(name).suffix.lower() in PICKLES:
+    if (
+        name in NAMES
+        or name in STUDENTS
+        or name in BIJECTIONS
+        or str(name).startswith(DENOISERS)
+        or Path(name).is_file()
+        or Path(name).suffix.lower() in PICKLES
+    ):
         return
     raise ValueError(
-        f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-        f"a hub name org/name), got '{name}'; {nearest(str(name), NAMES)}"
+        f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
+        f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
+
+
+def student(prior: str, which: str) -> str:
+    """The student of a prior: a file by its path, or one that ships by its number of calls, as a prior's name.
+
+    Raises:
+        ValueError: there is none, or the file holds a student of another prior.
+    """
+    if which.isdigit():
+        own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
+        if int(which) not in own:
+            found = "; ".join(f"{base} has one of {calls}" for base, calls in STUDENTS.values()) or "none does"
+            raise ValueError(
+                f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
+                "and name its file"
+            )
+        return own[int(which)]
+    said = header(Path(which)).get("student")
+    if said is None:
+        raise ValueError(
+            f"student: expected a number of calls or a .safetensors file of flowhelm distil, got '{which}'"
+        )
+    base = json.loads(said)
+    own_file = Path(prior).is_file() and hashlib.sha256(Path(prior).read_bytes()).hexdigest()
+    if prior not in (base.get("base"), which) and own_file != base.get("sha256"):
+        raise ValueError(f"student: '{which}' is a student of {base.get('base')}, not of '{prior}'; name its prior")
+    return which
+
+
+def header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; nothing of what is none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            found = json.loads(file.read(size)) if size <= MOST_HEADER else {}
+        said = found.get("__metadata__", {}) if isinstance(found, dict) else {}
+        return said if isinstance(said, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .flow import Pixels
 from .path import Path, linear
+from .shapes import State, Time
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class PairedFlow(Pixels):
     path: Path = linear
     prior_kind = "paired"
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.field(x, t)
 
     def mean(self, picture: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class PairedGaussian(Pixels):
     def mean(self, picture: Tensor) -> Tensor:
         return picture @ self._gain.T
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         s, c = self.covariance, self.means
         p = c + self.spread**2 * torch.eye(len(s)).to(s)
         t = t.to(x)

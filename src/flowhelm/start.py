@@ -18,6 +18,7 @@ from .flow import PURE, Flow
 from .known import OWN
 from .measure import LinearOperator, Measurement
 from .rng import Noise
+from .shapes import State, Times
 
 HIGHEST = 49 / 127.5
 """The first noise level of a start from a picture, in [-1, 1]: DPIR's 49 of 255 (Zhang et al. 2021, arXiv:2008.13751)."""
@@ -62,7 +63,7 @@ def check_kind(method: Callable[..., Any], kind: str, whose: str) -> None:
 
 def begin(
     method: Callable[..., Any], flow: Flow, y: Measurement, steps: int, noise: Noise | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[State, Times]:
     """The state `(b, *flow.shape)` and the grid `(steps + 1,)` that a method begins with. flowhelm's own.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..flow import Flow, Wrapped
+from ..shapes import State, Time
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Counted(Wrapped):
     flow: Flow
     count: Count = field(default_factory=Count)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         self.count.calls += 1
         self.count.rows += len(x)
         v = self.flow.velocity(x, t)

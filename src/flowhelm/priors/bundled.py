@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
-from ..known import NAMES, PICKLES, check, nearest
+from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
 from . import denoisers
 from .foreign import Foreign, Sigmas
 from .hyperprior import Hyperprior
@@ -177,12 +177,17 @@ class Prior(NetFlow):
         return out
 
     def _index(self, name: str | int, table: Mapping[str, int], what: str) -> int:
-        if isinstance(name, int) and name in table.values():
-            return name
-        lower = {known.lower(): index for known, index in table.items()}
-        if isinstance(name, str) and name.lower() in lower:
-            return lower[name.lower()]
-        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
+        return index_of(self.name, name, table, what)
+
+
+def index_of(prior: str, name: str | int, table: Mapping[str, int], what: str) -> int:
+    """Where a name, in any case, or a number stands among those that a prior knows. Raises ValueError."""
+    if isinstance(name, int) and name in table.values():
+        return name
+    lower = {known.lower(): index for known, index in table.items()}
+    if isinstance(name, str) and name.lower() in lower:
+        return lower[name.lower()]
+    raise ValueError(f"prior '{prior}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,6 +260,11 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     if denoisers.named(name):
         return pretrained(str(name), device)
     path = weights(name)
+    if kind(name) == "tarflow":
+        raise ValueError(
+            f"prior: '{name}' is a normalising flow, which draws (flowhelm sample {name}) and has no velocity; "
+            f"for this take one of {', '.join(NAMES)}"
+        )
     if path.suffix.lower() in PICKLES or _is_pickle(path):
         raise ValueError(
             f"prior: '{path}' is a pickle, and reading a pickle can run any code; expected a .safetensors file: "
@@ -267,10 +277,12 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     try:
         with safe_open(path, framework="pt") as f:
             about = f.metadata() or {}
-            kind = about.get("kind", "flow")
-            if kind not in KINDS:
-                raise ValueError(f"it holds a prior of kind {kind[:40]!r}, which this version does not know")
-            network, settings = KINDS[kind]
+            if "student" in about:
+                raise ValueError("it holds a student, which draws and restores but is not trained on; take its prior")
+            held = about.get("kind") or "flow"
+            if held not in KINDS:
+                raise ValueError(f"it holds a prior of kind {held[:40]!r}, which this version does not know")
+            network, settings = KINDS[held]
             config = settings.model_validate_json(about["config"]).model_dump(exclude_unset=True)
             described = About.model_validate_json(about.get("about", "{}")).model_dump(exclude_unset=True)
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
@@ -296,9 +308,9 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     size = described.get("size", 256)
     shape = (net.config["channels"], size, size)
     net = net.to(device).to(memory_format=torch.channels_last)
-    if kind == "codec":
+    if held == "codec":
         return CodecPrior(net, shape, net.stride, path.stem, described)
-    made = PairedPrior if kind == "paired" else Prior
+    made = PairedPrior if held == "paired" else Prior
     return made(net, shape, null=net.null, name=path.stem, about=described)
 
 
@@ -317,20 +329,35 @@ def weights(name: str | Path) -> Path:
     """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
     if denoisers.named(name):
         return denoisers.weights(name)
-    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if name in NAMES else Path(name)
+    ships = name in NAMES or name in STUDENTS or name in BIJECTIONS
+    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if ships else Path(name)
 
 
-def save(net: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+def kind(name: str | Path) -> str:
+    """What kind of network a bundled prior, or a file of weights, says that it holds: `tarflow`, or nothing (a `UNet`, or no such file)."""
+    path = Path() if denoisers.named(name) else weights(name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return "tarflow" if name in BIJECTIONS else ""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return str((f.metadata() or {}).get("kind", ""))
+    except Exception:  # of a damaged file `load` says what is wrong
+        return ""
+
+
+def save(net: nn.Module, path: Path, about: Mapping[str, Any], kind: str = "") -> None:
     """Writes weights in fp16 that `load` reads (beside, then renamed).
 
     Args:
-        net: a network with a `config`; a `kind` beside it says which, if it is no `UNet`.
+        net: a `UNet`; a `TarFlow` and kind "tarflow"; or one that says its `kind` itself.
         about: see `Prior.about`; JSON can hold it.
     """
-    part = path.with_name(path.name + ".part")
+    part, kind = path.with_name(path.name + ".part"), kind or str(getattr(net, "kind", ""))
     tensors = {name: value.detach().to("cpu", torch.half).contiguous() for name, value in net.state_dict().items()}
-    said = {"config": json.dumps(net.config), "about": json.dumps(about)}
-    said |= {"kind": kind} if isinstance(kind := getattr(net, "kind", None), str) else {}
     # by its bytes: save_file would make the file unreadable for others, whatever the umask
-    part.write_bytes(serialised(tensors, said))
+    part.write_bytes(
+        serialised(
+            tensors, {"config": json.dumps(net.config), "about": json.dumps(about)} | ({"kind": kind} if kind else {})
+        )
+    )
     part.replace(path)

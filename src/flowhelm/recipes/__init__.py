@@ -4,10 +4,25 @@ from .aerial import aerial
 from .animals import animals
 from .blind import blind
 from .codec import codec
+from .digits import digits
 from .fashion import fashion
+from .fashion_tarflow import fashion_tarflow
+from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, blind, codec)
+ALL = (photos, fashion, aerial, animals, digits, fashion_tarflow, moving_digits, blind, codec)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "blind", "codec", "fashion", "photos"]
+__all__ = [
+    "ALL",
+    "Recipe",
+    "aerial",
+    "animals",
+    "blind",
+    "codec",
+    "digits",
+    "fashion",
+    "fashion_tarflow",
+    "moving_digits",
+    "photos",
+]

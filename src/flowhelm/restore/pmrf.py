@@ -35,6 +35,7 @@ from ..flow import Flow
 from ..measure import LinearOperator, Measurement
 from ..paired import Paired, within
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -43,8 +44,8 @@ from ..step import Step
 def pmrf(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     spread: NonNegative | None = None,
     noise: Noise | None = None,

@@ -10,9 +10,8 @@ Needs   a compressor with a likelihood (`flowhelm train codec`, `codec.CodecPrio
 Start   the degraded picture with its holes filled, encoded; widths 1, the bin of a rounded latent
 Cost    `draws` forwards and backwards through decoder and operator per step, `decodes` forwards at the end
 Paper   300 steps (400 for inpainting), rate 0.1, widths in [1.5e-5, 20], gradients of norm at most 20 (here of each row), weight .6 to 18
-        by task (1 is Bayes' rule), 100 decodes. Here the rate falls to 0 by a cosine; pictures are not clamped. A bin's likelihood is a
-        density at width 1 only, and is used at all. law="point" is MAP. Where -log p is quadratic and the decoder linear, with
-        posterior precision L, the optimum is the exact mean and width_i = sqrt(12 / L_ii).
+        by task (1 is Bayes' rule), 100 decodes. Here the rate falls to 0 by a cosine; no clamping. law="point" is MAP. With -log p
+        quadratic, a linear decoder and posterior precision L the optimum is the exact mean, width_i = sqrt(12 / L_ii).
 
 Example
 
@@ -38,6 +37,7 @@ from ..grad import per_row, value_and_grad
 from ..measure import Measurement
 from ..paired import within
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -46,8 +46,8 @@ from ..step import Step
 def vble(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 1.0,
     rate: Positive = 0.1,

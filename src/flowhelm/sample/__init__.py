@@ -7,8 +7,10 @@ from .deis import deis
 from .dpm import dpm
 from .dual_fast import dual_fast
 from .er_sde import er_sde
+from .flow_turbo import flow_turbo
 from .ghvb import ghvb
 from .hb import hb
+from .jumps import jumps
 from .one_step import euler, heun, midpoint, rk4
 from .picard import picard
 from .pseudo import pseudo
@@ -22,6 +24,7 @@ ALL = (
     ghvb, hb, dual_fast,  # their slopes transformed
     ancestral_euler, er_sde,  # with fresh noise
     picard,  # many steps at once
+    jumps, flow_turbo,  # with a student
     bottleneck,  # in stages of several sizes
 )  # fmt: skip
 

@@ -23,11 +23,12 @@ from collections.abc import Callable, Generator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..bijection import Bijection, Cleaner
 from ..flow import NetFlow
 from ..rng import digest
 from ..step import Diverged, Update
@@ -37,12 +38,12 @@ from .data import Batch, Data, seeded
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
-Loss = Callable[[NetFlow, Batch, torch.Generator], Tensor]
+Loss = Callable[[Any, Batch, torch.Generator], Tensor]
 """(flow, batch, generator on the flow's device) -> one number per row `(b,)`."""
 
 
 def fit(
-    flow: NetFlow,
+    flow: NetFlow | Bijection | Cleaner,
     loss: Loss,
     data: Data,
     *,

@@ -57,10 +57,12 @@ def auto(flow: Flow, prior: str, steps: int, grid: str | None) -> tuple[str, str
 
     Beyond what was measured, and of another prior: UniPC on the velocity (up to 4 steps DPM-Solver++ over log(1 + alpha / sigma), best of
     all measured priors there); on paths that are not linear UniPC on the clean estimate over log(alpha / sigma). For pipelines Euler,
-    the steps that they take themselves and that models of few steps were trained for.
+    the steps that they take themselves and that models of few steps were trained for. For a student what it was trained for.
     """
     if isinstance(flow, Pipeline):
         return "euler", grid
+    if own := getattr(flow, "about", {}).get("solver"):  # of a student
+        return own, grid
     known = measured().get(prior, {})
     if any(int(n) >= steps for n in known):
         best = known[min(known, key=lambda n: abs(math.log(int(n) / steps)))]

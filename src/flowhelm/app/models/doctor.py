@@ -95,7 +95,7 @@ def load_model(model: str) -> Flow:
     Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
     """
     from ... import priors
-    from ...priors import denoisers
+    from ...priors import bundled, denoisers
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -105,7 +105,7 @@ def load_model(model: str) -> Flow:
         )
     if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
         check_flow(model)
-        return priors.load(model)
+        return bundled.load(model)
     if models.is_pipeline(model):
         request = ModelRequest(prior=model)
         request = request.changed(**models.settled(request))

@@ -26,7 +26,7 @@ _LIGHT = ("typing", "collections", "functools", "pathlib", "annotated_types", "m
 PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "method": (("steer", "ALL"), ("restore", "ALL")),
     "steering": (("steer", "ALL"),),
-    "shown": (("steer", "ALL"), ("restore", "ALL"), ("sample", "ALL"), ("tune", "ALL")),
+    "shown": (("steer", "ALL"), ("restore", "ALL"), ("edit", "ALL"), ("sample", "ALL"), ("tune", "ALL")),
     "operator": (("operators", "ALL"),),
     "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
     "recipe": (("recipes", "ALL"),),

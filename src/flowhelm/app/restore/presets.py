@@ -103,7 +103,7 @@ class Preset(NamedTuple):
 class _Found(BaseModel):
     """How it was found, as far as `lines` shows it; more may stand there."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
 
     best: float = 0.0
     default: float = 0.0
@@ -124,7 +124,7 @@ class _Found(BaseModel):
 class _Entry(BaseModel):
     """What stands in a file for a `Preset`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: str
     operator: str

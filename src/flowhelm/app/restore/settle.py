@@ -10,6 +10,7 @@ import torch
 
 from ... import known, raster, start
 from ...cards import from_picture
+from ...known import STUDENTS
 from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
@@ -105,7 +106,7 @@ def settle(
         start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
     times = None if later else (flow or opening.plain(request.prior)).times(steps).tolist()
-    by_name = request.prior in NAMES or denoisers.named(request.prior)
+    by_name = request.prior in (*NAMES, *STUDENTS) or denoisers.named(request.prior)
     file = not by_name and (Path(request.prior).exists() or not pipeline)
     given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
     given["operator"] = own.word(request.operator) or request.operator

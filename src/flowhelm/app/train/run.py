@@ -7,25 +7,27 @@ OUT/curve.png, samples.png   the log as a picture; pictures drawn from the avera
 OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safetensors` and `--prior` take
 """
 
-import csv
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ... import recipes
+from ...bijection import Bijection
 from ...codec import CodecPrior
-from ...priors import bundled, denoisers
+from ...priors import bundled, denoisers, tarflow
 from ...priors.bundled import Prior
+from ...priors.tarflow import Normalising
 from ...recipes import Recipe
-from ...step import Update
+from ...toughness import plan, toughness
 from ...train import fit, seeded
+from ..draw.bijections import draw_bijection
 from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
@@ -33,15 +35,12 @@ from ..files import atomic as files
 from ..files.atomic import going_on, write_json
 from ..models.device import to_device
 from ..options.signature import bind, options, pick
-from ..run import Planned, Run, Said, Stepped, Stopped, drive, unbroken
-from ..show.loss_curve import curve
-from ..show.sheet import class_rows, sheet
+from ..run import Run, Said, drive
+from ..show.sheet import class_rows, films, sheet
+from .keeper import Keeper, carried, tensorboard
 from .request import TrainRequest
 
 HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
-SHEETS = 10  # of samples, over a run
-Row = dict[str, float | None]
-_COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
 
 
 def train(request: TrainRequest) -> Run[Path]:
@@ -54,7 +53,7 @@ def train(request: TrainRequest) -> Run[Path]:
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
     place = to_device(request.device)
-    writer_of = _tensorboard() if request.tensorboard else None
+    writer_of = tensorboard() if request.tensorboard else None
     builder = pick("recipe", request.recipe, recipes.ALL)
     values = bind(builder, request.recipe_options)
     out = request.out or Path("runs") / request.recipe
@@ -63,10 +62,10 @@ def train(request: TrainRequest) -> Run[Path]:
             f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
             "file that flowhelm train has written"
         )
-    begin = bundled.load(request.start) if request.start else None
+    begin = _opened(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
-    made = _build(builder, values)
+    made = build(builder, values)
     made.flow.net.to(place)
     steps, rate = request.steps or made.steps, made.rate if request.rate is None else request.rate
     if begin is not None and not resuming:
@@ -80,37 +79,15 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = (
-        None
-        if made.shown
-        else Prior(average, made.flow.shape, null=made.flow.null, name=request.recipe, about=made.about)
-    )
-    keeper = _Keeper(prior, average, made, out, weights, steps, request.minutes, writer_of)
-    with closing(updates):  # which writes the checkpoint
-        with unbroken():  # a step and its row are whole
-            update = next(updates, None)
-            keeper.begin(steps if update is None else update.index - 1, update)
-        done = keeper.done
-        try:
-            if update is None:
-                yield Said(f"{out} holds a finished run")
-            else:
-                yield Planned(steps, done, f"going on after step {done}" if done else f"into {out}")
-            while update is not None:
-                yield Stepped(keeper.index, steps, keeper.text, figures=keeper.row or None)
-                with unbroken():
-                    update = next(updates, None)
-                    keeper.step(update)
-            keeper.samples()
-        except Stopped:
-            if keeper.index < steps:
-                updates.close()
-                yield Said(
-                    f"stopped after step {keeper.index} of {steps}, all saved in {out}; go on with the same command"
-                )
-            raise
-        finally:  # at a divergence, too: the average is as before it
-            keeper.close()
+    prior = _prior(made, average, request.recipe)
+    keeper = Keeper(
+        out, steps, request.minutes,
+        rows_of=lambda done: len(made.data(done).clean),
+        apart=lambda: held_apart(made, average),
+        write=lambda done: _write(made, prior, weights, done),
+        sheet=lambda: _samples(prior) if made.shown is None else _shown(made, average), writer_of=writer_of,
+    )  # fmt: skip
+    yield from carried(updates, keeper)
     yield Said(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
     return weights
 
@@ -127,6 +104,13 @@ def held_apart(recipe: Recipe, net: nn.Module) -> float:
     return float(torch.stack(losses).mean())
 
 
+def noisy(recipe: Recipe, flow: Bijection) -> Tensor:
+    """Pictures that are never trained on, with the noise of the training: always the same."""
+    device = next(flow.net.parameters()).device
+    clean = torch.cat([recipe.apart(index).clean for index in range(HELD_APART)]).to(device)
+    return clean + flow.noise * torch.randn(clean.shape, generator=seeded(0, 0, device, purpose="noisy"), device=device)
+
+
 @contextmanager
 def _judged(net: nn.Module) -> Iterator[None]:
     was = net.training
@@ -135,135 +119,41 @@ def _judged(net: nn.Module) -> Iterator[None]:
     net.train(was)
 
 
-class _Log:
-    """log.csv; on resuming, rows after the checkpoint are dropped, since they come again."""
-
-    def __init__(self, path: Path, done: int):
-        self.path, self.rows = path, [row for row in read_log(path) if (row["step"] or 0) <= done]
-        self.seconds = (self.rows[-1]["seconds"] or 0.0) if self.rows else 0.0
-        files.put(path, lambda temporary: self._append(temporary, _COLUMNS, *map(_texts, self.rows)))
-
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        self._append(self.path, _texts(row))
-
-    def _append(self, path: Path, *rows: Sequence[str]) -> None:
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+def _prior(made: Recipe, average: nn.Module, name: str) -> Prior | Normalising:
+    """What the weights are of, to draw from while they are trained."""
+    flow = made.flow
+    if isinstance(flow, Bijection):
+        return Normalising(average, flow.shape, flow.noise, null=flow.null, name=name, about=made.about)
+    return Prior(average, flow.shape, null=flow.null, name=name, about=made.about)
 
 
-def read_log(path: Path) -> list[Row]:
-    """The rows of a log.csv; none if there is none, and without a last one that was cut off in the writing."""
-    if not path.exists():
-        return []
-    found = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            try:
-                found.append({name: float(row[name]) if row[name] else None for name in _COLUMNS})
-            except (KeyError, TypeError, ValueError):
-                break
-    return found
+def _write(made: Recipe, prior: Prior | Normalising, path: Path, done: int) -> None:
+    """The weights; of a normalising flow with the plan of its inverse."""
+    about, kind = {**made.about, "steps": done}, ""
+    if isinstance(prior, Normalising):
+        about["plan"], kind = plan(toughness(prior, noisy(made, prior))), "tarflow"
+    bundled.save(prior.net, path, about, kind)
 
 
-def _texts(row: Row) -> list[str]:
-    values = ((name, row[name]) for name in _COLUMNS)
-    return ["" if value is None else f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in values]
+def _samples(prior: Prior | Normalising) -> Image.Image:
+    """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; a flow by 20 Euler steps, the same noise."""
+    classes = prior.about.get("classes", ())
+    jobs = jobs_of(classes, 4 if classes else 16)
+    with _judged(prior.net):
+        if isinstance(prior, Normalising):
+            drawn = drive(draw_bijection(prior, jobs))
+        else:
+            drawn = drive(draw_jobs(prior, jobs, guidance=own_guidance(prior) if classes else None, steps=20))
+    rows = class_rows(drawn, jobs)
+    return sheet(films(rows) if drawn.ndim == 5 else rows)
 
 
-@dataclass
-class _Keeper:
-    """Writes what a run shows of itself."""
-
-    prior: Prior | None  # with the average; None of what draws nothing
-    net: nn.Module  # the average
-    recipe: Recipe
-    out: Path
-    path: Path  # of the weights
-    steps: int
-    minutes: float
-    writer_of: Any
-
-    def __post_init__(self) -> None:
-        self.every, self.row, self.writer = min(100, max(1, self.steps // 100)), dict[str, float | None](), None
-        self.losses, self.text = list[Tensor](), ""
-        self.began = self.saved = self.drawn = self.measured = time.monotonic()
-
-    def begin(self, done: int, update: Update | None) -> None:
-        """After `done` steps; `update`: the one that comes after them, if there is one."""
-        self.done = self.index = done
-        self.log = _Log(self.out / "log.csv", done)
-        self.rows = len(self.recipe.data(done).clean)
-        if self.writer_of is not None and update is not None:
-            self.writer = self.writer_of(str(self.out / "tensorboard"), purge_step=done + 1)
-        self.step(update)
-
-    def step(self, update: Update | None) -> None:
-        """A step is made: its row, and now and then the weights and samples."""
-        if update is None:
-            return
-        self.losses.append(update.loss)
-        self.index, now = update.index, time.monotonic()
-        index, every, last = self.index, self.every, self.index == self.steps
-        if index % every == 0 or last or not self.text:
-            loss = float(torch.stack(self.losses).mean())
-            self.text = f"loss {loss:.4f}, {len(self.losses) * self.rows / (now - self.measured):.3g} pictures/s"
-        if index % every == 0 or last:
-            apart = held_apart(self.recipe, self.net) if index % (10 * every) == 0 or last else None
-            self.row = {
-                "step": index,
-                "loss": loss,
-                "held_apart": apart,
-                "seconds": self.log.seconds + now - self.began,
-            }
-            self.row |= {name: float(update.info[name]) for name in ("rate", "norm")}
-            self.log.add(self.row)
-            for name, value in self.row.items():
-                if self.writer is not None and value is not None and name not in ("step", "seconds"):
-                    self.writer.add_scalar(name, value, index)
-            self.losses.clear()
-            self.measured = time.monotonic()
-        if index * SHEETS // self.steps != (index - 1) * SHEETS // self.steps and now - self.drawn > 60 and not last:
-            self.samples()
-            self.drawn = time.monotonic()
-        if now - self.saved > 60 * self.minutes and not last:
-            self.weights()
-            self.saved = time.monotonic()
-
-    def close(self) -> None:
-        self.weights()
-        if self.writer is not None:
-            self.writer.close()
-
-    def weights(self) -> None:
-        bundled.save(self.net, self.path, {**self.recipe.about, "steps": self.index})  # type: ignore[arg-type]
-        points = {
-            name.replace("_", " "): [
-                (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
-            ]
-            for name in ("loss", "held_apart")
-        }
-        files.put_picture(self.out / "curve.png", curve(points))
-
-    def samples(self) -> None:
-        """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; 20 Euler steps, the same noise."""
-        with _judged(self.net):
-            picture = sheet(self._rows())
-        files.put_picture(self.out / "samples.png", picture)
-        if self.writer is not None:
-            import numpy as np
-
-            self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
-
-    def _rows(self) -> list[tuple[str, Tensor]]:
-        if self.prior is None:
-            assert self.recipe.shown is not None
-            with torch.no_grad():
-                return self.recipe.shown(self.net)
-        classes = self.prior.about.get("classes", ())
-        jobs = jobs_of(classes, 4 if classes else 16)
-        rule = own_guidance(self.prior) if classes else None
-        return class_rows(drive(draw_jobs(self.prior, jobs, guidance=rule, steps=20)), jobs)
+@torch.no_grad()
+def _shown(made: Recipe, net: nn.Module) -> Image.Image:
+    """What a network does that draws nothing."""
+    assert made.shown is not None
+    with _judged(net):
+        return sheet(made.shown(net))
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
@@ -281,7 +171,7 @@ def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str
     return story
 
 
-def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
+def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     """The recipe with its data read; whatever is wrong with the files becomes one sentence."""
     try:
         return builder(**values)
@@ -298,19 +188,15 @@ def _build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     ) from reason
 
 
+def _opened(start: str) -> Any:
+    return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
+
+
 def _begin_from(net: nn.Module, prior: Any) -> None:
-    begin = prior.codec if isinstance(prior, CodecPrior) else prior.net
+    begin: Any = prior.codec if isinstance(prior, CodecPrior) else prior.net
     config: dict[str, Any] = net.config  # type: ignore[assignment]
     other: dict[str, Any] = begin.config
     if config != other:
         differ = ", ".join(f"{k} {other.get(k)} (here {v})" for k, v in config.items() if other.get(k) != v)
         raise BadInput(f"--start: the weights of {prior.name!r} are of another network: {differ}")
     net.load_state_dict(begin.state_dict())
-
-
-def _tensorboard() -> Callable[..., Any]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise BadInput("--tensorboard needs the package tensorboard: pip install 'flowhelm[train]'") from error
-    return SummaryWriter  # type: ignore[no-any-return, unused-ignore]
