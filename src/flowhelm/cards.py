@@ -115,6 +115,13 @@ def pixels_only(method: Callable[..., Any]) -> bool:
     return "pixel prior" in needs and "differentiable" not in needs
 
 
+def prior_kind(method: Callable[..., Any]) -> str:
+    """The kind of prior that it takes, `Flow.prior_kind`: flow, but for methods whose Needs begin with another."""
+    needs = field(method, "Needs")
+    kinds = {"a paired flow": "paired", "a compressor": "codec"}
+    return next((kind for words, kind in kinds.items() if needs.startswith(words)), "flow")
+
+
 def needs_gradient(method: Callable[..., Any]) -> bool:
     """Whether it always follows the gradient of its reward or measurement, whatever its options."""
     return field(method, "Needs").removeprefix("a ").startswith("differentiable")
@@ -169,6 +176,7 @@ __all__ = [
     "keeps_budget",
     "needs_gradient",
     "pixels_only",
+    "prior_kind",
     "references",
     "resumed",
     "takes_budget",

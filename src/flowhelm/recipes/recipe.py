@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from ..bijection import Bijection
@@ -29,7 +29,8 @@ class Recipe(NamedTuple):
         flow: over a fresh network; or what else is trained, a prior over tokens or a tokenizer. loss, data: for `fit`. apart: batches
             that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
-        ema: decay of the average; a short training needs a smaller one.
+        ema: of the moving average, for `fit`: shorter for short runs.
+        shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
     flow: NetFlow | Bijection | Masked | Alone
@@ -39,6 +40,7 @@ class Recipe(NamedTuple):
     steps: int
     rate: float
     about: dict[str, Any]
+    shown: Callable[[nn.Module], list[tuple[str, Tensor]]] | None = None
     ema: float = 0.999
 
 

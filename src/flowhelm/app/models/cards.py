@@ -11,6 +11,8 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
     "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
+    "blind": ("any size", "a trained restorer of photographs (pmrf)", "free photographs: CC0 to CC BY-SA"),
+    "codec": ("any size", "a compressor of photographs (vble)", "free photographs: CC0 to CC BY-SA"),
 }
 
 BIJECTIONS = {  # the same, of normalising flows

@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from ... import recipes
+from ...codec import CodecPrior
 from ...priors import bundled, denoisers, tarflow
-from ...priors.bundled import Prior
-from ...priors.tarflow import Normalising
 from ...recipes import Recipe
 from ...train import fit, seeded
 from ..errors import BadInput
@@ -65,9 +64,9 @@ def train(request: TrainRequest) -> Run[Path]:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", story)
     updates = fit(
-        made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10),
+        made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10), ema=made.ema,
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
-        minutes=request.minutes, ema=made.ema,
+        minutes=request.minutes,
     )  # fmt: skip
     it = shown(made, average, request.recipe)
     keeper = Keeper(
@@ -126,14 +125,15 @@ def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     ) from reason
 
 
-def _opened(start: str) -> Prior | Normalising:
+def _opened(start: str) -> Any:
     return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
 
 
-def _begin_from(net: nn.Module, prior: Prior | Normalising) -> None:
+def _begin_from(net: nn.Module, prior: Any) -> None:
+    begin: Any = prior.codec if isinstance(prior, CodecPrior) else prior.net
     config: dict[str, Any] = net.config  # type: ignore[assignment]
-    other: dict[str, Any] = prior.net.config  # type: ignore[assignment]
+    other: dict[str, Any] = begin.config
     if config != other:
         differ = ", ".join(f"{k} {other.get(k)} (here {v})" for k, v in config.items() if other.get(k) != v)
         raise BadInput(f"--start: the weights of {prior.name!r} are of another network: {differ}")
-    net.load_state_dict(prior.net.state_dict())
+    net.load_state_dict(begin.state_dict())

@@ -55,9 +55,12 @@ def write(it: Shown, made: Recipe, path: Path, done: int) -> None:
 
 def samples(it: Shown, made: Recipe) -> Image.Image:
     """A sheet of the average, the same noise each time: guided as by `flowhelm sample`, four of each class, or sixteen; 20 steps of
-    Euler, or of unmasking. Of a tokenizer pictures that were held apart, and below them what comes back of them.
+    Euler, or of unmasking. Of a tokenizer pictures that were held apart, and below them what comes back of them; of what draws nothing
+    the recipe's own rows.
     """
     with judged(it.net), torch.no_grad():
+        if made.shown is not None:
+            return sheet(made.shown(it.net))
         if isinstance(it, Alone):
             pictures = made.apart(0).clean[:16]
             back = it.net(pictures.to(next(it.net.parameters()).device)).cpu()
