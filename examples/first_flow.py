@@ -107,6 +107,7 @@ def trained(way: Way, steps: int, seed: int, out: Path) -> NetFlow:
         clip=math.inf,
         seed=seed,
         checkpoint=file,
+        minutes=0.2,
         **constant,
     ):
         pass
