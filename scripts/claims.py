@@ -91,12 +91,18 @@ def linked(text: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
+MARK = re.compile(r"<!-- cards: (\w+)(?: [A-Z]+)?(?: (if|unless) ([\w ]+?))? -->")
+
+
 def part(name: str) -> str:
     """`steer.mpc_flow` as a link to its card; other names as they are."""
     folder, _, function = name.rpartition(".")
-    page = {"guide": "guides", "transition": "moves", "inner": "moves"}.get(folder, folder)
-    if (DOCS / "methods" / f"{page}.md").is_file():
-        return f"[`{name}`](../methods/{page}.md#{function})"
+    source = ROOT / "src" / "flowhelm" / folder / f"{function}.py"
+    card = " ".join(source.read_text(encoding="utf-8").split()) if source.is_file() else ""
+    for file in sorted((DOCS / "methods").glob("*.md")):
+        for place, word, words in MARK.findall(file.read_text(encoding="utf-8")):
+            if place == folder and (not word or (words in card) == (word == "if")):
+                return f"[`{name}`](../methods/{file.name}#{function})"
     return f"`{name}`"
 
 
