@@ -1,5 +1,6 @@
 """What is wrong with the words is said before anything heavy is imported; what is read off the sources is what the functions are."""
 
+import ast
 import inspect
 import json
 import os
@@ -205,3 +206,13 @@ def test_a_hub_that_does_not_answer_is_one_sentence(words, tmp_path):
     )
     assert done.stdout.split() == ["2", "False"]
     assert "the hub cannot be reached" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("part", sources.PARTS)
+def test_a_list_has_the_docstrings_of_the_sources(part):
+    for each, (module, name) in zip(sources.told(part), sources._places(part), strict=True):
+        source = sources._source(module)
+        while name not in source.functions:
+            source = sources._source(source.imports[name][0])
+        assert each.__doc__ == ast.get_docstring(source.functions[name])
+        assert each.__card__ == source.doc
