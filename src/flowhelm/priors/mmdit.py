@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class MMDiT(nn.Module):
-    """A velocity network `net(x, t, words)`: x `(b, c, h, w)`, t `(b,)`, words `(b, places)` int64, each 0 or the number of a word; none without.
+    """A velocity network `net(x, t, words)`: x `(b, c, h, w)`, t `(b,)`, words `(b, places)` int64, each 0 or a number of a word.
 
     Args:
         shape: `(c, h, w)` of a picture, whose sides are multiples of `patch`.
@@ -45,7 +45,8 @@ class MMDiT(nn.Module):
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, t: Tensor, words: Tensor | None = None) -> Tensor:
-        words = words if words is not None else torch.zeros(len(x), len(self.place), dtype=torch.int64, device=x.device)
+        if words is None:
+            words = torch.zeros(len(x), len(self.place), dtype=torch.int64, device=x.device)
         read = self.word(words)
         made = self.transformer(
             hidden_states=x, encoder_hidden_states=read + self.place, pooled_projections=self.pooled(read.mean(1)),
