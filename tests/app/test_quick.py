@@ -28,6 +28,7 @@ REAL = {
     "recipe": recipes.ALL,
 }
 LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
+PRIORS = {file.stem for file in (SRC / "flowhelm" / "priors" / "weights").glob("*.safetensors")}
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {
@@ -172,10 +173,10 @@ def test_every_command_stands_in_its_module():
     [
         ("flowhelm restore a.png --method pnp", {"pnp_admm", "pnp_flow"}),
         ("flowhelm restore a.png --operator de", {"denoise", "deblur", "demosaic"}),
-        ("flowhelm restore a.png --prior ", {"photos", "fashion", "aerial", "animals"}),
+        ("flowhelm restore a.png --prior ", PRIORS),
         ("flowhelm steer fashion --method fl", {"flow_chef", "flow_grad", "flow_opt"}),
         ("flowhelm methods h", {"hqs"}),
-        ("flowhelm priors f", {"fashion"}),
+        ("flowhelm priors f", {name for name in PRIORS if name[0] == "f"}),
     ],
 )
 def test_the_shell_completes_names(line, expected):
