@@ -25,7 +25,7 @@ Verdict = Literal[
 OPEN = ("not measured yet", "not built yet")
 MEANING = {
     "holds": "the claim was measured here, and holds",
-    "holds partly": "a part of it holds here, or it holds under a condition that `why` names",
+    "holds partly": "a part of it holds here, or it holds under a condition that its page names",
     "not at our scale": "it does not show on the small priors here, and was made for something larger",
     "does not reproduce": "it was measured here, and does not hold",
     "not measured yet": "no command has printed a figure for the claim yet",
@@ -144,7 +144,8 @@ a large model may not show. Of {claims} claims: {verdicts}.
 
 {rows}
 
-The rows are in `docs/data/claims`, one file each; `python scripts/claims.py` writes these pages from them.
+The rows are in `docs/data/claims`, one file each; `python scripts/claims.py` writes these pages from them. To fill a row, write what a command
+printed, with its interval, into `measured`, set `command` and `verdict`, and say `why`.
 """
 
 
