@@ -62,7 +62,7 @@ class Task(NamedTuple):
 
 TASKS = (
     Task("denoise", operators.denoise, 0.2),
-    Task("deblur", partial(operators.deblur, sigma=1.6), 0.03),
+    Task("deblur", partial(operators.deblur, sigma=1.6, border="circular"), 0.03),
     Task("random_mask", partial(operators.random_mask, missing=0.5), 0.03),
     Task("superres", partial(operators.superres, factor=2), 0.03),
 )
