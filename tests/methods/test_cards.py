@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, distil, restore, sample, steer, tune
+from flowhelm import cards, distil, inverse, restore, sample, steer, tune
 from flowhelm.interfaces.cli import main
 from flowhelm.step import Step, Update, run
 
@@ -53,7 +53,7 @@ ITSELF = {sample.bottleneck: "times(12)"}
 """Where a grid is as long as it must be; elsewhere a test runs a short one."""
 
 
-@pytest.mark.parametrize("method", [*METHODS, *sample.ALL, *tune.ALL, *distil.ALL], ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", [*METHODS, *sample.ALL, *inverse.ALL, *tune.ALL, *distil.ALL], ids=lambda method: method.__name__)
 def test_the_example_of_a_card_runs(method):
     code = dedent(re.search(r"^Example\n\n((?: {4}.*\n?)+)", card(method), re.MULTILINE)[1])
     assert 3 <= len(code.splitlines()) <= 6
