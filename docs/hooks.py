@@ -1,4 +1,5 @@
-"""Pages made from docstrings: a line `<!-- cards: FOLDER_OR_MODULE [TUPLE] -->` becomes one card per function.
+"""Pages made from docstrings: a line `<!-- cards: FOLDER_OR_MODULE [TUPLE] -->` becomes one card per function, and a line
+`<!-- names: FOLDER_OR_MODULE [TUPLE] PAGE -->` a table of the same functions, each with a link to its card on that page.
 
 The functions are those of the tuple (default `ALL`) in that folder's `__init__.py` or that module; `public` stands for
 every public function of the module. Sources are parsed, never imported, so the pages need neither torch nor weights.
@@ -21,6 +22,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
 MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
+NAMES = re.compile(r"^<!-- names: (\S+)(?: (\w+))? (\S+\.md) -->$", re.MULTILINE)
 FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
 GIVEN |= {"given", "without"}
@@ -49,6 +51,7 @@ def on_nav(nav: Navigation, **_: Any) -> None:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     whole = MARK.sub(lambda mark: "\n\n".join(map(card, find(mark[1], mark[2] or "ALL"))), markdown)
+    whole = NAMES.sub(lambda mark: names(find(mark[1], mark[2] or "ALL"), mark[3]), whole)
     _texts[page.file.src_uri] = SNIPPET.sub(lambda mark: snippet(mark[1]), whole)
     return whole
 
@@ -73,10 +76,21 @@ def listing(nav: Navigation) -> Iterator[str]:
     """The sections of the nav, each page with its description, or else what it says first."""
     loose = [item for item in nav.items if isinstance(item, Page)]
     sections = [("Start", loose), *((s.title, s.children) for s in nav.items if isinstance(s, Section))]
-    for title, pages in sections:
+    for title, children in sections:
         yield f"## {title}\n"
-        lines = ((p, p.meta.get("description") or opening(_texts[p.file.src_uri])) for p in pages)
-        yield "\n".join(f"- [{p.title}]({p.file.src_uri}): {said}" for p, said in lines) + "\n"
+        lines = (
+            (name, p, p.meta.get("description") or opening(_texts[p.file.src_uri])) for name, p in titled(children)
+        )
+        yield "\n".join(f"- [{name}]({p.file.src_uri}): {first}" for name, p, first in lines) + "\n"
+
+
+def titled(items: list[Any], above: str = "") -> Iterator[tuple[str, Page]]:
+    """Every page below, `Methods: Restore` where it stands in a section of its own."""
+    for item in items:
+        if isinstance(item, Section):
+            yield from titled(item.children, f"{above}{item.title}: ")
+        elif isinstance(item, Page):
+            yield f"{above}{item.title}", item
 
 
 def opening(markdown: str) -> str:
@@ -124,11 +138,7 @@ def listed(module: ast.Module, names: str, file: Path) -> list[str]:
 def card(found: Found) -> str:
     """A heading, the text, a table of what it needs and costs, a table of the options."""
     name, doc = found.function.name, ast.get_docstring(found.function) or ""
-    told = ast.get_docstring(found.module) or ""
-    method = doc.startswith("Args:") or told.startswith(
-        doc.partition("\n")[0].rstrip(".")
-    )  # its text is that of the module
-    body = told if method else re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL)
+    body, method = described(found)
     parts = [f"### `{name}`", call(found.function), *blocks(body), options(found.function, doc)]
     if method and "Yields" in doc:
         parts.append(prose("Yields" + doc.partition("Yields")[2].partition("\n\n")[0]))
@@ -139,22 +149,45 @@ def card(found: Found) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def described(found: Found) -> tuple[str, bool]:
+    """The text of a card, and whether it is that of the whole module, as a method's is."""
+    doc, told = ast.get_docstring(found.function) or "", ast.get_docstring(found.module) or ""
+    if doc.startswith("Args:") or told.startswith(doc.partition("\n")[0].rstrip(".")):
+        return told, True
+    return re.sub(r"\n*^(Args|Options):.*?(?=^\S|\Z)", "\n\n", doc, flags=re.MULTILINE | re.DOTALL), False
+
+
+def names(functions: Iterator[Found], page: str) -> str:
+    """What each is in a line, and what it costs if its card says so."""
+    rows = []
+    for found in functions:
+        name, (text, _) = found.function.name, described(found)
+        first = " ".join(text.partition("\n\n")[0].split())
+        rows.append((f"[`{name}`]({page}#{name})", prose(first), prose(dict(fields(text)).get("Cost", ""))))
+    width = 3 if any(cost for *_, cost in rows) else 2
+    return table(("", "", "Cost")[:width], [row[:width] for row in rows])
+
+
 def blocks(text: str) -> Iterator[str]:
     """Paragraphs; indented ones become code; Needs, Cost and Paper a table."""
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         if not block.strip():
             continue
         if FIELD.match(block):
-            rows = re.split(r"\n(?=\S)", block)
-            yield table(
-                ("", ""), [(f"**{m[1]}**", prose(m[2])) for r in rows if (m := FIELD.match(" ".join(r.split())))]
-            )
+            yield table(("", ""), [(f"**{field}**", prose(words)) for field, words in fields(block)])
         elif all(line.startswith("    ") for line in block.splitlines()):
             yield f"```text\n{inspect.cleandoc(block)}\n```"
         elif block.startswith("Raises:"):
             yield prose("Raises " + block.removeprefix("Raises:"))
         else:
             yield prose(block)
+
+
+def fields(text: str) -> Iterator[tuple[str, str]]:
+    """Needs, Budget, Cost and Paper of a card, with what follows each."""
+    for row in re.split(r"\n(?=\S)", text):
+        if m := FIELD.match(" ".join(row.split())):
+            yield m[1], m[2]
 
 
 def call(function: ast.FunctionDef) -> str:

@@ -10,11 +10,11 @@ import flowhelm
 
 ROOT = Path(flowhelm.__file__).parent
 FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # the top is a table of lazy imports
-METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil")
+METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "edit")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
-    ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "measure", "particles"),
+    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
+    ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
         "step",
         "grids",
@@ -48,7 +48,7 @@ LAYERS = (
     ("app.run", "app.options", "app.files"),
     ("app.show",),
     ("app.models",),
-    ("app.restore", "app.steer", "app.draw", "app.train", "app.tune", "app.distil", "app.sample"),
+    ("app.restore", "app.steer", "app.draw", "app.train", "app.tune", "app.distil", "app.edit"),
     ("app.batch",),
     ("bench",),
     ("interfaces",),

@@ -24,6 +24,7 @@ _SERVICES = {"Restored": "app.restore.restorer", "Restorer": "app.restore.restor
 """What the command line does, for programs."""
 _FOLDERS = (
     "control",
+    "edit",
     "grids",
     "guide",
     "inner",

@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from .flow import Flow
 from .grad import per_row, vjp
+from .shapes import State, Times
 from .transition import Transition
 
 
-def end(flow: Flow, x: Tensor, times: Tensor, transition: Transition) -> Tensor:
+def end(flow: Flow, x: State, times: Times, transition: Transition) -> State:
     """The state at times[-1], differentiable in x; every step but the last is recomputed in the backward pass."""
     for k, (s, t) in enumerate(pairwise(times)):
         if torch.is_grad_enabled() and k + 2 < len(times):
@@ -26,7 +27,7 @@ def end(flow: Flow, x: Tensor, times: Tensor, transition: Transition) -> Tensor:
     return x
 
 
-def kicked(flow: Flow, x: Tensor, times: Tensor, kicks: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def kicked(flow: Flow, x: State, times: Times, kicks: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """The states after their kicks `(b, N, *shape)`, the velocities there, and the end; Euler steps."""
     states, velocities = [], []
     for k, (s, t) in enumerate(pairwise(times)):
@@ -56,7 +57,7 @@ def segments(velocities: list[Tensor], skip: float) -> Tensor:
     return starts
 
 
-def adjoint(flow: Flow, states: list[Tensor], times: Tensor, starts: Tensor, gradient: Tensor) -> Tensor:
+def adjoint(flow: Flow, states: list[Tensor], times: Times, starts: Tensor, gradient: Tensor) -> Tensor:
     """d score / d kicks, `(b, N, *shape)`: one vector-Jacobian product per segment, whose kicks share it.
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor
 from .flow import Flow
 from .guide.counted import Count, Counted
 from .particles import prompts
+from .shapes import Image, PerSample, State, Time
 from .step import Reward, Step, rows_of
 
 P = ParamSpec("P")
@@ -102,11 +103,11 @@ class Watched(Counted):
     budget: Budget = field(default_factory=Budget)
     owners: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         self.budget.charge("evaluations", self._prompts(len(x)))
         return super().velocity(x, t)
 
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         self.budget.charge("decodes", self._prompts(len(clean)))
         return super().decode(clean)
 
@@ -126,7 +127,7 @@ class Rated:
     budget: Budget
     prompts: int
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         self.budget.charge("rewards", torch.arange(self.prompts).repeat_interleave(len(image) // self.prompts))
         return scored(self.reward, image)
 
@@ -136,14 +137,14 @@ def unwatched(reward: Reward) -> Reward:
     return reward.reward if isinstance(reward, Rated) else reward
 
 
-def some_scored(reward: Reward, image: Tensor, rows: Tensor, total: int) -> Tensor:
+def some_scored(reward: Reward, image: Image, rows: Tensor, total: int) -> Tensor:
     """Values of some rows of a batch of `total`, whose pictures `image` alone is; they alone are charged."""
     if isinstance(reward, Rated):
         reward.budget.charge("rewards", rows)
     return scored(rows_of(unwatched(reward), rows, total), image)
 
 
-def scored(reward: Reward, image: Tensor) -> Tensor:
+def scored(reward: Reward, image: Image) -> PerSample:
     """What choices are made by: float64 on the CPU, differentiable if the reward is; nan, which nothing beats, as -infinity."""
     return reward(image).double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf)
 

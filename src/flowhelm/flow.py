@@ -16,6 +16,7 @@ from .adapter import Adaptable
 from .entry import guarded
 from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
 from .rng import Noise
+from .shapes import Image, PerSample, State, Time, Times
 
 PURE = 10.0
 """The noise level sigma / alpha from which on a state counts as nothing but noise."""
@@ -28,26 +29,28 @@ class Flow(abc.ABC):
         path: how source and clean are mixed; see `flowhelm.path`.
         shape: of one state, without the batch.
         pixels: True if the state *is* the picture, so that a measurement's prox can act on it.
+        prior_kind: flow; paired (`flowhelm.paired`) or codec (`codec.CodecPrior`) of priors that one method alone takes.
     """
 
     path: Path
     shape: tuple[int, ...]
     pixels: bool
+    prior_kind: str = "flow"
 
     @abc.abstractmethod
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         """E[d x_t / dt | x_t = x]: state `(b, *shape)` and time (0-dim float64 on the CPU, or `(b,)`) -> `(b, *shape)`."""
 
     # encode and decode have no default: an inherited identity lets a wrapper forget the decoder without a word.
     @abc.abstractmethod
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         """Picture `(b, c, h, w)` in [-1, 1] -> clean state."""
 
     @abc.abstractmethod
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         """Clean state -> picture `(b, c, h, w)`, nominally in [-1, 1] (never clamped); differentiable."""
 
-    def ends(self, x: Tensor, t: Tensor) -> Ends:
+    def ends(self, x: State, t: Time) -> Ends:
         """E[source | x_t] and E[clean | x_t]: one evaluation of the network."""
         return ends_from_velocity(self.path, self.velocity(x, t), x, t)
 
@@ -56,13 +59,13 @@ class Flow(abc.ABC):
         """The noise levels sigma / alpha that it was made for, lowest and highest; all of them unless it says otherwise."""
         return 0.0, math.inf
 
-    def times(self, steps: int) -> Tensor:
+    def times(self, steps: int) -> Times:
         """The grid that suits this prior: `(steps + 1,)` float64 on the CPU, from 0 to 1. Uniform unless it says otherwise."""
         if steps < 1:
             raise ValueError(f"times: expected at least 1 step, got {steps}")
         return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
-    def source(self, noise: Noise) -> Tensor:
+    def source(self, noise: Noise) -> State:
         """A state at t = 0, one row per stream: `(rows, *shape)` float32 on the CPU."""
         return noise(torch.empty(len(noise), *self.shape))
 
@@ -83,7 +86,7 @@ class Flow(abc.ABC):
 class FlowMap(Protocol):
     """A model of two times, such as a mean flow (Geng et al. 2025, arXiv:2505.13447): it goes from one to the other in one evaluation."""
 
-    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def map(self, x: State, s: Time, t: Time) -> State:
         """The state at time t on the path through x `(b, *shape)` at time s; s and t 0-dim float64 on the CPU."""
         ...
 
@@ -93,10 +96,10 @@ class Pixels(Flow, abc.ABC):
 
     pixels = True
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return image
 
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         return clean
 
 
@@ -118,19 +121,23 @@ class Wrapped(Flow, abc.ABC):
         return self.flow.pixels
 
     @property
+    def prior_kind(self) -> str:  # type: ignore[override]
+        return self.flow.prior_kind
+
+    @property
     def levels(self) -> tuple[float, float]:
         return self.flow.levels
 
-    def encode(self, image: Tensor) -> Tensor:
+    def encode(self, image: Image) -> State:
         return self.flow.encode(image)
 
-    def decode(self, clean: Tensor) -> Tensor:
+    def decode(self, clean: State) -> Image:
         return self.flow.decode(clean)
 
-    def times(self, steps: int) -> Tensor:
+    def times(self, steps: int) -> Times:
         return self.flow.times(steps)
 
-    def source(self, noise: Noise) -> Tensor:
+    def source(self, noise: Noise) -> State:
         return self.flow.source(noise)
 
     def rows(self, index: Tensor, total: int) -> Flow:
@@ -142,7 +149,7 @@ class Wrapped(Flow, abc.ABC):
         return same
 
 
-Guidance = Callable[[Tensor, Tensor, Tensor], Tensor]
+Guidance = Callable[[State, State, Time], State]
 """(velocity given the condition, velocity given none, t) -> velocity; see `guide.cfg`, `guide.raag`, `guide.cfg_zero`."""
 
 
@@ -169,7 +176,7 @@ class NetFlow(Adaptable, Pixels):
     null: tuple[Tensor, ...] = ()
     guidance: Guidance | None = None
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         told = self._told(len(x), next(self.net.parameters(), x).device)
         if self.guidance is None:
             return self._ask(x, t, told)
@@ -178,7 +185,7 @@ class NetFlow(Adaptable, Pixels):
         given, without = self._ask(torch.cat([x, x]), t if t.ndim == 0 else torch.cat([t, t]), both).chunk(2)
         return self.guidance(given, without, t)
 
-    def _ask(self, x: Tensor, t: Tensor, told: list[Tensor]) -> Tensor:
+    def _ask(self, x: State, t: Time, told: list[Tensor]) -> State:
         """The network's velocity, in the dtype and on the device of x; what a network of another convention overrides."""
         weight = next(self.net.parameters(), x)
         return self.net(x.to(weight), t.to(weight).expand(len(x)), *told).to(x)
@@ -226,7 +233,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.flow = flow
 
-    def forward(self, x: Tensor, sigma: float | Tensor, **_: object) -> Tensor:  # deepinv passes solver-specific extras
+    def forward(self, x: Image, sigma: float | Tensor, **_: object) -> Image:  # deepinv passes solver-specific extras
         std = 2 * torch.as_tensor(sigma, dtype=torch.float64).flatten().expand(len(x))
         t = time_at_snr(self.flow.path, 1 / std).to(x.device)
         state = at(self.flow.path, t, x).alpha * (2 * x - 1)
@@ -263,24 +270,24 @@ class GaussianFlow(Pixels):
         """U diag(spectrum) U^T e for rows e `(b, d)`; spectrum `(d,)` or `(b, d)`."""
         return ((e @ self._vectors) * spectrum) @ self._vectors.T
 
-    def _coeffs(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    def _coeffs(self, x: State, t: Time) -> tuple[Tensor, ...]:
         flat = x.flatten(1)
         a = at(self.path, t, flat)
         return flat, *a, a.alpha**2 * self._values + a.sigma**2  # the last is the spectrum of C_t
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         flat, alpha, sigma, d_alpha, d_sigma, c = self._coeffs(x, t)
         gain = (alpha * d_alpha * self._values + sigma * d_sigma) / c
         return (d_alpha * self.mean + self._apply(gain, flat - alpha * self.mean)).view_as(x)
 
-    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def map(self, x: State, s: Time, t: Time) -> State:
         """The exact flow map from time s to time t, as a `FlowMap` has it: alpha_t mean + C_t^{1/2} C_s^{-1/2} (x - alpha_s mean)."""
         flat, alpha, *_, start = self._coeffs(x, s)
         _, alpha_t, *_, stop = self._coeffs(x, t)
         moved = self._apply((stop / start).sqrt(), flat - alpha * self.mean)
         return (alpha_t * self.mean + moved).view_as(x)
 
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+    def log_density(self, x: State, t: Time) -> PerSample:
         """log p_t(x): `(b,)`."""
         flat, alpha, *_, c = self._coeffs(x, t)
         e = (flat - alpha * self.mean) @ self._vectors
@@ -291,7 +298,7 @@ class GaussianFlow(Pixels):
         mean, cov, _ = _condition(self.mean, self.covariance, matrix, y, covariance)
         return GaussianFlow(mean, cov, self.path, self.shape)
 
-    def sample(self, noise: Noise) -> Tensor:
+    def sample(self, noise: Noise) -> State:
         """Exact samples of the clean law: `(rows, *shape)`."""
         z = noise(self.mean.new_empty(len(noise), len(self.mean)))
         return (self.mean + self._apply(self._values.sqrt(), z)).view(-1, *self.shape)
@@ -323,7 +330,7 @@ class MixtureFlow(Pixels):
         object.__setattr__(self, "weights", self.weights / self.weights.sum())
         object.__setattr__(self, "shape", tuple(self.shape) or (self.means.shape[1],))
 
-    def _parts(self, x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    def _parts(self, x: State, t: Time) -> tuple[Tensor, ...]:
         """log r_k and e_k, C_k^{-1} e_k, C_k^{-1} for a batch: `(b, k)`, `(b, k, d)`, `(b, k, d)`, `(b | 1, k, d, d)`."""
         a = at(self.path, t, x.flatten(1)[..., None, None])  # (b, 1, 1, 1), or 0-dim
         eye = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
@@ -336,26 +343,26 @@ class MixtureFlow(Pixels):
         log_p = -0.5 * ((e * solved).sum(-1) + torch.logdet(c) + e.shape[-1] * math.log(2 * math.pi))
         return self.weights.log() + log_p, e, solved, inverse
 
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+    def log_density(self, x: State, t: Time) -> PerSample:
         """log p_t(x): `(b,)`."""
         return self._parts(x, t)[0].logsumexp(1)
 
-    def responsibilities(self, x: Tensor, t: Tensor) -> Tensor:
+    def responsibilities(self, x: State, t: Time) -> Tensor:
         """p(component | x_t = x): `(b, k)`."""
         return self._parts(x, t)[0].softmax(1)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         log_r, _, solved, _ = self._parts(x, t)
         a = [c if c.ndim == 0 else c[..., None] for c in at(self.path, t, x.flatten(1))]
         moved = a[0] * a[2] * (self.covariances @ solved[..., None])[..., 0] + a[1] * a[3] * solved
         return (log_r.softmax(1)[..., None] * (a[2] * self.means + moved)).sum(1).view_as(x)
 
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
+    def score(self, x: State, t: Time) -> State:
         """grad log p_t(x), shaped as x."""
         log_r, _, solved, _ = self._parts(x, t)
         return -(log_r.softmax(1)[..., None] * solved).sum(1).view_as(x)
 
-    def jacobian(self, x: Tensor, t: Tensor) -> Tensor:
+    def jacobian(self, x: State, t: Time) -> Tensor:
         """Jacobian of the denoiser E[clean | x_t] with respect to x: `(b, d, d)`, symmetric; 0-dim t."""
         log_r, _, solved, inverse = self._parts(x, t)
         r, alpha = log_r.softmax(1), self.path(t).alpha
@@ -365,7 +372,7 @@ class MixtureFlow(Pixels):
         within = (r[..., None, None] * (alpha * self.covariances @ inverse)).sum(1)
         return within + torch.einsum("bk,bki,bkj->bij", r, centred, score)
 
-    def covariance(self, x: Tensor, t: Tensor) -> Tensor:
+    def covariance(self, x: State, t: Time) -> Tensor:
         """Cov[clean | x_t = x] = (sigma^2 / alpha) jacobian, written without the division: `(b, d, d)`; 0-dim t."""
         log_r, _, solved, inverse = self._parts(x, t)
         r, alpha = log_r.softmax(1), self.path(t).alpha
@@ -384,7 +391,7 @@ class MixtureFlow(Pixels):
         keep = weights > 0  # a component may underflow: it then has no part in the posterior
         return MixtureFlow(weights[keep], means[keep], covariances[keep], self.path, self.shape)
 
-    def log_likelihood(self, x: Tensor, t: Tensor, matrix: Tensor, y: Tensor, covariance: Tensor) -> Tensor:
+    def log_likelihood(self, x: State, t: Time, matrix: Tensor, y: Tensor, covariance: Tensor) -> PerSample:
         """log p(y | x_t = x) for y = matrix clean + N(0, covariance): `(b,)`; 0-dim t."""
         log_r, _, solved, inverse = self._parts(x, t)
         alpha = self.path(t).alpha
@@ -401,7 +408,7 @@ class MixtureFlow(Pixels):
             "k,ki,kj->ij", self.weights, centred, centred
         )
 
-    def sample(self, noise: Noise) -> Tensor:
+    def sample(self, noise: Noise) -> State:
         """Exact samples of the clean law: `(rows, *shape)`."""
         pick = torch.searchsorted(self.weights.cumsum(0).cpu(), noise.uniform().to(self.weights.dtype)).clamp(
             max=len(self.weights) - 1

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .rng import Noise
+from .shapes import PerSample
 
 
 def value_and_grad(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,7 @@ def probes(like: Tensor, noise: Noise | None) -> Iterator[Tensor]:
         yield u.view_as(like)
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Tensor, b: Tensor) -> PerSample:
     """Inner product of each row: `(b, ...), (b, ...) -> (b,)`."""
     return (a * b).flatten(1).sum(1)
 

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from .flow import Flow
 from .path import Path, linear, time_at_snr
+from .shapes import State, Times
 
 
-def uniform(steps: int, start: float = 0.0, stop: float = 1.0) -> Tensor:
+def uniform(steps: int, start: float = 0.0, stop: float = 1.0) -> Times:
     """Evenly spaced from start to stop."""
     return torch.linspace(start, stop, steps + 1, dtype=torch.float64)
 
 
-def shifted(steps: int, shift: float = 3.0) -> Tensor:
+def shifted(steps: int, shift: float = 3.0) -> Times:
     """The resolution shift of Esser et al. 2024 (arXiv:2403.03206, eq. 23), in our time: more steps near the source for shift > 1.
 
     With noise time u = 1 - t: u' = shift u / (1 + (shift - 1) u).
@@ -25,17 +26,17 @@ def shifted(steps: int, shift: float = 3.0) -> Tensor:
     return reshifted(uniform(steps), shift)
 
 
-def arc(steps: int) -> Tensor:
+def arc(steps: int) -> Times:
     """t = 1 - sqrt(1 - w^2) for evenly spaced w: small first steps, as RBF (arXiv:2503.19385) makes them."""
     return 1 - (1 - uniform(steps) ** 2).sqrt()
 
 
-def logit(steps: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def logit(steps: int, mean: float = 0.0, std: float = 1.0) -> Times:
     """Quantiles of the logit-normal density: the grid is dense where SD3-type training (arXiv:2403.03206, eq. 19) was. Ends at 0 and 1."""
     return torch.sigmoid(mean + std * torch.special.ndtri(uniform(steps)))
 
 
-def karras(steps: int, path: Path = linear, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Tensor:
+def karras(steps: int, path: Path = linear, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> Times:
     """Noise-to-signal ratios spaced as in Karras et al. 2022 (arXiv:2206.00364, eq. 5), from t = 0 (above `high`) to t = 1.
 
     Inner points have sigma / alpha from high down to low, evenly spaced in its 1/rho-th power.
@@ -46,7 +47,7 @@ def karras(steps: int, path: Path = linear, low: float = 0.002, high: float = 80
     return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
 
 
-def levels(steps: int, path: Path, high: float, low: float) -> Tensor:
+def levels(steps: int, path: Path, high: float, low: float) -> Times:
     """Noise levels sigma / alpha evenly spaced in their logarithm from high to low, `steps` of them, and then t = 1.
 
     That of one step is `low`. The schedule of DPIR (Zhang et al. 2021, arXiv:2008.13751).
@@ -58,13 +59,13 @@ def levels(steps: int, path: Path, high: float, low: float) -> Tensor:
     return torch.cat([times, times.new_ones(1)])
 
 
-def reshifted(times: Tensor, shift: float) -> Tensor:
+def reshifted(times: Times, shift: float) -> Times:
     """Any grid with a shift more, as in `shifted`, whose composition multiplies: above 1 nearer to the source, below 1 to the clean end."""
     u = 1 - times
     return 1 - shift * u / (1 + (shift - 1) * u)
 
 
-def between(times: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+def between(times: Times, start: Tensor, stop: Tensor) -> Times:
     """The part of a grid from `start` to `stop` (0-dim), both included.
 
     A start or a stop between two times takes the place of the next one inside, where that is nearer to it than half a step: no
@@ -103,7 +104,7 @@ def bellman(costs: Tensor, steps: int) -> Tensor:
 
 
 @torch.no_grad()
-def traced(flow: Flow, x: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+def traced(flow: Flow, x: State, times: Times) -> tuple[Tensor, Tensor]:
     """Euler's path along a fine grid: states `(n + 1, b, *shape)` and the velocities `(n, b, *shape)` at all of them but the last.
 
     n evaluations per row. What `local_costs` and `endpoint_costs` take.
@@ -115,7 +116,7 @@ def traced(flow: Flow, x: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(states), torch.stack(velocities)
 
 
-def local_costs(states: Tensor, velocities: Tensor, times: Tensor) -> Tensor:
+def local_costs(states: Tensor, velocities: Tensor, times: Times) -> Tensor:
     """What one Euler step in place of many misses, for `bellman`: `(n + 1, n + 1)` float64, on the CPU.
 
         costs[i, j] = mean over rows of |x_i + (t_j - t_i) v_i - x_j|^2,  i < j,  else 0
@@ -133,7 +134,7 @@ def local_costs(states: Tensor, velocities: Tensor, times: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def endpoint_costs(flow: Flow, states: Tensor, velocities: Tensor, times: Tensor) -> Tensor:
+def endpoint_costs(flow: Flow, states: Tensor, velocities: Tensor, times: Times) -> Tensor:
     """What the same step's error has become at the end, after fine steps from t_j on: `(n + 1, n + 1)` float64, on the CPU.
 
         costs[i, j] = mean over rows of |fine(x_i + (t_j - t_i) v_i, t_j -> t_n) - x_n|^2

@@ -17,6 +17,7 @@ from .flow import Flow
 from .grad import differentiable
 from .inner import Closed, Cost, Inner
 from .prox import leeway, prox, solvable, solved
+from .shapes import State, Time
 from .solve import rollout
 from .step import Reward
 
@@ -27,9 +28,9 @@ Value = Callable[[Tensor, Tensor], Tensor]
 def problem(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
+    x: State,
     grid: Tensor,
-    v: Tensor,
+    v: State,
     weight: float,
     energy: Energy,
     recompute: bool = False,
@@ -62,7 +63,7 @@ def solution(inner: Inner, cost: Cost, closed: Closed | None, start: Tensor, h: 
     return inner(lambda d: cost(d / h), h * start, scaled) / h
 
 
-def shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:
+def shifted(plan: Tensor | None, x: State, steps: int) -> Tensor:
     """Warm start: the last plan without the control that was applied, zeros behind it; zeros for K = 1."""
     start = x.new_zeros(len(x), steps, *x.shape[1:])
     if plan is not None:
@@ -72,7 +73,7 @@ def shifted(plan: Tensor | None, x: Tensor, steps: int) -> Tensor:
 
 
 def next_problem(
-    reward: Reward, x: Tensor, t: Tensor, h: Tensor, v: Tensor, weight: float, energy: Energy, ahead: Value
+    reward: Reward, x: State, t: Time, h: Tensor, v: State, weight: float, energy: Energy, ahead: Value
 ) -> tuple[Cost, Closed]:
     """Cost of one control `(b, *shape)` against the value ahead, and its minimiser for the step into t = 1, where that is the reward."""
     price = energy(t, h)
@@ -89,7 +90,7 @@ def next_problem(
 def surrogate(flow: Flow, reward: Reward, weight: float, curvature: float) -> Value:
     """Cost-to-go by the clean estimate: its reward, or with `curvature` what the control that is left can make of it."""
 
-    def value(x: Tensor, t: Tensor) -> Tensor:
+    def value(x: State, t: Time) -> Tensor:
         clean = x if t >= 1 else flow.ends(x, t).clean  # no network at t = 1: the state is clean there
         reach = controllability(float(t), curvature) if curvature else 0.0
         if reach < 1e-8:

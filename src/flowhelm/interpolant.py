@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .path import Path
 from .path import linear as straight
+from .shapes import State, Time
 
 
 class Weights(NamedTuple):
@@ -45,7 +46,7 @@ Field = Callable[[Tensor, Tensor], Tensor]
 """States `(b, ...)` and times (`(b,)` in training, 0-dim float64 in sampling) -> `(b, ...)`; `NetFlow.velocity` is one."""
 
 
-def _bridge(t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _bridge(t: Time, scale: float) -> tuple[Tensor, Tensor]:
     """gamma = sqrt(scale t (1-t)) and its derivative, infinite at both ends."""
     gamma = (scale * t * (1 - t)).sqrt()
     return gamma, (scale * (1 - 2 * t) / (2 * gamma) if scale else gamma)
@@ -54,7 +55,7 @@ def _bridge(t: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 def linear(scale: float = 1.0) -> Interpolant:
     """alpha = 1-t, beta = t, gamma = sqrt(scale t (1-t)). scale 0 has no noise: flow matching between two laws."""
 
-    def weights(t: Tensor) -> Weights:
+    def weights(t: Time) -> Weights:
         gamma, d_gamma = _bridge(t, scale)
         return Weights(1 - t, t, gamma, -torch.ones_like(t), torch.ones_like(t), d_gamma)
 
@@ -64,14 +65,14 @@ def linear(scale: float = 1.0) -> Interpolant:
 def trigonometric(scale: float = 1.0) -> Interpolant:
     """alpha = cos(pi t / 2), beta = sin(pi t / 2), gamma = sqrt(scale t (1-t))."""
 
-    def weights(t: Tensor) -> Weights:
+    def weights(t: Time) -> Weights:
         a, (gamma, d_gamma) = math.pi / 2 * t, _bridge(t, scale)
         return Weights(a.cos(), a.sin(), gamma, -math.pi / 2 * a.sin(), math.pi / 2 * a.cos(), d_gamma)
 
     return weights
 
 
-def encoder_decoder(t: Tensor) -> Weights:
+def encoder_decoder(t: Time) -> Weights:
     """start fades into pure noise at t = 1/2 and end out of it: cos^2 pi t each on its half, gamma = sin^2 pi t."""
     near, slope, first = torch.cos(math.pi * t) ** 2, math.pi * torch.sin(2 * math.pi * t), t < 0.5
     zero = torch.zeros_like(t)
@@ -82,7 +83,7 @@ def encoder_decoder(t: Tensor) -> Weights:
 def one_sided(path: Path = straight) -> Interpolant:
     """A standard normal start, in z's place: alpha = 0, beta and gamma the clean and source weights of a `Path`; section 3.2."""
 
-    def weights(t: Tensor) -> Weights:
+    def weights(t: Time) -> Weights:
         c = path(t)
         return Weights(torch.zeros_like(t), c.alpha, c.sigma, torch.zeros_like(t), c.d_alpha, c.d_sigma)
 
@@ -92,7 +93,7 @@ def one_sided(path: Path = straight) -> Interpolant:
 def mirror(scale: float = 1.0) -> Interpolant:
     """From a law to itself through noise: alpha = 0, beta = 1, gamma = sqrt(scale t (1-t)); b = gamma' eta. Section 3.3."""
 
-    def weights(t: Tensor) -> Weights:
+    def weights(t: Time) -> Weights:
         gamma, d_gamma = _bridge(t, scale)
         zero = torch.zeros_like(t)
         return Weights(zero, torch.ones_like(t), gamma, zero, zero, d_gamma)
@@ -100,29 +101,29 @@ def mirror(scale: float = 1.0) -> Interpolant:
     return weights
 
 
-def weights_at(interpolant: Interpolant, t: Tensor, like: Tensor) -> Weights:
+def weights_at(interpolant: Interpolant, t: Time, like: Tensor) -> Weights:
     """The weights ready to multiply `like`: 0-dim in float64 for a 0-dim t, else `(b, 1, ...)` as `like`; as `path.at`."""
     if t.ndim == 0:
         return interpolant(t.double())
     return Weights(*(c.to(like).reshape(-1, *(1,) * (like.ndim - 1)) for c in interpolant(t.double())))
 
 
-def score(interpolant: Interpolant, denoiser: Tensor, t: Tensor) -> Tensor:
+def score(interpolant: Interpolant, denoiser: Tensor, t: Time) -> Tensor:
     """grad log p_t(x) = -eta / gamma, where gamma > 0."""
     return -denoiser / weights_at(interpolant, t, denoiser).gamma
 
 
-def drift(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, t: Tensor) -> Tensor:
+def drift(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, t: Time) -> Tensor:
     """E[alpha' start + beta' end | x_t] = b - gamma' eta (the paper's v; equal to b + gamma gamma' score)."""
     return velocity - weights_at(interpolant, t, velocity).d_gamma * denoiser
 
 
-def velocity(interpolant: Interpolant, drift: Tensor, denoiser: Tensor, t: Tensor) -> Tensor:
+def velocity(interpolant: Interpolant, drift: Tensor, denoiser: Tensor, t: Time) -> Tensor:
     """b = drift + gamma' eta = drift - gamma gamma' score: what `drift` undoes."""
     return drift + weights_at(interpolant, t, drift).d_gamma * denoiser
 
 
-def means(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, x: Tensor, t: Tensor) -> Means:
+def means(interpolant: Interpolant, velocity: Tensor, denoiser: Tensor, x: State, t: Time) -> Means:
     """The three conditional means from b and eta: solves alpha e_0 + beta e_1 = x - gamma eta, alpha' e_0 + beta' e_1 = drift.
 
     Raises:

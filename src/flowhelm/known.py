@@ -5,6 +5,8 @@ cannot be reached, is said at once.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterable
@@ -12,14 +14,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals")
+NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
+TOKENS = ("fashion-tokens",)
+"""Those of them that are over tokens; see `masked`."""
+STUDENTS: dict[str, tuple[str, int]] = {}
+"""Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
+OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
+"""The method and the bundled prior of each kind of prior, `Flow.prior_kind`, that one method alone takes."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 """Suffixes of files that may run any code when they are read."""
+MOST_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, at most; safetensors has the same limit."""
 
 
 def pipeline(model: object) -> bool:
@@ -33,10 +43,23 @@ def pipeline(model: object) -> bool:
     return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
 
 
+def kind(name: str | Path) -> str:
+    """`Flow.prior_kind` of a prior by name or file, read off the file's header: paired, codec, or flow, also where it cannot be read."""
+    place = Path(__file__).parent / "priors" / "weights" / f"{name}.safetensors" if name in NAMES else Path(name)
+    found = header(place).get("kind")
+    return found if found in OWN else "flow"
+
+
+def prior_of(method: str | None) -> str | None:
+    """The bundled prior of a method that takes no flow; None of other methods."""
+    return next((prior for mine, prior in OWN.values() if mine == method), None)
+
+
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
     if (
         name in NAMES
+        or name in STUDENTS
         or name in BIJECTIONS
         or str(name).startswith(DENOISERS)
         or Path(name).is_file()
@@ -47,6 +70,52 @@ def check(name: str | Path) -> None:
         f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
         f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
+
+
+def of_tokens(name: str | Path) -> bool:
+    """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
+    if name in NAMES or not Path(name).is_file():
+        return name in TOKENS
+    return "tokens" in header(Path(name))
+
+
+def student(prior: str, which: str) -> str:
+    """The student of a prior: a file by its path, or one that ships by its number of calls, as a prior's name.
+
+    Raises:
+        ValueError: there is none, or the file holds a student of another prior.
+    """
+    if which.isdigit():
+        own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
+        if int(which) not in own:
+            found = "; ".join(f"{base} has one of {calls}" for base, calls in STUDENTS.values()) or "none does"
+            raise ValueError(
+                f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
+                "and name its file"
+            )
+        return own[int(which)]
+    said = header(Path(which)).get("student")
+    if said is None:
+        raise ValueError(
+            f"student: expected a number of calls or a .safetensors file of flowhelm distil, got '{which}'"
+        )
+    base = json.loads(said)
+    own_file = Path(prior).is_file() and hashlib.sha256(Path(prior).read_bytes()).hexdigest()
+    if prior not in (base.get("base"), which) and own_file != base.get("sha256"):
+        raise ValueError(f"student: '{which}' is a student of {base.get('base')}, not of '{prior}'; name its prior")
+    return which
+
+
+def header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; nothing of what is none."""
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            found = json.loads(file.read(size)) if size <= MOST_HEADER else {}
+        said = found.get("__metadata__", {}) if isinstance(found, dict) else {}
+        return said if isinstance(said, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

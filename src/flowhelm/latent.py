@@ -21,6 +21,7 @@ from .flow import Flow
 from .measure import Measurement
 from .path import mix
 from .rng import Noise
+from .shapes import Times
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def detail(flow: Flow, picture: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def warm(flow: Flow, picture: Tensor, times: Tensor, start: float, noise: Noise) -> tuple[Tensor, Tensor]:
+def warm(flow: Flow, picture: Tensor, times: Times, start: float, noise: Noise) -> tuple[Tensor, Tensor]:
     """A start from a picture instead of from noise: the state at time `start` and the rest of the grid.
 
     x = sigma source + alpha encode(picture). The later the start, the fewer the steps and the more of the picture stays, with its
@@ -90,7 +91,7 @@ def warm(flow: Flow, picture: Tensor, times: Tensor, start: float, noise: Noise)
     return mix(flow.path, noise(clean), clean, rest[0]), rest
 
 
-def later(times: Tensor, start: float) -> Tensor:
+def later(times: Times, start: float) -> Times:
     """The grid from `start` in [0, 1) on: it begins there, and grid points up to it are dropped."""
     if not 0 <= start < 1:
         raise ValueError(f"warm: expected a start in [0, 1), got {start}")

@@ -13,6 +13,7 @@ from .measure import Measurement
 from .path import at
 from .prox import solvable
 from .rng import Noise
+from .shapes import State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Annealed:
     softening: float
     scaled: bool
 
-    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: State, t: Time) -> tuple[Tensor, Tensor]:
         """M_t `(b,)` and its gradient; 0 where nothing of the picture is left in x."""
         c = at(self.flow.path, t, x)
         if c.alpha == 0 and (self.scaled or self.softening):
@@ -39,7 +40,7 @@ class Annealed:
         unit = 1 / c.alpha if self.scaled else 1.0
         return value_and_grad(lambda x: weight * self.y.misfit(self.flow.decode(unit * x)), x)
 
-    def begun(self, x: Tensor, t: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def begun(self, x: State, t: Time, noise: Noise) -> tuple[Tensor, Tensor]:
         """A state drawn from the prior at time t made one of the law p_t exp(-M_t), and the M_t `(b,)` still to be weighed by."""
         m = self(x, t)[0]
         if at(self.flow.path, t, x).alpha == 0 and m.any() and solvable(self.flow, self.y):

@@ -16,24 +16,25 @@ from torch import Tensor
 
 from .grad import dot, per_row, vjp
 from .rng import Noise
+from .shapes import Image, PerSample
 
 
 @runtime_checkable
 class Operator(Protocol):
     """Maps a picture `(b, c, h, w)` to a measurement `(b, ...)`, differentiably. flowhelm's own."""
 
-    def A(self, x: Tensor) -> Tensor: ...
+    def A(self, x: Image) -> Tensor: ...
 
 
 @runtime_checkable
 class LinearOperator(Operator, Protocol):
     """A linear one: with its adjoint, a pseudo-inverse and a prox."""
 
-    def A_adjoint(self, y: Tensor) -> Tensor: ...
+    def A_adjoint(self, y: Tensor) -> Image: ...
 
-    def A_dagger(self, y: Tensor) -> Tensor: ...
+    def A_dagger(self, y: Tensor) -> Image: ...
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float) -> Tensor:
+    def prox_l2(self, z: Image, y: Tensor, gamma: float) -> Image:
         """argmin_x gamma/2 |A x - y|^2 + 1/2 |x - z|^2."""
         ...
 
@@ -44,7 +45,7 @@ class Function:
 
     function: Callable[[Tensor], Tensor]
 
-    def A(self, x: Tensor) -> Tensor:
+    def A(self, x: Image) -> Tensor:
         return self.function(x)
 
 
@@ -63,18 +64,18 @@ class Linear:
     tolerance: float = 1e-6
     iterations: int = 200
 
-    def A(self, x: Tensor) -> Tensor:
+    def A(self, x: Image) -> Tensor:
         return self.function(x)
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
+    def A_adjoint(self, y: Tensor) -> Image:
         return vjp(self.function, y.new_zeros(len(y), *self.shape), y)[1]
 
-    def A_dagger(self, y: Tensor) -> Tensor:
+    def A_dagger(self, y: Tensor) -> Image:
         """The least-squares solution of smallest norm."""
         normal = lambda x: self.A_adjoint(self.A(x))  # noqa: E731
         return conjugate_gradient(normal, self.A_adjoint(y), self.tolerance, self.iterations)
 
-    def prox_l2(self, z: Tensor, y: Tensor, gamma: float) -> Tensor:
+    def prox_l2(self, z: Image, y: Tensor, gamma: float) -> Image:
         shifted = lambda d: d + gamma * self.A_adjoint(self.A(d))  # noqa: E731
         # solved for the change, so that a prior estimate that already fits costs nothing
         return z + conjugate_gradient(shifted, gamma * self.A_adjoint(y - self.A(z)), self.tolerance, self.iterations)
@@ -135,7 +136,7 @@ class Measurement:
         """
         return self._repeated(self._seen, rows)
 
-    def count(self, rows: int) -> Tensor:
+    def count(self, rows: int) -> PerSample:
         """How many entries of y are seen: `(rows,)`."""
         return self._repeated(self._seen.flatten(1).sum(1), rows)
 
@@ -169,20 +170,20 @@ class Measurement:
             raise ValueError(f"Measurement: expected a batch that is a multiple of {len(each)}, got {rows}")
         return each if times == 1 else each.repeat_interleave(times, 0)
 
-    def residual(self, image: Tensor) -> Tensor:
+    def residual(self, image: Image) -> Tensor:
         """operator(image) - y, shaped as y."""
         return self.operator.A(image) - self.repeated(len(image))
 
-    def misfit(self, image: Tensor) -> Tensor:
+    def misfit(self, image: Image) -> PerSample:
         """1/2 |operator(image) - y|^2 per row: `(b,)`."""
         r = self.residual(image)
         return 0.5 * dot(r, r)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         """log p(y | image), without its constant: -misfit / std^2."""
         return -self.misfit(image) / self.std**2
 
-    def prox(self, image: Tensor, weight: float) -> Tensor:
+    def prox(self, image: Image, weight: float) -> Image:
         """argmin_z weight * (-log p(y | z)) + 1/2 |z - image|^2; in closed form or by conjugate gradients.
 
         Raises:
@@ -202,7 +203,7 @@ class Measurement:
         return self.operator.prox_l2(image, self.repeated(len(image)), float(weight) / self.std**2)
 
 
-def simulate(operator: Operator, image: Tensor, std: float, noise: Noise) -> Measurement:
+def simulate(operator: Operator, image: Image, std: float, noise: Noise) -> Measurement:
     """Simulates: y = operator(image) + std * noise, one noise stream per row. flowhelm's own."""
     forward = operator.A if isinstance(operator, Operator) else operator
     y = forward(image)

@@ -6,13 +6,14 @@ int_a^b v dt = sum_k pi_k v_k exp(rate_k (a - start)) E(rate_k (b - a)) (b - a),
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .flow import NetFlow
+from .flow_map import Distilled
+from .shapes import State, Time
 
 
 class Momentum(NamedTuple):
@@ -28,7 +29,7 @@ class Momentum(NamedTuple):
     rates: Tensor
     start: Tensor
 
-    def velocity(self, t: Tensor) -> Tensor:
+    def velocity(self, t: Time) -> Tensor:
         """v(t), `(b, *shape)`."""
         grown = (self.rates * self._since(t)).exp()
         return (self.logits.softmax(1) * grown * self.parts).sum(1)
@@ -38,7 +39,7 @@ class Momentum(NamedTuple):
         grown = (self.rates * self._since(a)).exp() * mean_growth(self.rates * (self._since(b) - self._since(a)))
         return (self.logits.softmax(1) * grown * self.parts).sum(1)
 
-    def moved(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    def moved(self, x: State, a: Tensor, b: Tensor) -> State:
         """The state at b of the path that passes x `(b, *shape)` at a."""
         return x + (self._since(b) - self._since(a))[:, 0] * self.average(a, b)
 
@@ -51,7 +52,7 @@ class Momentum(NamedTuple):
             self.parts.detach(), self.logits.detach().masked_fill(gone, -torch.inf), self.rates.detach(), self.start
         )
 
-    def _since(self, t: Tensor) -> Tensor:
+    def _since(self, t: Time) -> Tensor:
         """t - start, as what multiplies the parts: `(b or 1, 1, 1, ...)`."""
         return (t - self.start).to(self.rates).reshape(-1, *[1] * (self.rates.ndim - 1))
 
@@ -64,24 +65,19 @@ def mean_growth(y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class ArcFlow(NetFlow):
+class ArcFlow(Distilled):
     """A network that gives a profile: `net(x, t, *condition)` -> `(parts, logits, rates)`, see `Momentum`. It is a flow, and a flow map."""
 
-    def profile(self, x: Tensor, s: Tensor) -> Momentum:
+    def profile(self, x: State, s: Time) -> Momentum:
         """What the path through x at s does from there on; one evaluation."""
         weight = next(self.net.parameters(), x)
         told = self._told(len(x), weight.device)
         parts, logits, rates = self.net(x.to(weight), s.to(weight).expand(len(x)), *told)
         return Momentum(parts.to(x), logits.to(x), rates.to(x), s)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.profile(x, t).velocity(t)
 
-    def map(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+    def map(self, x: State, s: Time, t: Time) -> State:
         """The state at t on the path through x at s."""
         return self.profile(x, s).moved(x, s, t)
-
-    def bind(self, *condition: Tensor, guidance: object = None) -> Self:
-        if guidance is not None:
-            raise ValueError("ArcFlow: a distilled network has its teacher's guidance inside; bind it without guidance")
-        return replace(self, condition=condition)

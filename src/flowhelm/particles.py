@@ -11,6 +11,7 @@ from torch import Tensor
 from .grad import per_row, where_rows
 from .path import Path, linear
 from .rng import Noise
+from .shapes import State
 
 Resampler = Callable[[Tensor, Noise], Tensor]
 """(log-weights `(b, k)`, noise) -> indices `(b * k,)` into the flattened batch, each particle k w times on average."""
@@ -104,7 +105,7 @@ def resampled(
     return torch.where(low.repeat_interleave(k), pick, stay), torch.where(low[:, None], mean, log_w)
 
 
-def survivors(x: Tensor, moved: Tensor, log_w: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+def survivors(x: State, moved: Tensor, log_w: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
     """The particles `(b * k, ...)` after a move, and their weights `(b, k)` plus `change` `(b * k,)`.
 
     A particle that is not finite has weight 0 and stays where it was; if none of a row has weight, their state is NaN.

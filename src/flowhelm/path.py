@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .shapes import State, Time
+
 
 class Coeffs(NamedTuple):
     """alpha, sigma and their derivatives in t, each shaped as t."""
@@ -45,8 +47,8 @@ class Coeffs(NamedTuple):
 class Ends(NamedTuple):
     """E[source | x_t] and E[clean | x_t], each shaped as the state `(b, ...)`. flowhelm's own."""
 
-    source: Tensor
-    clean: Tensor
+    source: State
+    clean: State
 
     def rows(self, index: Tensor) -> Ends:
         """Those of some rows `(n,)`, in that order."""
@@ -56,16 +58,16 @@ class Ends(NamedTuple):
         return Ends(self.source.detach(), self.clean.detach())
 
 
-Path = Callable[[Tensor], Coeffs]
+Path = Callable[[Time], Coeffs]
 
 
-def linear(t: Tensor) -> Coeffs:
+def linear(t: Time) -> Coeffs:
     """alpha = t, sigma = 1 - t: rectified flow, optimal-transport flow matching."""
     one = torch.ones_like(t)
     return Coeffs(t, 1 - t, one, -one)
 
 
-def trig(t: Tensor) -> Coeffs:
+def trig(t: Time) -> Coeffs:
     """alpha = sin(pi t / 2), sigma = cos(pi t / 2): variance preserving, TrigFlow."""
     a = t * (math.pi / 2)
     # sin of the complement instead of cos(a): exactly 0 at t = 1
@@ -85,7 +87,7 @@ class VP:
     beta_min: float = 0.1
     beta_max: float = 20.0
 
-    def __call__(self, t: Tensor) -> Coeffs:
+    def __call__(self, t: Time) -> Coeffs:
         u = 1 - t
         log_alpha = -0.5 * (self.beta_min * u + 0.5 * (self.beta_max - self.beta_min) * u**2)
         rate = 0.5 * (self.beta_min + (self.beta_max - self.beta_min) * u)  # d log alpha / dt
@@ -99,7 +101,7 @@ class VP:
         return 1 - 2 * spent / (self.beta_min + root)
 
 
-def at(path: Path, t: Tensor, like: Tensor) -> Coeffs:
+def at(path: Path, t: Time, like: Tensor) -> Coeffs:
     """The coefficients ready to multiply `like`.
 
     Args:
@@ -111,24 +113,24 @@ def at(path: Path, t: Tensor, like: Tensor) -> Coeffs:
     return Coeffs(*(c.to(like).reshape(-1, *(1,) * (like.ndim - 1)) for c in path(t.double())))
 
 
-def mix(path: Path, source: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+def mix(path: Path, source: State, clean: State, t: Time) -> State:
     """x_t = sigma source + alpha clean."""
     c = at(path, t, source)
     return c.sigma * source + c.alpha * clean
 
 
-def velocity(path: Path, ends: Ends, t: Tensor) -> Tensor:
+def velocity(path: Path, ends: Ends, t: Time) -> State:
     """v = sigma' source + alpha' clean."""
     c = at(path, t, ends.clean)
     return c.d_sigma * ends.source + c.d_alpha * ends.clean
 
 
-def score(path: Path, ends: Ends, t: Tensor) -> Tensor:
+def score(path: Path, ends: Ends, t: Time) -> State:
     """grad log p_t(x) = -E[source | x] / sigma; for a standard normal source independent of clean, and t < 1."""
     return -ends.source / at(path, t, ends.clean).sigma
 
 
-def tilted(path: Path, ends: Ends, pull: Tensor, t: Tensor) -> Ends:
+def tilted(path: Path, ends: Ends, pull: Tensor, t: Time) -> Ends:
     """The ends of the law p_t(x) psi(x), for pull = grad log psi(x) shaped as the state; by Tweedie's formula.
 
     clean + sigma^2 / alpha pull, source - sigma pull: together the same state. For a standard normal source. With psi =
@@ -143,21 +145,21 @@ def tilted(path: Path, ends: Ends, pull: Tensor, t: Tensor) -> Ends:
     )
 
 
-def ends_from_velocity(path: Path, v: Tensor, x: Tensor, t: Tensor) -> Ends:
+def ends_from_velocity(path: Path, v: State, x: State, t: Time) -> Ends:
     """Solves x = sigma s + alpha c, v = sigma' s + alpha' c. Linear path: c = x + (1-t) v, s = x - t v."""
     a = at(path, t, x)
     det = a.d_alpha * a.sigma - a.d_sigma * a.alpha
     return Ends((a.d_alpha * x - a.alpha * v) / det, (a.sigma * v - a.d_sigma * x) / det)
 
 
-def ends_from_clean(path: Path, clean: Tensor, x: Tensor, t: Tensor) -> Ends:
+def ends_from_clean(path: Path, clean: State, x: State, t: Time) -> Ends:
     """source = (x - alpha clean) / sigma. Where sigma = 0 the state tells nothing of the source: its mean, 0, is given."""
     a = at(path, t, x)
     source = (x - a.alpha * clean) / torch.where(a.sigma > 0, a.sigma, 1)
     return Ends(torch.where(a.sigma.to(x) > 0, source, 0), clean)
 
 
-def ends_from_source(path: Path, source: Tensor, x: Tensor, t: Tensor) -> Ends:
+def ends_from_source(path: Path, source: State, x: State, t: Time) -> Ends:
     """clean = (x - sigma source) / alpha.
 
     Raises:

@@ -12,6 +12,7 @@ from .flow import Flow
 from .grad import differentiable, dot, gauss_newton, per_row, where_rows
 from .inner import Inner
 from .measure import Measurement
+from .shapes import State
 from .step import Reward
 
 
@@ -20,7 +21,7 @@ def solvable(flow: Flow, reward: Reward) -> bool:
     return flow.pixels and isinstance(reward, Measurement) and reward.linear
 
 
-def prox(reward: Reward, clean: Tensor, weight: Tensor) -> Tensor:
+def prox(reward: Reward, clean: State, weight: Tensor) -> State:
     """argmin_z -weight reward(z) + |z - clean|^2 / 2 for a linear measurement."""
     assert isinstance(reward, Measurement)  # `solvable` was asked
     return reward.prox(clean, float(weight))
@@ -32,12 +33,12 @@ def leeway(strength: float, price: Tensor, h: Tensor) -> Tensor:
     return strength / (2 * (price / h**2).clamp(min=1e-3))
 
 
-def solved(reward: Reward, clean: Tensor, weight: Tensor, unit: Tensor) -> Tensor:
+def solved(reward: Reward, clean: State, weight: Tensor, unit: Tensor) -> State:
     """The control `(b, *shape)` of a linear measurement in closed form: clean + unit u = prox(clean)."""
     return (prox(reward, clean, weight) - clean) / unit
 
 
-def refined(flow: Flow, y: Reward, guess: Tensor, weight: Tensor, unit: Tensor, inner: Inner) -> Tensor:
+def refined(flow: Flow, y: Reward, guess: State, weight: Tensor, unit: Tensor, inner: Inner) -> State:
     """argmin_z -y(decode(z)) + |z - guess|^2 / (2 weight), a guess N(guess, weight I) made to fit: `(b, *shape)`.
 
     In closed form where there is one and `inner` takes it; `unit` is the unit of an iterative solver's control.
@@ -53,7 +54,7 @@ def refined(flow: Flow, y: Reward, guess: Tensor, weight: Tensor, unit: Tensor, 
 def fitted(
     flow: Flow,
     y: Measurement,
-    clean: Tensor,
+    clean: State,
     tolerance: float,
     inner: int,
     rate: float,

@@ -17,6 +17,7 @@ from .grad import differentiable, dot, per_row
 from .interpolant import Field, Interpolant, score
 from .path import Ends
 from .rng import Noise
+from .shapes import Image, PerSample, State, Time, Times
 from .step import Step, run
 from .transition import Transition, euler
 from .transition.diffusion import Diffusion
@@ -28,7 +29,7 @@ Solver = Callable[..., Iterator[Step]]
 @checked
 @torch.no_grad()
 def integrate(
-    flow: Flow, x: Tensor, times: Tensor, *, transition: Transition = euler, noise: Noise | None = None
+    flow: Flow, x: State, times: Times, *, transition: Transition = euler, noise: Noise | None = None
 ) -> Iterator[Step]:
     """Samples the prior: one transition after another along the grid. flowhelm's own.
 
@@ -45,14 +46,14 @@ def integrate(
         yield Step(i, total, t, x, ends.clean, {})
 
 
-def look(flow: Flow, x: Tensor, t: Tensor) -> Ends:
+def look(flow: Flow, x: State, t: Time) -> Ends:
     """The ends at x: what a reward looks ahead with. Where sigma = 0, as at t = 1, the state is clean and no network is asked."""
     if (flow.path(t.double()).sigma == 0).all():
         return Ends(torch.zeros_like(x), x)
     return flow.ends(x, t)
 
 
-def valued(flow: Flow, value: Callable[[Tensor], Tensor], x: Tensor, t: Tensor) -> tuple[Ends, Tensor, Tensor]:
+def valued(flow: Flow, value: Callable[[Image], PerSample], x: State, t: Time) -> tuple[Ends, PerSample, State]:
     """`look`, the value `(b,)` of the picture in sight, and its gradient in x through the network; all detached.
 
     1 evaluation and its backward; neither where sigma = 0, and the gradient is 0 there: no move is left that it could guide.
@@ -71,8 +72,13 @@ def valued(flow: Flow, value: Callable[[Tensor], Tensor], x: Tensor, t: Tensor) 
     return ends.detach(), found.detach(), pull
 
 
+def refined(refiner: Flow, x: State, v: State, t: Time) -> State:
+    """The velocity at (x, t), from that at an earlier point of the path, `v`; one evaluation of the refiner (`priors.refiner`)."""
+    return v + refiner.velocity(torch.cat([x, v], 1), t)
+
+
 @torch.no_grad()
-def jumps(flow: FlowMap, x: Tensor, times: Tensor) -> Iterator[Step]:
+def jumps(flow: FlowMap, x: State, times: Times) -> Iterator[Step]:
     """Samples a model of two times: one evaluation per step of the grid, however long.
 
     Its steps have the state in place of a clean estimate, which would cost an evaluation more: `flow.map(x, t, 1)`.
@@ -92,13 +98,13 @@ def jumps(flow: FlowMap, x: Tensor, times: Tensor) -> Iterator[Step]:
 
 def rollout(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     controls: Tensor | None = None,
     *,
     first: Tensor | None = None,
     checkpointed: bool = False,
-) -> Tensor:
+) -> State:
     """The end of a controlled Euler path, differentiable in x and in the controls. flowhelm's own.
 
         x <- x + (t_{k+1} - t_k) (v(x, t_k) + u_k)
@@ -126,7 +132,7 @@ def rollout(
 @checked
 @torch.no_grad()
 def invert(
-    flow: Flow, x: Tensor, times: Tensor, *, iterations: Count = 5, transition: Transition = euler
+    flow: Flow, x: State, times: Times, *, iterations: Count = 5, transition: Transition = euler
 ) -> Iterator[Step]:
     """The way back: the state at times[0] from which `integrate` with that transition reaches x at times[-1].
 
@@ -150,7 +156,7 @@ def invert(
 
 
 @torch.no_grad()
-def inversion_start(flow: Flow, clean: Tensor, times: Tensor) -> Tensor:
+def inversion_start(flow: Flow, clean: State, times: Times) -> State:
     """The state at times[0] whose end is about `clean` `(b, *shape)`; the grid as for sampling. N + 1 evaluations.
 
     Uni-Inv (Jiao et al. 2025, arXiv:2504.13109): backwards, each step's velocity is taken where the last one's leads, near to
@@ -168,7 +174,7 @@ def inversion_start(flow: Flow, clean: Tensor, times: Tensor) -> Tensor:
 @guarded
 @torch.no_grad()
 def inversion_rate(
-    flow: Flow, times: Tensor, z: Tensor, *, rounds: Annotated[int, Ge(0)] = 3, safety: Positive = 0.5
+    flow: Flow, times: Times, z: Tensor, *, rounds: Annotated[int, Ge(0)] = 3, safety: Positive = 0.5
 ) -> float:
     """A rate at which inversion converges: safety * min 2 <dz, df> / |df|^2 over pairs of sources.
 
@@ -186,7 +192,7 @@ def inversion_rate(
     if len(z) < 2:
         raise ValueError(f"inversion_rate: expected at least 2 rows, got {len(z)}; draw more sources")
 
-    def ends(source: Tensor) -> Tensor:
+    def ends(source: State) -> Tensor:
         return run(integrate(flow, source, times)).x
 
     def safe(dz: Tensor, df: Tensor) -> Tensor:
@@ -211,7 +217,7 @@ def inversion_rate(
 
 @torch.no_grad()
 def interpolate(
-    interpolant: Interpolant, velocity: Field, x: Tensor, times: Tensor, *, denoiser: Field | None = None,
+    interpolant: Interpolant, velocity: Field, x: State, times: Times, *, denoiser: Field | None = None,
     diffusion: Diffusion | None = None, noise: Noise | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """Carries samples of the law at times[0] to the law at times[-1]: Euler-Maruyama, or Euler where eps = 0.
@@ -246,7 +252,7 @@ def interpolate(
 
 
 @torch.no_grad()
-def straightness(flow: Flow, x: Tensor, times: Tensor) -> Tensor:
+def straightness(flow: Flow, x: State, times: Times) -> Tensor:
     """int |(x_1 - x_0) - v(x_t, t)|^2 dt of each path from the sources x `(b, *shape)`, by the rule of the grid, per number of the state.
 
     0 exactly where one Euler step is exact. Liu, Gong & Liu 2023, arXiv:2209.03003, section 2.2.

@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-Reward = Callable[[Tensor], Tensor]
+from .shapes import Image, PerSample, State, Time
+
+Reward = Callable[[Image], PerSample]
 """Picture `(b, c, h, w)` -> `(b,)`; higher is better, a log-density: so a likelihood is a reward."""
 
 
@@ -33,9 +35,9 @@ class Step(NamedTuple):
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
     total: int
-    t: Tensor
-    x: Tensor
-    clean: Tensor
+    t: Time
+    x: State
+    clean: State
     info: Mapping[str, Tensor] = {}
 
 

@@ -30,6 +30,7 @@ from .inner import Inner
 from .particles import best
 from .path import Ends, tilted
 from .rng import Noise
+from .shapes import State, Time
 from .solve import look, valued
 from .step import Reward
 from .transition import Moments, Transition, shifted
@@ -71,14 +72,14 @@ class Twist:
     inner: Inner
     energy: Energy
 
-    def begin(self, x: Tensor, t: Tensor, level: Tensor, carried: Mapping[str, Tensor] | None) -> Sight:
+    def begin(self, x: State, t: Time, level: Tensor, carried: Mapping[str, Tensor] | None) -> Sight:
         """From the first state; its value is that of a run gone on with, else none. A gradient of which no share counts is 0."""
         value = torch.full((len(x),), -torch.inf, dtype=torch.float64) if carried is None else carried["reward"]
         if self.proposal == "gradient" and level.any():
             return Sight(*valued(self.flow, self.reward, x, t))._replace(value=value)
         return Sight(look(self.flow, x, t), value, torch.zeros_like(x))
 
-    def seen(self, x: Tensor, t: Tensor, value: Tensor, rate: bool) -> Sight:
+    def seen(self, x: State, t: Time, value: Tensor, rate: bool) -> Sight:
         """From x at t; where the reward is not asked (`rate`), the last `value` stands."""
         if self.proposal == "gradient":
             return Sight(*valued(self.flow, self.reward, x, t))
@@ -86,7 +87,7 @@ class Twist:
         return Sight(ends, self.reward(self.flow.decode(ends.clean)) if rate else value, torch.zeros_like(x))
 
     def moved(
-        self, x: Tensor, s: Tensor, t: Tensor, noise: Noise, sight: Sight, level: Tensor
+        self, x: State, s: Time, t: Time, noise: Noise, sight: Sight, level: Tensor
     ) -> tuple[Tensor, Tensor | float]:
         """The next states, and what is to be added to log w: `(rows,)`.
 

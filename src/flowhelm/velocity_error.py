@@ -15,13 +15,14 @@ from torch import Tensor
 from .flow import Flow
 from .path import at, mix
 from .rng import Noise
+from .shapes import Time, Times
 
 Weights = Callable[[Tensor], Tensor]
 """Time -> weight of the prior, 1 on average over all times; both 0-dim."""
 
 
 @torch.no_grad()
-def errors(flow: Flow, clean: Tensor, times: Tensor, noise: Noise) -> Tensor:
+def errors(flow: Flow, clean: Tensor, times: Times, noise: Noise) -> Tensor:
     """Mean square error of the velocity for clean - source, given x_t, at each time: `times`-shaped, float64 on the CPU.
 
     For `clean` states `(b, *shape)`, one evaluation and one draw per time; repeat it for a mean. The least that any network
@@ -42,12 +43,12 @@ def reciprocal(error: Tensor) -> Tensor:
     return r / r.mean()
 
 
-def normal(t: Tensor) -> Tensor:
+def normal(t: Time) -> Tensor:
     """The weights of the exact flow of N(0, I), whose error is 1 / (t^2 + (1-t)^2)."""
     return 1.5 * (t**2 + (1 - t) ** 2)
 
 
-def table(t: Tensor, r: Tensor) -> Weights:
+def table(t: Time, r: Tensor) -> Weights:
     """Weights r `(k,)` at increasing times t `(k,)` as a function of the time, linear in between and constant beyond."""
     t, r = t.double().cpu(), r.double().cpu()
     if t.ndim != 1 or t.shape != r.shape or len(t) < 2 or not (t.diff() > 0).all() or not (r >= 0).all():

@@ -243,3 +243,20 @@ def test_what_a_check_measures():
     many = torch.randn(40, 1, 12, 12)
     assert check.distance(many, many) < 1e-9
     assert check.distance(many, many + 0.5) == pytest.approx(36 * 0.25, rel=1e-3)  # 6 x 6 numbers, each moved by 0.5
+
+
+def test_tensorboard_has_what_the_files_have(prior, tmp_path, code):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    drive(align(asked(prior, tmp_path / "a", f"{code}:bright", updates=4, check_every=2, tensorboard=True)))
+    events = EventAccumulator(str(tmp_path / "a" / "tensorboard")).Reload()
+    log, checks = rows(tmp_path / "a" / "log.csv"), rows(tmp_path / "a" / "checks.csv")
+    for name in ("reward", "loss"):
+        found = events.Scalars(f"update/{name}")
+        assert [e.step for e in found] == [1, 2, 3, 4]
+        assert [e.value for e in found] == pytest.approx([float(r[name]) for r in log], rel=1e-5)
+    assert [e.value for e in events.Scalars("check/frechet")] == pytest.approx(
+        [float(r["frechet"]) for r in checks], rel=1e-5
+    )
+    assert len(events.Images("samples")) == 3

@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
+DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align", "distil")
 """Modules of the command line that carry out a piece of work."""
 
 
@@ -60,6 +60,7 @@ BEFORE = {
 
 SMALLER = (
     ("steps=20_000", "steps=2"),
+    ("steps=5000", "steps=2"),
     ("(3, 64, 64)", "(3, 8, 8)"),
     ("batch=64", "batch=4"),
     ("times(50)", "times(2)"),
@@ -132,6 +133,7 @@ def desk(tmp_path, monkeypatch) -> Path:
     photo = Image.open(ROOT / "examples" / "chelsea.png").convert("RGB").resize((64, 48))
     for name in (
         "photo.jpg",
+        "scene.jpg",
         "photo.png",
         "small.png",
         "clean.png",
@@ -251,6 +253,8 @@ def test_commands_are_accepted(block, programs, desk, accepts, capsys, monkeypat
             accepts(words, capsys.readouterr, block.why is not None)
         elif name == "python" and words[0] == "-m" and words[1].startswith("flowhelm"):
             parsed(words[1], words[2:], monkeypatch)
+        elif name == "python" and words[:2] == ["-m", "pytest"]:
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
         elif name in ("python", "bash") and not words[0].startswith("-"):
             assert (ROOT / words[0]).is_file() or (ROOT / "examples" / words[0]).is_file(), words[0]
         else:

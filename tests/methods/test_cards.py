@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, distil, inverse, restore, sample, steer, tune
+from flowhelm import cards, distil, edit, inverse, restore, sample, steer, tune
 from flowhelm.interfaces.cli import main
 from flowhelm.step import Step, Update, run
 
 GIVEN = {"flowhelm": flowhelm, "torch": torch, "copy": copy, "dataclasses": dataclasses, "partial": partial}
 """What the examples of `tune` and `distil` use without an import, to be short."""
 METHODS = (*restore.ALL, *steer.ALL)
-EVERY = pytest.mark.parametrize("method", [*METHODS, *cards.TUNERS], ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", [*METHODS, *edit.ALL, *cards.TUNERS], ids=lambda method: method.__name__)
 EACH = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)
 
 
@@ -34,7 +34,7 @@ def test_a_card_says_what_a_method_needs_and_costs(method):
         assert re.search(rf"^{field} ", card(method), re.MULTILINE), field
 
 
-@pytest.mark.parametrize("folder", ["restore", "steer", "tune", "transition", "guide"])
+@pytest.mark.parametrize("folder", ["restore", "steer", "edit", "tune", "transition", "guide"])
 def test_a_file_is_read_at_one_sitting(folder):
     for file in (Path(flowhelm.__file__).parent / folder).glob("*.py"):
         assert len(file.read_text(encoding="utf-8").splitlines()) <= 110, file.name
@@ -53,7 +53,11 @@ ITSELF = {sample.bottleneck: "times(12)"}
 """Where a grid is as long as it must be; elsewhere a test runs a short one."""
 
 
-@pytest.mark.parametrize("method", [*METHODS, *sample.ALL, *inverse.ALL, *tune.ALL, *distil.ALL], ids=lambda method: method.__name__)
+@pytest.mark.parametrize(
+    "method",
+    [*METHODS, *edit.ALL, *sample.ALL, *inverse.ALL, *tune.ALL, *distil.ALL],
+    ids=lambda method: method.__name__,
+)
 def test_the_example_of_a_card_runs(method):
     code = dedent(re.search(r"^Example\n\n((?: {4}.*\n?)+)", card(method), re.MULTILINE)[1])
     assert 3 <= len(code.splitlines()) <= 6

@@ -70,6 +70,28 @@ def test_fashion_is_padded_with_black(tmp_path):
     assert labels.dtype == torch.int64
 
 
+def test_digits_are_of_the_one_file_and_the_last_are_held_apart(tmp_path):
+    images = np.zeros((2100, 28, 28), np.uint8)
+    images[:, 0, 0] = np.arange(2100) // 10  # tells where it stood
+    images[:, 0, 1] = np.arange(2100) % 10
+    np.savez(tmp_path / "d.npz", images=images, labels=np.arange(2100) % 10)
+    recipe = recipes.digits(tmp_path / "d.npz", batch=50)
+    seen = {}
+    for part, data, batches in (("train", recipe.data, 22), ("apart", recipe.apart, 20)):
+        rows = [data(k) for k in range(batches)]
+        clean = ((torch.cat([r.clean for r in rows])[:, 0, 2, 2:4] + 1) * 127.5).round().long()  # never mirrored
+        assert torch.equal(clean[:, 1], torch.cat([r.condition[0] for r in rows]))
+        seen[part] = sorted((clean @ torch.tensor([10, 1])).tolist())
+    assert seen == {"train": list(range(1100)), "apart": list(range(1100, 2100))}
+    for wrong, why in ((np.arange(2100) % 11, "labels 0 to 9"), (np.arange(2099) % 10, "labels")):
+        np.savez(tmp_path / "d.npz", images=images, labels=wrong)
+        with pytest.raises(ValueError, match=f"data: expected .*{why}"):
+            recipes.digits(tmp_path / "d.npz")
+    np.savez(tmp_path / "d.npz", images=images[:1500], labels=np.zeros(1500))
+    with pytest.raises(ValueError, match=r"data: expected at least 2000 digits .* got 1500"):
+        recipes.digits(tmp_path / "d.npz")
+
+
 class TestAerial:
     FOLDERS = ("aGrass", "bField", "cIndustry", "dRiverLake", "eForest", "fResident", "gParking")
 
@@ -126,7 +148,7 @@ class TestAerial:
         assert (labels[labels != 7] == (torch.arange(n) % 7)[labels != 7]).all()
 
 
-@pytest.mark.parametrize("name", ["photos", "animals", "aerial", "fashion"])
+@pytest.mark.parametrize("name", ["photos", "animals", "aerial", "fashion", "digits"])
 def test_wrong_data_is_one_sentence(name, tmp_path):
     wrong = tmp_path / "wrong.bin"
     wrong.write_bytes(b"nothing")
@@ -172,11 +194,52 @@ def test_what_is_wrong_inside_the_data_is_one_sentence(tmp_path):
         with pytest.raises(ValueError, match="split: expected JSON as"):
             recipes.aerial(lone(tmp_path, {"a/a.png": right}), tmp_path / "split.json")
     np.savez(tmp_path / "f.npz", train_images=np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(ValueError, match=r"data: expected train_images.*train_labels"):
+    with pytest.raises(ValueError, match=r"data: expected .*train_images.*train_labels"):
         recipes.fashion(tmp_path / "f.npz")
     np.savez(tmp_path / "f.npz", train_images=np.zeros((3, 9, 9), np.uint8), train_labels=np.zeros(3))
     with pytest.raises(ValueError, match=r"got train_images of torch.uint8 \(3, 9, 9\)"):
         recipes.fashion(tmp_path / "f.npz")
     (tmp_path / "g.npz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="data: expected train_images"):
+    with pytest.raises(ValueError, match=r"data: expected .*train_images"):
         recipes.fashion(tmp_path / "g.npz")
+
+
+class TestBlind:
+    def test_damage_is_of_its_row_and_its_number(self, archive):
+        recipe = recipes.blind(archive([f"p{i:02d}.png" for i in range(26)], 40, 40), batch=6, patch=32)
+        batch = recipe.data(3)
+        (bad,) = batch.condition
+        assert batch.clean.shape == bad.shape == (6, 3, 32, 32)
+        torch.testing.assert_close(recipe.data(3).condition[0], bad, rtol=0, atol=0)
+        assert not torch.equal(recipe.data(4).condition[0], bad)
+        levels = (bad + 1) * 127.5
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+        assert bad.abs().max() <= 1
+        assert ((bad - batch.clean).square().mean((1, 2, 3)) > 0).all()
+
+    def test_a_network_begins_as_nothing_and_shows_what_it_does(self, archive):
+        recipe = recipes.blind(archive([f"p{i:02d}.png" for i in range(26)], 40, 40), batch=2, patch=32)
+        with torch.no_grad():
+            rows = dict(recipe.shown(recipe.flow.net))
+            loss = recipe.loss(recipe.flow, recipe.data(0), torch.Generator())
+        assert list(rows) == ["damaged", "mean", "restored", "clean"]
+        torch.testing.assert_close(rows["mean"], rows["damaged"])
+        assert loss.shape == (2,)
+
+    def test_too_few_pictures(self, archive):
+        for recipe in (recipes.blind, recipes.codec):
+            with pytest.raises(ValueError, match="expected more than 24 photographs of 64 pixels or more"):
+                recipe(archive(["a.png"], 70, 70))
+
+
+def test_a_compressor_is_shown_what_it_keeps(archive):
+    path = archive([f"p{i:02d}.png" for i in range(26)], 40, 40)
+    recipe = recipes.codec(path, batch=2, patch=32)
+    with torch.no_grad():
+        rows = dict(recipe.shown(recipe.flow.net))
+        loss = recipe.loss(recipe.flow, recipe.data(0), torch.Generator())
+    assert rows["decoded"].shape == rows["clean"].shape == (2, 3, 32, 32)
+    assert loss.shape == (2,)
+    assert loss.isfinite().all()
+    with pytest.raises(ValueError, match="patch: expected a multiple of 16, got 24"):
+        recipes.codec(path, patch=24)

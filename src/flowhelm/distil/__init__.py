@@ -6,15 +6,16 @@
 A student begins as its teacher (`priors.student`, `priors.arc`), is a flow and a flow map, and has the teacher's guidance inside.
 """
 
+from ..solve import refined
 from .arc_flow import arc_flow
 from .consistency import consistency
-from .flow_turbo import flow_turbo, refined
+from .flow_turbo import flow_turbo
 from .free_flow import Watched, free_flow
 from .mdt_dist import mdt_dist
 from .mean_flow import mean_flow
-from .reflow import pairs, reflow
+from .reflow import paired, pairs, reflow
 from .straighten import straighten
 
 ALL = (arc_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten, flow_turbo)
 
-__all__ = ["ALL", "Watched", "pairs", "refined", *(loss.__name__ for loss in ALL)]
+__all__ = ["ALL", "Watched", "paired", "pairs", "refined", *(loss.__name__ for loss in ALL)]

@@ -33,13 +33,14 @@ from ..entry import Count, Fraction, guarded
 from ..flow import Flow
 from ..learning.batches import Batch, conditioned, like
 from ..momentum import ArcFlow
+from ..shapes import PerSample
 
 
 @guarded
 def arc_flow(
     student: ArcFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, segments: Count = 2, looks: Count = 4,
     window: Fraction = 3 / 128, drop: Fraction = 0.1, anneal: Count = 1000,
-) -> Tensor:  # fmt: skip
+) -> PerSample:  # fmt: skip
     """ArcFlow: two calls whose paths are curved. 2026, arXiv:2602.09014, section 3. The loss of every row `(b,)`.
 
     Args:

@@ -30,6 +30,7 @@ from ..flow_map import NetMap
 from ..grad import per_row
 from ..learning.batches import Batch, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample
 
 
 @guarded
@@ -42,7 +43,7 @@ def consistency(
     step: Positive = 0.02,
     density: Callable[[Tensor], Tensor] | None = None,
     floor: Positive = 1e-4,
-) -> Tensor:
+) -> PerSample:
     """Consistency distillation. Song, Dhariwal, Chen & Sutskever 2023, arXiv:2303.01469, alg. 2. The loss of every row `(b,)`.
 
     Args:

@@ -4,7 +4,7 @@
     loss    |v_teacher(x', t + d) - (refiner(x', v, t + d) + v)|^2
 
 Needs   clean states, a teacher, a student over state and velocity together (`priors.refiner`), whose velocity is
-        `refined`; no sampler uses it yet
+        `solve.refined`; `sample.flow_turbo` draws with it
 Cost    2 evaluations of the teacher, 1 of the refiner, 1 backward
 Paper   reach 0.12; the refiner is one block, 4 % of the network, and is 0 at first: the last velocity is used again.
 
@@ -20,24 +20,20 @@ Example
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, guarded
 from ..flow import Flow, NetFlow
 from ..grad import per_row
 from ..learning.batches import Batch, conditioned, instants, like
 from ..path import mix
-
-
-def refined(refiner: NetFlow, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """The velocity at (x, t), from that at an earlier point of the path, `v`; one evaluation of the refiner."""
-    return v + refiner.velocity(torch.cat([x, v], 1), t)
+from ..shapes import PerSample
+from ..solve import refined
 
 
 @guarded
 def flow_turbo(
     student: NetFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, reach: Fraction = 0.12
-) -> Tensor:
+) -> PerSample:
     """FlowTurbo: a refiner of velocities. Zhao, Shi, Yu, Zhou & Lu 2024, arXiv:2409.18128. The loss of every row `(b,)`.
 
     Args:

@@ -37,6 +37,7 @@ from ..flow_map import NetMap, onwards
 from ..grad import per_row
 from ..learning.batches import Batch, adaptive, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample, State, Time
 
 
 class Watched(nn.Module):
@@ -46,7 +47,7 @@ class Watched(nn.Module):
         super().__init__()
         self.net, self.critic = net, critic
 
-    def forward(self, x: Tensor, s: Tensor, t: Tensor, *condition: Tensor) -> Tensor:
+    def forward(self, x: State, s: Time, t: Time, *condition: Tensor) -> State:
         return self.net(x, s, t, *condition)
 
 
@@ -63,7 +64,7 @@ def free_flow(
     power: NonNegative = 1.0,
     floor: float = 1e-3,
     step: float | None = None,
-) -> Tensor:
+) -> PerSample:
     """FreeFlow: a flow map from noise, without data. Tong, Ma, Xie & Jaakkola 2025, arXiv:2511.19428. The loss of every row `(b,)`.
 
     Args:

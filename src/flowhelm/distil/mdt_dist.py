@@ -36,6 +36,7 @@ from ..flow_map import NetMap, along
 from ..grad import per_row
 from ..learning.batches import Batch, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample, State, Time
 
 
 @guarded
@@ -49,7 +50,7 @@ def mdt_dist(
     density: Callable[[Tensor], Tensor] | None = None,
     held: float | None = None,
     step: float | None = None,
-) -> Tensor:
+) -> PerSample:
     """MDT-dist: marginal transport in one step. Zhou et al. 2025, arXiv:2509.04406. The loss of every row `(b,)`.
 
     Args:
@@ -61,7 +62,7 @@ def mdt_dist(
     student, teacher = conditioned(student, teacher, batch)
     source = like(student, batch, generator)
 
-    def wanted(x: Tensor, t: Tensor) -> Tensor:
+    def wanted(x: State, t: Time) -> Tensor:
         """What phi would be, were the teacher's velocity its own: v + (1 - t) dphi."""
         with torch.no_grad():
             v = teacher.velocity(x, t)
@@ -70,7 +71,7 @@ def mdt_dist(
             change = change / (per_row(change.flatten(1).norm(dim=1), x) + held)
         return v + per_row(1 - t, x) * change
 
-    def final(x: Tensor, t: Tensor) -> Tensor:
+    def final(x: State, t: Time) -> Tensor:
         return student.average(x, t, torch.ones_like(t))
 
     t = instants(source, generator, density)

@@ -33,6 +33,7 @@ from ..flow_map import NetMap, along
 from ..grad import per_row
 from ..learning.batches import Batch, adaptive, conditioned, instants, like
 from ..path import mix
+from ..shapes import PerSample
 
 
 @guarded
@@ -47,7 +48,7 @@ def mean_flow(
     power: NonNegative = 1.0,
     floor: float = 1e-2,
     step: float | None = None,
-) -> Tensor:
+) -> PerSample:
     """MeanFlow: average velocities from their identity. Geng, Deng, Bai, Kolter & He 2025, arXiv:2505.13447. The loss of every row `(b,)`.
 
     Args:

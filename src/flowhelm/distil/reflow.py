@@ -19,7 +19,8 @@ Example
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from ..flow import NetFlow
 from ..learning.batches import Batch, Data, instants
 from ..path import mix
 from ..rng import Noise
+from ..shapes import PerSample
 from ..solve import integrate
 from ..step import run
 from ..transition import Transition, euler
@@ -45,17 +47,32 @@ def pairs(
     Raises:
         ValueError: fewer pairs than a batch has.
     """
+    parts = []
+    for first in range(0, count, batch):
+        bound, x = begun(teacher, range(first, min(first + batch, count)), seed)
+        end = run(integrate(bound, x, bound.times(steps), transition=transition)).x
+        parts.append((x.cpu(), end.cpu(), *bound.condition))
+    source, clean, *told = (torch.cat(part) for part in zip(*parts, strict=True))
+    return paired(source, clean, *told, batch=batch)
+
+
+def begun(teacher: NetFlow, rows: Sequence[int], seed: int) -> tuple[NetFlow, Tensor]:
+    """The teacher, told what pairs of these numbers show, and their sources, where its weights are."""
+    index = torch.tensor(rows)
+    told = [c[(index % len(c)).to(c.device)] for c in teacher.condition]
+    bound = replace(teacher, condition=tuple(told)) if told else teacher
+    return bound, bound.source(Noise(seed, list(rows))).to(next(teacher.net.parameters()).device)
+
+
+def paired(source: Tensor, clean: Tensor, *told: Tensor, batch: int) -> Data:
+    """Sources `(n, *shape)` and what became of them, and what each was told `(n, ...)`: each once an epoch, in another order.
+
+    Raises:
+        ValueError: fewer pairs than a batch has.
+    """
+    count = len(source)
     if not 1 <= batch <= count:
         raise ValueError(f"pairs: expected a batch of 1 to {count} pairs, got {batch}")
-    told = [c[torch.arange(count) % len(c)] for c in teacher.condition]
-    sources, ends = [], []
-    for first in range(0, count, batch):
-        rows = torch.arange(first, min(first + batch, count))
-        bound = teacher.bind(*(c[rows] for c in told), guidance=teacher.guidance) if told else teacher
-        x = bound.source(Noise(seed, rows.tolist())).to(next(teacher.net.parameters()).device)
-        sources.append(x.cpu())
-        ends.append(run(integrate(bound, x, bound.times(steps), transition=transition)).x.cpu())
-    source, clean = torch.cat(sources), torch.cat(ends)
 
     def data(index: int) -> Batch:
         epoch, place = divmod(index, count // batch)
@@ -74,7 +91,7 @@ def reflow(
     *,
     density: Callable[[Tensor], Tensor] | None = None,
     points: Count | None = None,
-) -> Tensor:
+) -> PerSample:
     """Reflow, and distillation into `points` steps. Liu, Gong & Liu 2023, arXiv:2209.03003. The loss of every row `(b,)`.
 
     Args:

@@ -25,13 +25,14 @@ from torch import Tensor
 from ..entry import Count, guarded
 from ..flow import Flow, NetFlow
 from ..learning.batches import Batch, conditioned, like
+from ..shapes import PerSample, Times
 from ..solve import rollout
 
 
 @guarded
 def straighten(
-    student: NetFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, times: Tensor, fine: Count = 10
-) -> Tensor:
+    student: NetFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, times: Times, fine: Count = 10
+) -> PerSample:
     """BOSS straightening. Nguyen, Nguyen & Nguyen 2024, arXiv:2312.16414, section 4. The loss of every row `(b,)`.
 
     Args:
@@ -48,7 +49,7 @@ def straighten(
     return (student.velocity(x, times[k]) - (end - x) / h).square().flatten(1).mean(1)
 
 
-def _refined(times: Tensor, fine: int) -> Tensor:
+def _refined(times: Times, fine: int) -> Tensor:
     """Every step of a grid cut into so many equal ones."""
     parts = torch.arange(fine, dtype=torch.float64) / fine
     return torch.cat([(times[:-1, None] + parts * times.diff()[:, None]).flatten(), times[-1:]])

@@ -14,15 +14,14 @@ Paper   The paper's weight w is scale - 1. The interval is that of Kynkäänniem
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ..entry import Fraction
 from ..grad import per_row
+from ..shapes import State, Time
 
 
 def cfg(
-    given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, start: Fraction = 0.0, stop: Fraction = 1.0
-) -> Tensor:
+    given: State, without: State, t: Time, *, scale: float = 2.0, start: Fraction = 0.0, stop: Fraction = 1.0
+) -> State:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.
     t: 0-dim or `(b,)`.

@@ -14,13 +14,13 @@ Paper   The first 4 % of the steps are zeroed, at least one: here, as an edit of
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction
 from ..grad import dot, per_row
+from ..shapes import State, Time
 
 
-def cfg_zero(given: Tensor, without: Tensor, t: Tensor, *, scale: float = 2.0, zero_until: Fraction = 0.04) -> Tensor:
+def cfg_zero(given: State, without: State, t: Time, *, scale: float = 2.0, zero_until: Fraction = 0.04) -> State:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.
     t: 0-dim or `(b,)`.

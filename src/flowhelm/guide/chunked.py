@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
+from ..shapes import State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class Chunked(Wrapped):
     flow: Flow
     size: int
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         parts = []
         for first in range(0, len(x), self.size):
             # the last chunk is filled up with its last row, so that a compiled network sees one shape only

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..rng import Noise
+from ..shapes import State
 
 
 class Rates(NamedTuple):
@@ -79,7 +80,7 @@ class Directions:
         return torch.special.gammainc(radius.new_tensor(self.empty.shape[1] / 2), radius**2 / 2)
 
 
-def empty_axes(clean: Tensor, tau: float) -> tuple[Tensor, Tensor]:
+def empty_axes(clean: State, tau: float) -> tuple[Tensor, Tensor]:
     """Principal axes of the directions of clean states, float64 columns `(d, d)`, and which of them are empty, bool `(2, d)`.
 
     An axis (first row) or its opposite (second) is empty where no state has a cosine above tau with it.

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..entry import Count, NonNegative, guarded
 from ..flow import Flow, Wrapped
 from ..path import at, ends_from_velocity
+from ..shapes import State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Diverse(Wrapped):
     threshold: float
     mask: Tensor | None
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         if len(x) % self.group:
             raise ValueError(
                 f"diverse: expected a multiple of {self.group} rows (whole groups), got {len(x)}; "
@@ -49,7 +50,7 @@ class Diverse(Wrapped):
         rate = c.d_alpha * c.sigma - c.d_sigma * c.alpha
         return v + self.scale * rate * self._apart(clean)
 
-    def _apart(self, clean: Tensor) -> Tensor:
+    def _apart(self, clean: State) -> Tensor:
         """Each estimate less its nearest one in the group, 0 where they are far enough apart already."""
         seen = torch.ones_like(clean) if self.mask is None else self.mask.to(clean).expand_as(clean)
         rows = (seen * clean).unflatten(0, (-1, self.group))

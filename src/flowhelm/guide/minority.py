@@ -21,13 +21,13 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt, Lt
-from torch import Tensor
 
 from ..entry import Count, Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import dot, per_row
 from ..path import at, ends_from_velocity, mix
 from ..rng import Noise
+from ..shapes import PerSample, State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class Minority(Wrapped):
     flow: Flow
     scale: float
     noise: Noise
-    level: Tensor
+    level: torch.Tensor
     start: float
     stop: float
     draws: int
-    distance: Callable[[Tensor, Tensor], Tensor]
+    distance: Callable[[State, State], PerSample]
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         inside = (self.start < t) & (t < self.stop)
         if self.scale == 0 or not inside.any():
             return self.flow.velocity(x, t)
@@ -60,11 +60,11 @@ class Minority(Wrapped):
         return v + shift
 
     @torch.no_grad()
-    def _again(self, clean: Tensor, noise: Noise) -> Tensor:
+    def _again(self, clean: State, noise: Noise) -> State:
         """The estimate from a renoised copy of it, without gradient: g would otherwise shrink its own goal."""
         return self.flow.ends(mix(self.path, noise(clean), clean, self.level), self.level).clean
 
-    def _noise(self, rows: int, t: Tensor) -> Noise:
+    def _noise(self, rows: int, t: Time) -> Noise:
         """Streams that belong to the rows and to the time; k particles of a row are its children."""
         if rows % len(self.noise):
             raise ValueError(
@@ -76,7 +76,7 @@ class Minority(Wrapped):
         return Noise(each.seeds, [(*key, "minority", repr(s)) for key, s in zip(each.keys, times, strict=True)])
 
 
-def _squared(clean: Tensor, again: Tensor) -> Tensor:
+def _squared(clean: State, again: State) -> PerSample:
     return dot(clean - again, clean - again)
 
 
@@ -90,7 +90,7 @@ def minority(
     start: Fraction = 0.0,
     stop: Fraction = 1.0,
     draws: Count = 1,
-    distance: Callable[[Tensor, Tensor], Tensor] = _squared,
+    distance: Callable[[State, State], PerSample] = _squared,
 ) -> Flow:
     """Self-guided minority sampling: towards what the prior reconstructs badly. Um & Ye 2024, arXiv:2407.11555, section 3.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ..flow import Flow, Wrapped
 from ..path import Ends, Path, at, time_at_snr, velocity
+from ..shapes import State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +18,7 @@ class OnPath(Wrapped):
     def path(self) -> Path:  # type: ignore[override]
         return self.new
 
-    def ends(self, x: Tensor, t: Tensor) -> Ends:
+    def ends(self, x: State, t: Time) -> Ends:
         new = at(self.path, t, x)
         device = t.device
         inner = time_at_snr(self.flow.path, self.path(t.double()).alpha / self.path(t.double()).sigma).to(device)
@@ -28,7 +27,7 @@ class OnPath(Wrapped):
         scale = ((old.alpha**2 + old.sigma**2) / (new.alpha**2 + new.sigma**2)).sqrt()
         return self.flow.ends(scale * x, inner)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return velocity(self.path, self.ends(x, t), t)
 
 

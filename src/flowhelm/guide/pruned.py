@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from ..flow import Flow, Wrapped
 from ..rng import Noise
+from ..shapes import State, Time
 from .directions import Directions, Rates, empty_axes
 
 
@@ -38,8 +38,8 @@ class PrunedSource:
     The radius keeps the law of a normal's, chi of d degrees: the test sees the direction only, which is independent of it.
     """
 
-    basis: Tensor
-    empty: Tensor
+    basis: torch.Tensor
+    empty: torch.Tensor
     limit: float
     attempts: int = 10_000
     _directions: Directions = field(init=False, repr=False)
@@ -54,7 +54,7 @@ class PrunedSource:
         object.__setattr__(self, "_directions", Directions(self.empty, self.limit))
 
     @classmethod
-    def fit(cls, clean: Tensor, tau: float, tau_r: float) -> Self:
+    def fit(cls, clean: State, tau: float, tau_r: float) -> Self:
         """Finds the empty directions.
 
         Args:
@@ -70,7 +70,7 @@ class PrunedSource:
         basis, empty = empty_axes(clean, tau)
         return cls(basis.float(), empty, tau_r)
 
-    def sample(self, noise: Noise) -> Tensor:
+    def sample(self, noise: Noise) -> State:
         """One start per row, `(rows, d)` float32 on the CPU. Row i depends on stream i only, which moves on by one number."""
         rows = []
         for key, u in zip(noise.keys, noise.uniform().tolist(), strict=True):
@@ -96,10 +96,10 @@ class Pruned(Wrapped):
     flow: Flow
     start: PrunedSource
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         return self.flow.velocity(x, t)
 
-    def source(self, noise: Noise) -> Tensor:
+    def source(self, noise: Noise) -> State:
         return self.start.sample(noise).view(-1, *self.shape)
 
 

@@ -18,19 +18,19 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..grad import per_row
+from ..shapes import State, Time
 
 
 def raag(
-    given: Tensor,
-    without: Tensor,
-    t: Tensor,
+    given: State,
+    without: State,
+    t: Time,
     *,
     scale: float = 10.0,
     decay: Annotated[float, Ge(0), Le(math.inf)] = 8.0,
-) -> Tensor:
+) -> State:
     """Args:
     given, without: the velocity with the condition and without one, each `(b, *shape)`.
     t: of no effect; the ratio is largest at the start by itself.

@@ -23,6 +23,7 @@ from ..entry import Fraction, guarded
 from ..flow import Flow, Wrapped
 from ..grad import value_and_grad
 from ..path import at
+from ..shapes import State, Time
 
 Classifier = Callable[[Tensor, Tensor], Tensor]
 """States `(b, *shape)` and times `(b,)` -> logits `(b, classes)`."""
@@ -37,7 +38,7 @@ class Rare(Wrapped):
     start: float
     stop: float
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         v = self.flow.velocity(x, t)
         inside = (self.start < t) & (t < self.stop)
         if self.scale == 0 or not inside.any():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
+from ..shapes import State, Time
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Reused(Wrapped):
     every: int
     kept: _Kept = field(default_factory=_Kept)
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         kept, rule = self.kept, self.flow.guidance
         known = kept.difference is not None and kept.difference.shape == x.shape
         kept.asked += 1
@@ -33,7 +34,7 @@ class Reused(Wrapped):
             given = replace(self.flow, guidance=None).velocity(x, t)
             return rule(given, given - kept.difference, t)
 
-        def joined(given: Tensor, without: Tensor, t: Tensor) -> Tensor:
+        def joined(given: State, without: State, t: Time) -> State:
             kept.difference = (given - without).detach()
             return rule(given, without, t)
 

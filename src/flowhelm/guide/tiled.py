@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Ge
-from torch import Tensor
 
 from ..entry import Count, guarded
 from ..flow import Flow, Wrapped
+from ..shapes import State, Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Tiled(Wrapped):
     tile: int
     overlap: int
 
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+    def velocity(self, x: State, t: Time) -> State:
         height, width = x.shape[-2:]
         out = None
         for top in range(0, height, self.tile):

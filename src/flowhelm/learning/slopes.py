@@ -7,10 +7,11 @@ from torch import Tensor
 
 from ..flow import Flow
 from ..grad import differentiable, per_row, value_and_grad
+from ..shapes import State
 from ..step import Diverged, Reward
 
 
-def slopes(flow: Flow, reward: Reward, clean: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(flow: Flow, reward: Reward, clean: State) -> tuple[Tensor, Tensor]:
     """The reward `(b,)` of clean states `(b, *shape)` and its gradient in them, through the decoder; detached.
 
     Raises:
@@ -51,6 +52,6 @@ def limits(slope: Tensor, quantile: float) -> Tensor:
 
 
 @torch.no_grad()
-def ended(flow: Flow, reward: Reward, clean: Tensor) -> Tensor:
+def ended(flow: Flow, reward: Reward, clean: State) -> Tensor:
     """The rewards `(b,)` of the pictures at the end of a trajectory, without gradient; checked by `judged`."""
     return judged(reward(flow.decode(clean)).detach())

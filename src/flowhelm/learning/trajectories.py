@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..flow import Flow
 from ..rng import Noise
+from ..shapes import State, Time, Times
 from ..transition import Transition, euler
 
 
@@ -23,7 +24,7 @@ def begin(flow: Flow, noise: Noise, optimizer: torch.optim.Optimizer) -> Tensor:
 
 @torch.no_grad()
 def walk(
-    flow: Flow, x: Tensor, times: Tensor, transition: Transition = euler, noise: Noise | None = None
+    flow: Flow, x: State, times: Times, transition: Transition = euler, noise: Noise | None = None
 ) -> list[Tensor]:
     """The states at all times of the grid, x first, each `(b, *shape)`; one transition per step, without gradient."""
     states = [x]
@@ -44,6 +45,6 @@ def chosen(steps: int, share: float, noise: Noise) -> list[int]:
 
 
 @torch.no_grad()
-def stopped(flow: Flow, x: Tensor, t: Tensor) -> Tensor:
+def stopped(flow: Flow, x: State, t: Time) -> Tensor:
     """The velocity as a constant."""
     return flow.velocity(x, t)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
+from ..shapes import Image, PerSample
 
-def psnr(image: Tensor, reference: Tensor) -> Tensor:
+
+def psnr(image: Image, reference: Image) -> PerSample:
     """Peak signal-to-noise ratio of each picture in decibels, 10 log10(2^2 / mean squared error): `(b,)`. flowhelm's own.
 
     `(b, c, h, w)` in [-1, 1]; the image, not the reference, is clamped to it first. Infinite for equal pictures.
@@ -19,7 +21,7 @@ def psnr(image: Tensor, reference: Tensor) -> Tensor:
     return (10 * torch.log10(4 / error)).to(image.dtype)
 
 
-def ssim(image: Tensor, reference: Tensor) -> Tensor:
+def ssim(image: Image, reference: Image) -> PerSample:
     """Structural similarity of each picture, 1 for equal ones: `(b,)`. Wang et al. 2004.
 
     `(b, c, h, w)` in [-1, 1]; the image, not the reference, is clamped to it first. Gaussian window of 11 pixels,
@@ -46,7 +48,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     return value.mean((1, 2, 3)).to(image.dtype)
 
 
-def _same(image: Tensor, reference: Tensor) -> None:
+def _same(image: Image, reference: Image) -> None:
     if image.shape != reference.shape or image.ndim != 4:
         raise ValueError(
             f"metrics: expected two batches (b, c, h, w) of one shape, got {tuple(image.shape)} and "

@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from ..shapes import PerSample
 
-def residual_ratio(residual: Tensor, std: float) -> Tensor:
+
+def residual_ratio(residual: Tensor, std: float) -> PerSample:
     """Root mean square of `residual` = A(image) - y, `(b, ...)`, in units of the noise's standard deviation: `(b,)`. flowhelm's own.
 
     1 is calibrated; below, the picture also fits the noise; above, it contradicts the measurement.

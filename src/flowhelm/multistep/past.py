@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..path import Ends, Path
 from ..rng import Noise
+from ..shapes import State, Time
 from ..transition.draw import normal
 from .slopes import Plain, Slope
 from .variables import Coeffs, Variable, clean_factors
@@ -47,7 +48,7 @@ class Past:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def add(self, ends: Ends, t: Tensor, share: float = 0.0) -> None:
+    def add(self, ends: Ends, t: Time, share: float = 0.0) -> None:
         """A new prediction; `share` of the steps is done."""
         node = self.node(ends, t)
         turned = self.turned.newest(ends, node.a.alpha, node.a.sigma, share)
@@ -55,16 +56,16 @@ class Past:
             node = node._replace(newest=self.variable.read(self.path, turned, t), clean=turned.clean)
         self.nodes.appendleft(node)
 
-    def node(self, ends: Ends, t: Tensor) -> Node:
+    def node(self, ends: Ends, t: Time) -> Node:
         p = self.variable.read(self.path, ends, t)
         return Node(self.place(t), float(t), self._at(t), p, p, ends.clean)
 
-    def place(self, t: Tensor) -> float:
+    def place(self, t: Time) -> float:
         return self.variable.place(self._at(t), float(t))
 
     def slope(
         self,
-        t: Tensor,
+        t: Time,
         *,
         order: int | None = None,
         ahead: Node | None = None,
@@ -89,7 +90,7 @@ class Past:
                 e = torch.add(e, n.prediction - first.prediction, alpha=w)
         return self.turned.whole(e, again=ahead is not None)
 
-    def step(self, x: Tensor, t: Tensor, e: Tensor, correlation: float = 1.0) -> Tensor:
+    def step(self, x: State, t: Time, e: Tensor, correlation: float = 1.0) -> Tensor:
         """x+ = keep x + gain e; with a correlation of the noise at s and at t below 1, its mean (of clean predictions)."""
         first, b = self.nodes[0], self._at(t)
         keep, gain = self.variable.factors(first.a, b, first.t, float(t))
@@ -101,12 +102,12 @@ class Past:
             gain = b.alpha - keep * first.a.alpha
         return torch.add(keep * x if keep != 1 else x, e, alpha=gain)
 
-    def correlation(self, t: Tensor) -> float:
+    def correlation(self, t: Time) -> float:
         """That the noising process gives the noises at the newest node and at t: alpha sigma+ / (sigma alpha+)."""
         a, b = self.nodes[0].a, self._at(t)
         return a.alpha * b.sigma / (a.sigma * b.alpha)
 
-    def ancestral(self, t: Tensor, eta: float) -> float:
+    def ancestral(self, t: Time, eta: float) -> float:
         """That k-diffusion's ancestral step leaves: down to sigma+ (1 + (sigma+ / sigma - 1) eta), and up again with fresh noise.
 
         In units in which alpha + sigma = 1, as on the linear path.
@@ -116,12 +117,12 @@ class Past:
         share = 1 + (there / here - 1) * eta
         return share * (1 - there) / (1 - share * there)
 
-    def noised(self, mean: Tensor, t: Tensor, correlation: float, noise: Noise | None, who: str) -> Tensor:
+    def noised(self, mean: Tensor, t: Time, correlation: float, noise: Noise | None, who: str) -> Tensor:
         """The mean with what is fresh of the noise at t, sigma+ sqrt(1 - correlation^2); nothing is drawn where that is 0."""
         std = self._at(t).sigma * math.sqrt(max(1 - correlation**2, 0))
         return torch.add(mean, normal(mean, noise, who), alpha=std) if std else mean
 
-    def _at(self, t: Tensor) -> Coeffs:
+    def _at(self, t: Time) -> Coeffs:
         """As numbers: all that follows is arithmetic of them. Each time is asked for once."""
         key = t.item()
         if key not in self.known:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from . import bundled, pipelines, tarflow
+from . import bundled, distilled, pipelines, tarflow
 from .bundled import NAMES
 
 
@@ -33,8 +33,8 @@ def load(
         flowhelm.load(pipe)
 
     Args:
-        model: a bundled prior by name; a .safetensors file that `flowhelm train` wrote; one of deepinv's denoisers by name
-            (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
+        model: a bundled prior or student by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's
+            denoisers by name (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
             name of the hub, `org/name`; or a loaded pipeline of diffusers.
         device: where it is put.
         size, dtype, quantize, text_device, checkpointing, tiling, variant: of pipelines; see `priors.pipelines.load`.
@@ -60,4 +60,4 @@ def load(
         return pipelines.load(model, device=device, **given)
     if given:
         raise ValueError(f"load: {', '.join(given)} is for pipelines of diffusers; {str(model)!r} is none")
-    return tarflow.load(model, device) if bundled.kind(model) == "tarflow" else bundled.load(model, device)
+    return tarflow.load(model, device) if bundled.kind(model) == "tarflow" else distilled.load(model, device)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as fn
 
 from ..priors.unet import UNet
 from ..train import flow_matching, shuffled
 from ..train.times import logit_normal
-from .recipe import Recipe, conditional, preconditioned
+from .recipe import Recipe, conditional, grey, preconditioned
 
 CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
@@ -45,18 +42,4 @@ def fashion(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
 
 def whole(data: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Both parts, "train" and "test": pictures `(n, 1, 32, 32)` uint8 and labels `(n,)`, in the file's order."""
-    if data.suffix != ".npz" or not data.is_file():
-        raise ValueError(f"data: expected fashion_mnist.npz, got '{data}'")
-    sets = {}
-    try:
-        with np.load(data, allow_pickle=False) as f:
-            for part in ("train", "test"):
-                images, labels = torch.from_numpy(f[f"{part}_images"]), torch.from_numpy(f[f"{part}_labels"]).long()
-                if images.shape != (len(labels), 28, 28) or images.dtype != torch.uint8:
-                    raise ValueError(f"{part}_images of {images.dtype} {tuple(images.shape)}")
-                sets[part] = fn.pad(images[:, None], (2, 2, 2, 2)), labels
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"data: expected train_images, train_labels, test_images, test_labels (uint8, 28 x 28) in '{data}', got {error}"
-        ) from None
-    return sets
+    return {part: grey(data, f"{part}_images", f"{part}_labels") for part in ("train", "test")}

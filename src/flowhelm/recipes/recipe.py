@@ -11,30 +11,37 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as fn
 
 from ..bijection import Bijection
 from ..flow import NetFlow
+from ..masked import Masked
 from ..priors.bundled import load
 from ..priors.unet import UNet
-from ..train import Data
+from ..train import Alone, Data, Loss
 
 
 class Recipe(NamedTuple):
     """A training, ready for `train.fit`.
 
     Attributes:
-        flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
+        flow: over a fresh network; or what else is trained, a prior over tokens or a tokenizer. loss, data: for `fit`. apart: batches
+            that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
+        ema: of the moving average, for `fit`: shorter for short runs.
+        shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
-    flow: NetFlow | Bijection
-    loss: Callable[..., Tensor]
+    flow: NetFlow | Bijection | Masked | Alone
+    loss: Loss
     data: Data
     apart: Data
     steps: int
     rate: float
     about: dict[str, Any]
+    shown: Callable[[nn.Module], list[tuple[str, Tensor]]] | None = None
+    ema: float = 0.999
 
 
 def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:
@@ -60,6 +67,20 @@ def from_photos(classes: int = 0, words: int = 0, numbers: int = 0) -> UNet:
 def conditional(net: UNet, size: int) -> NetFlow:
     """The flow over square pictures of a network that may have conditions."""
     return NetFlow(net.to(memory_format=torch.channels_last), (net.config["channels"], size, size), null=net.null)
+
+
+def grey(data: Path, images: str, labels: str) -> tuple[Tensor, Tensor]:
+    """Two arrays of an .npz: pictures 28 x 28 as `(n, 1, 32, 32)` uint8, padded with black so that they halve, and labels `(n,)`."""
+    try:
+        with np.load(data, allow_pickle=False) as f:
+            x, y = torch.from_numpy(f[images]), torch.from_numpy(f[labels]).long()
+        if x.shape != (len(y), 28, 28) or x.dtype != torch.uint8:
+            raise ValueError(f"{images} of {x.dtype} {tuple(x.shape)}")
+    except (KeyError, ValueError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"data: expected an .npz file with {images} (n, 28, 28) uint8 and {labels} (n,) in '{data}', got {error}"
+        ) from None
+    return fn.pad(x[:, None], (2, 2, 2, 2)), y
 
 
 def pictures(archive: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:

@@ -32,7 +32,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, NonNegative, checked
 from ..flow import Flow
@@ -42,6 +41,7 @@ from ..measure import Measurement
 from ..particles import ess, prompts, resampled, survivors
 from ..prox import solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import langevin_moments
 from ..transition.diffusion import Diffusion, finite, sigma
@@ -52,8 +52,8 @@ from ..transition.diffusion import Diffusion, finite, sigma
 def afdps(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     particles: Count = 1,
     anneal: NonNegative = 1.0,
@@ -63,7 +63,7 @@ def afdps(
     level: NonNegative = 2.0,
     diffusion: Diffusion | None = None,
     threshold: NonNegative = 0.5,
-    log_w: Tensor | None = None,
+    log_w: torch.Tensor | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
     """AFDPS: approximation-free ensemble posterior sampling. Chen et al. 2025, arXiv:2506.03979.

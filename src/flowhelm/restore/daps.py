@@ -33,7 +33,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, Positive, checked
 from ..flow import Flow
@@ -43,6 +42,7 @@ from ..measure import Measurement
 from ..path import Ends, at
 from ..prox import solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate
 from ..step import Step
 from ..transition import renoise
@@ -53,8 +53,8 @@ from ..transition import renoise
 def daps(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     ode: Count = 1,
     variance: Positive | None = 0.01,

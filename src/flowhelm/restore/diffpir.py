@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, Positive, checked
 from ..flow import Flow
@@ -35,6 +34,7 @@ from ..measure import Measurement
 from ..path import at, ends_from_clean
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import renoise
 
@@ -44,8 +44,8 @@ from ..transition import renoise
 def diffpir(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     lam: Positive = 1.0,
     zeta: Fraction = 1.0,

@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, NonNegative, checked
 from ..flow import Flow
@@ -33,6 +32,7 @@ from ..grad import per_row
 from ..measure import Measurement
 from ..path import at
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import valued
 from ..step import Step
 from ..transition import Transition, euler
@@ -43,8 +43,8 @@ from ..transition import Transition, euler
 def dps(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     step: NonNegative = 1.0,
     exact: bool = False,

@@ -33,7 +33,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, Fraction, NonNegative, Positive, checked
 from ..flow import Flow
@@ -42,6 +41,7 @@ from ..measure import LinearOperator, Measurement
 from ..path import Ends, at
 from ..prox import solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import euler, renoise
 
@@ -51,8 +51,8 @@ from ..transition import euler, renoise
 def fig(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rate: Positive = 0.03,
     inner: Count = 10,

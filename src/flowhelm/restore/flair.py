@@ -38,7 +38,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..control import check
 from ..entry import Count, Fraction, Positive, checked
@@ -47,6 +46,7 @@ from ..measure import Measurement
 from ..path import at, mix
 from ..prox import fitted, solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..velocity_error import Weights, normal
 
@@ -56,8 +56,8 @@ from ..velocity_error import Weights, normal
 def flair(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 0.5,
     weights: Weights | None = None,
@@ -67,7 +67,7 @@ def flair(
     tolerance: Positive = 1.0,
     carry: Fraction = 0.5,
     stop: Fraction = 1.0,
-    plan: Tensor | None = None,
+    plan: torch.Tensor | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
     """FLAIR: variational flow matching with hard data consistency. Erbach et al. 2025, arXiv:2506.02680.

@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, NonNegative, checked
 from ..flow import Flow
@@ -33,6 +32,7 @@ from ..grad import value_and_grad
 from ..measure import Measurement
 from ..path import Ends, at
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import renoise
 
@@ -42,8 +42,8 @@ from ..transition import renoise
 def flow_dps(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rate: NonNegative = 1.0,
     inner: Count = 3,

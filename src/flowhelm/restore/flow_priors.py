@@ -44,6 +44,7 @@ from ..inner import adam
 from ..measure import Measurement
 from ..path import ends_from_velocity, linear, score
 from ..rng import Noise
+from ..shapes import State, Time, Times
 from ..step import Step
 
 
@@ -52,8 +53,8 @@ from ..step import Step
 def flow_priors(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     strength: NonNegative = 2000.0,
     inner: Count = 1,
@@ -89,14 +90,14 @@ def flow_priors(
         yield Step(i, total, t, x, clean, {"misfit": misfit(x), "source": source})
 
 
-def _misfit(flow: Flow, y: Measurement, source: Tensor, t: Tensor, x: Tensor) -> Tensor:
+def _misfit(flow: Flow, y: Measurement, source: State, t: Time, x: State) -> Tensor:
     """1/2 |A x - t y - (1 - t) A source|^2, for a state x at time t."""
     return t**2 * y.misfit(flow.decode((x - (1 - t) * source) / t))
 
 
 @twice()
 def _cost(
-    flow: Flow, misfit: Callable[[Tensor], Tensor], s: Tensor, t: Tensor, strength: float, noise: Noise, x: Tensor
+    flow: Flow, misfit: Callable[[Tensor], Tensor], s: Time, t: Time, strength: float, noise: Noise, x: State
 ) -> Tensor:
     """What x at time s minimises, `(b,)`, up to its value: the score is a constant times x."""
     v = flow.velocity(x, s)

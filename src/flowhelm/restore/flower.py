@@ -30,7 +30,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, checked
 from ..flow import Flow
@@ -39,6 +38,7 @@ from ..measure import Measurement
 from ..path import Ends, at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import renoise
 
@@ -48,8 +48,8 @@ from ..transition import renoise
 def flower(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     gamma: Fraction = 0.0,
     inner: Inner = auto,

@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ..entry import Positive, checked
 from ..flow import Flow
@@ -37,6 +36,7 @@ from ..measure import Measurement
 from ..path import at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -45,8 +45,8 @@ from ..step import Step
 def hqs(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 0.23,
     inner: Inner = auto,

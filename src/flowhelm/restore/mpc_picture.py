@@ -37,6 +37,7 @@ from ..measure import Measurement
 from ..path import at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -45,8 +46,8 @@ from ..step import Step
 def mpc_picture(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 0.23,
     kept: Fraction = 0.3,

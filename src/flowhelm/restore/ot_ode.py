@@ -33,7 +33,6 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Lt
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
@@ -42,6 +41,7 @@ from ..measure import LinearOperator, Measurement
 from ..path import at, tilted
 from ..prox import solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition, ancestral
 
@@ -51,8 +51,8 @@ from ..transition import Transition, ancestral
 def ot_ode(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     gamma: Literal["one", "sqrt"] = "sqrt",
     start: Annotated[float, Ge(0), Lt(1)] = 0.1,

@@ -34,6 +34,7 @@ from ..measure import Measurement
 from ..path import at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -42,8 +43,8 @@ from ..step import Step
 def pnp_admm(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 0.23,
     inner: Inner = auto,

@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, NonNegative, checked
 from ..flow import Flow
@@ -31,6 +30,7 @@ from ..grad import value_and_grad
 from ..measure import Measurement
 from ..path import mix
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -39,8 +39,8 @@ from ..step import Step
 def pnp_flow(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     decay: NonNegative = 0.3,
     rate: NonNegative = 1.0,

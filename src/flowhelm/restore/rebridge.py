@@ -31,7 +31,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import NonNegative, Positive, checked
 from ..flow import Flow
@@ -40,6 +39,7 @@ from ..measure import Measurement
 from ..path import Ends, at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition, renoise
 
@@ -49,8 +49,8 @@ from ..transition import Transition, renoise
 def rebridge(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rho: Positive = 1.0,
     lam: Positive = 1.0,

@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ..entry import Positive, checked
 from ..flow import Flow
@@ -34,6 +33,7 @@ from ..measure import Measurement
 from ..path import at
 from ..prox import refined
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -42,8 +42,8 @@ from ..step import Step
 def red(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: Positive = 1.0,
     inner: Inner = auto,

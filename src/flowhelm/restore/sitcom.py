@@ -29,7 +29,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from ..entry import NonNegative, Positive, checked
 from ..flow import Flow
@@ -37,6 +36,7 @@ from ..grad import dot, where_rows
 from ..measure import Measurement
 from ..path import mix
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -45,8 +45,8 @@ from ..step import Step
 def sitcom(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     inner: Annotated[int, Ge(0)] = 20,
     rate: Positive = 0.02,

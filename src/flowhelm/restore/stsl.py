@@ -34,7 +34,6 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, Fraction, NonNegative, checked
 from ..flow import Flow
@@ -42,6 +41,7 @@ from ..grad import dot, per_row, probes, twice, vjp
 from ..measure import Measurement
 from ..path import at
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition, euler
 
@@ -51,8 +51,8 @@ from ..transition import Transition, euler
 def stsl(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     step: NonNegative = 8.0,
     exact: bool = False,

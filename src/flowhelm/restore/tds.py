@@ -39,6 +39,7 @@ from ..measure import Measurement
 from ..particles import ess, prompts, resampled
 from ..path import Ends, at, tilted
 from ..rng import Noise
+from ..shapes import State, Time, Times
 from ..solve import valued
 from ..step import Step
 from ..transition import Moments, ancestral_moments, shifted
@@ -49,8 +50,8 @@ from ..transition import Moments, ancestral_moments, shifted
 def tds(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     particles: Count = 1,
     tempering: NonNegative = 1.0,
@@ -98,7 +99,7 @@ def tds(
 
 
 def _twisted(
-    flow: Flow, y: Measurement, x: Tensor, t: Tensor, tempering: float, start: float
+    flow: Flow, y: Measurement, x: State, t: Time, tempering: float, start: float
 ) -> tuple[Ends, Tensor, Tensor]:
     """The ends, log psi `(b,)` and its gradient in x. Where sigma = 0 the state is clean and no network is asked."""
     c = at(flow.path, t, x)

@@ -40,6 +40,7 @@ from ..grad import twice
 from ..measure import Measurement, conjugate_gradient
 from ..path import Ends, at, tilted
 from ..rng import Noise
+from ..shapes import State, Time, Times
 from ..step import Step
 from ..transition import Transition, euler
 
@@ -49,8 +50,8 @@ from ..transition import Transition, euler
 def tmpd(
     flow: Flow,
     y: Measurement,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     covariance: Literal["full", "diagonal"] = "full",
     iterations: Annotated[int, Ge(0)] = 4,
@@ -76,7 +77,7 @@ def tmpd(
 
 @twice()
 def _pull(
-    flow: Flow, y: Measurement, x: Tensor, s: Tensor, covariance: str, iterations: int
+    flow: Flow, y: Measurement, x: State, s: Time, covariance: str, iterations: int
 ) -> tuple[Ends, Tensor, Tensor]:
     """The ends, |A clean - y| `(b,)` and the pull; a function of its own, so that the graph is gone when it returns."""
     c = at(flow.path, s, x)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..shapes import Image, PerSample
 from .clip import Clip, clip
 from .pretrained import perceptron, tensors
 
@@ -25,7 +26,7 @@ class Aesthetic:
     clip: Clip
     head: nn.Module
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         return self.head(self.clip.pictures(image)).squeeze(1).to(image.device)
 
 

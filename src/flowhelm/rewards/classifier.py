@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from ..shapes import Image, PerSample
 from .rows import owners
 
 FEATURES = 64
@@ -33,7 +34,7 @@ class Classified:
     mean: Sequence[float]
     std: Sequence[float]
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         mean, std = (image.new_tensor(each).view(-1, 1, 1) for each in (self.mean, self.std))
         logits = self.net(((image + 1) / 2 - mean) / std)
         if logits.ndim != 2 or not 0 <= int(self.labels.min()) <= int(self.labels.max()) < logits.shape[1]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from .pretrained import companion, pretrained
 from .rows import owners, texts
 from .vision import Eye
@@ -36,7 +37,7 @@ class Clip:
     tokenizer: Any
     eye: Eye
 
-    def pictures(self, image: Tensor) -> Tensor:
+    def pictures(self, image: Image) -> Tensor:
         """`(b, 3, h, w)` in [-1, 1] -> `(b, d)` float32 on the model's device; differentiable."""
         features = self.model.get_image_features(pixel_values=self.eye(image, self.model.logit_scale))
         return torch.nn.functional.normalize(features.pooler_output.float(), dim=-1)
@@ -89,7 +90,7 @@ class ClipScore:
     wanted: Tensor
     scale: float = 1.0
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         whose = owners("ClipScore", len(self.wanted), len(image))
         return self.scale * (self.clip.pictures(image) * self.wanted[whose]).sum(1).to(image.device)
 

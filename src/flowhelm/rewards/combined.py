@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from ..step import Reward, Step
 from .rows import differentiable, rows_of
 
@@ -27,7 +28,7 @@ class Combined:
         if not self.parts:
             raise ValueError("Combined: expected at least one (weight, reward) pair, got none")
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         total = image.new_zeros(len(image))
         for weight, reward in self.parts:
             total = total + weight * reward(image)
@@ -43,7 +44,7 @@ class Combined:
         return type(self)([(weight, rows_of(reward, index, total)) for weight, reward in self.parts])
 
 
-def each(rewards: Mapping[str, Reward], image: Tensor) -> dict[str, Tensor]:
+def each(rewards: Mapping[str, Reward], image: Image) -> dict[str, Tensor]:
     """Every reward by name, `(b,)` each: what is reported beside the one that is optimised."""
     return {name: reward(image) for name, reward in rewards.items()}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from ..shapes import Image, PerSample
 from .blackbox import levels
 
 
@@ -27,7 +26,7 @@ class Compressibility:
         if not 1 <= self.quality <= 95:
             raise ValueError(f"Compressibility: expected a quality of 1 to 95, got {self.quality}")
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         from PIL import Image
 
         if image.shape[1] not in (1, 3):

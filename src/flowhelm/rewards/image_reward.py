@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..shapes import Image, PerSample
 from .pretrained import companion, perceptron, pretrained, tensors
 from .rows import owners, texts
 from .vision import CLIP, Eye
@@ -42,7 +43,7 @@ class ImageReward:
     tokens: Tensor
     mask: Tensor
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         whose = owners("ImageReward", len(self.tokens), len(image))
         patches = self.model.vision_model(pixel_values=self.eye(image, self.model.itm_head.weight)).last_hidden_state
         states = self.model.text_encoder(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
+
 
 @dataclass(frozen=True, eq=False)
 class Palette:
@@ -31,7 +33,7 @@ class Palette:
         if self.shares is not None and (self.shares.shape != self.colours.shape[:1] or not (self.shares > 0).all()):
             raise ValueError(f"Palette: expected {len(self.colours)} shares above 0, got {self.shares.tolist()}")
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         if image.shape[1] != 3:
             raise ValueError(f"Palette: expected pictures of 3 channels, got {image.shape[1]}")
         lines = _spread(self.directions).to(image)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+
+from ..shapes import Image, PerSample
 
 
-def brightness(image: Tensor) -> Tensor:
+def brightness(image: Image) -> PerSample:
     """Mean luminance in [-1, 1] (ITU-R BT.601 weights; one channel is taken as it is). Differentiable."""
     if image.shape[1] == 1:
         return image.mean((1, 2, 3))
@@ -14,7 +15,7 @@ def brightness(image: Tensor) -> Tensor:
     return (image.mean((2, 3)) * image.new_tensor([0.299, 0.587, 0.114])).sum(1)
 
 
-def colourfulness(image: Tensor) -> Tensor:
+def colourfulness(image: Image) -> PerSample:
     """How colourful, in 8-bit levels: 0 for grey, 15 slightly, 33 moderately, 59 quite, 109 extremely. Differentiable.
 
     Hasler & Süsstrunk 2003, "Measuring colourfulness in natural images", eq. for M(3): |std| + 0.3 |mean| of the opponent
@@ -29,6 +30,6 @@ def colourfulness(image: Tensor) -> Tensor:
     return spread + 0.3 * torch.linalg.vector_norm(mean, dim=(1, 2))
 
 
-def _rgb(who: str, image: Tensor) -> None:
+def _rgb(who: str, image: Image) -> None:
     if image.shape[1] != 3:
         raise ValueError(f"{who}: expected pictures of 3 channels, got {image.shape[1]}")

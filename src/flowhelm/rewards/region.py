@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from ..step import Reward
 from .rows import differentiable, rows_of
 
@@ -32,7 +33,7 @@ class Region:
                 f"Region: expected a mask (h, w) that is not empty, got {tuple(self.mask.shape)} with sum {float(self.mask.sum()):g}"
             )
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         mask = self.mask.view(self.mask.shape[-2:]).to(image)
         if image.shape[-2:] != mask.shape:
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from ..step import Reward
 from .blackbox import refuse_gradient
 from .rows import rows_of
@@ -41,7 +42,7 @@ class Remote:
     total: int = 0
     differentiable = False
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         refuse_gradient("remote", image)
         index = None if self.index is None else self.index.numpy()
         score = _ray().get(self.actor.score.remote(image.detach().float().cpu().numpy(), index, self.total))

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from .vision import Vision
 
 
@@ -33,7 +34,7 @@ class Style:
         with torch.no_grad():
             return gram(self.vision.patches(self.picture, self.block))
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         difference = gram(self.vision.patches(image, self.block)) - self._wanted.to(image)
         return -difference.square().sum((1, 2))
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..shapes import Image
 from .pretrained import pretrained
 
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -32,7 +33,7 @@ class Eye:
     std: tuple[float, ...]
     fit: Literal["stretch", "crop", "pad"] = "crop"
 
-    def __call__(self, image: Tensor, weight: Tensor) -> Tensor:
+    def __call__(self, image: Image, weight: Tensor) -> Tensor:
         """Pictures `(b, 3, h, w)` in [-1, 1] -> `(b, 3, size, size)`, where `weight` is and of its type."""
         if image.shape[1] != 3:
             raise ValueError(f"rewards: expected pictures of 3 channels, got {image.shape[1]}; repeat a grey one's")
@@ -73,11 +74,11 @@ class Vision:
     std: tuple[float, float, float]
     specials: int = 1
 
-    def seen(self, image: Tensor) -> Tensor:
+    def seen(self, image: Image) -> Tensor:
         """As the model's own processor would give it, but differentiably: `(b, 3, size, size)`."""
         return Eye(self.size, self.mean, self.std, "stretch")(image, next(self.model.parameters()))
 
-    def patches(self, image: Tensor, block: int) -> Tensor:
+    def patches(self, image: Image, block: int) -> Tensor:
         """Features of the patches after a block (0: of the embedding), without the class token: `(b, n, d)`."""
         states = self.model(pixel_values=self.seen(image), output_hidden_states=True).hidden_states
         if not -len(states) <= block < len(states):

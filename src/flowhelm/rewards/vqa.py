@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from ..shapes import Image, PerSample
 from .blackbox import levels, refuse_gradient
 from .pretrained import companion, pretrained
 from .rows import owners, texts
@@ -40,7 +41,7 @@ class Asked:
     told: Sequence[tuple[str, str]]
     differentiable: bool
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         if image.shape[1] != 3:
             raise ValueError(f"vqa_score: expected pictures of 3 channels, got {image.shape[1]}")
         if not self.differentiable:
@@ -54,7 +55,7 @@ class Asked:
         order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
         return torch.cat(scores)[order.to(scores[0].device)].to(image.device)
 
-    def _scores(self, image: Tensor, question: str, answer: str) -> Tensor:
+    def _scores(self, image: Image, question: str, answer: str) -> PerSample:
         device = self.model.device
         pictures = [[picture] for picture in levels("vqa_score", image.detach()).permute(0, 3, 1, 2)]
         # a tokenizer would begin with the token that templates begin with, too

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..shapes import Image, PerSample
 from ..step import Reward
 from .rows import differentiable, rows_of
 
@@ -22,7 +23,7 @@ class Chunked:
     def differentiable(self) -> bool:
         return differentiable(self.reward)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         total, scores = len(image), []
         for first in range(0, total, self.size):
             index = torch.arange(first, min(first + self.size, total))
@@ -58,7 +59,7 @@ class On:
     def differentiable(self) -> bool:
         return differentiable(self.reward)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         return self.reward(image.to(self.device)).to(image.device)
 
     def rows(self, index: Tensor, total: int) -> Self:
@@ -95,7 +96,7 @@ class Counted:
     def differentiable(self) -> bool:
         return differentiable(self.reward)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Image) -> PerSample:
         self.count.calls += 1
         self.count.pictures += len(image)
         score = self.reward(image)

@@ -25,7 +25,6 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
@@ -33,6 +32,7 @@ from ..multistep.past import Past
 from ..multistep.slopes import Slope
 from ..multistep.variables import VELOCITY
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition
 
@@ -41,8 +41,8 @@ from ..transition import Transition
 @torch.no_grad()
 def ab(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[int, Ge(1), Le(5)] = 2,
     spacing: Literal["own", "even"] = "own",

@@ -22,20 +22,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Fraction, checked
 from ..flow import Flow
 from ..multistep.past import Past
 from ..multistep.variables import CLEAN_LOG
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
 @checked
 @torch.no_grad()
 def ancestral_euler(
-    flow: Flow, x: Tensor, times: Tensor, *, eta: Fraction = 1.0, noise: Noise | None = None
+    flow: Flow, x: State, times: Times, *, eta: Fraction = 1.0, noise: Noise | None = None
 ) -> Iterator[Step]:
     """Ancestral Euler: a step down, and fresh noise on top. Karras et al. 2022, arXiv:2206.00364.
 

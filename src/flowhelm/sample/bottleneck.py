@@ -34,6 +34,7 @@ from ..entry import Fraction, Positive, checked
 from ..flow import Flow
 from ..grids import between, reshifted
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate
 from ..step import Step
 from ..transition import resize
@@ -43,8 +44,8 @@ from ..transition import resize
 @torch.no_grad()
 def bottleneck(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     factor: Annotated[int, Ge(2)] = 2,
     down: Fraction = 0.05,

@@ -23,7 +23,6 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
@@ -31,6 +30,7 @@ from ..multistep.past import Past
 from ..multistep.slopes import Slope
 from ..multistep.variables import SOURCE_RATIO, SOURCE_SNR, SOURCE_TIME
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition
 
@@ -41,8 +41,8 @@ VARIABLES = {"time": SOURCE_TIME, "ratio": SOURCE_RATIO, "log": SOURCE_SNR}
 @torch.no_grad()
 def deis(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[int, Ge(1), Le(4)] = 2,
     variable: Literal["time", "ratio", "log"] = "time",

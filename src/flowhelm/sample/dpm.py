@@ -29,7 +29,6 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..entry import NonNegative, checked
 from ..flow import Flow
@@ -37,6 +36,7 @@ from ..multistep.past import Past
 from ..multistep.slopes import Slope
 from ..multistep.variables import CLEAN_LOG, CLEAN_SNR
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition
 
@@ -45,8 +45,8 @@ from ..transition import Transition
 @torch.no_grad()
 def dpm(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[int, Ge(1), Le(3)] = 2,
     variable: Literal["snr", "log"] = "snr",

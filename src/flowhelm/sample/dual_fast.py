@@ -23,13 +23,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
-from torch import Tensor
-
 from ..entry import NonNegative, checked
 from ..flow import Flow
 from ..multistep import slopes
 from ..multistep.slopes import refuse
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import Solver
 from ..step import Step
 from .ab import ab
@@ -38,8 +37,8 @@ from .ab import ab
 @checked
 def dual_fast(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     base: Solver = ab,
     strength: NonNegative = 0.3,

@@ -36,6 +36,7 @@ from ..multistep.past import Past
 from ..multistep.variables import CLEAN_SNR, Variable, legendre
 from ..path import Path
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {
@@ -61,8 +62,8 @@ def _variable(phi: Callable[[Tensor], Tensor]) -> Variable:
 @torch.no_grad()
 def er_sde(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[int, Ge(1), Le(3)] = 3,
     phi: Literal["extended", "ode", "sde"] = "extended",

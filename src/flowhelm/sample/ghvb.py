@@ -36,6 +36,7 @@ from ..entry import checked
 from ..flow import Flow
 from ..path import velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 from ..transition import Transition
 
@@ -52,8 +53,8 @@ def coefficients(terms: int, beta: float) -> list[float]:
 @torch.no_grad()
 def ghvb(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[float, Gt(0), Le(5)] = 1.8,
     start: Transition | None = None,

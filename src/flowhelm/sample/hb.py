@@ -22,12 +22,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from torch import Tensor
-
 from ..entry import Fraction, checked
 from ..flow import Flow
 from ..multistep.slopes import momentum, refuse
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import Solver
 from ..step import Step
 from .ab import ab
@@ -36,8 +35,8 @@ from .ab import ab
 @checked
 def hb(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     base: Solver = ab,
     beta: Fraction = 0.8,

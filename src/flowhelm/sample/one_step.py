@@ -17,16 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor
-
 from .. import transition
 from ..flow import Flow
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate
 from ..step import Step
 
 
-def euler(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) -> Iterator[Step]:
+def euler(flow: Flow, x: State, times: Times, *, noise: Noise | None = None) -> Iterator[Step]:
     """One step after another: Euler. Lipman et al. 2023, arXiv:2210.02747.
 
     Args:
@@ -35,7 +34,7 @@ def euler(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) -
     return integrate(flow, x, times, transition=transition.euler)
 
 
-def midpoint(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) -> Iterator[Step]:
+def midpoint(flow: Flow, x: State, times: Times, *, noise: Noise | None = None) -> Iterator[Step]:
     """One step after another: the midpoint rule. Lipman et al. 2023, arXiv:2210.02747.
 
     Args:
@@ -44,7 +43,7 @@ def midpoint(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None
     return integrate(flow, x, times, transition=transition.midpoint)
 
 
-def heun(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) -> Iterator[Step]:
+def heun(flow: Flow, x: State, times: Times, *, noise: Noise | None = None) -> Iterator[Step]:
     """One step after another: Heun's rule. Lipman et al. 2023, arXiv:2210.02747.
 
     Args:
@@ -53,7 +52,7 @@ def heun(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) ->
     return integrate(flow, x, times, transition=transition.heun)
 
 
-def rk4(flow: Flow, x: Tensor, times: Tensor, *, noise: Noise | None = None) -> Iterator[Step]:
+def rk4(flow: Flow, x: State, times: Times, *, noise: Noise | None = None) -> Iterator[Step]:
     """One step after another: Runge-Kutta 4. Lipman et al. 2023, arXiv:2210.02747.
 
     Args:

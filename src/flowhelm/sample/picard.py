@@ -28,6 +28,7 @@ from ..fixed_point import jacobi
 from ..flow import Flow
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -35,8 +36,8 @@ from ..step import Step
 @torch.no_grad()
 def picard(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     tolerance: NonNegative = 0.01,
     window: Count | None = None,

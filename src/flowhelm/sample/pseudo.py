@@ -6,8 +6,8 @@
 
 Needs   any prior
 Cost    N + 1 evaluations, N if `last` is off
-Paper   FlowTurbo's middle steps; of the first `heun` ones both velocities are asked for (2 evaluations each). Its refiner at the end is a
-        network to be trained. Second order. Deviation: `last` off makes the last step with d alone, which saves its evaluation at t = 1 and
+Paper   FlowTurbo's middle steps; of the first `heun` ones both velocities are asked for (2 evaluations each). `flow_turbo` has its refiner,
+        too. Second order. Deviation: `last` off makes the last step with d alone, which saves its evaluation at t = 1 and
         is for paths that have no velocity there.
 
 Example
@@ -25,12 +25,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -38,8 +38,8 @@ from ..step import Step
 @torch.no_grad()
 def pseudo(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     heun: Annotated[int, Ge(0)] = 0,
     last: bool = True,

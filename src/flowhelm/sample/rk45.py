@@ -28,6 +28,7 @@ from ..flow import Flow
 from ..grad import per_row
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -46,8 +47,8 @@ ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 
 @torch.no_grad()
 def rk45(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     relative: NonNegative = 1e-3,
     absolute: Positive = 1e-6,

@@ -27,7 +27,6 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
@@ -35,6 +34,7 @@ from ..multistep.past import Past
 from ..multistep.slopes import Slope
 from ..multistep.variables import CLEAN_LOG, CLEAN_SNR, SOURCE_SNR, VELOCITY
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 VARIABLES = {"time": VELOCITY, "log": CLEAN_LOG, "snr": CLEAN_SNR, "source": SOURCE_SNR}
@@ -44,8 +44,8 @@ VARIABLES = {"time": VELOCITY, "log": CLEAN_LOG, "snr": CLEAN_SNR, "source": SOU
 @torch.no_grad()
 def unipc(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     order: Annotated[int, Ge(1), Le(4)] = 2,
     variable: Literal["time", "log", "snr", "source"] = "time",

@@ -22,13 +22,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from ..budget import Budget, budgeted
 from ..entry import Count, checked
 from ..flow import Flow
 from ..grad import per_row
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate, look
 from ..step import Reward, Step, run
 from ..transition import Transition, euler, heun, midpoint, rk4
@@ -40,8 +40,8 @@ from ..transition import Transition, euler, heun, midpoint, rk4
 def best_of(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     draws: Count = 4,
     transition: Transition = euler,

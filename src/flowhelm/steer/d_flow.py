@@ -33,7 +33,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..adjoint import end
 from ..control import check
@@ -43,6 +42,7 @@ from ..grad import differentiable, dot
 from ..inner import Inner, lbfgs
 from ..measure import LinearOperator, Measurement
 from ..rng import Noise
+from ..shapes import PerSample, State, Times
 from ..solve import invert
 from ..step import Reward, Step, run
 from ..transition import Transition, euler
@@ -53,8 +53,8 @@ from ..transition import Transition, euler
 def d_flow(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     weight: NonNegative = 1.0,
     regulariser: Literal["chi", "normal"] = "chi",
@@ -86,11 +86,11 @@ def d_flow(
         raise ValueError(f"d_flow: expected times from 0, got a start at t = {float(times[0]):g}; give the whole grid")
     z = _blended(flow, reward, x, times, blend) if blend else x.detach()
 
-    def price(z: Tensor) -> Tensor:
+    def price(z: State) -> PerSample:
         square = dot(z, z)
         return weight * (square / 2 - ((z[0].numel() - 1) / 2 * square.log() if regulariser == "chi" else 0))
 
-    def cost(z: Tensor) -> Tensor:
+    def cost(z: State) -> PerSample:
         return price(z) - differentiable(reward(flow.decode(end(flow, z, times, transition))), z)
 
     for i in range(1, iterations + 1):
@@ -100,7 +100,7 @@ def d_flow(
         yield Step(i, iterations, times[-1], clean, clean, info)
 
 
-def _blended(flow: Flow, reward: Reward, x: Tensor, times: Tensor, blend: float) -> Tensor:
+def _blended(flow: Flow, reward: Reward, x: State, times: Times, blend: float) -> State:
     """sqrt(blend) of the source that the flow carries to A^T y, the rest from x."""
     if not (isinstance(reward, Measurement) and isinstance(reward.operator, LinearOperator)):
         raise ValueError(

@@ -26,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..budget import Budget, budgeted
 from ..control import Energy, flower
@@ -35,6 +34,7 @@ from ..flow import Flow
 from ..inner import Inner, auto
 from ..particles import Potential, Resampler, Tempering, Weights, ess, prompts, systematic, tempered
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Step
 from ..transition import Moments, Transition, ancestral, ancestral_moments
 from ..twist import Proposal, Twist
@@ -46,8 +46,8 @@ from ..twist import Proposal, Twist
 def fk(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     particles: Count = 1,
     strength: float = 1.0,
@@ -63,7 +63,7 @@ def fk(
     inner: Inner = auto,
     energy: Energy = flower,
     resampler: Resampler = systematic,
-    carried: Mapping[str, Tensor] | None = None,
+    carried: Mapping[str, torch.Tensor] | None = None,
     budget: Budget | None = None,
     noise: Noise,
 ) -> Iterator[Step]:

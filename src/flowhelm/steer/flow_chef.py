@@ -28,7 +28,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, NonNegative, checked
 from ..flow import Flow
@@ -36,6 +35,7 @@ from ..grad import differentiable, value_and_grad
 from ..measure import Measurement
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Step
 from ..transition import Transition, euler, renoise
 
@@ -45,8 +45,8 @@ from ..transition import Transition, euler, renoise
 def flow_chef(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rate: NonNegative = 1.0,
     inner: Count = 3,

@@ -39,6 +39,7 @@ from ..flow import Flow
 from ..grad import differentiable, dot, per_row, value_and_grad
 from ..inner import barzilai_borwein
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Step
 
 
@@ -47,8 +48,8 @@ from ..step import Reward, Step
 def flow_grad(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rate: Positive = 0.5,
     iterations: Count = 10,

@@ -42,6 +42,7 @@ from ..entry import Count, Positive, checked
 from ..flow import Flow
 from ..grad import differentiable, value_and_grad
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import Solver, integrate
 from ..step import Reward, Step, run
 
@@ -51,8 +52,8 @@ from ..step import Reward, Step, run
 def flow_opt(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     rate: Positive = 0.02,
     iterations: Count = 9,

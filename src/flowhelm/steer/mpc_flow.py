@@ -45,6 +45,7 @@ from ..horizon import problem, shifted, solution
 from ..inner import Inner, auto
 from ..path import ends_from_velocity, linear
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Step
 from ..transition import renoise as renoised
 
@@ -54,8 +55,8 @@ from ..transition import renoise as renoised
 def mpc_flow(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     strength: Positive = 25.0,
     horizon: Count | None = 1,

@@ -29,7 +29,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..control import Energy, check, integral, scale
 from ..entry import Fraction, NonNegative, Positive, checked
@@ -39,6 +38,7 @@ from ..inner import Inner, auto
 from ..path import ends_from_velocity, linear
 from ..prox import solvable
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Step
 from ..transition import renoise as renoised
 
@@ -48,8 +48,8 @@ from ..transition import renoise as renoised
 def mpc_flow_dt(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     strength: Positive = 2.5,
     inner: Inner = auto,

@@ -31,6 +31,7 @@ from ..budget import Budget, budgeted
 from ..entry import Count, checked
 from ..flow import Flow
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate, look
 from ..step import Reward, Step, run
 from ..transition import Transition, euler
@@ -42,8 +43,8 @@ from ..transition import Transition, euler
 def noise_search(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     iterations: Count = 5,
     draws: Count = 4,
@@ -75,7 +76,7 @@ def noise_search(
         )
     b, last, x = len(x), times[-1], x.detach()
 
-    def sampled(source: Tensor) -> tuple[Tensor, Tensor]:
+    def sampled(source: State) -> tuple[Tensor, Tensor]:
         end = look(flow, run(integrate(flow, source, times, transition=transition)).x, last).clean
         return end, reward(flow.decode(end))
 

@@ -31,7 +31,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt, Le
-from torch import Tensor
 
 from ..control import check, scale
 from ..entry import Count, Positive, checked
@@ -39,6 +38,7 @@ from ..flow import Flow
 from ..grad import differentiable, dot, per_row, value_and_grad
 from ..inner import Inner, barzilai_borwein
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import rollout
 from ..step import Reward, Step
 
@@ -48,15 +48,15 @@ from ..step import Reward, Step
 def oc_flow(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     strength: Positive = 25.0,
     iterations: Count = 15,
     rate: Annotated[float, Gt(0), Le(0.5)] = 0.02,
     inner: Inner | None = None,
     recompute: bool = True,
-    plan: Tensor | None = None,
+    plan: torch.Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """OC-Flow: optimal control of the whole trajectory. Wang, Cheng, Li, Yang & Liu 2025, arXiv:2410.18070, Alg. 1.
@@ -80,10 +80,10 @@ def oc_flow(
     lengths = h.to(x).view(-1, *(1,) * (x.ndim - 1))
     first, end = flow.velocity(x, times[0]), x
 
-    def energy(u: Tensor) -> Tensor:
+    def energy(u: torch.Tensor) -> torch.Tensor:
         return sum((b - a) * dot(u[:, k], u[:, k]) for k, (a, b) in enumerate(pairwise(times)))
 
-    def cost(u: Tensor) -> Tensor:
+    def cost(u: torch.Tensor) -> torch.Tensor:
         nonlocal end
         last = rollout(flow, x, times, u, first=first, checkpointed=recompute)
         end = last.detach()

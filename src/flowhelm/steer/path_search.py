@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..budget import Budget, budgeted
 from ..entry import Count, Fraction, NonNegative, checked
@@ -35,6 +34,7 @@ from ..grids import uniform
 from ..particles import prompts
 from ..path import Ends
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import integrate, look
 from ..step import Reward, Step, run
 from ..transition import euler, noised
@@ -46,8 +46,8 @@ from ..transition import euler, noised
 def path_search(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     particles: Count = 1,
     draws: Count = 5,

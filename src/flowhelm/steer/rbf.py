@@ -26,7 +26,6 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..budget import Budget, budgeted, some_scored
 from ..entry import Count, checked
@@ -34,6 +33,7 @@ from ..flow import Flow
 from ..particles import best
 from ..path import Ends
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import look
 from ..step import Reward, Step
 from ..transition import Transition, ancestral
@@ -45,14 +45,14 @@ from ..transition import Transition, ancestral
 def rbf(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     draws: Count = 4,
     starts: Count = 1,
     spend_rest: bool = False,
     transition: Transition = ancestral,
-    carried: Mapping[str, Tensor] | None = None,
+    carried: Mapping[str, torch.Tensor] | None = None,
     budget: Budget | None = None,
     noise: Noise,
 ) -> Iterator[Step]:
@@ -81,7 +81,7 @@ def rbf(
     record = reward(flow.decode(ends.clean)).view(b, starts)
     pick, record = best(record), record.amax(1)
     x, ends = x[pick], ends.rows(pick)
-    quota, price = torch.zeros(b, dtype=torch.int64), dict[str, Tensor]()  # of a draw: the first one tells
+    quota, price = torch.zeros(b, dtype=torch.int64), dict[str, torch.Tensor]()  # of a draw: the first one tells
     record, quota = (carried["record"], carried["quota"]) if carried is not None else (record, quota)
     for i, (s, t) in enumerate(pairwise(times), 1):
         start, begin, quota, x, ends = x, ends, quota + draws, x.clone(), Ends(*(e.clone() for e in ends))

@@ -26,13 +26,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..budget import Budget, budgeted
 from ..entry import Count, checked
 from ..flow import Flow
 from ..particles import best, categorical
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import look
 from ..step import Reward, Step
 from ..transition import Transition, ancestral
@@ -44,8 +44,8 @@ from ..transition import Transition, ancestral
 def svdd(
     flow: Flow,
     reward: Reward,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     draws: Count = 10,
     strength: float | None = None,

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from ..path import Coeffs
+from ..shapes import Time
 
 Correlation = (
     Literal["ddpm"]
@@ -20,7 +21,7 @@ Correlation = (
 """That of the noising process, a number, ("kappa", k), or a function (s, t), each 0-dim -> rho in [-1, 1]."""
 
 
-def correlated(given: Correlation, here: Coeffs, there: Coeffs, s: Tensor, t: Tensor) -> Tensor:
+def correlated(given: Correlation, here: Coeffs, there: Coeffs, s: Time, t: Time) -> Tensor:
     """rho of the noises at s and t, whose coefficients are `here` and `there`: 0-dim, in [-1, 1]."""
     ddpm = here.alpha * there.sigma / (here.sigma * there.alpha)
     if given == "ddpm":

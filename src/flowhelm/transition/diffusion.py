@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..entry import Fraction, NonNegative, guarded
 from ..path import Path
+from ..shapes import Time, Times
 
 Diffusion = Callable[[Tensor], Tensor]
 """Times -> eps, shaped as they are."""
@@ -33,7 +34,7 @@ def reversal(path: Path, level: NonNegative = 1.0) -> Diffusion:
     (1-t)/t on the linear path. Infinite where alpha = 0: put it `within` bounds, or start later.
     """
 
-    def eps(t: Tensor) -> Tensor:
+    def eps(t: Time) -> Tensor:
         c = path(t)
         return level * (c.d_alpha / c.alpha * c.sigma**2 - c.d_sigma * c.sigma)
 
@@ -70,7 +71,7 @@ def within(diffusion: Diffusion, start: Fraction = 0.0, stop: Fraction = 1.0) ->
     return lambda t: torch.where((t >= start) & (t < stop), diffusion(t), 0.0)
 
 
-def finite(diffusion: Diffusion, times: Tensor, who: str) -> Diffusion:
+def finite(diffusion: Diffusion, times: Times, who: str) -> Diffusion:
     """The same, if it is finite at all these times; else a ValueError that names the first at which it is not."""
     for t in times:
         if not diffusion(t.double()).isfinite().all():

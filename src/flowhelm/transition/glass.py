@@ -9,22 +9,23 @@ from ..entry import Count, guarded
 from ..flow import Flow
 from ..path import Ends, time_at_snr
 from ..rng import Noise
+from ..shapes import State, Time
 from .correlation import Correlation, correlated
 
 
 @guarded
 def glass(
     flow: Flow,
-    x: Tensor,
-    s: Tensor,
-    t: Tensor,
+    x: State,
+    s: Time,
+    t: Time,
     noise: Noise | None,
     ends: Ends | None = None,
     *,
     inner: Count = 2,
     midpoint: bool = True,
     correlation: Correlation = "ddpm",
-) -> Tensor:
+) -> State:
     """GLASS (Holderrieth et al. 2025, arXiv:2509.25170): a random move whose law, unlike that of one step of an SDE, is not normal.
 
     Given clean, the states at s and t are normal, and the correlation rho of their noises is free: every rho keeps every
@@ -61,9 +62,9 @@ def glass(
 @guarded
 def glass_estimate(
     flow: Flow,
-    x: Tensor,
-    s: Tensor,
-    t: Tensor,
+    x: State,
+    s: Time,
+    t: Time,
     noise: Noise | None,
     ends: Ends | None = None,
     *,
@@ -87,13 +88,13 @@ def glass_estimate(
     q = torch.hypot(old, new)
     r = time_at_snr(flow.path, q)
 
-    def denoised(j: int, y: Tensor) -> Tensor:
+    def denoised(j: int, y: Tensor) -> State:
         if j == 0:  # y is noise alone
             return (flow.ends(x, s) if ends is None else ends).clean
         unit = flow.path(r[j]).sigma / q[j]
         return flow.ends((unit * old / here.sigma) * x + (unit * new[j] / b[j]) * y, r[j]).clean
 
-    def moved(y: Tensor, clean: Tensor, i: int, j: int) -> Tensor:
+    def moved(y: Tensor, clean: State, i: int, j: int) -> State:
         keep = b[j] / b[i]
         return (a[j] - a[i] * keep) * clean + keep * y
 

@@ -9,20 +9,21 @@ from ..entry import NonNegative
 from ..flow import Flow
 from ..path import Ends, score, velocity
 from ..rng import Noise
+from ..shapes import State, Time
 from .diffusion import Diffusion, reversal
 from .draw import drawn
 
 
 def langevin_moments(
     flow: Flow,
-    x: Tensor,
-    s: Tensor,
-    t: Tensor,
+    x: State,
+    s: Time,
+    t: Time,
     ends: Ends | None = None,
     *,
     eta: NonNegative = 1.0,
     diffusion: Diffusion | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[State, Tensor]:
     """Mean x + h (v + eps score) and std sqrt(2 eps h), with eps = eta kappa(s) or diffusion(s); see `langevin`."""
     ends = flow.ends(x, s) if ends is None else ends
     mean = x + (t - s) * velocity(flow.path, ends, s)
@@ -37,15 +38,15 @@ def langevin_moments(
 
 def langevin(
     flow: Flow,
-    x: Tensor,
-    s: Tensor,
-    t: Tensor,
+    x: State,
+    s: Time,
+    t: Time,
     noise: Noise | None,
     ends: Ends | None = None,
     *,
     eta: NonNegative = 1.0,
     diffusion: Diffusion | None = None,
-) -> Tensor:
+) -> State:
     """One Euler-Maruyama step of dx = (v + eps score) dt + sqrt(2 eps) dW, which keeps every marginal for any eps >= 0.
 
     eps = eta kappa with kappa = (alpha'/alpha) sigma^2 - sigma' sigma (linear path: (1-t)/t): eta = 0 is the Euler
@@ -69,7 +70,7 @@ def langevin(
     return drawn(mean, std, noise, "langevin")
 
 
-def _diffusion(flow: Flow, s: Tensor, eta: float, diffusion: Diffusion | None) -> Tensor:
+def _diffusion(flow: Flow, s: Time, eta: float, diffusion: Diffusion | None) -> Tensor:
     if diffusion is None and eta == 0:
         return torch.zeros_like(s, dtype=torch.float64)
     return (diffusion or reversal(flow.path, eta))(s.double())

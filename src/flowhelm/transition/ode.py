@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ..flow import Flow
 from ..path import Ends, velocity
 from ..rng import Noise
+from ..shapes import State, Time
 
 
-def euler(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+def euler(flow: Flow, x: State, s: Time, t: Time, noise: Noise | None = None, ends: Ends | None = None) -> State:
     """First order; 1 evaluation, none if `ends` are given. Euler 1768."""
     v = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)
     return x + (t - s) * v
 
 
-def midpoint(
-    flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None
-) -> Tensor:
+def midpoint(flow: Flow, x: State, s: Time, t: Time, noise: Noise | None = None, ends: Ends | None = None) -> State:
     """Second order; 2 evaluations, 1 if `ends` are given. Runge 1895."""
     half = (s + t) / 2
     return x + (t - s) * flow.velocity(euler(flow, x, s, half, ends=ends), half)
 
 
-def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+def heun(flow: Flow, x: State, s: Time, t: Time, noise: Noise | None = None, ends: Ends | None = None) -> State:
     """Second order (trapezoid); 2 evaluations, 1 if `ends` are given.
 
     One fewer into t = 1, where no network is asked (Karras et al. 2022, arXiv:2206.00364, Alg. 1).
@@ -35,7 +32,7 @@ def heun(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None
     return x + (t - s) * (v + flow.velocity(ahead, t)) / 2
 
 
-def rk4(flow: Flow, x: Tensor, s: Tensor, t: Tensor, noise: Noise | None = None, ends: Ends | None = None) -> Tensor:
+def rk4(flow: Flow, x: State, s: Time, t: Time, noise: Noise | None = None, ends: Ends | None = None) -> State:
     """Fourth order (Runge and Kutta's); 4 evaluations, 3 if `ends` are given. The last one is at t itself. Kutta 1901."""
     h, half = t - s, (s + t) / 2
     a = flow.velocity(x, s) if ends is None else velocity(flow.path, ends, s)

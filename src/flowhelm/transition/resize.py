@@ -16,6 +16,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from ..flow import Flow
 from ..path import Path, at, mix, time_at_snr
 from ..rng import Noise
+from ..shapes import State, Time
 from .draw import normal
 
 
@@ -38,14 +39,14 @@ def smaller(flow: Any, factor: int) -> Flow:
     return small
 
 
-def resized(x: Tensor, height: int, width: int) -> Tensor:
+def resized(x: State, height: int, width: int) -> State:
     """A clean state of another size, bicubic, smoothed first where it gets smaller. Not for noise: it would not stay white."""
     if x.shape[-2:] == (height, width):
         return x
     return interpolate(x, (height, width), mode="bicubic", align_corners=False, antialias=True)
 
 
-def renoised(flow: Flow, clean: Tensor, t: Tensor, noise: Noise | None) -> Tensor:
+def renoised(flow: Flow, clean: State, t: Time, noise: Noise | None) -> State:
     """alpha resized(clean) + sigma fresh noise, of the flow's size: a state at t with white noise, which forgets what its noise was.
 
     An estimate of the clean state is smoother than that state is: variance is lost, the more the earlier.
@@ -54,13 +55,13 @@ def renoised(flow: Flow, clean: Tensor, t: Tensor, noise: Noise | None) -> Tenso
     return mix(flow.path, normal(again, noise, "resize"), again, t)
 
 
-def pooled_time(path: Path, t: Tensor, factor: int) -> Tensor:
+def pooled_time(path: Path, t: Time, factor: int) -> Tensor:
     """Where `pooled` lands: alpha / sigma is `factor` times that at t."""
     c = path(t)
     return time_at_snr(path, factor * c.alpha / c.sigma)
 
 
-def pooled(flow: Flow, x: Tensor, t: Tensor, factor: int) -> Tensor:
+def pooled(flow: Flow, x: State, t: Time, factor: int) -> State:
     """Averages of `factor` x `factor` pixels, scaled to be the state at `pooled_time`: its noise is white, its signal the averaged one.
 
     No noise is drawn and no network asked. Exact where the smaller prior is that of averaged pictures.
@@ -70,13 +71,13 @@ def pooled(flow: Flow, x: Tensor, t: Tensor, factor: int) -> Tensor:
     return scale * avg_pool2d(x, factor)
 
 
-def repeated_time(path: Path, t: Tensor, factor: int) -> Tensor:
+def repeated_time(path: Path, t: Time, factor: int) -> Tensor:
     """Where `repeated` lands: alpha / sigma is 1 / `factor` of that at t; on the linear path t / (factor - (factor - 1) t)."""
     c = path(t)
     return time_at_snr(path, c.alpha / c.sigma / factor)
 
 
-def repeated(flow: Flow, x: Tensor, t: Tensor, factor: int, noise: Noise | None) -> Tensor:
+def repeated(flow: Flow, x: State, t: Time, factor: int, noise: Noise | None) -> State:
     """Every pixel as `factor` x `factor`, and the noise that makes the whole white: the state at `repeated_time`.
 
     What is added has mean 0 in every block, b (n - blockmean n) with b = sigma there, so that the blocks' means keep their noise

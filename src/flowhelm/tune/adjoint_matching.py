@@ -42,6 +42,7 @@ from ..flow import Flow
 from ..learning import Clip, Descent, backwards, begin, chosen, limits, slopes, stopped, walk
 from ..path import Path
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Reward, Update
 from ..transition import ancestral, ancestral_moments, langevin, langevin_moments
 from ..transition.diffusion import Diffusion, reversal
@@ -79,7 +80,7 @@ def adjoint_matching(
     scales = [_scale(flow.path, times, k, diffusion) for k in range(steps)]
     whole = sum(weight for _, _, weight in scales) / steps
 
-    def moved(x: Tensor, k: int) -> Tensor:
+    def moved(x: State, k: int) -> State:
         return moments(base, x, times[k], times[k + 1])[0]
 
     for index in range(done + 1, updates + 1):
@@ -93,7 +94,7 @@ def adjoint_matching(
         yield fall.update(index, updates, {"reward": scores})
 
 
-def _scale(path: Path, times: Tensor, k: int, diffusion: Diffusion | None) -> tuple[int, Tensor, Tensor]:
+def _scale(path: Path, times: Times, k: int, diffusion: Diffusion | None) -> tuple[int, Tensor, Tensor]:
     """Of step k: whose adjoint is matched, what v - v_base is multiplied by, and the weight 2 h eps."""
     t, h = times[k], times[k + 1] - times[k]
     if diffusion is not None:

@@ -30,13 +30,13 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from ..control import check
 from ..entry import Count, Fraction, Positive, checked
 from ..flow import Flow
 from ..learning import Clip, Descent, backwards, begin, chosen, limits, slopes, stopped, walk
 from ..rng import Noise
+from ..shapes import State
 from ..step import Reward, Update
 
 
@@ -68,7 +68,7 @@ def vgg_pmp(
     times = flow.times(steps)
     check(flow, times, "vgg_pmp")
 
-    def moved(x: Tensor, k: int) -> Tensor:
+    def moved(x: State, k: int) -> State:
         return x + (times[k + 1] - times[k]) * base.velocity(x, times[k])
 
     for index in range(done + 1, updates + 1):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ... import operators, raster
 from ...cards import METHODS
+from ...known import STUDENTS
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
@@ -127,7 +128,7 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
                 f"{who}: out is missing: the folder for the results (only for one folder of inputs it has a default)"
             )
         out = inputs[0] + ".restored"
-    file = request.prior not in NAMES and (base / request.prior).is_file()
+    file = request.prior not in (*NAMES, *STUDENTS) and (base / request.prior).is_file()
     words = {n: w for n in ("operator", "method", "prior") if (w := own.word(str(getattr(request, n))))}
     whole = request.changed(
         **made, inputs=inputs, seeds=request.own_seeds, out=_from(base, out), prior=_from(base, request.prior) if file else request.prior

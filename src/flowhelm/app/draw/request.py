@@ -14,9 +14,9 @@ from ..options.request import Flag, brief
 
 SOLVERS = (
     "auto", "euler", "midpoint", "heun", "rk4", "pseudo", "rk45", "ab", "dpm", "unipc", "deis", "res", "ghvb", "hb", "dual_fast",
-    "ancestral_euler", "er_sde", "picard", "bottleneck",
+    "ancestral_euler", "er_sde", "picard", "jumps", "flow_turbo", "bottleneck", "unmasking",
 )  # fmt: skip
-"""`flowhelm.sample.ALL`, whose module help does not wait for."""
+"""`flowhelm.sample.ALL` and `TOKENS`, whose module help does not wait for."""
 GRIDS = ("own", "uniform", "shifted", "arc", "logit", "boss")
 
 
@@ -80,11 +80,11 @@ class Conditions(AdaptedRequest):
 class Drawing(Conditions):
     """Pictures drawn from a prior, as tensors: by `flowhelm.generate`."""
 
-    steps: int = Field(25, ge=1, description="Steps of the solver.")
+    steps: int = Field(25, ge=1, description="Steps of the solver; default: 25, of a student its own number of calls.")
     solver: Solver = Field(
         "auto",
         description="Solver of the flow, NAME or NAME:option=value,...: euler, heun, ab, unipc, dpm, ...; auto: what erred least on the "
-        "prior with so many steps (of a pipeline euler).",
+        "prior with so many steps (of a pipeline euler, of tokens unmasking).",
     )
     grid: Grid | None = Field(
         None,

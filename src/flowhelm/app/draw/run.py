@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...flow import Flow
+from ...masked import Masked
 from ...priors.bundled import Prior, kind
 from ...solve import Solver
 from ...transition import Transition
@@ -30,6 +31,8 @@ from .conditions import conditioned, guidance_of, own_guidance, picture_name, pr
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
 from .solvers import settled as settled_solver
+
+R = TypeVar("R", bound=Drawing)
 
 
 class Drawn(NamedTuple):
@@ -126,6 +129,7 @@ def pictures_of(
     flow: Prior, request: Drawing, solver: Solver | Transition | None = None, *, tell: bool = False
 ) -> Run[Drawn]:
     """The same from a prior that is open."""
+    request = calls_of(flow, request)
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
     jobs = jobs_of(request.classes, request.count or 1)
@@ -149,12 +153,19 @@ def how(request: Drawing, solver: Solver | Transition | None) -> dict[str, Any]:
     return given | {"solver": solver or request.solver, "name": request.prior or None}
 
 
+def calls_of(flow: Flow, request: R) -> R:
+    """The request with a student's own number of steps, where none was asked for."""
+    calls = getattr(flow, "about", {}).get("calls")
+    return request if calls is None or "steps" in request.model_fields_set else request.changed(steps=calls)
+
+
 def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> Said:
     """The solver and the levels that are really visited: a shift, and one made twice, is to be seen."""
     words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
     levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
+    what = "shares masked" if isinstance(flow, Masked) else "noise levels"
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
-    return Said(f"Solver {words}, {len(times) - 1} steps, noise levels {' '.join(shown)}.")
+    return Said(f"Solver {words}, {len(times) - 1} steps, {what} {' '.join(shown)}.")
 
 
 CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
@@ -164,6 +175,8 @@ CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
 @torch.no_grad()
 def outlook(flow: Flow, rows: int, count: int, request: Drawing) -> str:
     """How long `count` batches of so many rows take, and how much memory, if that is long; else nothing. One evaluation is timed."""
+    if isinstance(flow, Masked):
+        return ""
     often = count * request.steps * CALLS.get(request.solver.partition(":")[0], 1)
     x = torch.zeros(rows, *flow.shape, device=device_of(flow))
     one = foretold.seconds_of(lambda: flow.velocity(x, flow.times(1)[0]), x.device, often)

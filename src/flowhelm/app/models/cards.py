@@ -10,6 +10,9 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
+    "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
+    "blind": ("any size", "a trained restorer of photographs (pmrf)", "free photographs: CC0 to CC BY-SA"),
+    "codec": ("any size", "a compressor of photographs (vble)", "free photographs: CC0 to CC BY-SA"),
 }
 
 BIJECTIONS = {  # the same, of normalising flows
@@ -30,7 +33,7 @@ DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained
 
 def listing() -> Iterator[str]:
     """A line for each; those of deepinv last."""
-    yield from _rows(PRIORS, 9)
+    yield from _rows(PRIORS, 16)
     yield ""
     yield "Normalising flows, which draw (flowhelm sample) and have likelihoods, and do not restore:"
     yield from _rows(BIJECTIONS, 17)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from ...flow import PURE, Flow, Guidance
-from ...priors import adapters, bundled, pipelines
+from ...known import STUDENTS
+from ...priors import adapters, bundled, distilled, pipelines
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
 from ...priors.pipelines.hub import cached
@@ -21,7 +22,7 @@ from ..options import own
 from ..run import Event, Noted, Run
 from .request import METHOD as METHOD
 from .request import STEPS as STEPS
-from .request import ModelRequest
+from .request import ModelRequest, check_flow
 from .request import is_pipeline as is_pipeline
 
 F = TypeVar("F", bound=Flow)
@@ -49,7 +50,7 @@ def plain(name: str, device: str = "cpu") -> Prior:
     only bundled ones have). Raises BadInput."""
     if own.word(name):
         return of_code(name, device)  # type: ignore[return-value]
-    return bundled.load(name, device)
+    return distilled.load(name, device)
 
 
 def of_code(name: str, device: str = "cpu") -> Flow:
@@ -104,6 +105,7 @@ def settled(request: ModelRequest) -> dict[str, Any]:
 
 def check_draws(prior: str) -> None:
     """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
+    check_flow(prior)
     most = bundled.levels(prior)[1]
     if most < PURE:
         raise BadInput(
@@ -115,7 +117,9 @@ def check_draws(prior: str) -> None:
 def where(prior: str) -> str:
     """A prior as a run's file names it: a file or a folder by its whole path."""
     whole = own.word(prior)
-    return whole or (prior if prior in NAMES or not Path(prior).exists() else str(Path(prior).absolute()))
+    return whole or (
+        prior if prior in NAMES or prior in STUDENTS or not Path(prior).exists() else str(Path(prior).absolute())
+    )
 
 
 def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: Work | None = None) -> Run[Pipeline]:

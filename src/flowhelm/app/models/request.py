@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ... import known
 from ..errors import BadInput
@@ -21,7 +21,7 @@ METHOD, STEPS = "mpc_flow", 28
 
 def is_pipeline(name: str) -> bool:
     """Whether a prior of the command line is a pipeline: a folder or a name of the hub, not a bundled one, a file or your own code."""
-    return name not in known.NAMES and not own.word(name) and known.pipeline(name)
+    return name not in known.NAMES and name not in known.STUDENTS and not own.word(name) and known.pipeline(name)
 
 
 def check_prior(name: str) -> None:
@@ -36,6 +36,17 @@ def check_prior(name: str) -> None:
             known.fetched(name)
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def check_flow(prior: str) -> None:
+    """Raises BadInput for a prior that is no flow: one with a regressor, or a compressor, which restore by a method of their own."""
+    kind = known.kind(prior)
+    if kind in known.OWN:
+        what = {"paired": "a trained restorer", "codec": "a compressor"}[kind]
+        raise BadInput(
+            f"{prior} is {what}, which only restores: flowhelm restore PHOTO --prior {prior} --method {known.OWN[kind][0]}; "
+            "take another prior here"
+        )
 
 
 class MemoryRequest(Request):
@@ -113,6 +124,21 @@ class AdaptedRequest(ModelRequest):
     adapter: Annotated[Path | None, Flag(metavar="FILE")] = Field(
         None, description="An adapter of the prior: a .safetensors file of `flowhelm align`, or a LoRA of diffusers."
     )
+    student: Annotated[str | None, Flag(metavar="N|FILE")] = Field(
+        None,
+        description="Draw with a student of the prior in few calls: one that ships, by its number of calls, or a file of "
+        "`flowhelm distil`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _student(cls, given: Any) -> Any:
+        """A student is a prior of its own: `prior` names it from here on, in the files of the run, too."""
+        if not isinstance(given, dict) or given.get("student") is None:
+            return given
+        rest = {name: value for name, value in given.items() if name != "student"}
+        prior = rest.get("prior", cls.model_fields["prior"].default)
+        return rest | {"prior": known.student(str(prior), str(given["student"]))}
 
 
 Size = Annotated[str | None, Flag(metavar="HEIGHTxWIDTH")]

@@ -55,5 +55,6 @@ class AlignRequest(Conditions):
         2, ge=1, description="Stop when the held-out reward is worse than it was at first in so many checks running."
     )
     minutes: float = Field(3.0, ge=0, description="Minutes between two checkpoints.")
+    tensorboard: bool = Field(False, description="Write a log for TensorBoard, too.")
     reward_device: str | None = Field(None, description="Where the rewards compute; default: where the prior does.")
     out: Path | None = Field(None, description="Folder of the run; default: runs/PRIOR-METHOD.")

@@ -16,10 +16,13 @@ from .shell import app, fail
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "restore": ("restore", "look", "batch", "rerun"),
-    "look": ("mask", "methods", "cite", "operators", "doctor", "check", "plan", "priors"),
+    "catalogue": ("methods", "cite", "operators"),
+    "look": ("mask", "doctor", "check", "plan", "priors"),
     "train": ("train",),
     "align": ("align",),
+    "distil": ("distil",),
     "draw": ("sample", "generate", "steer"),
+    "edit": ("edit",),
     "grids": ("grids",),
     "bench": ("bench", "table", "presets"),
     "calibrate": ("calibrate",),

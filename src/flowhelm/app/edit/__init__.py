@@ -1,0 +1,1 @@
+"""A picture edited by a prior that is told something else."""

@@ -1,0 +1,46 @@
+"""The command that edits a picture."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from ...app.edit.request import EditRequest
+from ...app.models.request import check_prior
+from .progress import carried_out
+from .shell import app, bad
+from .words import asks, own
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Edit a picture: draw it again as a prior that is asked to show something else.\n\n"
+    "flowhelm edit scene.jpg --prior aerial --from-class field --class forest\n\n"
+    "flowhelm edit photo.jpg --prior stabilityai/stable-diffusion-3.5-medium --from-prompt 'a cat on a sofa' --prompt 'a dog on a sofa' "
+    "--device cuda\n\n"
+    "No prior is trained for it. --keep says how much of the picture stays. Options of the method (--rate, --iterations of flow_opt_edit, "
+    "--draws of flow_edit) are given here like any other.",
+)
+@asks(EditRequest, without=("photo",))
+def edit(
+    read: Callable[..., EditRequest],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The picture, and options of the method."),
+    ] = None,
+) -> None:
+    if not words or words[0].startswith("-"):
+        bad("name a picture first: flowhelm edit scene.jpg --prior aerial --class forest")
+    photo, *others = words or []
+    request = read(photo=photo)
+    check_prior(request.prior)
+    from ... import edit as methods
+    from ...app.edit.run import edit as run
+    from ...app.options.signature import pick
+    from ...app.options.words import flags, sort_words
+
+    mine = own(edit)
+    rest, typed = sort_words(others, flags({"method": pick("method", request.method, methods.ALL)}, mine), mine)
+    if rest:
+        bad(f"expected one picture and options, got also {' '.join(rest)}")
+    carried_out(run(request.changed(method_options=typed.get("method", {}))))
