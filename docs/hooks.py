@@ -27,7 +27,7 @@ MARK = re.compile(rf"^<!-- cards: {CHOICE} -->$", re.MULTILINE)
 NAMES = re.compile(rf"^<!-- names: {CHOICE} (\S+\.md) -->$", re.MULTILINE)
 FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
-GIVEN |= {"given", "without"}
+GIVEN |= {"given", "without", "z"}
 """Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""
 
 
