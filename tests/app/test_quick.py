@@ -28,7 +28,7 @@ REAL = {
     "recipe": recipes.ALL,
 }
 LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
-PRIORS = {file.stem for file in (SRC / "flowhelm" / "priors" / "weights").glob("*.safetensors")}
+PRIORS = {file.stem for file in (SRC / "flowhelm" / "priors" / "weights").glob("*.md")}
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {
