@@ -15,12 +15,18 @@ from flowhelm.app.options import sources
 from flowhelm.app.options.cards import card, listing
 from flowhelm.app.options.named import CHOICES, named
 from flowhelm.app.options.signature import model_of, options
-from flowhelm.cards import METHODS, TUNERS, budget_option, field
+from flowhelm.cards import METHODS, TOKENS, TUNERS, budget_option, field
 from flowhelm.interfaces import cli
 
 SRC = Path(__file__).parents[2] / "src"
-REAL = {"method": METHODS, "steering": steer.ALL, "operator": operators.ALL, "planned": PLANNED, "recipe": recipes.ALL}
-LISTED = {"method": (*METHODS, *sample.ALL, *TUNERS), "operator": operators.ALL}
+REAL = {
+    "method": (*METHODS, *TOKENS),
+    "steering": steer.ALL,
+    "operator": operators.ALL,
+    "planned": PLANNED,
+    "recipe": recipes.ALL,
+}
+LISTED = {"method": (*METHODS, *TOKENS, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {

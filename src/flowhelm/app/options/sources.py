@@ -24,9 +24,17 @@ _LIGHT = ("typing", "collections", "functools", "pathlib", "annotated_types", "m
 """Modules that are imported as they are."""
 
 PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "method": (("steer", "ALL"), ("restore", "ALL")),
+    "method": (("steer", "ALL"), ("restore", "ALL"), ("restore", "TOKENS")),
     "steering": (("steer", "ALL"),),
-    "shown": (("steer", "ALL"), ("restore", "ALL"), ("edit", "ALL"), ("sample", "ALL"), ("tune", "ALL")),
+    "shown": (
+        ("steer", "ALL"),
+        ("restore", "ALL"),
+        ("restore", "TOKENS"),
+        ("edit", "ALL"),
+        ("sample", "ALL"),
+        ("sample", "TOKENS"),
+        ("tune", "ALL"),
+    ),
     "operator": (("operators", "ALL"),),
     "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
     "recipe": (("recipes", "ALL"),),
