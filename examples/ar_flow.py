@@ -5,7 +5,7 @@
 
 Sequences of five digits of one class, 8 x 8, are noised to sorted times. `--first clean` begins with the clean end: five pictures show
 which digit it is before the noisiest must be undone. Prints the loss at each place of held-apart sequences, at fixed times, also with the
-earlier pictures of another class. The tables are in docs/negative-results.md. A run that was cut goes on from its checkpoint.
+earlier pictures of another class. A run that was cut goes on from its checkpoint.
 """
 
 import copy

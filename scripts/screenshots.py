@@ -8,7 +8,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from math import dist
 from pathlib import Path
@@ -17,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.ui.request import PageRequest
@@ -29,15 +30,20 @@ LARGEST = 300_000  # bytes
 
 
 def keep(page: Page, name: str, high: int = HIGH) -> None:
-    """The upper `high` pixels, in as many colours as fit into the size."""
+    """The upper `high` pixels."""
     page.set_viewport_size({"width": WIDE, "height": high})
     page.evaluate("() => window.scrollTo(0, 0)")
     page.wait_for_timeout(400)
-    shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    for colours in (256, 192, 128, 96, 64):
+    compressed(page.screenshot(), name)
+
+
+def compressed(png: bytes, name: str, largest: int = LARGEST) -> None:
+    """A screenshot in as many colours as fit into so many bytes."""
+    shot = Image.open(BytesIO(png)).convert("RGB")
+    for colours in (256, 192, 128, 96, 64, 48, 32):
         data = BytesIO()
         shot.quantize(colours, dither=Image.Dither.FLOYDSTEINBERG).save(data, "PNG", optimize=True)
-        if len(data.getvalue()) < LARGEST:
+        if len(data.getvalue()) < largest:
             break
     (OUT / f"{name}.png").write_bytes(data.getvalue())
     print(f"{name}.png  {shot.width} x {shot.height}  {len(data.getvalue()) / 1000:.0f} kB, {colours} colours")
@@ -187,13 +193,14 @@ def history(page: Page) -> None:
 PARTS = (restore, samples, compare, steer, history)
 
 
-def main(wanted: Sequence[str]) -> int:
+@contextmanager
+def browsing() -> Iterator[tuple[Browser, str]]:
+    """A browser, and the address of a page that keeps its runs in a folder of its own."""
     chromium = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     if chromium is None:
-        print("there is no Chromium", file=sys.stderr)
-        return 2
+        sys.exit("there is no Chromium; install it, or put one called chromium on the PATH")
     OUT.mkdir(parents=True, exist_ok=True)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -204,16 +211,21 @@ def main(wanted: Sequence[str]) -> int:
             ui.checked(PageRequest(port=port, runs=Path("flowhelm-runs"), threads=int(os.environ["OMP_NUM_THREADS"])))
         ) as address:
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"], headless=True)
-            for part in PARTS:
-                if wanted and part.__name__ not in wanted:
-                    continue
-                page = browser.new_page(viewport={"width": WIDE, "height": HIGH})
-                page.goto(address)
-                page.wait_for_selector("#options")
-                page.wait_for_timeout(500)
-                part(page)
-                page.close()
+            yield browser, address
             browser.close()
+
+
+def main(wanted: Sequence[str]) -> int:
+    with browsing() as (browser, address):
+        for part in PARTS:
+            if wanted and part.__name__ not in wanted:
+                continue
+            page = browser.new_page(viewport={"width": WIDE, "height": HIGH})
+            page.goto(address)
+            page.wait_for_selector("#options")
+            page.wait_for_timeout(500)
+            part(page)
+            page.close()
     return 0
 
 

@@ -10,15 +10,16 @@ import flowhelm
 
 ROOT = Path(flowhelm.__file__).parent
 FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # the top is a table of lazy imports
-METHODS = ("restore", "steer", "sample", "tune", "train", "distil", "edit")
+METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "edit")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
     ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
-    ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "measure", "particles"),
+    ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
         "step",
         "grids",
         "fixed_point",
+        "toughness",
         "inner",
         "control",
         "prox",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
+    "bijection": ("Bijection",),
     "cards": ("cite",),
     "flow": ("Flow", "FlowMap", "GaussianFlow", "MixtureFlow", "NetFlow", "Pixels", "Wrapped"),
     "measure": ("Function", "Linear", "Measurement", "Operator", "simulate"),
@@ -30,6 +31,7 @@ _FOLDERS = (
     "latent",
     "learning",
     "interpolant",
+    "inverse",
     "metrics",
     "operators",
     "particles",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         guide,
         inner,
         interpolant,
+        inverse,
         latent,
         learning,
         measure,
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
     )
     from .app.draw.generate import generate
     from .app.restore.restorer import Restored, Restorer
+    from .bijection import Bijection
     from .cards import cite
     from .flow import Flow, FlowMap, GaussianFlow, MixtureFlow, NetFlow, Pixels, Wrapped
     from .measure import Function, Linear, Measurement, Operator, simulate

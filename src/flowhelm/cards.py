@@ -74,11 +74,11 @@ def references() -> Mapping[str, str]:
 
 
 def _citable() -> dict[str, Callable[..., Any]]:
-    from . import distil, edit, guide, restore, sample, steer, transition, tune
+    from . import distil, edit, guide, inverse, restore, sample, steer, transition, tune
 
     lists = (
-        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, sample.TOKENS, distil.ALL, edit.ALL, tune.ALL, restore.ALL, restore.TOKENS,
-        steer.ALL,
+        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, sample.TOKENS, inverse.ALL, distil.ALL, edit.ALL, tune.ALL, restore.ALL,
+        restore.TOKENS, steer.ALL,
     )  # fmt: skip
     return {each.__name__: each for several in lists for each in several}
 
@@ -113,6 +113,13 @@ def pixels_only(method: Callable[..., Any]) -> bool:
     """Whether it takes priors over pixels only: its Needs name such a prior, and nothing differentiable instead."""
     needs = field(method, "Needs")
     return "pixel prior" in needs and "differentiable" not in needs
+
+
+def prior_kind(method: Callable[..., Any]) -> str:
+    """The kind of prior that it takes, `Flow.prior_kind`: flow, but for methods whose Needs begin with another."""
+    needs = field(method, "Needs")
+    kinds = {"a paired flow": "paired", "a compressor": "codec"}
+    return next((kind for words, kind in kinds.items() if needs.startswith(words)), "flow")
 
 
 def needs_gradient(method: Callable[..., Any]) -> bool:
@@ -169,6 +176,7 @@ __all__ = [
     "keeps_budget",
     "needs_gradient",
     "pixels_only",
+    "prior_kind",
     "references",
     "resumed",
     "takes_budget",

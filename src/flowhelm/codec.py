@@ -1,18 +1,25 @@
-"""Codecs: pictures to latents and back; and a flow over latents that restores like any other.
+"""Codecs: pictures to latents and back; a flow over latents that restores like any other; and compressors, which are priors themselves.
 
 A method asks `flow.decode` for the picture, so operators and rewards stay in pixels whatever the prior's state is.
+
+A compressor has a probability for its latents, in two parts: p(h) of a hyper-latent, p(z | h) of the latent itself. What it says is
+the probability of a bin of side 1 around an entry, which is what rounding leaves; its bits are the length of a file (`bits`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol, Self
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as fn
 
-from .flow import Flow, Guidance, NetFlow, Wrapped
-from .path import Ends
+from .flow import Flow, Guidance, NetFlow, Pixels, Wrapped
+from .path import Ends, Path, linear
+from .rng import Noise
 from .shapes import Image, State, Time
 
 
@@ -51,6 +58,105 @@ class Tokenizer(Protocol):
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         """Of the tokens of one picture of this size. ValueError for a size that it does not take."""
         ...
+
+
+class Latents(NamedTuple):
+    """The latent z `(b, ...)` of a compressor, and its hyper-latent h `(b, ...)`, which may have no numbers."""
+
+    latent: Tensor
+    hyper: Tensor
+
+
+def packed(latents: Latents) -> Tensor:
+    """Both as one row of numbers for each picture, `(b, n)`."""
+    return torch.cat([each.flatten(1) for each in latents], 1)
+
+
+def unpacked(flat: Tensor, like: Latents) -> Latents:
+    """`packed` undone, for latents of the shapes of `like`."""
+    parts = flat.split([each[0].numel() for each in like], 1)
+    return Latents(*(part.view_as(each) for part, each in zip(parts, like, strict=True)))
+
+
+class Compressive(Codec, Protocol):
+    """A compressor: an auto-encoder with a probability for its latents."""
+
+    def analyse(self, image: Tensor) -> Latents:
+        """Picture `(b, c, h, w)` in [-1, 1] -> both latents, not rounded."""
+        ...
+
+    def log_prior(self, latents: Latents) -> Tensor:
+        """log p(z | h) + log p(h) in nats, differentiable: `(b,)`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class CodecPrior(Pixels):
+    """A compressor as a prior over pictures, for `restore.vble`. Its state is the picture; it has no velocity.
+
+    Args:
+        codec: trained. shape: of one picture `(c, h, w)`, of any size. stride: what the codec wants height and width to be multiples of;
+            pictures are continued to that size and cut back.
+        name: of the prior. about: what its file says of itself.
+    """
+
+    codec: Compressive
+    shape: tuple[int, ...]
+    stride: int = 1
+    name: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    path: Path = linear
+    prior_kind = "codec"
+
+    def velocity(self, x: State, t: Time) -> State:
+        raise ValueError(f"{self.name or 'this prior'} is a compressor and has no velocity; use the method vble")
+
+    def analyse(self, image: Tensor) -> Latents:
+        """Both latents of pictures of this size."""
+        bottom, right = (-side % self.stride for side in image.shape[-2:])
+        wide = fn.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+        return Latents(*(each.to(image) for each in self.codec.analyse(wide)))
+
+    def picture(self, latent: Tensor) -> Tensor:
+        """Decoded, of this size."""
+        if len(self.shape) < 3:
+            return self.codec.decode(latent)
+        return self.codec.decode(latent)[..., : self.shape[-2], : self.shape[-1]]
+
+    def log_prior(self, latents: Latents) -> Tensor:
+        return self.codec.log_prior(latents)
+
+    def draw(self, noise: Noise) -> Tensor:
+        """Pictures of the compressor's own law, one for each stream: `(rows, *shape)`. ValueError of a codec that cannot draw."""
+        draw: Callable[[Latents], Latents] | None = getattr(self.codec, "draw", None)
+        if draw is None:
+            raise ValueError(f"{type(self.codec).__name__} has no `draw`; expected a codec that draws its latents")
+        with torch.no_grad():
+            like = self.analyse(torch.zeros(len(noise), *self.shape))
+            return self.picture(draw(Latents(*(noise(each) for each in like))).latent)
+
+    def sized(self, height: int, width: int) -> Self:
+        """The same prior for pictures of another size."""
+        return replace(self, shape=(*self.shape[:-2], height, width))
+
+
+def bits(codec: Compressive, image: Tensor) -> Tensor:
+    """Length of a file of each picture `(b,)`, in bits: of its rounded latents."""
+    with torch.no_grad():
+        return -codec.log_prior(Latents(*(each.round() for each in codec.analyse(image)))) / math.log(2)
+
+
+def log_bin(log_cumulative: Callable[[Tensor], Tensor], upper: Tensor, lower: Tensor) -> Tensor:
+    """log (F(upper) - F(lower)) of a symmetric law, F(-x) = 1 - F(x), given log F: exact in both tails, with a gradient everywhere."""
+    flip = upper + lower > 0
+    upper, lower = torch.where(flip, -lower, upper), torch.where(flip, -upper, lower)
+    most = log_cumulative(upper)
+    return most + torch.log(-torch.expm1((log_cumulative(lower) - most).clamp(max=-1e-12)))
+
+
+def log_normal_bin(offset: Tensor, scale: Tensor) -> Tensor:
+    """log P(|N(offset, scale^2)| < 1/2): that of a unit bin at this distance from the mean, shaped as `offset`."""
+    return log_bin(torch.special.log_ndtr, (0.5 - offset) / scale, (-0.5 - offset) / scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,4 +251,18 @@ class LatentFlow(Wrapped):
         return self.flow
 
 
-__all__ = ["Codec", "LatentFlow", "Standardized", "Tokenizer", "standardized"]
+__all__ = [
+    "Codec",
+    "CodecPrior",
+    "Compressive",
+    "LatentFlow",
+    "Latents",
+    "Standardized",
+    "Tokenizer",
+    "bits",
+    "log_bin",
+    "log_normal_bin",
+    "packed",
+    "standardized",
+    "unpacked",
+]

@@ -22,25 +22,34 @@ class Sweep(NamedTuple):
 
 
 def jacobi(
-    update: Callable[[Tensor, int, int], Tensor], x: Tensor, *, tolerance: float = 0.0, window: int | None = None
+    update: Callable[[Tensor, int, int], Tensor],
+    x: Tensor,
+    *,
+    tolerance: float = 0.0,
+    window: int | None = None,
+    first: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Sweep]:
-    """Sweeps until every entry is settled: at most n, one wait for the device each.
+    """Sweeps until every entry is settled: at most as many as there are entries, one wait for the device each.
 
     Args:
         update: (x, first, stop) -> the new entries first ... stop - 1, `(b, stop - first, ...)`.
         x: the guess `(b, n, ...)`.
         tolerance: root mean square change of an entry, in every row, below which it is settled if all before it are. 0 is exact.
         window: how many entries a sweep updates at most; None for all. What has just come into it begins at the last one's value.
+        first, stop: only entries first ... stop - 1 are looked for: those before are settled, those after stay as they are.
     """
-    n, settled, sweeps, reached = x.shape[1], 0, 0, 0
+    n, settled, sweeps, reached = x.shape[1] if stop is None else stop, first, 0, 0
     while settled < n:
-        stop = min(n, settled + (window or n))
-        if 0 < reached < stop:
-            x = torch.cat([x[:, :reached], x[:, reached - 1 : reached].expand(-1, n - reached, *x.shape[2:])], 1)
-        new = update(x, settled, stop)
-        change = (new - x[:, settled:stop]).square().flatten(2).mean(2).sqrt().amax(0)
-        x = torch.cat([x[:, :settled], new, x[:, stop:]], 1)
+        end = min(n, settled + (window or n))
+        if 0 < reached < end:
+            x = torch.cat(
+                [x[:, :reached], x[:, reached - 1 : reached].expand(-1, n - reached, *x.shape[2:]), x[:, n:]], 1
+            )
+        new = update(x, settled, end)
+        change = (new - x[:, settled:end]).square().flatten(2).mean(2).sqrt().amax(0)
+        x = torch.cat([x[:, :settled], new, x[:, end:]], 1)
         still = (change <= tolerance).long()
         still[0] = 1  # all that it depends on was settled
-        settled, sweeps, reached = settled + int(still.cumprod(0).sum()), sweeps + 1, stop
+        settled, sweeps, reached = settled + int(still.cumprod(0).sum()), sweeps + 1, end
         yield Sweep(x, settled, sweeps)

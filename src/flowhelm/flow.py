@@ -29,11 +29,13 @@ class Flow(abc.ABC):
         path: how source and clean are mixed; see `flowhelm.path`.
         shape: of one state, without the batch.
         pixels: True if the state *is* the picture, so that a measurement's prox can act on it.
+        prior_kind: flow; paired (`flowhelm.paired`) or codec (`codec.CodecPrior`) of priors that one method alone takes.
     """
 
     path: Path
     shape: tuple[int, ...]
     pixels: bool
+    prior_kind: str = "flow"
 
     @abc.abstractmethod
     def velocity(self, x: State, t: Time) -> State:
@@ -117,6 +119,10 @@ class Wrapped(Flow, abc.ABC):
     @property
     def pixels(self) -> bool:  # type: ignore[override]
         return self.flow.pixels
+
+    @property
+    def prior_kind(self) -> str:  # type: ignore[override]
+        return self.flow.prior_kind
 
     @property
     def levels(self) -> tuple[float, float]:

@@ -14,12 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens")
+NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
 TOKENS = ("fashion-tokens",)
 """Those of them that are over tokens; see `masked`."""
-STUDENTS: dict[str, tuple[str, int]] = {"fashion-1": ("fashion", 1), "fashion-2": ("fashion", 2)}
+STUDENTS: dict[str, tuple[str, int]] = {}
 """Of the students that ship: their prior, and of how many calls they are."""
+BIJECTIONS = ("fashion-tarflow",)
+"""Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
+OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
+"""The method and the bundled prior of each kind of prior, `Flow.prior_kind`, that one method alone takes."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -39,19 +43,32 @@ def pipeline(model: object) -> bool:
     return bool(fits) and place.suffix.lower() not in (".safetensors", ".py", *PICKLES) and not place.exists()
 
 
+def kind(name: str | Path) -> str:
+    """`Flow.prior_kind` of a prior by name or file, read off the file's header: paired, codec, or flow, also where it cannot be read."""
+    place = Path(__file__).parent / "priors" / "weights" / f"{name}.safetensors" if name in NAMES else Path(name)
+    found = header(place).get("kind")
+    return found if found in OWN else "flow"
+
+
+def prior_of(method: str | None) -> str | None:
+    """The bundled prior of a method that takes no flow; None of other methods."""
+    return next((prior for mine, prior in OWN.values() if mine == method), None)
+
+
 def check(name: str | Path) -> None:
     """Raises ValueError for the name of a prior that is neither one that ships nor a file; pipelines are not looked at."""
     if (
         name in NAMES
         or name in STUDENTS
+        or name in BIJECTIONS
         or str(name).startswith(DENOISERS)
         or Path(name).is_file()
         or Path(name).suffix.lower() in PICKLES
     ):
         return
     raise ValueError(
-        f"prior: expected one of {', '.join(NAMES)}, a .safetensors file, deepinv:NAME (or, where pipelines are taken, a folder or "
-        f"a hub name org/name), got '{name}'; {nearest(str(name), NAMES)}"
+        f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
+        f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
 
 
@@ -71,7 +88,7 @@ def student(prior: str, which: str) -> str:
     if which.isdigit():
         own = {calls: name for name, (base, calls) in STUDENTS.items() if base == prior}
         if int(which) not in own:
-            found = "; ".join(f"{base} has one of {calls} calls" for base, calls in STUDENTS.values())
+            found = "; ".join(f"{base} has one of {calls}" for base, calls in STUDENTS.values()) or "none does"
             raise ValueError(
                 f"student: no student of {which} calls of '{prior}' ships ({found}); distil one, flowhelm distil {prior} --steps {which}, "
                 "and name its file"

@@ -15,6 +15,7 @@ from torch.nn import functional as fn
 
 from . import cards, grids
 from .flow import PURE, Flow
+from .known import OWN
 from .measure import LinearOperator, Measurement
 from .rng import Noise
 from .shapes import State, Times
@@ -43,6 +44,23 @@ def check(method: Callable[..., Any], levels: tuple[float, float], whose: str, s
     )
 
 
+def check_kind(method: Callable[..., Any], kind: str, whose: str) -> None:
+    """That a method and a prior belong together.
+
+    Args:
+        kind: of the prior, `Flow.prior_kind`; whose: its name.
+
+    Raises:
+        ValueError: the method takes another kind.
+    """
+    wanted, name = cards.prior_kind(method), getattr(method, "func", method).__name__
+    if wanted == kind:
+        return
+    what = {"flow": "a flow", "paired": "a flow with a regressor", "codec": "a compressor"}
+    remedy = f"take the prior {OWN[wanted][1]}" if wanted in OWN else f"take the method {OWN[kind][0]}"
+    raise ValueError(f"{name} restores with {what[wanted]}, and {whose} is {what.get(kind, kind)}; {remedy}")
+
+
 def begin(
     method: Callable[..., Any], flow: Flow, y: Measurement, steps: int, noise: Noise | None = None
 ) -> tuple[State, Times]:
@@ -58,6 +76,7 @@ def begin(
     """
     if not cards.from_picture(method) and noise is None:
         raise ValueError("begin: expected a Noise for a method that starts from the source, got None; pass noise=")
+    check_kind(method, flow.prior_kind, getattr(flow, "name", "") or "this prior")
     check(method, flow.levels, getattr(flow, "name", "") or "this prior")
     return state(method, flow, y, noise or Noise(0, len(y.y))), grid(method, flow, steps, y.std)
 

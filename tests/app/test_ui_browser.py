@@ -408,9 +408,14 @@ def test_on_a_phone_the_button_is_above_the_fields(opened, tab):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_selector(f"#{mark}run")
         button = page.locator(f"#{mark}run").bounding_box()
-        field = page.locator("#steer-reward" if mark else "#task").bounding_box()
+        field = page.locator("#steer-method" if mark else "#task").bounding_box()
         assert (button["y"] < field["y"] and button["x"] <= field["x"] + 20) == above
         assert page.evaluate("() => document.documentElement.scrollWidth") <= wide
+        if above:  # and so is the order of the keyboard
+            page.evaluate("(where) => document.querySelector(where).focus()", f"#{mark}run")
+            page.keyboard.press("Tab")
+            assert page.evaluate("() => !!document.activeElement.closest('.fields')")
+            assert page.get_by_role("tab").count() == 4, "a tab is behind a menu"
         if not mark:
             assert page.locator("#photo").bounding_box()["y"] < button["y"] + 1
 
@@ -423,3 +428,13 @@ def test_keyboard_focus_is_seen(opened):
             "() => { const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth] }"
         )
         assert style == ["solid", "3px"]
+
+
+def test_tab_leaves_a_drop_down_closed_and_goes_to_the_next_field(opened):
+    page = opened()
+    page.wait_for_timeout(1000)
+    page.locator("#method input").focus()
+    page.wait_for_selector("ul.option-list")
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => !!document.activeElement.closest('#steps')")
+    page.wait_for_selector("ul.option-list", state="detached")

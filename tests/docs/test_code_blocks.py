@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align")
+DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align", "distil")
 """Modules of the command line that carry out a piece of work."""
 
 
@@ -253,6 +253,8 @@ def test_commands_are_accepted(block, programs, desk, accepts, capsys, monkeypat
             accepts(words, capsys.readouterr, block.why is not None)
         elif name == "python" and words[0] == "-m" and words[1].startswith("flowhelm"):
             parsed(words[1], words[2:], monkeypatch)
+        elif name == "python" and words[:2] == ["-m", "pytest"]:
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
         elif name in ("python", "bash") and not words[0].startswith("-"):
             assert (ROOT / words[0]).is_file() or (ROOT / "examples" / words[0]).is_file(), words[0]
         else:

@@ -28,7 +28,8 @@ def test_every_page_says_what_it_is_and_stands_in_the_nav():
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.rglob("*.md"):
         assert re.match(r'---\ndescription: "[^"\n]+\."\n---\n', page.read_text()), page.name
-        assert f": {page.relative_to(DOCS).as_posix()}\n" in nav, page.name
+        if page.parent.name != "claims":  # whose index lists them
+            assert f": {page.relative_to(DOCS).as_posix()}\n" in nav, page.name
 
 
 def test_llms_txt_lists_sections_with_links_and_a_line_each(tmp_path):

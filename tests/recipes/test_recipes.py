@@ -202,3 +202,44 @@ def test_what_is_wrong_inside_the_data_is_one_sentence(tmp_path):
     (tmp_path / "g.npz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"data: expected .*train_images"):
         recipes.fashion(tmp_path / "g.npz")
+
+
+class TestBlind:
+    def test_damage_is_of_its_row_and_its_number(self, archive):
+        recipe = recipes.blind(archive([f"p{i:02d}.png" for i in range(26)], 40, 40), batch=6, patch=32)
+        batch = recipe.data(3)
+        (bad,) = batch.condition
+        assert batch.clean.shape == bad.shape == (6, 3, 32, 32)
+        torch.testing.assert_close(recipe.data(3).condition[0], bad, rtol=0, atol=0)
+        assert not torch.equal(recipe.data(4).condition[0], bad)
+        levels = (bad + 1) * 127.5
+        torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+        assert bad.abs().max() <= 1
+        assert ((bad - batch.clean).square().mean((1, 2, 3)) > 0).all()
+
+    def test_a_network_begins_as_nothing_and_shows_what_it_does(self, archive):
+        recipe = recipes.blind(archive([f"p{i:02d}.png" for i in range(26)], 40, 40), batch=2, patch=32)
+        with torch.no_grad():
+            rows = dict(recipe.shown(recipe.flow.net))
+            loss = recipe.loss(recipe.flow, recipe.data(0), torch.Generator())
+        assert list(rows) == ["damaged", "mean", "restored", "clean"]
+        torch.testing.assert_close(rows["mean"], rows["damaged"])
+        assert loss.shape == (2,)
+
+    def test_too_few_pictures(self, archive):
+        for recipe in (recipes.blind, recipes.codec):
+            with pytest.raises(ValueError, match="expected more than 24 photographs of 64 pixels or more"):
+                recipe(archive(["a.png"], 70, 70))
+
+
+def test_a_compressor_is_shown_what_it_keeps(archive):
+    path = archive([f"p{i:02d}.png" for i in range(26)], 40, 40)
+    recipe = recipes.codec(path, batch=2, patch=32)
+    with torch.no_grad():
+        rows = dict(recipe.shown(recipe.flow.net))
+        loss = recipe.loss(recipe.flow, recipe.data(0), torch.Generator())
+    assert rows["decoded"].shape == rows["clean"].shape == (2, 3, 32, 32)
+    assert loss.shape == (2,)
+    assert loss.isfinite().all()
+    with pytest.raises(ValueError, match="patch: expected a multiple of 16, got 24"):
+        recipes.codec(path, patch=24)

@@ -10,6 +10,8 @@ Paper   depths 20, 5 and 4 at width 1152, rotary positions, low-rank modulation;
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
@@ -68,11 +70,13 @@ class Blocks(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.shape, self.segments, self.patch = shape, segments, patch
+        self.tokens = (shape[1] // patch) * (shape[2] // patch)
         self.null = (torch.full((1,), classes),)
         self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width)
-        stack = lambda depth: Stack(shape, patch, width, depth, heads) if depth else None  # noqa: E731
-        self.shared, self.residual = stack(depths[0]), stack(depths[2]) if depths[0] else None
+        stack = partial(Stack, shape, patch, width, heads=heads)
+        self.shared = stack(depths[0]) if depths[0] else None
+        self.residual = stack(depths[2]) if depths[0] and depths[2] else None
         self.parts, self.join = nn.ModuleList(stack(depths[1]) for _ in range(segments)), nn.Linear(width, width)
         self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, semantics))
         self.last, self.outer = nn.Linear(width, 2 * width), nn.Linear(width, shape[0] * patch**2)
@@ -102,7 +106,7 @@ class Blocks(nn.Module):
     def velocity(self, x: Tensor, t: Tensor, label: Tensor, h: Tensor) -> Tensor:
         """The velocity of rows, each by the part of its time."""
         told, which = self._told(x, t, label) + self.join(h), self.segment(t)
-        out = x.new_zeros(len(x), len(self.parts[0].place), self.join.in_features)
+        out = x.new_zeros(len(x), self.tokens, self.join.in_features)
         for m in which.unique().tolist():
             rows = which == m
             out[rows] = self.parts[m](x[rows], told[rows])

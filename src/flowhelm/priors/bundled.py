@@ -14,12 +14,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import safe_open
 from safetensors.torch import save as serialised
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
-from ..known import NAMES, PICKLES, STUDENTS, check, nearest
+from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
 from . import denoisers, tokens
 from .foreign import Foreign, Sigmas
+from .hyperprior import Hyperprior
+from .pair import Pair
 from .unet import UNet
 
 _FILLING = {
@@ -44,6 +47,32 @@ class Config(BaseModel):
     words: Count = 0
     numbers: Count = 0
     spans: bool = False
+
+
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12)]
+
+
+class PairConfig(BaseModel):
+    """What the file of a paired flow says of its networks; see `Pair`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    widths: Widths
+    blocks: int = Field(2, ge=0, le=64)
+    spread: float = Field(0.1, ge=0)
+    unit: float = Field(0.2, gt=0)
+    channels: int = Field(3, ge=1, le=1024)
+
+
+class CodecConfig(BaseModel):
+    """What the file of a compressor says of its network; see `Hyperprior`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    widths: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=2, max_length=2)]
+    latent: int = Field(96, ge=1, le=4096)
+    hyper: int = Field(24, ge=1, le=4096)
+    channels: int = Field(3, ge=1, le=1024)
 
 
 class About(BaseModel):
@@ -148,12 +177,39 @@ class Prior(NetFlow):
         return out
 
     def _index(self, name: str | int, table: Mapping[str, int], what: str) -> int:
-        if isinstance(name, int) and name in table.values():
-            return name
-        lower = {known.lower(): index for known, index in table.items()}
-        if isinstance(name, str) and name.lower() in lower:
-            return lower[name.lower()]
-        raise ValueError(f"prior '{self.name}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
+        return index_of(self.name, name, table, what)
+
+
+def index_of(prior: str, name: str | int, table: Mapping[str, int], what: str) -> int:
+    """Where a name, in any case, or a number stands among those that a prior knows. Raises ValueError."""
+    if isinstance(name, int) and name in table.values():
+        return name
+    lower = {known.lower(): index for known, index in table.items()}
+    if isinstance(name, str) and name.lower() in lower:
+        return lower[name.lower()]
+    raise ValueError(f"prior '{prior}' knows no {what} '{name}'; {nearest(str(name).lower(), lower)}")
+
+
+@dataclass(frozen=True, eq=False)
+class PairedPrior(Prior):
+    """A paired flow that `flowhelm train blind` has made, for `restore.pmrf`; it has no conditions."""
+
+    prior_kind = "paired"
+
+    @property
+    def spread(self) -> float:
+        """Of the noise between mean and source."""
+        return float(self.net.spread)  # type: ignore[arg-type]
+
+    def mean(self, picture: Tensor) -> Tensor:
+        """The regressor's: see `paired.Paired`."""
+        return self.net.mean(picture.to(next(self.net.parameters()))).to(picture)  # type: ignore[operator, no-any-return]
+
+
+KINDS: Mapping[str, tuple[type[nn.Module], type[BaseModel]]] = {
+    "flow": (UNet, Config), "paired": (Pair, PairConfig), "codec": (Hyperprior, CodecConfig),
+}  # fmt: skip
+"""Network and settings of each kind of prior that a file may hold."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -189,14 +245,14 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     )  # fmt: skip
 
 
-def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
+def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
     Returns:
         A flow over pictures in [-1, 1]: `photos` of 256 x 256 pixels until `flow.sized(height, width)`, the others of the one
-        size that they were trained for. Weights are float32 and frozen, laid out channels-last. `flow.net.reach` and
-        `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])` says what to draw. Of tokens (`fashion-tokens`) it
-        is a `Masked`, which is no flow.
+        size that they were trained for; `blind` is a `PairedPrior` and `codec` a `CodecPrior`, of any size. Weights are float32 and
+        frozen, laid out channels-last. `flow.net.reach` and `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])`
+        says what to draw. Of tokens (`fashion-tokens`) it is a `Masked`, which is no flow.
 
     Raises:
         ValueError: unknown name, or a file that is no such prior; pickles are never read.
@@ -204,6 +260,11 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     if denoisers.named(name):
         return pretrained(str(name), device)
     path = weights(name)
+    if kind(name) == "tarflow":
+        raise ValueError(
+            f"prior: '{name}' is a normalising flow, which draws (flowhelm sample {name}) and has no velocity; "
+            f"for this take one of {', '.join(NAMES)}"
+        )
     if path.suffix.lower() in PICKLES or _is_pickle(path):
         raise ValueError(
             f"prior: '{path}' is a pickle, and reading a pickle can run any code; expected a .safetensors file: "
@@ -220,14 +281,18 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
                 return cast(Prior, tokens.load(path, path.stem, device))
             if "student" in about:
                 raise ValueError("it holds a student, which draws and restores but is not trained on; take its prior")
-            config = Config.model_validate_json(about["config"]).model_dump(exclude_unset=True)
+            held = about.get("kind") or "flow"
+            if held not in KINDS:
+                raise ValueError(f"it holds a prior of kind {held[:40]!r}, which this version does not know")
+            network, settings = KINDS[held]
+            config = settings.model_validate_json(about["config"]).model_dump(exclude_unset=True)
             described = About.model_validate_json(about.get("about", "{}")).model_dump(exclude_unset=True)
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
         with torch.device("meta"):  # takes no memory, however large the network is said to be
-            shapes = {name: each.shape for name, each in UNet(**config).state_dict().items()}
+            shapes = {name: each.shape for name, each in network(**config).state_dict().items()}
         if {name: each.shape for name, each in tensors.items()} != shapes:
             raise ValueError("its tensors are not those of the network that it says it is")
-        net = UNet(**config)
+        net: Any = network(**config)
         net.load_state_dict(tensors)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
@@ -245,7 +310,10 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     size = described.get("size", 256)
     shape = (net.config["channels"], size, size)
     net = net.to(device).to(memory_format=torch.channels_last)
-    return Prior(net, shape, null=net.null, name=path.stem, about=described)
+    if held == "codec":
+        return CodecPrior(net, shape, net.stride, path.stem, described)
+    made = PairedPrior if held == "paired" else Prior
+    return made(net, shape, null=net.null, name=path.stem, about=described)
 
 
 def _is_pickle(path: Path) -> bool:
@@ -263,21 +331,35 @@ def weights(name: str | Path) -> Path:
     """Where the weights of a prior are: of a bundled one by name, of deepinv's where they were fetched to, else the path itself."""
     if denoisers.named(name):
         return denoisers.weights(name)
-    return (
-        Path(str(files(__package__) / "weights" / f"{name}.safetensors"))
-        if name in NAMES or name in STUDENTS
-        else Path(name)
-    )
+    ships = name in NAMES or name in STUDENTS or name in BIJECTIONS
+    return Path(str(files(__package__) / "weights" / f"{name}.safetensors")) if ships else Path(name)
 
 
-def save(net: UNet, path: Path, about: Mapping[str, Any]) -> None:
+def kind(name: str | Path) -> str:
+    """What kind of network a bundled prior, or a file of weights, says that it holds: `tarflow`, or nothing (a `UNet`, or no such file)."""
+    path = Path() if denoisers.named(name) else weights(name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return "tarflow" if name in BIJECTIONS else ""
+    try:
+        with safe_open(path, framework="pt") as f:
+            return str((f.metadata() or {}).get("kind", ""))
+    except Exception:  # of a damaged file `load` says what is wrong
+        return ""
+
+
+def save(net: nn.Module, path: Path, about: Mapping[str, Any], kind: str = "") -> None:
     """Writes weights in fp16 that `load` reads (beside, then renamed).
 
     Args:
+        net: a `UNet`; a `TarFlow` and kind "tarflow"; or one that says its `kind` itself.
         about: see `Prior.about`; JSON can hold it.
     """
-    part = path.with_name(path.name + ".part")
+    part, kind = path.with_name(path.name + ".part"), kind or str(getattr(net, "kind", ""))
     tensors = {name: value.detach().to("cpu", torch.half).contiguous() for name, value in net.state_dict().items()}
     # by its bytes: save_file would make the file unreadable for others, whatever the umask
-    part.write_bytes(serialised(tensors, {"config": json.dumps(net.config), "about": json.dumps(about)}))
+    part.write_bytes(
+        serialised(
+            tensors, {"config": json.dumps(net.config), "about": json.dumps(about)} | ({"kind": kind} if kind else {})
+        )
+    )
     part.replace(path)

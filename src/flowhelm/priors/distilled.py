@@ -149,7 +149,7 @@ def save(net: nn.Module, path: Path, about: Described, base: Prior) -> None:
     header = {"student": about.model_dump_json()}
     if about.base not in NAMES:
         weights |= {f"base.{name}": each for name, each in base.net.state_dict().items()}
-        header["config"] = json.dumps(base.net.config)  # type: ignore[union-attr]
+        header["config"] = json.dumps(base.net.config)
         header["about"] = json.dumps(dict(base.about))
     half = {name: each.detach().to("cpu", torch.half).contiguous() for name, each in (weights | kept).items()}
     part.write_bytes(serialised(half, header))
@@ -199,9 +199,9 @@ def load(name: str | Path, device: str = "cpu") -> Prior:
     shapes = {
         key: each.shape for key, each in net.named_parameters() if about.kind == "refiner" or _whole(key)
     }  # fmt: skip
-    if {key: each.shape for key, each in whole.items()} != shapes or any(
-        key.replace("lora_A", "lora_B") not in low and key.replace("lora_B", "lora_A") not in low for key in low
-    ):
+    ups = {key for key in low if ".lora_B." in key}
+    paired = {key.replace(".lora_A.", ".lora_B.") for key in low.keys() - ups} == ups
+    if not paired or {key: each.shape for key, each in whole.items()} != shapes:
         raise ValueError(f"student: the tensors of '{path}' are not those of the network that it says it is")
     if not all(each.isfinite().all() for each in tensors.values()):
         raise ValueError(f"student: '{path}' holds numbers that are not finite; its training went wrong")
@@ -220,7 +220,7 @@ def load(name: str | Path, device: str = "cpu") -> Prior:
         return Refined(
             base.net, base.shape, base.path, null=base.null, name=path.stem, about=said, refiner=replace(made, net=net)
         )  # fmt: skip
-    return replace(made, net=net, name=path.stem)  # type: ignore[no-any-return]
+    return replace(made, net=net, name=path.stem)
 
 
 def _base(path: Path, about: Described, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Prior:

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from . import distilled, pipelines
-from .bundled import NAMES, Prior
-from .pipelines import Pipeline
+from . import bundled, distilled, pipelines, tarflow
+from .bundled import NAMES
 
 
 def load(
@@ -23,18 +22,19 @@ def load(
     checkpointing: bool = False,
     tiling: bool = False,
     variant: str | None = None,
-) -> Prior | Pipeline:
-    """A prior, whatever it is. flowhelm's own.
+) -> Any:
+    """A prior, whatever it is: a `Prior` or a `Pipeline`, which are flows, or a normalising flow, a `tarflow.Normalising`. flowhelm's own.
 
         flowhelm.load("photos")
         flowhelm.load("runs/fashion/weights.safetensors")
         flowhelm.load("deepinv:DRUNet")
+        flowhelm.load("fashion-tarflow")
         flowhelm.load("stabilityai/stable-diffusion-3.5-medium", "cuda", size=(512, 512)).bind(["a portrait"])
         flowhelm.load(pipe)
 
     Args:
-        model: a bundled prior by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's denoisers by name
-            (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
+        model: a bundled prior or student by name; a .safetensors file that `flowhelm train` or `flowhelm distil` wrote; one of deepinv's
+            denoisers by name (`priors.denoisers`), whose weights are fetched at the first use; a folder with model_index.json or a
             name of the hub, `org/name`; or a loaded pipeline of diffusers.
         device: where it is put.
         size, dtype, quantize, text_device, checkpointing, tiling, variant: of pipelines; see `priors.pipelines.load`.
@@ -60,4 +60,4 @@ def load(
         return pipelines.load(model, device=device, **given)
     if given:
         raise ValueError(f"load: {', '.join(given)} is for pipelines of diffusers; {str(model)!r} is none")
-    return distilled.load(model, device)
+    return tarflow.load(model, device) if bundled.kind(model) == "tarflow" else distilled.load(model, device)

@@ -3,11 +3,30 @@
 from .aerial import aerial
 from .animals import animals
 from .as_tokens import fashion_codes, fashion_tokens
+from .blind import blind
+from .codec import codec
 from .digits import digits
 from .fashion import fashion
+from .fashion_tarflow import fashion_tarflow
+from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, digits, fashion_codes, fashion_tokens)
+ALL = (
+    photos,
+    fashion,
+    aerial,
+    animals,
+    digits,
+    fashion_tarflow,
+    moving_digits,
+    fashion_codes,
+    fashion_tokens,
+    blind,
+    codec,
+)
 
-__all__ = ["ALL", "Recipe", "aerial", "animals", "digits", "fashion", "fashion_codes", "fashion_tokens", "photos"]
+__all__ = [
+    "ALL", "Recipe", "aerial", "animals", "blind", "codec", "digits", "fashion", "fashion_codes", "fashion_tarflow", "fashion_tokens",
+    "moving_digits", "photos",
+]  # fmt: skip

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from ..bijection import Bijection
 from ..flow import NetFlow
 from ..masked import Masked
 from ..priors.bundled import load
@@ -28,16 +29,18 @@ class Recipe(NamedTuple):
         flow: over a fresh network; or what else is trained, a prior over tokens or a tokenizer. loss, data: for `fit`. apart: batches
             that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
-        ema: decay of the average; a short training needs a smaller one.
+        ema: of the moving average, for `fit`: shorter for short runs.
+        shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
-    flow: NetFlow | Masked | Alone
+    flow: NetFlow | Bijection | Masked | Alone
     loss: Loss
     data: Data
     apart: Data
     steps: int
     rate: float
     about: dict[str, Any]
+    shown: Callable[[nn.Module], list[tuple[str, Tensor]]] | None = None
     ema: float = 0.999
 
 

@@ -30,6 +30,7 @@ from ..entry import checked
 from ..flow import Flow, NetFlow
 from ..path import ends_from_velocity
 from ..rng import Noise
+from ..shapes import State, Times
 from ..solve import refined
 from ..step import Step
 
@@ -37,7 +38,7 @@ from ..step import Step
 @checked
 @torch.no_grad()
 def flow_turbo(
-    flow: Flow, x: Tensor, times: Tensor, *, refiner: NetFlow | None = None, heun: Annotated[int, Ge(0)] = 1,
+    flow: Flow, x: State, times: Times, *, refiner: NetFlow | None = None, heun: Annotated[int, Ge(0)] = 1,
     light: Annotated[int, Ge(0)] | None = None, noise: Noise | None = None,
 ) -> Iterator[Step]:  # fmt: skip
     """FlowTurbo: Heun, pseudo-corrector, refiner. Zhao et al. 2024, arXiv:2409.18128, section 3.

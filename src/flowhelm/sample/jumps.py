@@ -1,4 +1,4 @@
-"""Jumps: one evaluation of a flow map to each step, however long. Song et al. 2023, arXiv:2303.01469; FlowMapSDE, arXiv:2510.14974.
+"""Jumps: one evaluation of a flow map to each step, however long. Song et al. 2023, arXiv:2303.01469; Chen et al. 2025, arXiv:2510.14974.
 
     x <- map(x, s, t)
     x <- (alpha_t + sigma_t m) map(x, s, d) + sigma_t sqrt(1 - m^2) noise          with fresh > 0, d beyond t: see `flow_map.jump`
@@ -21,12 +21,12 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ..entry import NonNegative, checked
 from ..flow import Flow, FlowMap
 from ..flow_map import jump
 from ..rng import Noise
+from ..shapes import State, Times
 from ..step import Step
 
 
@@ -34,13 +34,13 @@ from ..step import Step
 @torch.no_grad()
 def jumps(
     flow: Flow,
-    x: Tensor,
-    times: Tensor,
+    x: State,
+    times: Times,
     *,
     fresh: NonNegative = 0.0,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
-    """Jumps: one evaluation of a flow map to each step. Song et al. 2023, arXiv:2303.01469; FlowMapSDE, arXiv:2510.14974.
+    """Jumps: one evaluation of a flow map to each step. Song et al. 2023, arXiv:2303.01469; Chen et al. 2025, arXiv:2510.14974.
 
     Args:
         x: state `(b, *shape)` at times[0]; times: increasing, float64 on the CPU.

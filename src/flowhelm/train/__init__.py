@@ -7,7 +7,9 @@ from .fit import Alone, Loss, Trained, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
 from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
+from .pmrf import pmrf, rectified, regression
 from .rarity import quantiles, rarity, rarity_loss
+from .rate_distortion import rate_distortion
 from .source import NormAligned, norm_ratio
 from .tokens import codebook, filler_loss, tokenizer_loss
 
@@ -32,9 +34,13 @@ __all__ = [
     "norm_ratio",
     "normal",
     "optimal_transport",
+    "pmrf",
     "quantiles",
     "rarity",
     "rarity_loss",
+    "rate_distortion",
+    "rectified",
+    "regression",
     "scheduled",
     "seeded",
     "semantic",

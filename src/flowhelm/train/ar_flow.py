@@ -6,15 +6,15 @@
 
 Needs   several pictures of each class (`sequences`); a network with a memory (`priors.recaller`)
 Cost    1 evaluation, 1 backward for n pictures; a step of the sampler costs what it costs without memory
-Paper   Given its class, the other pictures of a sequence are independent of a picture, and the best velocity does not use them;
-        no gain was found (docs/negative-results.md). `first="clean"` turns the order round: earlier pictures then show the class.
+Paper   Given its class, the other pictures of a sequence are independent of a picture, and the best velocity does not use them.
+        `first="clean"` turns the order round: earlier pictures then show the class, to a network that is not told it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -62,12 +62,13 @@ def ar_flow(
         flow: `NetFlow(Recaller(...), shape of a picture)`, on the linear path. batch: as `sequences` makes them.
         first: the end of the sequence that its earliest pictures are nearest to. drop: share of sequences without their class.
     """
+    net: Any = flow.net
     clean, rows, n = batch.clean, *batch.clean.shape[:2]
     source = normal(clean, generator)
     t = torch.rand(rows, n, generator=generator, device=clean.device).sort(1, descending=first == "clean").values
     (label,) = dropped(batch.condition, flow.null, drop, generator)
     wide = t.view(rows, n, *[1] * (clean.ndim - 2)).to(clean)
-    v, _ = flow.net.step((1 - wide) * source + wide * clean, t, label, flow.net.empty(rows))
+    v, _ = net.step((1 - wide) * source + wide * clean, t, label, net.empty(rows))
     return (v - (clean - source)).square().flatten(1).mean(1)
 
 
@@ -83,7 +84,8 @@ def recalled(
         noise: one stream per row for the stochastic sampler, whose last step is without; None for Euler steps.
         memory: "dropped" forgets after each step: the network by itself.
     """
-    net, kept, total = flow.net, flow.net.empty(len(x)), len(times) - 1
+    net: Any = flow.net
+    kept, total = net.empty(len(x)), len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
         h, now = float(t - s), min(max(float(s), 1e-3), 1 - 1e-3)
         v, after = net.step(x[:, None], x.new_full((len(x), 1), now), *flow.condition, kept)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,26 +48,28 @@ def block(
         flow: `NetFlow(Blocks(...), shape, null=net.null)`. batch: clean pictures, with their label.
         semantics: what the features are held to; None for nothing. weight: of it. drop: share of rows without their label.
     """
+    net: Any = flow.net
     source, t, (label,), x = _noised(flow, batch, generator, drop)
-    h = flow.net.features(x, t, label)
+    h = net.features(x, t, label)
     c = at(flow.path, t, x)
-    error = flow.net.velocity(x, t, label, h) - (c.d_sigma * source + c.d_alpha * batch.clean)
+    error = net.velocity(x, t, label, h) - (c.d_sigma * source + c.d_alpha * batch.clean)
     loss = error.square().flatten(1).mean(1)
     if semantics is None:
         return loss
     with torch.no_grad():
         goal = semantics(batch.clean)
-    return loss - weight * fn.cosine_similarity(flow.net.project(h), goal, dim=-1).mean(1)
+    return loss - weight * fn.cosine_similarity(net.project(h), goal, dim=-1).mean(1)
 
 
 def residual(flow: NetFlow, batch: Batch, generator: torch.Generator, *, drop: float = 0.1) -> Tensor:
     """The loss of every row `(b,)`, for `train.fit`; give it a network of which only `net.residual` asks for gradients."""
+    net: Any = flow.net
     source, t, (label,), x = _noised(flow, batch, generator, drop)
-    begin = flow.net.segment(t).to(t) / flow.net.segments
+    begin = net.segment(t).to(t) / net.segments
     with torch.no_grad():
-        goal = flow.net.features(x, t, label)
-        h = flow.net.features(mix(flow.path, source, batch.clean, begin), begin, label)
-    return (flow.net.carried(h, x, t, label) - goal).square().flatten(1).mean(1)
+        goal = net.features(x, t, label)
+        h = net.features(mix(flow.path, source, batch.clean, begin), begin, label)
+    return (net.carried(h, x, t, label) - goal).square().flatten(1).mean(1)
 
 
 @checked
@@ -82,7 +84,8 @@ def switched(
             steps; 2 for Adams-Bashforth, which forgets at each border, since the slopes before it are of another network.
         exact: make the features anew at every step.
     """
-    net, total = flow.net, flow.net.segments * per_segment
+    net: Any = flow.net
+    total = net.segments * per_segment
     times = torch.linspace(0, 1, total + 1, dtype=torch.float64)
     kept = before = x
     for i, (s, e) in enumerate(pairwise(times)):

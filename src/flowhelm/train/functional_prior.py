@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +112,9 @@ def posterior(prior: NetworkPrior, x: Tensor, y: Tensor, noise: float) -> Callab
 
 
 def _drawn(flow: NetFlow, batch: Batch, generator: torch.Generator, x: Tensor) -> Tensor:
-    e = torch.randn(len(batch.clean), flow.net.size, generator=generator, device=x.device, dtype=x.dtype)
-    return flow.net(e, x)
+    net: Any = flow.net
+    e = torch.randn(len(batch.clean), net.size, generator=generator, device=x.device, dtype=x.dtype)
+    return net(e, x)
 
 
 def _normal(inputs: int, outputs: int, generator: torch.Generator, scale: float = 1.0) -> Tensor:

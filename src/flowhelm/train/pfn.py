@@ -15,6 +15,8 @@ Paper   It draws n in proportion to 1 / (N - n); uniform is better here at every
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -98,5 +100,5 @@ def pfn_loss(flow: NetFlow, batch: Batch, generator: torch.Generator) -> Tensor:
     """
     (x,), y = batch.condition, batch.clean
     known = int(torch.randint(y.shape[1], (), generator=generator, device=generator.device))
-    net = flow.net
+    net: Any = flow.net
     return -net.bars.log_density(net(x, y[:, :known]), y[:, known:]).mean(1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ... import __version__, distil, guide, recipes
 from ...learning import Data, empty
-from ...priors import bundled, distilled
+from ...priors import bundled, denoisers, distilled
 from ...priors.bundled import Prior
 from ...priors.distilled import Described, Refined
 from ...priors.grids import stored
@@ -117,7 +117,7 @@ class Problem:
         needed = [name for name, each in options(builder).items() if each.needed and name != "data"]
         if needed:
             raise BadInput(
-                f"--data: the recipe of {request.prior} reads more files (--{needed[0]}); leave --data out, and the teacher draws the pictures"
+                f"--data: the recipe of {request.prior} reads more files (--{needed[0]}); leave --data out: the teacher draws"
             )
         return build(
             builder, bind(builder, {"data": request.data, "batch": request.rows, "seed": request.seed})
@@ -156,7 +156,11 @@ def prepared(request: DistilRequest) -> Problem:
         raise BadInput(f"--data: {request.method} reads {way.reads}; leave it out")
     if request.data is not None and request.prior not in bundled.NAMES:
         raise BadInput(
-            f"--data is read by the recipe of a bundled prior, and {request.prior!r} is none; leave it out, and the teacher draws the pictures"
+            f"--data is read by the recipe of a bundled prior, and {request.prior!r} is none; leave it out: the teacher draws"
+        )
+    if denoisers.named(request.prior):
+        raise BadInput(
+            f"{request.prior!r} is a denoiser of deepinv; distil a bundled prior, or a file of flowhelm train"
         )
     base = bundled.load(request.prior, str(device))
     if base.shape[-1] > 64:

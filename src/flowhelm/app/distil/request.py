@@ -14,7 +14,10 @@ class DistilRequest(DeviceRequest):
     """A student of a prior, which draws in few calls."""
 
     prior: str = Field(description="The teacher: a bundled prior by name, or a .safetensors file of `flowhelm train`.")
-    method: str = Field("arc_flow", description="How: see `flowhelm methods`; default: arc_flow.")
+    method: str = Field(
+        "arc_flow",
+        description="arc_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten or flow_turbo; default: arc_flow.",
+    )
     method_options: dict[str, Any] = Field({}, description="Options of the method's loss.")
     steps: int = Field(2, ge=1, le=64, description="Calls of the student to a picture.")
     updates: int = Field(1000, ge=1, description="Updates of the student, in the last stage.")

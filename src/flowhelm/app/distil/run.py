@@ -41,7 +41,7 @@ from ..files import atomic as files
 from ..files.atomic import going_on, write_json
 from ..models.batches import batches
 from ..options.signature import plain
-from ..run import Planned, Run, Said, Stepped, drive, near
+from ..run import Planned, Run, Said, Stepped, Stopped, drive, near, unbroken
 from ..show.sheet import sheet
 from ..train.keeper import Keeper, carried, read_log
 from .problem import OWN, Problem, folder, prepared
@@ -164,17 +164,28 @@ def _pairs(problem: Problem, out: Path) -> Run[list[Tensor]]:
     done, saved = sum(map(len, sources)), time.monotonic()
     if done < request.pairs:
         yield Planned(request.pairs, done, f"{request.pairs} pictures of the teacher")
-    while done < request.pairs:
-        bound, x = begun(problem.teacher, range(done, min(done + size, request.pairs)), request.seed + PAIRS)
-        end = ended(sample.unipc(bound, x, bound.times(request.pair_steps))).x
-        sources.append(x.cpu())
-        ends.append(end.cpu())
-        done += len(x)
-        if done == request.pairs or time.monotonic() - saved > 60 * request.minutes:
-            tensors = {"source": torch.cat(sources), "clean": torch.cat(ends)}
-            files.put(path, lambda temporary: save_file(tensors, temporary))  # noqa: B023  (called at once)
-            saved = time.monotonic()
-        yield Stepped(done, request.pairs, "drawing pairs")
+
+    def keep() -> None:
+        tensors = {"source": torch.cat(sources), "clean": torch.cat(ends)}
+        files.put(path, lambda temporary: save_file(tensors, temporary))
+
+    try:
+        while done < request.pairs:
+            bound, x = begun(problem.teacher, range(done, min(done + size, request.pairs)), request.seed + PAIRS)
+            end = ended(sample.unipc(bound, x, bound.times(request.pair_steps))).x
+            with unbroken():  # both, or none
+                sources.append(x.cpu())
+                ends.append(end.cpu())
+            done += len(x)
+            if done == request.pairs or time.monotonic() - saved > 60 * request.minutes:
+                keep()
+                saved = time.monotonic()
+            yield Stepped(done, request.pairs, "drawing pairs")
+    except Stopped:
+        if ends and len(sources) == len(ends):
+            keep()
+        yield Said(f"stopped after {done} of {request.pairs} pairs, all saved in {out}; go on with the same command")
+        raise
     index = torch.arange(request.pairs)
     return [torch.cat(sources), torch.cat(ends), *(c[index % len(c)] for c in problem.told)]
 

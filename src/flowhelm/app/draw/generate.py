@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from ...flow import Flow
-from ...priors.bundled import Prior
+from ...priors.bundled import Prior, kind
+from ...priors.tarflow import Normalising
 from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
 from ..models import opening as models
 from ..options.request import called_with
 from ..run import Event, Stepped, drive
+from . import bijections
 from .request import Drawing
-from .rows import draw_flow
+from .rows import draw_flow, jobs_of
 from .run import how, pictures, pictures_of
 
 
 @called_with(Drawing)
 def generate(
-    prior: str | Path | Flow,
+    prior: str | Path | Flow | Normalising,
     *,
     solver: str | Solver | Transition = "auto",
     watch: Callable[[int], object] | None = None,
@@ -52,7 +54,11 @@ def generate(
         ValueError: anything that is wrong with what was asked for.
     """
     move = solver if callable(solver) else None
-    given = {"prior": "" if isinstance(prior, Flow) else str(prior), **({} if move else {"solver": solver}), **options}
+    given = {
+        "prior": "" if isinstance(prior, (Flow, Normalising)) else str(prior),
+        **({} if move else {"solver": solver}),
+        **options,
+    }
     request = Drawing.of({name: value for name, value in given.items() if value is not None}, "generate")
     if request.threads:
         torch.set_num_threads(request.threads)
@@ -63,6 +69,10 @@ def generate(
 
     # weights made in inference mode could never be differentiated through
     with torch.inference_mode(False), torch.no_grad():
+        flow = bijections.loaded(request) if kind(request.prior or "-") == "tarflow" else prior
+        if isinstance(flow, Normalising):
+            jobs = jobs_of(request.classes, request.count or 1)
+            return drive(bijections.draw_bijection(flow, jobs, **bijections.how(request)), each)
         if not isinstance(prior, Flow):
             if models.is_pipeline(request.prior) and (request.classes or request.numbers):
                 raise BadInput("generate: classes and numbers are for bundled priors; say it in the prompt")

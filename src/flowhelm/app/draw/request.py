@@ -37,6 +37,7 @@ def _pattern(names: tuple[str, ...]) -> WithJsonSchema:
 Solver = Annotated[str, _one_of(SOLVERS), _pattern(SOLVERS)]
 Grid = Annotated[str, _one_of(GRIDS), _pattern(GRIDS)]
 GuidanceName = Literal["cfg", "raag", "cfg_zero"]
+Inverse = Literal["sequential", "jacobi", "gs-jacobi", "starflow-v"]
 Classes = Annotated[list[str], Flag(("--class",))]
 Numbers = Annotated[dict[str, float], Flag(("--number",), "NAME=VALUE")]
 
@@ -89,6 +90,15 @@ class Drawing(Conditions):
         None,
         description="Times of the steps: own (the prior's), uniform, shifted:shift=3, arc, logit, or boss (searched by `flowhelm grids`); "
         "default: own, for auto what it was measured with.",
+    )
+    inverse: Inverse | None = Field(
+        None,
+        description="How a normalising flow (fashion-tarflow) goes from noise to picture: sequential (token by token), jacobi (all tokens "
+        "at once, again and again), gs-jacobi (segment by segment) or, of videos, starflow-v (frame by frame, each from the one before); "
+        "default: sequential, of videos starflow-v.",
+    )
+    cleanup: bool = Field(
+        True, description="Take the training's noise out of what a normalising flow draws (Tweedie's formula)."
     )
     reuse: int = Field(
         1,

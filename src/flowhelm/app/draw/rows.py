@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...bijection import Bijection
 from ...flow import Flow, Guidance
 from ...guide import reused
 from ...priors.bundled import Prior
@@ -123,7 +124,7 @@ def _cheaper(flow: Flow, reuse: int) -> Flow:
         ) from None
 
 
-def device_of(flow: Flow) -> torch.device:
+def device_of(flow: Flow | Bijection) -> torch.device:
     net = getattr(flow, "net", None)
     weight = next(net.parameters(), None) if isinstance(net, torch.nn.Module) else None
     return getattr(net if weight is None else weight, "device", torch.device("cpu"))

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ...flow import Flow
 from ...masked import Masked
-from ...priors.bundled import Prior
+from ...priors.bundled import Prior, kind
 from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
-from ..files.atomic import check_writable, put_picture
+from ..files.atomic import check_writable, put, put_picture
 from ..files.pictures import write
 from ..models import device as devices
 from ..models import opening as models
@@ -25,7 +25,8 @@ from ..models.batches import batches
 from ..models.fitting import Task
 from ..models.request import size_of
 from ..run import Planned, Run, Said, Written
-from ..show.sheet import class_rows, sheet
+from ..show.sheet import class_rows, films, moving, sheet
+from . import bijections
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
@@ -49,6 +50,11 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
     """
     torch.set_num_threads(request.threads or torch.get_num_threads())
     request = request.changed(classes=list(dict.fromkeys(request.classes)))
+    if kind(request.prior) == "tarflow":
+        return (yield from _drawn_at_once(request))
+    if request.inverse is not None or not request.cleanup:
+        word = "no-cleanup" if request.inverse is None else "inverse"
+        raise BadInput(f"--{word} is for normalising flows; the prior {request.prior!r} is none: leave it out")
     pipeline = models.is_pipeline(request.prior)
     flow = None if pipeline else _loaded(request)
     if flow is not None and not (request.classes or request.numbers or request.prompt is not None):
@@ -59,19 +65,48 @@ def draw(request: DrawRequest) -> Run[list[Path]]:
         conditioned(flow, request.classes or [None], request.prompt, request.numbers, None)
     out = _places(request)
     drawn = yield from (pictures(request, tell=True) if flow is None else pictures_of(flow, request, tell=True))
+    return (yield from _written(drawn, request, out, pipeline))
+
+
+def _drawn_at_once(request: DrawRequest) -> Run[list[Path]]:
+    """By a normalising flow."""
+    flow = bijections.loaded(request)
+    request = request.changed(classes=request.classes or list(flow.about.get("classes", ())))
+    if request.count is None:
+        several = len(request.classes) > 1
+        request = request.changed(count=(2 if several else 4) if flow.net.frames else 8 if several else 16)
+    out, jobs = _places(request), jobs_of(request.classes, request.count or 1)
+    drawn = yield from bijections.draw_bijection(flow, jobs, **bijections.how(request))
+    return (yield from _written(Drawn(drawn, jobs), request, out, False))
+
+
+def _written(drawn: Drawn, request: DrawRequest, out: Path | None, pipeline: bool) -> Run[list[Path]]:
     rows = [("", drawn.pictures)] if pipeline else class_rows(drawn.pictures, drawn.jobs)
+    video = drawn.pictures.ndim == 5
     written = []
     if request.each is not None:
         request.each.mkdir(exist_ok=True)
         for job, picture in zip(drawn.jobs, drawn.pictures, strict=True):
-            written.append(request.each / f"{picture_name(request.prior, *job)}.png")
-            write(written[-1], picture)
+            name = picture_name(request.prior, *job)
+            written.append(request.each / f"{name}.{'gif' if video else 'png'}")
+            if video:
+                _put_film(written[-1], [("", picture[None])])
+            else:
+                write(written[-1], picture)
         yield Written(tuple(written))
     if out is not None:
-        put_picture(out, sheet(rows))
-        written.append(out)
-        yield Written((out,))
+        put_picture(out, sheet(films(rows) if video else rows))
+        made = [out]
+        if video:
+            made.append(out.with_suffix(".gif"))
+            _put_film(made[-1], rows)
+        written += made
+        yield Written(tuple(made))
     return written
+
+
+def _put_film(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
+    put(path, lambda temporary: moving(rows, temporary))
 
 
 def pictures(request: Drawing, solver: Solver | Transition | None = None, *, tell: bool = False) -> Run[Drawn]:

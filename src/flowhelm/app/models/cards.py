@@ -1,7 +1,7 @@
 """What `flowhelm priors` prints: the bundled priors, their cards and their terms. Reads text only, so that it is quick."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "priors" / "weights"
@@ -11,6 +11,12 @@ PRIORS = {  # name: (size, what, whose data and their terms)
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
     "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
+    "blind": ("any size", "a trained restorer of photographs (pmrf)", "free photographs: CC0 to CC BY-SA"),
+    "codec": ("any size", "a compressor of photographs (vble)", "free photographs: CC0 to CC BY-SA"),
+}
+
+BIJECTIONS = {  # the same, of normalising flows
+    "fashion-tarflow": ("28 x 28 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
 }
 
 DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained for, what)
@@ -27,17 +33,24 @@ DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained
 
 def listing() -> Iterator[str]:
     """A line for each; those of deepinv last."""
-    width = [max(len(row[i]) for row in PRIORS.values()) + 2 for i in range(3)]
-    for name, (size, what, terms) in PRIORS.items():
-        weights, text = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.md"
-        state = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else f"{weights.name} is missing"
-        if not text.is_file():
-            state += f", {text.name} is missing"
-        yield f"{name:16}{size:{width[0]}}{what:{width[1]}}{terms:{width[2]}}{state}"
+    yield from _rows(PRIORS, 16)
+    yield ""
+    yield "Normalising flows, which draw (flowhelm sample) and have likelihoods, and do not restore:"
+    yield from _rows(BIJECTIONS, 17)
     yield ""
     yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
     for name, (millions, noise, what) in DENOISERS.items():
         yield f"{'deepinv:' + name:19}{millions:5.1f} M parameters  noise {noise:12}{what}"
+
+
+def _rows(priors: Mapping[str, tuple[str, str, str]], wide: int) -> Iterator[str]:
+    width = [max(len(row[i]) for row in priors.values()) + 2 for i in range(3)]
+    for name, (size, what, terms) in priors.items():
+        weights, text = FOLDER / f"{name}.safetensors", FOLDER / f"{name}.md"
+        state = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else f"{weights.name} is missing"
+        if not text.is_file():
+            state += f", {text.name} is missing"
+        yield f"{name:{wide}}{size:{width[0]}}{what:{width[1]}}{terms:{width[2]}}{state}"
 
 
 def card(name: str) -> str:
@@ -49,10 +62,10 @@ def card(name: str) -> str:
             "The network and its weights are deepinv's: https://deepinv.github.io/deepinv/user_guide/reconstruction/pretrained-models.html\n\n"
             f"## Terms\n\nThose of its authors, who are named there; the file is at https://huggingface.co/deepinv\n"
         )
-    if name not in PRIORS:
+    if name not in PRIORS and name not in BIJECTIONS:
         from ..errors import nearest
 
-        raise ValueError(f"there is no bundled prior {name!r}; {nearest(name, PRIORS)}")
+        raise ValueError(f"there is no bundled prior {name!r}; {nearest(name, (*PRIORS, *BIJECTIONS))}")
     path = FOLDER / f"{name}.md"
     if not path.is_file():
         raise ValueError(f"the card of {name!r} is not in this installation; expected {str(path)!r}")

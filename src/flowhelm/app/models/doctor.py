@@ -17,7 +17,7 @@ from ...known import PICKLES
 from ..errors import BadInput, Broken, first_line
 from ..options import own
 from ..run import Run, Said, drive
-from .request import DoctorRequest, ModelRequest, size_of
+from .request import DoctorRequest, ModelRequest, check_flow, size_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +95,7 @@ def load_model(model: str) -> Flow:
     Raises BadInput, saying what and why: above all for files that are pickles, which may run any code when they are read.
     """
     from ... import priors
-    from ...priors import denoisers
+    from ...priors import bundled, denoisers
     from . import opening as models
 
     if model.lower().endswith(PICKLES):
@@ -104,7 +104,8 @@ def load_model(model: str) -> Flow:
             "function that loads its weights (torch.load(..., weights_only=True)) and returns a Flow, and give file.py:function"
         )
     if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
-        return priors.load(model)
+        check_flow(model)
+        return bundled.load(model)
     if models.is_pipeline(model):
         request = ModelRequest(prior=model)
         request = request.changed(**models.settled(request))

@@ -35,7 +35,7 @@ from ..errors import BadInput
 from ..files import atomic as files
 from ..run import Planned, Run, Said, Stepped, Written
 from .device import to_device
-from .request import GridsRequest
+from .request import GridsRequest, check_flow
 
 SIDE, ROWS = 64, 16
 """Of pictures, for priors of any size; noises at a time."""
@@ -84,6 +84,7 @@ def search(request: GridsRequest) -> Run[Grids]:
     counts = sorted({int(n) for n in request.steps.split(",")})
     out = request.out or Path(f"{Path(request.prior).stem}.grids.json")
     files.check_writable(out.parent)
+    check_flow(request.prior)
     flow = _sized(bundled.load(request.prior, str(to_device(request.device))), request)
     if max(counts) > request.fine:
         raise BadInput(f"--steps: expected at most --fine {request.fine}, got {max(counts)}; make the fine grid finer")

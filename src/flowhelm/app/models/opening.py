@@ -22,7 +22,7 @@ from ..options import own
 from ..run import Event, Noted, Run
 from .request import METHOD as METHOD
 from .request import STEPS as STEPS
-from .request import ModelRequest
+from .request import ModelRequest, check_flow
 from .request import is_pipeline as is_pipeline
 
 F = TypeVar("F", bound=Flow)
@@ -105,6 +105,7 @@ def settled(request: ModelRequest) -> dict[str, Any]:
 
 def check_draws(prior: str) -> None:
     """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
+    check_flow(prior)
     most = bundled.levels(prior)[1]
     if most < PURE:
         raise BadInput(

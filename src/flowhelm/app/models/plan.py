@@ -41,7 +41,7 @@ from .fitting import (
     without_needless,
     worthwhile,
 )
-from .request import PlanRequest, size_of
+from .request import PlanRequest, check_flow, size_of
 
 RESERVE = 1.0
 """GiB that are not planned with: the driver's own, workspaces of kernels, gaps between blocks. An allowance, not a measurement."""
@@ -238,6 +238,7 @@ def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
     if isinstance(model, (str, Path)) and denoisers.named(model):
         model = bundled.pretrained(str(model), random=True)  # a plan needs no weights
     if isinstance(model, (str, Path)) and (str(model) in priors.NAMES or str(model).endswith(".safetensors")):
+        check_flow(str(model))
         model = priors.load(str(model))
     if isinstance(model, (str, Path, Mapping)):
         return skeleton(model, size=size, dtype=dtype)

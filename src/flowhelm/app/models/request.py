@@ -38,6 +38,17 @@ def check_prior(name: str) -> None:
         raise BadInput(str(error)) from None
 
 
+def check_flow(prior: str) -> None:
+    """Raises BadInput for a prior that is no flow: one with a regressor, or a compressor, which restore by a method of their own."""
+    kind = known.kind(prior)
+    if kind in known.OWN:
+        what = {"paired": "a trained restorer", "codec": "a compressor"}[kind]
+        raise BadInput(
+            f"{prior} is {what}, which only restores: flowhelm restore PHOTO --prior {prior} --method {known.OWN[kind][0]}; "
+            "take another prior here"
+        )
+
+
 class MemoryRequest(Request):
     """What reading may take."""
 

@@ -22,7 +22,7 @@ from ..files.dataset import pictures
 from ..run import Planned, Run, Said, Stepped, Written
 from .batches import batches
 from .device import to_device
-from .request import VelocityRequest
+from .request import VelocityRequest, check_flow
 
 SIDE = 128
 """Of the crops, for priors of any size."""
@@ -35,6 +35,7 @@ def velocity(request: VelocityRequest) -> Run[dict[str, Any]]:
         torch.set_num_threads(request.threads)
     place = to_device(request.device)
     files.check_writable(request.out.parent)
+    check_flow(request.prior)
     flow = bundled.load(request.prior, str(place))
     side = request.size or min(flow.shape[-1], SIDE)
     flow = flow.sized(side, side)

@@ -31,7 +31,12 @@ def named(kind: Any) -> Sequence[Callable[..., Any]]:
     Of the type of a stub (`sources`) these are stubs, too.
     """
     if getattr(kind, "__module__", "") == sources.__name__:
-        return next((each for alias, each in _stubs() if alias is kind), ())
+        # only the sources of this type are read: a refusal should not wait for all of them
+        places = (place for place, alias in CHOICES if alias == kind.__name__)
+        return next(
+            (_stubs(at, kind.__name__) for at in places if sources.resolve(f"{_PACKAGE}.{at}", kind.__name__) is kind),
+            (),
+        )
     if (
         "torch" not in sys.modules
     ):  # nor is then any module that an alias comes from, and none is imported to find that out
@@ -60,13 +65,8 @@ def _listed(place: str, names: str) -> tuple[str, str]:
 
 
 @cache
-def _stubs() -> list[tuple[Any, tuple[Callable[..., Any], ...]]]:
-    found = []
-    for (place, alias), names in CHOICES.items():
-        module = f"{_PACKAGE}.{place}"
-        if isinstance(names, str):
-            each = list(sources.listed(*_listed(place, names)))
-        else:
-            each = [sources.resolve(module, name) for name in names]
-        found.append((sources.resolve(module, alias), tuple(each)))
-    return found
+def _stubs(place: str, alias: str) -> tuple[Callable[..., Any], ...]:
+    names = CHOICES[place, alias]
+    if isinstance(names, str):
+        return sources.listed(*_listed(place, names))
+    return tuple(sources.resolve(f"{_PACKAGE}.{place}", name) for name in names)

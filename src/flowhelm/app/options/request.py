@@ -91,7 +91,10 @@ class Untyped:
 class Request(BaseModel):
     """What may be set for a piece of work. Frozen; an unknown name or a value out of range is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    # built when first used: a command asks for one of thirty
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
     @classmethod
     def of(cls, given: Mapping[str, Any], who: str, dash: str = "") -> Self:

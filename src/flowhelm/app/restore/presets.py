@@ -76,6 +76,10 @@ reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is r
 
 OF_TOKENS: Usual = ("aps", {}, 15)
 """For a prior over tokens, whatever the operator: the paper's."""
+OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 5), "codec": ("vble", {}, 300)}
+"""For priors that one method alone takes, by `Flow.prior_kind`: docs/posterior-means.md and docs/compressive.md."""
+
+
 OWN: Usual = ("hqs", {}, 24)
 """For an operator of your own."""
 
@@ -101,7 +105,7 @@ class Preset(NamedTuple):
 class _Found(BaseModel):
     """How it was found, as far as `lines` shows it; more may stand there."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, defer_build=True)
 
     best: float = 0.0
     default: float = 0.0
@@ -122,7 +126,7 @@ class _Found(BaseModel):
 class _Entry(BaseModel):
     """What stands in a file for a `Preset`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: str
     operator: str
@@ -164,6 +168,8 @@ def usual_method(operator: str, prior: str, look: Look = "faithful", *, drawn: b
 
     if known.of_tokens(prior):
         return OF_TOKENS[0]
+    if (kind := known.kind(prior)) in OF_KIND:
+        return OF_KIND[kind][0]
     return METHOD if is_pipeline(prior) else preset(operator, 1.0, look, drawn=drawn)[0]
 
 

@@ -47,6 +47,7 @@ def settle(
 
     What the photograph tells is found here, for every door: the noise, and the quality of a JPEG file by its own tables.
     """
+    kind = known.kind(request.prior) if flow is None else flow.prior_kind
     if denoisers.named(request.prior):
         bundled.weights(request.prior)  # if it cannot be had, that is said before anything slow is imported
     check_deepinv()
@@ -71,19 +72,20 @@ def settle(
         with raster.within(request.budget):
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
     if (guessed or blurred) and isinstance(picture, Picture) and flow is None and not pipeline:
-        flow = opening.plain(request.prior)
+        flow = opening.plain(request.prior) if kind == "flow" else None
+    looking = flow if kind == "flow" else bundled.load("photos")  # a restorer and a compressor see no noise
     curve = fade.curve_of(picture.pixels) if request.unfade and isinstance(picture, Picture) else None
     if isinstance(picture, Picture):
         picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
     if guessed and isinstance(picture, Picture):
-        std = estimated(request.operator, picture, flow)
+        std = estimated(request.operator, picture, looking)
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
         quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
         if guessed:
             std = float(f"{blur.rounded(std, quality):.3g}")
             request = request.changed(std=std)
-        found = blur.estimated(chosen, picture, std, flow, quality)
+        found = blur.estimated(chosen, picture, std, looking, quality)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
     if tables and isinstance(picture, Picture):
@@ -91,13 +93,16 @@ def settle(
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
-    method, base, usual_steps = _usual(request, std, operator_options.model_dump(mode="json"), pipeline, drawn)
+    method, base, usual_steps = _usual(request, std, operator_options.model_dump(mode="json"), pipeline, drawn, kind)
     method_options = complete(function_of("method", method), base | request.method_options)
     steps = request.steps or usual_steps
     pictured = from_picture(function_of("method", method))
     _check_tokens(request, method)
     if pictured and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
+    start.check_kind(function_of("method", method), kind, request.prior)
+    if kind == "paired" and request.warm is not None:
+        raise BadInput(f"--warm: {method} always starts from the mean of its regressor; leave out --warm")
     if not pipeline:
         start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
@@ -163,9 +168,15 @@ _TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm",
 
 
 def _usual(
-    request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool
+    request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
+    if kind in presets.OF_KIND:
+        if request.quality == "best":
+            raise BadInput(f"--quality best is for priors that are flows; give --steps with {request.prior}")
+        usual, options, steps = presets.OF_KIND[kind]
+        sampled = {"answer": "sample"} if drawn and usual == "vble" else {}
+        return request.method or usual, options | sampled if request.method in (None, usual) else {}, steps
     usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn, quality=request.quality)
     if request.quality == "best":
         _check_best(request, pipeline, drawn)

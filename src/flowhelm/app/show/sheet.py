@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -33,6 +34,17 @@ def sheet(rows: Sequence[tuple[str, Tensor]], *, columns: int | None = None) -> 
             tile = to_pil(picture).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
             whole.paste(tile, (left + column * (wide + _GAP), top))
     return whole
+
+
+def films(rows: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Rows of a sheet for rows of (label, videos `(n, frames, c, h, w)`): one for each video, of its frames."""
+    return [(label, video) for label, videos in rows for video in videos]
+
+
+def moving(rows: Sequence[tuple[str, Tensor]], path: Path, milliseconds: int = 150) -> None:
+    """Writes a GIF of rows of (label, videos `(n, frames, c, h, w)`), all playing at once."""
+    frames = [sheet([(label, videos[:, k]) for label, videos in rows]) for k in range(rows[0][1].shape[1])]
+    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 def class_rows(drawn: Tensor, jobs: Sequence[tuple[str | None, int]]) -> list[tuple[str, Tensor]]:

@@ -7,37 +7,29 @@ OUT/curve.png, samples.png   the log as a picture; pictures drawn from the avera
 OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safetensors` and `--prior` take
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from ... import recipes
-from ...masked import Masked
-from ...priors import bundled, denoisers, tokens
-from ...priors.bundled import Prior
-from ...priors.tokens import TokenPrior
+from ...codec import CodecPrior
+from ...priors import bundled, denoisers, tarflow
 from ...recipes import Recipe
-from ...train import Alone, fit, seeded
-from ..draw.conditions import own_guidance
-from ..draw.rows import draw_jobs, jobs_of
+from ...train import fit, seeded
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import going_on, write_json
 from ..models.device import to_device
 from ..options.signature import bind, options, pick
-from ..run import Run, Said, drive
-from ..show.sheet import class_rows, sheet
+from ..run import Run, Said
 from .keeper import Keeper, carried, tensorboard
 from .request import TrainRequest
-
-HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
+from .shown import HELD_APART, judged, samples, shown, write
 
 
 def train(request: TrainRequest) -> Run[Path]:
@@ -59,7 +51,7 @@ def train(request: TrainRequest) -> Run[Path]:
             f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
             "file that flowhelm train has written"
         )
-    begin = bundled.load(request.start) if request.start else None
+    begin = _opened(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
     made = build(builder, values)
@@ -72,17 +64,17 @@ def train(request: TrainRequest) -> Run[Path]:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", story)
     updates = fit(
-        made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10),
+        made.flow, made.loss, made.data, steps=steps, average=average, rate=rate, warmup=min(500, steps // 10), ema=made.ema,
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
-        minutes=request.minutes, ema=made.ema,
+        minutes=request.minutes,
     )  # fmt: skip
-    shown = _shown(made, average, request.recipe)
+    it = shown(made, average, request.recipe)
     keeper = Keeper(
         out, steps, request.minutes,
         rows_of=lambda done: len(made.data(done).clean),
         apart=lambda: held_apart(made, average),
-        write=lambda done: _write(shown, weights, {**made.about, "steps": done}),
-        sheet=lambda: _samples(shown, made), writer_of=writer_of,
+        write=lambda done: write(it, made, weights, done),
+        sheet=lambda: samples(it, made), writer_of=writer_of,
     )  # fmt: skip
     yield from carried(updates, keeper)
     yield Said(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
@@ -93,54 +85,12 @@ def train(request: TrainRequest) -> Run[Path]:
 def held_apart(recipe: Recipe, net: nn.Module) -> float:
     """Mean loss of a network over fixed batches that are never trained on."""
     flow, device, losses = replace(recipe.flow, net=net), next(net.parameters()).device, []
-    with _judged(net):
+    with judged(net):
         for index in range(HELD_APART):
             batch = recipe.apart(index)
             moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
             losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
     return float(torch.stack(losses).mean())
-
-
-@contextmanager
-def _judged(net: nn.Module) -> Iterator[None]:
-    was = net.training
-    net.eval()
-    yield
-    net.train(was)
-
-
-def _samples(shown: Prior | TokenPrior | Alone, made: Recipe) -> Image.Image:
-    """A sheet of the average, the same noise each time: guided as by `flowhelm sample`, four of each class, or sixteen; 20 steps of
-    Euler, or of unmasking. Of a tokenizer pictures that were held apart, and below them what comes back of them.
-    """
-    with _judged(shown.net), torch.no_grad():
-        if isinstance(shown, Alone):
-            pictures = made.apart(0).clean[:16]
-            back = shown.net(pictures.to(next(shown.net.parameters()).device)).cpu()
-            return sheet([("picture", pictures), ("back", back)])
-        classes = shown.about.get("classes", ())
-        jobs = jobs_of(classes, 4 if classes else 16)
-        rule = own_guidance(shown) if classes and isinstance(shown, Prior) else None
-        solver = "euler" if isinstance(shown, Prior) else "auto"
-        drawn = drive(draw_jobs(shown, jobs, guidance=rule, steps=20, solver=solver))  # type: ignore[arg-type]
-        return sheet(class_rows(drawn, jobs))
-
-
-def _write(shown: Prior | TokenPrior | Alone, path: Path, about: Mapping[str, Any]) -> None:
-    """The file of the weights."""
-    if isinstance(shown, Prior):
-        bundled.save(shown.net, path, about)  # type: ignore[arg-type]
-    else:
-        tokens.save(shown.net, path, about, getattr(shown, "tokenizer", None))
-
-
-def _shown(made: Recipe, average: nn.Module, name: str) -> Prior | TokenPrior | Alone:
-    """What a run trains, around its average."""
-    if isinstance(made.flow, Alone):
-        return Alone(average)
-    if isinstance(made.flow, Masked):
-        return TokenPrior(average, made.flow.shape, made.flow.tokenizer, name, made.about)
-    return Prior(average, made.flow.shape, null=made.flow.null, name=name, about=made.about)
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:
@@ -175,10 +125,15 @@ def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
     ) from reason
 
 
-def _begin_from(net: nn.Module, prior: Prior) -> None:
+def _opened(start: str) -> Any:
+    return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
+
+
+def _begin_from(net: nn.Module, prior: Any) -> None:
+    begin: Any = prior.codec if isinstance(prior, CodecPrior) else prior.net
     config: dict[str, Any] = net.config  # type: ignore[assignment]
-    other: dict[str, Any] = prior.net.config  # type: ignore[assignment]
+    other: dict[str, Any] = begin.config
     if config != other:
         differ = ", ".join(f"{k} {other.get(k)} (here {v})" for k, v in config.items() if other.get(k) != v)
         raise BadInput(f"--start: the weights of {prior.name!r} are of another network: {differ}")
-    net.load_state_dict(prior.net.state_dict())
+    net.load_state_dict(begin.state_dict())

@@ -22,7 +22,7 @@ from ..errors import BadInput
 from ..models import device as devices
 from ..models import opening as models
 from ..models import provenance
-from ..models.request import size_of
+from ..models.request import check_flow, size_of
 from ..options.signature import bind, options, pick, plain
 from ..run import Run
 from ..steer import rewards as scores
@@ -134,6 +134,7 @@ def prepared(request: AlignRequest) -> Run[Problem]:
         request = request.changed(**models.settled(request))
         base = models.told((yield from models.opened(request, size=size_of(request.size))), request)
     else:
+        check_flow(request.prior)
         base = priors.bundled.load(request.prior, str(device))
     classes = tuple(getattr(base, "about", {}).get("classes", ()))
     labels: Sequence[str | None] = list(dict.fromkeys(request.classes)) or [None]

@@ -20,7 +20,7 @@ from ...app.options.signature import bind, pick, plain
 from ...app.options.words import Worded, worded
 from ...app.restore.presets import Preset, read, settings, shipped
 from ...app.run import Failed, Noted, Planned, Run, Said, Stepped, Written
-from ...cards import METHODS
+from ...cards import METHODS, prior_kind
 from ...flow import Flow
 from ...priors.bundled import Prior
 from . import protocols, rows, runner
@@ -100,7 +100,7 @@ def bench(request: BenchRequest, command: str = "") -> Run[list[dict[str, Any]]]
 def planned(request: BenchRequest, before: Iterable[str] = ()) -> Plan:
     """What a request asks for, checked before the long work. `before`: labels of rows that are there."""
     device = str(to_device(request.device))
-    words = request.method or [method.__name__ for method in METHODS]
+    words = request.method or [method.__name__ for method in METHODS if prior_kind(method) == "flow"]
     chosen = [worded("method", text, METHODS, ("label", "steps")) for text in words]
     labels = [each.beside.get("label", text) for each, text in zip(chosen, words, strict=True)]
     if len(set(labels)) < len(labels):

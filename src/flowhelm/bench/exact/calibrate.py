@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ... import __version__, operators, start
+from ... import __version__, known, operators, start
 from ...app.errors import BadInput, nearest
 from ...app.files import atomic as files
 from ...app.models import opening as models
@@ -28,6 +28,7 @@ from ...app.restore.result import chosen
 from ...app.run import Planned, Run, Said, Stepped, Written
 from ...app.show.calibration import plot
 from ...cards import METHODS
+from ...codec import CodecPrior
 from ...flow import Flow, MixtureFlow
 from ...metrics.calibration import ENTRIES, TARP, Judged, coverage, ecdf_band, judge, rank_test
 from ...rng import Noise
@@ -80,11 +81,13 @@ def calibrate(request: CalibrateRequest) -> Run[Judged]:
     method_options: dict[str, Any] = {}
     if method != EXACT:
         way = pick("method", method, METHODS)
+        start.check_kind(way, flow.prior_kind, request.prior)
         usual = settings_of(method, operator, operator_options, std, Path(request.prior).stem)
-        method_options = plain(way, {**usual.options, **request.method_options})
+        drawn = {"answer": "sample"} if method == "vble" else {}
+        method_options = plain(way, {**usual.options, **drawn, **request.method_options})
     particles = int(method_options.get("particles", 1))
     rows = max(1, ROWS * SIDE**2 // (flow.shape[-2] * flow.shape[-1] * particles))
-    drawing = 0 if exact else -(-truths // rows) * DRAW_STEPS
+    drawing = 0 if exact or isinstance(flow, CodecPrior) else -(-truths // rows) * DRAW_STEPS
     total = drawing + (0 if way is None else -(-truths * samples // rows) * steps)
     if total:
         yield Planned(total)
@@ -162,7 +165,8 @@ def _exact(side: int) -> _Exact:
 def _opened(prior: str, size: int | None, device: str) -> Flow:
     if models.is_pipeline(prior):
         raise BadInput(f"calibrate takes exact, a bundled prior or a .safetensors file, got the pipeline {prior!r}")
-    models.check_draws(prior)
+    if known.kind(prior) != "codec":
+        models.check_draws(prior)
     flow = models.plain(prior, device)
     if not hasattr(flow, "sized"):  # code of your own, of one size
         if size is not None and (size, size) != tuple(flow.shape[1:]):
@@ -174,6 +178,8 @@ def _opened(prior: str, size: int | None, device: str) -> Flow:
 
 def _drawn(flow: Flow, truths: int, rows: int, seed: int, device: torch.device, total: int) -> Run[Tensor]:
     """Pictures of the prior, some rows at a time."""
+    if isinstance(flow, CodecPrior):
+        return flow.draw(Noise(seed, truths).named("truth"))
     made = []
     for part, first in enumerate(range(0, truths, rows)):
         noise = Noise(seed, range(first, min(first + rows, truths))).named("truth")

@@ -25,6 +25,7 @@ import typer
 from torch import Tensor
 
 from ... import restore, steer
+from ...cards import prior_kind
 from ...control import flower
 from ...flow import MixtureFlow
 from ...guide import counted
@@ -37,7 +38,7 @@ from ...step import Diverged, run
 from ...transition import euler
 
 Method = Callable[..., Iterator[Any]]
-METHODS: dict[str, Method] = {m.__name__: m for m in (*restore.ALL, *steer.ALL)}
+METHODS: dict[str, Method] = {m.__name__: m for m in (*restore.ALL, *steer.ALL) if prior_kind(m) == "flow"}
 
 
 class Problem(NamedTuple):

@@ -131,8 +131,8 @@ def table(rows: Annotated[Path, typer.Argument(help="of `run`")]) -> None:
     for method in dict.fromkeys(row["method"] for row in found):
         mine = [row for row in found if row["method"] == method]
         if method == "nearest real picture":
-            far = [float(row["distance"]) for row in mine]
-            print(f"| {method} | 0 | " + " | ".join("-" for _ in levels) + f" | distance {sum(far) / len(far):.2f}")
+            far = sum(float(row["distance"]) for row in mine) / len(mine)
+            print(f"| {method}, {far:.2f} away | 0 |" + " - |" * len(levels))
             continue
         cells = []
         for level in levels:

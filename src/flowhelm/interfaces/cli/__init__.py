@@ -16,7 +16,8 @@ from .shell import app, fail
 
 HOMES: Mapping[str, tuple[str, ...]] = {
     "restore": ("restore", "look", "batch", "rerun"),
-    "look": ("mask", "methods", "cite", "operators", "doctor", "check", "plan", "priors"),
+    "catalogue": ("methods", "cite", "operators"),
+    "look": ("mask", "doctor", "check", "plan", "priors"),
     "train": ("train",),
     "align": ("align",),
     "distil": ("distil",),

@@ -22,7 +22,7 @@ from .words import asks, own
     "everything, and the same command goes on, to the same adapter. It ends early when a held-out reward falls or the pictures become "
     "alike: the reward is then being fooled.",
 )
-@asks(AlignRequest, without=("prior", "adapter"))
+@asks(AlignRequest, without=("prior", "adapter", "student"))
 def align(
     read: Callable[..., AlignRequest],
     words: Annotated[

@@ -12,6 +12,7 @@ from ...app.batch.request import BatchRequest, Many, Spread
 from ...app.options.own import word as own_word
 from ...app.options.request import Request
 from ...app.restore.request import RestoreRequest, Underway
+from ...known import kind, prior_of
 from .progress import carried_out
 from .shell import app, bad, typed
 from .words import asks, own
@@ -68,15 +69,18 @@ def restore(
     operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
     drawn = context.params["samples"] > 1
     believed: dict[str, Any] = {}
-    if operator is None and context.params["unfade"]:
-        operator = "denoise"
-        believed = {"operator": operator}
+    if not typed(context, "prior") and (its := prior_of(method)):
+        prior = believed["prior"] = its
+    if operator is None and (
+        context.params["unfade"] or kind(prior) == "paired"
+    ):  # a trained restorer looks for itself
+        operator = believed["operator"] = "denoise"
     if operator is None and words and len(words) == 1 and Path(words[0]).is_file():
         seen = look_at(words[0])
         if seen.operator is None:
             return
         operator = seen.operator
-        believed = {"operator": operator, "operator_options": dict(seen.options)}
+        believed |= {"operator": operator, "operator_options": dict(seen.options)}
         if context.params["std"] == "auto" and not seen.faded:
             believed["std"] = seen.std
     if operator is None:

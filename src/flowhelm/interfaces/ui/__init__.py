@@ -132,6 +132,13 @@ def opened(request: PageRequest, *, browser: bool = False) -> Iterator[str]:
             block_title_background_fill="none", block_title_padding="0", block_title_text_color="*neutral_700",
             block_label_text_color="*neutral_600", block_label_background_fill="*neutral_100", checkbox_border_color="*neutral_400",
             block_border_width="1px", block_shadow="none",
+            # a contrast of at least 4.5 : 1 in the light and in the dark
+            body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
+            input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_300",
+            color_accent="*primary_600", link_text_color="*primary_700", link_text_color_dark="*primary_300",
+            button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
+            button_primary_background_fill_dark="*primary_600",
+            button_secondary_background_fill_dark="*neutral_700", button_cancel_background_fill_dark="*neutral_700",
         )  # fmt: skip
         try:
             try:

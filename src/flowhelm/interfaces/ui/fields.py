@@ -21,6 +21,7 @@ from .request import PageRequest
 
 QUICK: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 """Events beside the runs."""
+WORDS = {"true": "yes", "false": "no", "True": "yes", "False": "no"}
 Written = dict[tuple[str, ...], dict[str, Any]]
 """What was typed as options, by (mark of the reopened run, part, operator or method)."""
 
@@ -34,9 +35,8 @@ def field(option: Option, where: str, **more: Any) -> Any:
     Args:
         where: its id in the page. more: of the component, instead of what the option says.
     """
-    label = option.name.replace("_", " ").capitalize()
     common: dict[str, Any] = {
-        "label": label,
+        "label": label_of(option),
         "info": help_of(option),
         "elem_id": where,
         "interactive": True,
@@ -56,6 +56,10 @@ def field(option: Option, where: str, **more: Any) -> Any:
         return gr.Number(option.default, **number)
     default = "" if option.needed or option.default is None else str(option.default)
     return gr.Textbox(common.pop("value", default), max_lines=1, **common)
+
+
+def label_of(option: Option) -> str:
+    return option.name.replace("_", " ").capitalize()
 
 
 def help_of(option: Option) -> str:
@@ -140,13 +144,16 @@ def _keeps(values: dict[str, Any], name: str) -> Callable[[Any], None]:
 def _option(function: Callable[..., Any], option: Option, defaults: Mapping[str, Any], value: str) -> Any:
     where = f"option-{function.__name__}-{option.name}"
     if Path in option.types:
-        label = "mask, instead of paint" if option.name == "mask" else option.name
+        label = "Mask, instead of paint" if option.name == "mask" else label_of(option)
         return gr.File(value or None, label=label, height=140, elem_id=where)
     default = "" if option.needed else str(shown(defaults.get(option.name, option.default)))
-    common: dict[str, Any] = {"label": option.name, "info": help_of(option), "min_width": 170, "elem_id": where}
+    common: dict[str, Any] = {"label": label_of(option), "info": help_of(option), "min_width": 170, "elem_id": where}
     if choices := _choices(option):
         # a function of the library may be given options of its own, as text
-        listed = [(f"default ({default})", ""), *((each, each) for each in choices)]
+        listed = [
+            (f"default ({WORDS.get(default, default)})", ""),
+            *((WORDS.get(each, each), each) for each in choices),
+        ]
         return gr.Dropdown(listed, value=value, allow_custom_value=True, **common)
     return gr.Textbox(value, placeholder=default, max_lines=1, **common)
 

@@ -54,7 +54,7 @@ def compare_tab(page: PageRequest, tab: gr.Tab) -> None:
 def history_tab(page: PageRequest, tab: gr.Tab, tabs: gr.Tabs, restore: Filled, steer: Filled) -> None:
     which = gr.State(None)
     gr.Markdown(
-        f"Runs of the page and of the command line in `{_near(str(page.runs), Path.cwd())}`. Click one to see it."
+        f"Runs of the page and of the command line in `{_near(str(page.runs), Path.cwd())}`. Click one, or press Enter on it, to see it."
     )
     table = gr.Dataframe(
         headers=results.ROW, interactive=False, wrap=False, max_height=330, elem_id="runs", show_label=False, buttons=[],

@@ -44,7 +44,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
     upload, told, written = gr.State(None), gr.State({}), gr.State({})
     known = fields(RestoreFields)
     with gr.Row(equal_height=False, elem_classes="both"):
-        with gr.Column(scale=4, min_width=400, elem_classes="fields"):
+        with gr.Column(elem_classes="first"):
             # a file, which is handed on as it is: gr.Image would open it before its size is looked at
             photo = gr.File(label="Picture: drop it here", file_types=sorted(READ), elem_id="photo")
             look_ = gr.Button("Look at it", elem_id="look", interactive=False)
@@ -54,6 +54,25 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 brush=gr.Brush(default_size=5, colors=[PAINT], color_mode="fixed"), height=470, format="png", visible=False,
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
+        with gr.Column(elem_classes="outcome"):
+            run, cancel, status = buttons(
+                "Restore",
+                "",
+                "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore.",
+            )
+            estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
+            slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
+            gallery = gr.Gallery(
+                label="Samples",
+                columns=4,
+                visible=False,
+                object_fit="contain",
+                height="auto",
+                elem_id="gallery",
+                **WHOLE,
+            )
+            take, story = downloads("")
+        with gr.Column(elem_classes="fields"):
             with gr.Row():
                 operator = functions_of("Task", operators.ALL, "inpaint", "task", info="What was done to the picture")
                 noise = gr.Dropdown(
@@ -84,24 +103,6 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                     for name in Restoration.model_fields
                     if name not in SHOWN and not name.endswith("_options")
                 }
-        with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
-            run, cancel, status = buttons(
-                "Restore",
-                "",
-                "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore.",
-            )
-            estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
-            slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
-            gallery = gr.Gallery(
-                label="Samples",
-                columns=4,
-                visible=False,
-                object_fit="contain",
-                height="auto",
-                elem_id="gallery",
-                **WHOLE,
-            )
-            take, story = downloads("")
     taken = photo.upload(_taken(page), [photo], [upload, view, editor], **QUICK)
     taken.then(lambda path: gr.update(interactive=path is not None), [upload], [look_], **QUICK)
     photo.clear(lambda: gr.update(interactive=False), None, [look_], **QUICK)

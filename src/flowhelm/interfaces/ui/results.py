@@ -82,7 +82,8 @@ def line(run: folder.Run) -> str:
     """A restoration in a list to choose from."""
     settings, name = run.settings, Path(run.name).name.removesuffix(folder.END)
     score = "" if run.result.psnr is None else f", {run.result.psnr:.2f} dB"
-    return f"{run.when}  {name}: {settings.operator}, {settings.method}, {steps_of(settings)} steps{score}"
+    steps = steps_of(settings)
+    return f"{run.when}  {name}: {settings.operator}, {settings.method}, {steps} step{'s' * (steps != 1)}{score}"
 
 
 def _opened(path: Path) -> Image.Image:

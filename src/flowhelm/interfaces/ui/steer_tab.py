@@ -33,7 +33,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
     known: Mapping[str, Option] = fields(SteerRequest)
     first = next((name for name in page.priors if name == "fashion"), page.priors[0])
     with gr.Row(equal_height=False, elem_classes="both"):
-        with gr.Column(scale=4, min_width=400, elem_classes="fields"):
+        with gr.Column(elem_classes="first"):
             with gr.Row():
                 prior = priors_of(page, first, "steer-prior")
                 label = gr.Dropdown(
@@ -46,12 +46,21 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                 info="What the picture is steered by: brightness, colourfulness, palette:colours=1d3557+e63946, clip:model=ORG/NAME, ... "
                 "Join several by ' + '; a number and * before a name is its weight.",
             )  # fmt: skip
+        with gr.Column(elem_classes="outcome"):
+            hint = "Choose what the picture should be like, and press Steer."
+            run, cancel, status = buttons("Steer", "steer-", hint)
+            with gr.Row():
+                best = gr.Image(label="Best so far", height=320, elem_id="best", min_width=200, **WHOLE)
+                curve = gr.Image(label="Reward", height=320, elem_id="curve", min_width=300, **WHOLE)
+            take, story = downloads("steer-")
+            sheet = gr.Image(label="All particles", visible=False, elem_id="sheet", **WHOLE)
+        with gr.Column(elem_classes="fields"):
             with gr.Row():
                 method = functions_of("Method", methods.ALL, "fk", "steer-method", info="How the picture is steered")
                 budget = field(known["budget"], "steer-budget", info="Evaluations of the network", placeholder="200")
             with gr.Row():
                 steps = field(
-                    known["steps"], "steer-steps", info="Of the run", placeholder="as the budget allows", min_width=90
+                    known["steps"], "steer-steps", info="More take longer", placeholder="by budget", min_width=90
                 )
                 scale = field(
                     known["scale"], "steer-scale", label="Guidance", info="1 is none, 1.5 to 4 is usual", placeholder="none",
@@ -66,14 +75,6 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                     min_width=90,
                 )
             own = gr.Column()
-        with gr.Column(scale=5, min_width=440, elem_classes="outcome"):
-            hint = "Choose what the picture should be like, and press Steer."
-            run, cancel, status = buttons("Steer", "steer-", hint)
-            with gr.Row():
-                best = gr.Image(label="Best so far", height=320, elem_id="best", min_width=200, **WHOLE)
-                curve = gr.Image(label="Reward", height=320, elem_id="curve", min_width=300, **WHOLE)
-            take, story = downloads("steer-")
-            sheet = gr.Image(label="All particles", visible=False, elem_id="sheet", **WHOLE)
     prior.input(lambda name: gr.update(choices=_classes(name), value=""), [prior], [label], **QUICK)
     with own:
 

@@ -1,0 +1,191 @@
+"""VBLE with a compressor as prior: PSNR beside `hqs`, coverage of its intervals, and what it costs.
+
+    python -m flowhelm.bench.quality.compressive rates --data test_photos.zip
+    python -m flowhelm.bench.quality.compressive run --data test_photos.zip --csv vble.csv
+    python -m flowhelm.bench.quality.compressive table vble.csv
+
+Centre crops, all in one batch. Nothing is tuned: the weight of the prior is Bayes' rule, 1, and `hqs` has the steps of docs/defaults.md. An
+interval of a pixel goes from the 5 % to the 95 % quantile of pictures drawn; the share of true pixels in it should be what so many draws
+promise.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from torch import Tensor
+
+from ... import operators, restore, start
+from ...app.files.dataset import whole
+from ...app.restore.presets import TABLE
+from ...codec import CodecPrior, Latents, bits, unpacked
+from ...measure import Measurement, simulate
+from ...metrics import psnr
+from ...priors.bundled import load
+from ...rng import Noise
+from ...step import run as end_of
+from .posterior_means import _centre
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+DRAWS = 39
+"""Pictures for the intervals: 5 % and 95 % are then their second and their last but one."""
+COLUMNS = (
+    "task",
+    "method",
+    "psnr",
+    "half",
+    "coverage",
+    "promised",
+    "width",
+    "bits",
+    "seconds",
+    "steps",
+    "pictures",
+    "size",
+)
+
+
+class Task(NamedTuple):
+    """An operator for pictures of a shape, and the noise."""
+
+    operator: str
+    make: Callable[[tuple[int, ...]], Any]
+    std: float
+
+
+TASKS = (
+    Task("denoise", operators.denoise, 0.2),
+    Task("deblur", partial(operators.deblur, sigma=1.6), 0.03),
+    Task("random_mask", partial(operators.random_mask, missing=0.5), 0.03),
+    Task("superres", partial(operators.superres, factor=2), 0.03),
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """VBLE on photographs."""
+
+
+def _crops(data: Path, folder: str, images: int, size: int) -> Tensor:
+    return torch.stack([_centre(each, size) for _, each in whole(data, folder)][:images])
+
+
+@app.command()
+@torch.no_grad()
+def rates(
+    data: Annotated[Path, typer.Option(help="zip archive with CBSD68/")],
+    folder: Annotated[str, typer.Option(help="folder of the archive")] = "CBSD68",
+    images: Annotated[int, typer.Option(help="pictures, the first ones by name")] = 68,
+    size: Annotated[int, typer.Option(help="side of the centre crops")] = 128,
+    prior: Annotated[str, typer.Option(help="the compressor")] = "codec",
+) -> None:
+    """Print what the compressor itself loses, and the length of its files."""
+    codec: Any = load(prior).codec
+    clean = _crops(data, folder, images, size)
+    scores = psnr(codec.decode(codec.encode(clean).round()), clean)
+    length = bits(codec, clean) / size**2
+    print(f"{prior}: {float(scores.mean()):.2f} ± {1.96 * float(scores.std()) / len(clean) ** 0.5:.2f} dB at "
+          f"{float(length.mean()):.2f} bits per pixel, {len(clean)} crops of {size} x {size}")  # fmt: skip
+
+
+@app.command()
+@torch.no_grad()
+def run(
+    data: Annotated[Path, typer.Option(help="zip archive with CBSD68/")],
+    out: Annotated[Path, typer.Option("--csv", help="file of one row for each task and method")] = Path("vble.csv"),
+    folder: Annotated[str, typer.Option(help="folder of the archive")] = "CBSD68",
+    images: Annotated[int, typer.Option(help="pictures, the first ones by name")] = 20,
+    size: Annotated[int, typer.Option(help="side of the centre crops")] = 64,
+    steps: Annotated[int, typer.Option(help="of VBLE")] = 300,
+    prior: Annotated[str, typer.Option(help="the compressor")] = "codec",
+    seed: Annotated[int, typer.Option(help="of noise and draws")] = 0,
+    task: Annotated[list[str] | None, typer.Option(help="only these tasks; all if not given")] = None,
+    point: Annotated[bool, typer.Option(help="also the single most probable latents")] = True,
+) -> None:
+    """Restore the crops and append the figures."""
+    clean = _crops(data, folder, images, size)
+    codec, photos = load(prior).sized(size, size), load("photos").sized(size, size)
+    rows: list[dict[str, Any]] = []
+    for one in (each for each in TASKS if not task or each.operator in task):
+        noise = Noise(seed, len(clean))
+        y = simulate(one.make(tuple(clean.shape[1:])), clean, one.std, noise.named("measurement"))
+
+        def tell(method: str, x: Tensor, began: float, steps: int, task: Task = one, **more: str) -> None:
+            scores = psnr(x, clean)
+            row = {
+                "task": task.operator, "method": method, "psnr": f"{float(scores.mean()):.3f}",
+                "half": f"{1.96 * float(scores.std()) / len(scores) ** 0.5:.3f}", "seconds": f"{(time.monotonic() - began) / len(x):.2f}",
+                "steps": steps, "pictures": len(x), "size": size, **more,
+            }  # fmt: skip
+            rows.append(row)
+            print({name: row[name] for name in COLUMNS if name in row}, flush=True)
+
+        tell("start", start.guess(y), time.monotonic(), 0)
+        usual = TABLE[one.operator][2]
+        began = time.monotonic()
+        x = end_of(restore.hqs(photos, y, *start.begin(restore.hqs, photos, y, usual))).x
+        tell("hqs, photos", x, began, usual)
+        began = time.monotonic()
+        end = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), noise=noise))
+        tell(
+            "VBLE, mean",
+            end.x,
+            began,
+            steps,
+            bits=f"{float(end.info['bits'].mean()) / size**2:.2f}",
+            **_intervals(codec, y, end, clean, noise),
+        )
+        if point:
+            began = time.monotonic()
+            x = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), law="point", noise=noise)).x
+            tell("VBLE, point", x, began, steps)
+    fresh = not out.exists()
+    with out.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def _intervals(codec: CodecPrior, y: Measurement, end: Any, clean: Tensor, noise: Noise) -> dict[str, str]:
+    """Share of true pixels within the intervals of pictures that are drawn from the boxes, and their mean width."""
+    like: Latents = codec.analyse(end.x)
+    law = end.info["law"]
+    draws = []
+    for _ in range(DRAWS):
+        u = torch.special.ndtr(noise(law[:, 0])) - 0.5
+        draws.append(codec.picture(unpacked(law[:, 0] + law[:, 1].exp() * u, like).latent))
+    ordered = torch.stack(draws).sort(0).values
+    low, high = ordered[1], ordered[-2]
+    inside = ((clean >= low) & (clean <= high)).float().mean()
+    share = (DRAWS - 3) / (DRAWS + 1)  # of a further draw, between the second and the last but one
+    return {
+        "coverage": f"{float(inside):.3f}",
+        "promised": f"{share:.3f}",
+        "width": f"{float((high - low).mean()):.3f}",
+    }
+
+
+@app.command()
+def table(rows: Annotated[Path, typer.Argument(help="what `run` wrote")]) -> None:
+    """Print the figures as Markdown."""
+    print(
+        "| task | method | steps | PSNR in dB | in the interval | promised | its width | seconds |\n"
+        + "| --- " * 8
+        + "|"
+    )
+    for r in csv.DictReader(rows.open(newline="", encoding="utf-8")):
+        share, promised = (f"{float(r[n]):.1%}" if r[n] else "" for n in ("coverage", "promised"))
+        print(f"| {r['task']} | {r['method']} | {r['steps']} | {float(r['psnr']):.2f} ± {float(r['half']):.2f} | {share} | {promised} "
+              f"| {r['width']} | {r['seconds']} |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,296 @@
+"""Few-step students of a class-conditional prior: how near to its pictures, how varied, how fast; all trained for as long.
+
+    python -m flowhelm.bench.quality.students run fashion --data fashion_mnist.npz --work bench --csv students.csv
+    python -m flowhelm.bench.quality.students table students.csv
+
+Every method is given the same seconds of one core (`time.process_time`, so that other work on the machine does not count), the making of
+its pairs included, the same adapter and the same rate; how many updates that buys is measured before. Rivals are the prior itself at 50
+Euler steps and under UniPC-2 at the students' own number of calls: with guidance, of which a call is two, and without.
+
+- Fréchet distance to the test part and accuracy: of the classifier of `bench.quality.classifier`, as in `bench.quality.generation`; the
+  distance depends on the number of samples, and beside it stands that of as many training pictures.
+- diversity: mean root mean square distance of two pictures of one class, as a share of that of real test pictures.
+- distance: root mean square difference from the prior's own pictures of the same noise, 20 steps of UniPC.
+
+`seeds` samples every student again from other noise: the intervals are over those, of one training. `restore` puts students into a
+restoration: PSNR at few calls. Rows are appended as they are finished; run the command again to go on.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ... import begin, guide, operators, restore, sample, simulate
+from ...app.distil.problem import prepared
+from ...app.distil.request import DistilRequest
+from ...app.distil.run import distil
+from ...app.draw.solvers import solver_of
+from ...app.files.atomic import put
+from ...app.run import drive, signals
+from ...flow import Flow
+from ...flow_map import ahead
+from ...metrics import frechet_features
+from ...priors import distilled
+from ...priors.bundled import Prior
+from ...rewards.classifier import read
+from ...rng import Noise
+from ...step import run as ended
+from ...train import fit
+from .classifier import classifier, whole
+
+app = typer.Typer(help=__doc__, add_completion=False)
+METHODS = ("arc_flow", "free_flow", "mean_flow", "mdt_dist", "consistency", "reflow", "straighten", "flow_turbo")
+FINE = 20
+
+
+@app.callback()
+def _top() -> None:
+    """Few-step students beside their teacher."""
+
+
+def updates_within(request: DistilRequest, seconds: float) -> int:
+    """How many updates so many seconds of one core buy: three are made, and a part of the pairs is drawn."""
+    problem = prepared(request)
+    pairs: list[Tensor] = []
+    if problem.drawn:
+        began = time.process_time()
+        bound = replace(problem.teacher, condition=tuple(c[:8] for c in problem.told))
+        x = bound.source(Noise(0, 8))
+        end = ended(sample.unipc(bound, x, bound.times(request.pair_steps))).x
+        seconds -= (time.process_time() - began) / 8 * request.pairs
+        many = math.ceil(request.rows / 8)
+        pairs = [part.repeat(many, *[1] * (part.ndim - 1)) for part in (x, end, *bound.condition)]
+    data, loss = problem.data(pairs), problem.loss()
+    spent = []
+    began = time.process_time()
+    for _ in fit(problem.flow, loss, data, steps=4, rate=1e-6):
+        spent.append(time.process_time() - began)
+        began = time.process_time()
+    return max(1, int(seconds / (sum(spent[1:]) / len(spent[1:]))))
+
+
+def trained(name: str, method: str, calls: int, seconds: float, batch: int, seed: int, work: Path, data: Path) -> Path:
+    """The student's file, distilled in `work` if it is not there."""
+    out = work / f"{name}-{method}-{calls}-{seconds:g}s-{seed}"
+    wanted = DistilRequest(
+        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=128, rows=batch, threads=1, minutes=1.0,
+        data=data if method in ("mean_flow", "mdt_dist", "consistency", "flow_turbo") else None,
+    )  # fmt: skip
+    told = work / f"{out.name}.updates"
+    if not told.exists():
+        told.write_text(str(updates_within(wanted, seconds)))
+    count = int(told.read_text())
+    parts = {"updates": count - count // 3, "reflow_updates": count // 3} if method == "reflow" else {"updates": count}
+    with signals():  # a run that is stopped goes on with the same command
+        return drive(distil(wanted.changed(**parts)))
+
+
+@torch.no_grad()
+def drawn(flow: Any, solver: str, steps: int, rows: int, seed: int, batch: int = 50) -> tuple[Tensor, float]:
+    """Pictures `(rows, c, h, w)` uint8, number i of class i modulo the classes, and seconds of one core for each."""
+    parts, spent = [], 0.0
+    make = solver_of(solver)
+    for first in range(0, rows, batch):
+        numbers = list(range(first, min(first + batch, rows)))
+        bound = flow.told([i % len(flow.about["classes"]) for i in numbers], guidance=flow.guidance)
+        noise = Noise(seed, numbers)
+        x = bound.source(noise)
+        began = time.process_time()
+        end = ended(make(bound, x, bound.times(steps), noise=noise.named("solver"))).x
+        spent += time.process_time() - began
+        parts.append(((end.clamp(-1, 1) + 1) * 127.5).round().byte())
+    return torch.cat(parts), spent / rows
+
+
+def varied(pictures: Tensor, labels: Tensor) -> float:
+    """Mean root mean square distance of two pictures of one class, over the classes."""
+    flat, found = pictures.flatten(1).double() / 127.5, []
+    for label in labels.unique():
+        own = flat[labels == label]
+        found.append(torch.pdist(own).mean() / flat.shape[1] ** 0.5)
+    return float(torch.stack(found).mean())
+
+
+class Judge:
+    """The classifier and what real pictures say."""
+
+    def __init__(self, name: str, data: Path, work: Path, count: int):
+        kept, real = work / f"{name}_classifier.safetensors", work / f"{name}_features.safetensors"
+        if not (kept.exists() and real.exists()):
+            parts = whole(name, data, None)
+            net = read(kept) if kept.exists() else classifier(name, parts, work)
+            test, labels = parts["test"]
+            order = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:2000]
+            found = {part: net.judge(each)[0] for part, each in (("test", test), ("train", parts["train"][0][order]))}
+            found["spread"] = torch.tensor(varied(test[:2000], labels[:2000]))
+            put(real, lambda temporary: save_file(found, temporary))
+        self.net, stored = read(kept), load_file(real)
+        self.real, self.spread = stored["test"], float(stored["spread"])
+        self.reference = float(frechet_features(stored["train"][:count], self.real))
+
+    def __call__(self, pictures: Tensor, told: Tensor) -> dict[str, str]:
+        features, seen = self.net.judge(pictures)
+        return {
+            "frechet": f"{float(frechet_features(features, self.real)):.4f}",
+            "reference": f"{self.reference:.4f}",
+            "accuracy": f"{float((seen == told).double().mean()):.4f}",
+            "diversity": f"{varied(pictures, told) / self.spread:.4f}",
+        }
+
+
+@app.command("run")
+def run_(
+    name: Annotated[str, typer.Argument(help="a bundled prior with classes: fashion")],
+    data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
+    work: Annotated[Path, typer.Option(help="folder of the trainings and of the classifier's weights")],
+    out: Annotated[Path, typer.Option("--csv", help="file, appended to")],
+    methods: Annotated[str, typer.Option(help="with commas; 'teacher' for the rivals")] = ",".join(
+        ("teacher", *METHODS)
+    ),
+    calls: Annotated[str, typer.Option(help="of the students, with commas")] = "1,2,4",
+    seconds: Annotated[float, typer.Option(help="of one core, for each training")] = 240.0,
+    samples: Annotated[int, typer.Option(help="of each row; distances depend on it")] = 300,
+    seeds: Annotated[int, typer.Option(help="times that each samples, from other noise")] = 2,
+    batch: Annotated[int, typer.Option("--rows", help="of an update")] = 32,
+    trainings: Annotated[int, typer.Option(help="times that each is trained")] = 1,
+    files: Annotated[list[Path] | None, typer.Option("--student", help="Measure this student, too.")] = None,
+) -> None:
+    """Train students for the same time, and measure them beside the prior."""
+    torch.set_num_threads(1)
+    base, judge = distilled.load(name), Judge(name, data, work, samples)
+    told = torch.arange(samples) % len(base.about["classes"])
+    rows = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
+    numbers = [int(n) for n in calls.split(",")]
+
+    def measured(who: str, flow: Prior, solver: str, steps: int, spent: float, seed: int, training: int) -> None:
+        key = {
+            "prior": name, "method": who, "calls": str(steps), "samples": str(samples), "seed": str(seed), "training": str(training),
+            "budget": f"{spent:g}",
+        }  # fmt: skip
+        if any(all(row[k] == v for k, v in key.items()) for row in rows):
+            return
+        pictures, cost = drawn(flow, solver, steps, samples, seed)
+        row = key | judge(pictures, told) | {"seconds": f"{cost:.5f}"}
+        rows.append(row)
+        typer.echo(" ".join(f"{k}={v}" for k, v in row.items()))
+        fresh = not out.exists()
+        with out.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(row)
+
+    guided = replace(base, guidance=partial(guide.cfg, scale=base.scale))
+    for method in methods.split(","):
+        for seed in range(seeds):
+            if method == "teacher":
+                for count in numbers:
+                    measured("UniPC-2, not guided", base, "unipc", count, 0, seed, 0)
+                    if count > 1 and count % 2 == 0:
+                        measured("UniPC-2, guided", guided, "unipc", count // 2, 0, seed, 0)
+                measured("Euler, guided", guided, "euler", 50, 0, seed, 0)
+        if method == "teacher":
+            continue
+        for count in numbers if method != "free_flow" else [1]:
+            for training in range(trainings):
+                path = trained(name, method, count, seconds, batch, training, work, data)
+                flow = distilled.load(path)
+                own = replace(flow, guidance=guided.guidance) if method == "flow_turbo" else flow
+                for seed in range(seeds):
+                    measured(method, own, str(flow.about["solver"]), count, seconds, seed, training)
+    for path in files or []:
+        flow = distilled.load(path)
+        for seed in range(seeds):
+            measured(flow.name, flow, str(flow.about["solver"]), int(flow.about["calls"]), 0, seed, 0)
+
+
+ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
+"""Rows of the network to a call of a guided prior; 1 for all else."""
+
+
+@app.command()
+def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
+    """The table: means over samplings and trainings with 95 % intervals."""
+    rows = list(csv.DictReader(file.open(newline="")))
+    typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
+    typer.echo("|" + " --- |" * 7)
+    for key in dict.fromkeys((row["method"], row["calls"], row["samples"], row["budget"]) for row in rows):
+        own = [row for row in rows if (row["method"], row["calls"], row["samples"], row["budget"]) == key]
+        method, steps = key[0], int(key[1])
+        count = _turbo(steps) if method == "flow_turbo" else f"{steps * ROWS.get(method, 1)}"
+        cells = [method, count, *(interval([float(row[k]) for row in own], p) for k, p in _SHOWN)]
+        typer.echo("| " + " | ".join(cells) + " |")
+
+
+def _turbo(steps: int) -> str:
+    """Rows of the guided network, and calls of the refiner, of `sample.flow_turbo` as it stands."""
+    light = round(steps / 4)
+    heavy = steps - light
+    return f"{2 * (2 * min(1, heavy) + max(heavy - 1, 0) + (heavy > 1))} + {2 * light} light"
+
+
+_SHOWN = (("frechet", 3), ("reference", 3), ("accuracy", 3), ("diversity", 2), ("seconds", 5))
+
+
+def interval(values: list[float], places: int) -> str:
+    """Mean with a 95 % interval, Student's t."""
+    if places == 5:  # seconds, as milliseconds
+        values, places = [1e3 * v for v in values], 1
+    mean = sum(values) / len(values)
+    if len(values) == 1 or max(values) == min(values):
+        return f"{mean:.{places}f}"
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    factor = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0)
+    return f"{mean:.{places}f} ± {factor * spread / math.sqrt(len(values)):.{places}f}"
+
+
+@app.command("restore")
+def restore_(
+    student: Annotated[list[str], typer.Argument(help="students, by name or file; the first one's prior is the rival")],
+    data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
+    pictures: Annotated[int, typer.Option(help="test pictures, from the front")] = 8,
+    calls: Annotated[str, typer.Option(help="with commas")] = "4,8",
+    std: Annotated[float, typer.Option(help="of the noise, in [-1, 1]")] = 0.05,
+) -> None:
+    """PSNR of restorations at few calls: the prior, the student as a velocity, and the student's map to the end."""
+    torch.set_num_threads(1)
+    clean = whole("fashion", data, None)["test"][0][:pictures].float() / 127.5 - 1
+    flows: dict[str, Flow] = {}
+    for name in student:
+        flow = distilled.load(name)
+        flows.setdefault("the prior", distilled.load("fashion"))
+        flows[flow.name] = flow
+        flows[f"{flow.name}, ahead"] = ahead(flow)
+    shape = tuple(clean.shape[1:])
+    damages = {"blur": operators.deblur(shape, border="circular"), "half the size": operators.superres(shape, factor=2)}
+    methods: dict[str, Callable[..., Any]] = {each.__name__: each for each in (restore.hqs, restore.pnp_flow)}
+    typer.echo("| damage | method | calls | " + " | ".join(flows) + " |")
+    typer.echo("|" + " --- |" * (3 + len(flows)))
+    for damage, operator in damages.items():
+        y = simulate(operator, clean, std, Noise(0, len(clean)))
+        for how, method in methods.items():
+            for count in map(int, calls.split(",")):
+                cells = []
+                for flow in flows.values():
+                    noise = Noise(1, len(clean))
+                    end = ended(method(flow, y, *begin(method, flow, y, count, noise))).clean
+                    error = (end.clamp(-1, 1) - clean).square().flatten(1).mean(1)
+                    values = 10 * torch.log10(4 / error).double()
+                    cells.append(f"{float(values.mean()):.2f} ± {float(1.96 * values.std() / len(values) ** 0.5):.2f}")
+                typer.echo(f"| {damage} | {how} | {count} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    app()

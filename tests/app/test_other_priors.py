@@ -1,0 +1,133 @@
+"""Priors that one method alone takes, behind the ordinary request: a trained restorer and a compressor."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from flowhelm import Restorer, known, load
+from flowhelm.app.errors import BadInput
+from flowhelm.codec import CodecPrior
+from flowhelm.interfaces.cli import main
+from flowhelm.priors import bundled
+from flowhelm.priors.bundled import PairedPrior
+from flowhelm.priors.hyperprior import Hyperprior
+from flowhelm.priors.pair import Pair
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A photograph, a paired flow and a compressor, both small and not trained."""
+    folder = tmp_path_factory.mktemp("other")
+    torch.manual_seed(0)
+    bundled.save(Pair((4, 4), 1), folder / "pair.safetensors", {"size": 32})
+    bundled.save(Hyperprior((4, 4), latent=4, hyper=2), folder / "small.safetensors", {"size": 32})
+    pixels = torch.randint(0, 256, (20, 24, 3), dtype=torch.uint8).numpy()
+    Image.fromarray(pixels).save(folder / "photo.png")
+    return folder
+
+
+def test_a_file_says_what_it_is(files):
+    pair, small = load(files / "pair.safetensors"), load(files / "small.safetensors")
+    assert isinstance(pair, PairedPrior)
+    assert isinstance(small, CodecPrior)
+    assert (pair.spread, pair.shape, small.shape) == (pytest.approx(0.1), (3, 32, 32), (3, 32, 32))
+    assert [known.kind(files / f"{name}.safetensors") for name in ("pair", "small", "none")] == [
+        "paired",
+        "codec",
+        "flow",
+    ]
+    assert [known.kind(name) for name in known.NAMES] == ["flow"] * 4 + ["paired", "codec"]
+    x = torch.rand(2, 3, 20, 24)
+    torch.testing.assert_close(pair.mean(x), x)  # a regressor begins as nothing
+    assert small.sized(20, 24).picture(small.sized(20, 24).analyse(x).latent).shape == x.shape
+
+
+def test_a_kind_that_is_not_known_and_tensors_of_another_network(files, tmp_path):
+    net = Pair((4, 4), 1)
+    net.kind = "strange"
+    bundled.save(net, tmp_path / "a.safetensors", {})
+    with pytest.raises(ValueError, match="a prior of kind 'strange', which this version does not know"):
+        load(tmp_path / "a.safetensors")
+    net.kind = "codec"
+    bundled.save(net, tmp_path / "b.safetensors", {})
+    with pytest.raises(ValueError, match="expected weights written by flowhelm train"):
+        load(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(("prior", "method", "steps", "evaluations"), [("pair", "pmrf", 5, 5), ("small", "vble", 4, 0)])
+def test_the_prior_brings_its_method(files, tmp_path, capsys, prior, method, steps, evaluations):
+    out = tmp_path / "out.png"
+    words = ["restore", str(files / "photo.png"), "--prior", str(files / f"{prior}.safetensors"), "--out", str(out)]
+    words += ["--operator", "denoise", "--std", "0.1"] + (["--steps", "4"] if prior == "small" else [])
+    assert main(words) == 0
+    told = json.loads(out.with_suffix(".run.json").read_text())
+    assert told["settings"]["method"] == method
+    assert len(told["settings"]["times"]) == steps + 1
+    assert told["result"]["evaluations"] == evaluations
+    assert Image.open(out).size == (24, 20)
+    capsys.readouterr()
+    assert main(["rerun", str(out.with_suffix(".run.json"))]) == 0
+    assert "identical to the bit" in capsys.readouterr().out
+
+
+def test_samples_of_a_compressor_are_samples_and_the_answer_can_be_chosen(files):
+    restorer = Restorer(files / "small.safetensors")
+    ready = restorer.prepare(files / "photo.png", "denoise", std=0.1, steps=3)
+    assert ready.settings["method_options"]["answer"] == "mean"
+    ready = restorer.prepare(files / "photo.png", "denoise", std=0.1, steps=3, method_options={"answer": "centre"})
+    assert ready.settings["method_options"]["answer"] == "centre"
+
+
+def test_several_samples(files, tmp_path, capsys):
+    out = tmp_path / "several"
+    words = ["restore", str(files / "photo.png"), "--prior", str(files / "small.safetensors"), "--operator", "denoise"]
+    assert main([*words, "--std", "0.1", "--steps", "3", "--samples", "2", "--rows", "2", "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    chosen = [line["settings"]["method_options"]["answer"] for line in lines if "settings" in line and "result" in line]
+    assert chosen == ["sample", "sample"]
+    told = json.loads((out / "photo.posterior" / "posterior.json").read_text())
+    assert told["std"]["mean"] > 0
+
+
+def test_calibrate_draws_truths_from_a_compressor(files, tmp_path, capsys):
+    words = ["calibrate", "vble", "--prior", str(files / "small.safetensors"), "--operator", "denoise", "--size", "16"]
+    assert main([*words, "--truths", "20", "--samples", "4", "--steps", "3", "--out", str(tmp_path / "c")]) == 0
+    assert "vble: " in capsys.readouterr().out
+    assert json.loads((tmp_path / "c.json").read_text())["settings"]["method_options"]["answer"] == "sample"
+
+
+REFUSED = [
+    (["restore", "PHOTO", "--method", "pmrf", "--prior", "photos", "--operator", "denoise"], "take the prior blind"),
+    (["restore", "PHOTO", "--method", "hqs", "--prior", "PAIR", "--operator", "denoise"], "take the method pmrf"),
+    (["restore", "PHOTO", "--method", "pmrf", "--prior", "SMALL", "--operator", "denoise"], "take the prior blind"),
+    (["restore", "PHOTO", "--prior", "PAIR", "--warm", "0.3"], "pmrf always starts from the mean of its regressor"),
+    (
+        ["restore", "PHOTO", "--prior", "PAIR", "--quality", "best"],
+        "--quality best is for priors that are flows; give --steps",
+    ),
+    (["restore", "PHOTO", "--prior", "SMALL", "--operator", "denoise", "--answer", "median"], "did you mean mean?"),
+    (["sample", "PAIR"], "is a trained restorer, which only restores"),
+    (["sample", "SMALL"], "is a compressor, which only restores"),
+    (["calibrate", "pmrf", "--prior", "PAIR"], "is a trained restorer, which only restores"),
+    (["calibrate", "hqs", "--prior", "SMALL"], "take the method vble"),
+    (["grids", "PAIR"], "is a trained restorer, which only restores"),
+    (["doctor", "SMALL"], "is a compressor, which only restores"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=[" ".join(words[:1] + words[2:5]) for words, _ in REFUSED])
+def test_what_does_not_belong_together_is_one_sentence(files, tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    places = {"PHOTO": "photo.png", "PAIR": "pair.safetensors", "SMALL": "small.safetensors"}
+    assert main([str(files / places[word]) if word in places else word for word in words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restorer_refuses_the_wrong_method(files):
+    with pytest.raises(BadInput, match="take the method vble"):
+        Restorer(files / "small.safetensors").prepare(files / "photo.png", "denoise", std=0.1, method="hqs")

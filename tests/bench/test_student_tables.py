@@ -1,0 +1,60 @@
+"""The figures of the table of students."""
+
+import csv
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from flowhelm import NetFlow, sample
+from flowhelm.bench.quality import students
+from flowhelm.flow import GaussianFlow
+from flowhelm.guide import counted
+from flowhelm.step import run
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_the_cost_of_flow_turbo_is_what_it_asks_for(steps):
+    flow = counted(GaussianFlow(torch.zeros(2).double(), torch.eye(2).double()))
+    asked = []
+
+    class Light(nn.Module):
+        def forward(self, x, t):
+            asked.append(len(x))
+            return torch.zeros_like(x[:, :2])
+
+    refiner = NetFlow(Light(), (4,))
+    times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    run(sample.flow_turbo(flow, torch.randn(1, 2).double(), times, refiner=refiner))
+    assert students._turbo(steps) == f"{2 * flow.count.calls} + {len(asked)} light"
+
+
+def test_diversity_is_a_distance_within_classes():
+    pictures = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+    pictures[1] += 51
+    pictures[3, :, 0] += 51
+    labels = torch.tensor([0, 0, 7, 7])
+    assert students.varied(pictures, labels) == pytest.approx(0.4 * (1 + math.sqrt(0.5)) / 2)
+
+
+def test_intervals_are_students():
+    assert students.interval([1.0, 3.0], 2) == f"2.00 ± {12.71 * math.sqrt(2) / math.sqrt(2):.2f}"
+    assert students.interval([0.002, 0.002], 5) == "2.0"
+
+
+def test_the_table_counts_the_guidance(tmp_path, capsys):
+    rows = [
+        {"prior": "fashion", "method": method, "calls": calls, "samples": "4", "seed": seed, "training": "0", "budget": "1",
+         "frechet": value, "reference": "0.1", "accuracy": "0.5", "diversity": "1", "seconds": "0.25"}
+        for method, calls, seed, value in (("Euler, guided", "50", "0", "1"), ("Euler, guided", "50", "1", "2"), ("reflow", "2", "0", "3"))
+    ]  # fmt: skip
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    students.table(tmp_path / "a.csv")
+    said = capsys.readouterr().out
+    assert "| Euler, guided | 100 | 1.500 ± 6.355 |" in said
+    assert "| reflow | 2 | 3.000 |" in said
+    assert "| 250.0 |" in said
