@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flowhelm import inner, operators, recipes, sample, steer, transition
+from flowhelm import edit, inner, known, operators, recipes, sample, steer, transition
 from flowhelm.app.models.fitting import METHODS as PLANNED
 from flowhelm.app.options import sources
 from flowhelm.app.options.cards import card, listing
@@ -26,7 +26,7 @@ REAL = {
     "planned": PLANNED,
     "recipe": recipes.ALL,
 }
-LISTED = {"method": (*METHODS, *TOKENS, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
+LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {
@@ -171,10 +171,10 @@ def test_every_command_stands_in_its_module():
     [
         ("flowhelm restore a.png --method pnp", {"pnp_admm", "pnp_flow"}),
         ("flowhelm restore a.png --operator de", {"denoise", "deblur", "demosaic"}),
-        ("flowhelm restore a.png --prior ", {"photos", "fashion", "aerial", "animals"}),
+        ("flowhelm restore a.png --prior ", set(known.NAMES)),
         ("flowhelm steer fashion --method fl", {"flow_chef", "flow_grad", "flow_opt"}),
         ("flowhelm methods h", {"hqs"}),
-        ("flowhelm priors f", {"fashion"}),
+        ("flowhelm priors f", {name for name in known.NAMES if name.startswith("f")}),
     ],
 )
 def test_the_shell_completes_names(line, expected):
