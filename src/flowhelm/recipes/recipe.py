@@ -78,7 +78,7 @@ def grey(data: Path, images: str, labels: str) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{images} of {x.dtype} {tuple(x.shape)}")
     except (KeyError, ValueError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"data: expected an .npz file with {images} (n, 28, 28) uint8 and {labels} (n,) in '{data}', got {error}"
+            f"data: expected {images}, {labels} (an .npz file, uint8, 28 x 28) in '{data}', got {error}"
         ) from None
     return fn.pad(x[:, None], (2, 2, 2, 2)), y
 
