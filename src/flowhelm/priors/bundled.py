@@ -203,7 +203,7 @@ class PairedPrior(Prior):
 
     def mean(self, picture: Tensor) -> Tensor:
         """The regressor's: see `paired.Paired`."""
-        return self.net.mean(picture.to(next(self.net.parameters()))).to(picture)  # type: ignore[operator, no-any-return]
+        return self.net.mean(picture.to(next(self.net.parameters()))).to(picture)  # type: ignore[operator]
 
 
 KINDS: Mapping[str, tuple[type[nn.Module], type[BaseModel]]] = {
@@ -245,7 +245,7 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     )  # fmt: skip
 
 
-def load(name: str | Path = "photos", device: str = "cpu") -> Any:
+def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
     Returns:
@@ -311,7 +311,7 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Any:
     shape = (net.config["channels"], size, size)
     net = net.to(device).to(memory_format=torch.channels_last)
     if held == "codec":
-        return CodecPrior(net, shape, net.stride, path.stem, described)
+        return CodecPrior(net, shape, net.stride, path.stem, described)  # type: ignore[return-value]  # few ask for it
     made = PairedPrior if held == "paired" else Prior
     return made(net, shape, null=net.null, name=path.stem, about=described)
 

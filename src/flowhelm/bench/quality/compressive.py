@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -56,13 +56,13 @@ class Task(NamedTuple):
     """An operator for pictures of a shape, and the noise."""
 
     operator: str
-    make: Callable[[tuple[int, ...]], Any]
+    make: Callable[[tuple[int, int, int]], Any]
     std: float
 
 
 TASKS = (
     Task("denoise", operators.denoise, 0.2),
-    Task("deblur", partial(operators.deblur, sigma=1.6), 0.03),
+    Task("deblur", partial(operators.deblur, sigma=1.6, border="circular"), 0.03),
     Task("random_mask", partial(operators.random_mask, missing=0.5), 0.03),
     Task("superres", partial(operators.superres, factor=2), 0.03),
 )
@@ -111,13 +111,16 @@ def run(
 ) -> None:
     """Restore the crops and append the figures."""
     clean = _crops(data, folder, images, size)
-    codec, photos = load(prior).sized(size, size), load("photos").sized(size, size)
+    compressor: Any = load(prior)
+    codec, photos = compressor.sized(size, size), load("photos").sized(size, size)
     rows: list[dict[str, Any]] = []
     for one in (each for each in TASKS if not task or each.operator in task):
         noise = Noise(seed, len(clean))
-        y = simulate(one.make(tuple(clean.shape[1:])), clean, one.std, noise.named("measurement"))
+        y = simulate(one.make((3, size, size)), clean, one.std, noise.named("measurement"))
 
-        def tell(method: str, x: Tensor, began: float, steps: int, task: Task = one, **more: str) -> None:
+        def tell(
+            method: str, x: Tensor, began: float, steps: int, task: Task = one, more: Mapping[str, str] = {}
+        ) -> None:
             scores = psnr(x, clean)
             row = {
                 "task": task.operator, "method": method, "psnr": f"{float(scores.mean()):.3f}",
@@ -134,14 +137,8 @@ def run(
         tell("hqs, photos", x, began, usual)
         began = time.monotonic()
         end = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), noise=noise))
-        tell(
-            "VBLE, mean",
-            end.x,
-            began,
-            steps,
-            bits=f"{float(end.info['bits'].mean()) / size**2:.2f}",
-            **_intervals(codec, y, end, clean, noise),
-        )
+        more = _intervals(codec, y, end, clean, noise) | {"bits": f"{float(end.info['bits'].mean()) / size**2:.2f}"}
+        tell("VBLE, mean", end.x, began, steps, more=more)
         if point:
             began = time.monotonic()
             x = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), law="point", noise=noise)).x

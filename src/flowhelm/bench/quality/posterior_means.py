@@ -73,7 +73,7 @@ def restored(
 ) -> Iterator[tuple[str, float, Tensor]]:
     """(method, evaluations for each picture, pictures)."""
     noise = Noise(seed, len(y)).named("source")
-    known = Measurement(y, operators.denoise(photos.shape), std)
+    known = Measurement(y, operators.denoise((3, photos.shape[-2], photos.shape[-1])), std)
     yield "degraded", 0, y
     yield "mean (regressor)", 1, blind.mean(y)
     for steps in STEPS:
@@ -106,33 +106,38 @@ def run(
     std: Annotated[float, typer.Option(help="noise of the task `noise`, pixels in [-1, 1]")] = 0.2,
     prior: Annotated[str, typer.Option(help="the trained restorer")] = "blind",
     seed: Annotated[int, typer.Option(help="of noise, damages and samples")] = 0,
+    task: Annotated[list[str] | None, typer.Option(help="noise or mixture; both if not given")] = None,
 ) -> None:
-    """Restore the crops by every method and write the figures."""
+    """Restore the crops by every method and append the figures."""
     clean = torch.stack([_centre(each, size) for _, each in whole(data, folder)][:images])
     photos, blind = load("photos").sized(size, size), load(prior).sized(size, size)
     real, rows = features(photos, clean), list[dict[str, Any]]()
     noise = Noise(seed, len(clean))
     tasks: Mapping[str, Callable[[], Tensor]] = {
-        "noise": lambda: simulate(operators.denoise(clean.shape[1:]), clean, std, noise.named("measurement")).y,
+        "noise": lambda: simulate(operators.denoise((3, size, size)), clean, std, noise.named("measurement")).y,
         "mixture": lambda: damaged(clean, seeded(seed, 0, purpose="damage")),
     }
-    for task, measured in tasks.items():
+    for one in task or tasks:
+        if one not in tasks:
+            raise typer.BadParameter(f"expected noise or mixture, got {one!r}", param_hint="--task")
         began = time.monotonic()
-        for method, evaluations, x in restored(task, measured(), std, photos, blind, seed):
+        for method, evaluations, x in restored(one, tasks[one](), std, photos, blind, seed):
             scores = psnr(x, clean)
             distance = math.sqrt(float(frechet_features(features(photos, x.clamp(-1, 1)), real)))
             row = {
-                "task": task, "method": method, "psnr": f"{float(scores.mean()):.3f}",
+                "task": one, "method": method, "psnr": f"{float(scores.mean()):.3f}",
                 "half": f"{1.96 * float(scores.std()) / len(scores) ** 0.5:.3f}", "distance": f"{distance:.4f}",
                 "evaluations": evaluations, "seconds": f"{time.monotonic() - began:.1f}", "pictures": len(clean), "size": size,
                 "prior": prior,
             }  # fmt: skip
             rows.append(row)
-            print(f"{task:8} {method:24} {row['psnr']} dB  distance {row['distance']}  {row['seconds']} s", flush=True)
+            print(f"{one:8} {method:24} {row['psnr']} dB  distance {row['distance']}  {row['seconds']} s", flush=True)
             began = time.monotonic()
-    with out.open("w", newline="", encoding="utf-8") as file:
+    fresh = not out.exists()
+    with out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
+        if fresh:
+            writer.writeheader()
         writer.writerows(rows)
 
 
