@@ -1,4 +1,4 @@
-"""Flow matching from nothing: points on a sine curve, then points in the part of it that is asked for. Two minutes of one core.
+"""Flow matching from nothing: points on a sine curve, then points in the part of it that is asked for. Three minutes of one core.
 
     python examples/first_flow.py runs/first
 
