@@ -165,7 +165,7 @@ def run_(
     seeds: Annotated[int, typer.Option(help="times that each samples, from other noise")] = 2,
     batch: Annotated[int, typer.Option("--rows", help="of an update")] = 32,
     trainings: Annotated[int, typer.Option(help="times that each is trained")] = 1,
-    files: Annotated[list[Path] | None, typer.Option("--student", help="Measure this student, too.")] = None,
+    files: Annotated[list[str] | None, typer.Option("--student", help="Measure this student, too.")] = None,
 ) -> None:
     """Train students for the same time, and measure them beside the prior."""
     torch.set_num_threads(1)
@@ -274,8 +274,8 @@ def restore_(
         flows[flow.name] = flow
         flows[f"{flow.name}, ahead"] = ahead(flow)
     shape = tuple(clean.shape[1:])
-    damages = {"blur": operators.deblur(shape, border="circular"), "half the size": operators.superres(shape, factor=2)}
-    methods: dict[str, Callable[..., Any]] = {each.__name__: each for each in (restore.hqs, restore.pnp_flow)}
+    damages = {"blur": operators.deblur(shape, border="circular")}
+    methods: dict[str, Callable[..., Any]] = {"hqs": restore.hqs}
     typer.echo("| damage | method | calls | " + " | ".join(flows) + " |")
     typer.echo("|" + " --- |" * (3 + len(flows)))
     for damage, operator in damages.items():
@@ -285,7 +285,7 @@ def restore_(
                 cells = []
                 for flow in flows.values():
                     noise = Noise(1, len(clean))
-                    end = ended(method(flow, y, *begin(method, flow, y, count, noise))).clean
+                    end = ended(method(flow, y, *begin(method, flow, y, count, noise), noise=noise)).clean
                     error = (end.clamp(-1, 1) - clean).square().flatten(1).mean(1)
                     values = 10 * torch.log10(4 / error).double()
                     cells.append(f"{float(values.mean()):.2f} ± {float(1.96 * values.std() / len(values) ** 0.5):.2f}")
