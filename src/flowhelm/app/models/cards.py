@@ -49,7 +49,10 @@ def listing() -> Iterator[str]:
 
 
 def _students() -> dict[str, tuple[str, str, str]]:
-    return {name: (PRIORS[base][0], f"of {base}, {calls} calls", PRIORS[base][2]) for name, (base, calls) in STUDENTS.items()}
+    return {
+        name: (PRIORS[base][0], f"of {base}, {calls} calls", PRIORS[base][2])
+        for name, (base, calls) in STUDENTS.items()
+    }
 
 
 def _rows(priors: Mapping[str, tuple[str, str, str]], wide: int) -> Iterator[str]:
