@@ -18,7 +18,7 @@ NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "c
 """Of the priors that ship with the package."""
 TOKENS = ("fashion-tokens",)
 """Those of them that are over tokens; see `masked`."""
-STUDENTS: dict[str, tuple[str, int]] = {}
+STUDENTS: dict[str, tuple[str, int]] = {"fashion-2": ("fashion", 2)}
 """Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""

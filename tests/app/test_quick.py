@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flowhelm import edit, inner, operators, recipes, sample, steer, transition
+from flowhelm import edit, inner, known, operators, recipes, sample, steer, transition
 from flowhelm.app.models.fitting import METHODS as PLANNED
 from flowhelm.app.options import sources
 from flowhelm.app.options.cards import card, listing
@@ -28,7 +28,7 @@ REAL = {
     "recipe": recipes.ALL,
 }
 LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
-PRIORS = {file.stem for file in (SRC / "flowhelm" / "priors" / "weights").glob("*.safetensors")}
+PRIORS = set(known.NAMES)
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {

@@ -188,12 +188,13 @@ def time(
         bound = flow.bind(labels, rule=partial(linear, scale=scale) if scale != 1 else None)
         z, other = bound.source(Noise(0, rows)), bound.source(Noise(1, rows))
         ways: dict[str, tuple[Callable[..., Any], float]] = {"sequential": (inverse.sequential, 0.0)}
+        single = [way._replace(segments=z.shape[1] if way.segments > 1 else 1) for way in flow.plan]
         others: dict[str, Callable[..., Any]] = {
             "Jacobi, whole sweeps": partial(inverse.jacobi, keep=False),
             "Jacobi": inverse.jacobi,
             "GS-Jacobi, planned": partial(inverse.gs_jacobi, plan=flow.plan),
             "GS-Jacobi, 2 segments": partial(inverse.gs_jacobi, segments=2),
-            "GS-Jacobi, 4 segments": partial(inverse.gs_jacobi, segments=4),
+            "token by token where tough, Jacobi elsewhere": partial(inverse.gs_jacobi, plan=single),
         }
         for name, method in others.items():
             ways[name] = _tolerant(bound, method, other, error)
