@@ -74,7 +74,7 @@ SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
 reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is rejected, too (docs/posterior.md)."""
 
 
-OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 5), "codec": ("vble", {}, 300)}
+OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 2), "codec": ("vble", {}, 300)}
 """For priors that one method alone takes, by `Flow.prior_kind`: docs/posterior-means.md and docs/compressive.md."""
 
 
