@@ -1,5 +1,6 @@
-"""Pages made from docstrings: a line `<!-- cards: FOLDER_OR_MODULE [TUPLE] -->` becomes one card per function, and a line
-`<!-- names: FOLDER_OR_MODULE [TUPLE] PAGE -->` a table of the same functions, each with a link to its card on that page.
+"""Pages made from docstrings: a line `<!-- cards: FOLDER_OR_MODULE [TUPLE] [if|unless WORDS] -->` becomes one card per function, and a
+line `<!-- names: FOLDER_OR_MODULE [TUPLE] [if|unless WORDS] PAGE -->` a table of the same functions, each with a link to its card on that
+page. With `if` these are the functions whose card has the words, with `unless` the others.
 
 The functions are those of the tuple (default `ALL`) in that folder's `__init__.py` or that module; `public` stands for
 every public function of the module. Sources are parsed, never imported, so the pages need neither torch nor weights.
@@ -21,11 +22,12 @@ from mkdocs.structure.nav import Navigation, Section
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1] / "src" / "flowhelm"
-MARK = re.compile(r"^<!-- cards: (\S+)(?: (\w+))? -->$", re.MULTILINE)
-NAMES = re.compile(r"^<!-- names: (\S+)(?: (\w+))? (\S+\.md) -->$", re.MULTILINE)
+CHOICE = r"(\S+)(?: (?!if |unless )(\w+))?(?: (if|unless) ([\w ]+?))?"
+MARK = re.compile(rf"^<!-- cards: {CHOICE} -->$", re.MULTILINE)
+NAMES = re.compile(rf"^<!-- names: {CHOICE} (\S+\.md) -->$", re.MULTILINE)
 FIELD = re.compile(r"(Needs|Budget|Cost|Paper)\s+(.*)")
 GIVEN = {"flow", "y", "reward", "x", "s", "t", "times", "noise", "ends", "shape", "cost", "start", "closed", "h"}
-GIVEN |= {"given", "without"}
+GIVEN |= {"given", "without", "z"}
 """Arguments of the call shape: not options, unless they have a default (`start` of a guide is a time)."""
 
 
@@ -50,8 +52,8 @@ def on_nav(nav: Navigation, **_: Any) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    whole = MARK.sub(lambda mark: "\n\n".join(map(card, find(mark[1], mark[2] or "ALL"))), markdown)
-    whole = NAMES.sub(lambda mark: names(find(mark[1], mark[2] or "ALL"), mark[3]), whole)
+    whole = MARK.sub(lambda mark: "\n\n".join(map(card, chosen(*mark.groups()))), markdown)
+    whole = NAMES.sub(lambda mark: names(chosen(*mark.groups()[:4]), mark[5]), whole)
     _texts[page.file.src_uri] = SNIPPET.sub(lambda mark: snippet(mark[1]), whole)
     return whole
 
@@ -99,6 +101,13 @@ def opening(markdown: str) -> str:
     first = next((b for b in blocks if re.match(r"[A-Z`*\[]", b) and not b.startswith("[!")), "")
     plain = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", " ".join(first.split())).replace("**", "").replace("*", "")
     return re.split(r"(?<=[.:])\s", plain)[0].rstrip(":")
+
+
+def chosen(place: str, names: str | None, word: str | None, words: str | None) -> Iterator[Found]:
+    """The functions that a mark is of."""
+    for found in find(place, names or "ALL"):
+        if word is None or (words in " ".join(described(found)[0].split())) == (word == "if"):
+            yield found
 
 
 def find(place: str, names: str) -> Iterator[Found]:
@@ -158,14 +167,13 @@ def described(found: Found) -> tuple[str, bool]:
 
 
 def names(functions: Iterator[Found], page: str) -> str:
-    """What each is in a line, and what it costs if its card says so."""
+    """What each is, in a line."""
     rows = []
     for found in functions:
         name, (text, _) = found.function.name, described(found)
         first = " ".join(text.partition("\n\n")[0].split())
-        rows.append((f"[`{name}`]({page}#{name})", prose(first), prose(dict(fields(text)).get("Cost", ""))))
-    width = 3 if any(cost for *_, cost in rows) else 2
-    return table(("", "", "Cost")[:width], [row[:width] for row in rows])
+        rows.append((f"[`{name}`]({page}#{name})", prose(first.removeprefix(f"{name}: "))))
+    return table(("", ""), rows)
 
 
 def blocks(text: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Fit the weight prior of a small network to a Gaussian process, sample the posterior of some data, and compare it with the exact one.
 
-    python examples/functional_prior.py runs/functional --length 0.6     # 2 minutes of one core; --no-critic: 1
+    python examples/functional_prior.py runs/functional --length 0.6     # 3 minutes of one core; --no-critic: 1
     python examples/functional_prior.py runs/functional --length 1.5
 
 Prints the tables of docs/functions.md and writes OUT/LENGTH.png. The fixed prior has standard deviation 1 everywhere. The fit by energy

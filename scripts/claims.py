@@ -25,7 +25,7 @@ Verdict = Literal[
 OPEN = ("not measured yet", "not built yet")
 MEANING = {
     "holds": "the claim was measured here, and holds",
-    "holds partly": "a part of it holds here, or it holds under a condition that `why` names",
+    "holds partly": "a part of it holds here, or it holds under a condition that its page names",
     "not at our scale": "it does not show on the small priors here, and was made for something larger",
     "does not reproduce": "it was measured here, and does not hold",
     "not measured yet": "no command has printed a figure for the claim yet",
@@ -91,12 +91,18 @@ def linked(text: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
 
 
+MARK = re.compile(r"<!-- cards: (\w+)(?: [A-Z]+)?(?: (if|unless) ([\w ]+?))? -->")
+
+
 def part(name: str) -> str:
     """`steer.mpc_flow` as a link to its card; other names as they are."""
     folder, _, function = name.rpartition(".")
-    page = {"guide": "guides", "transition": "moves", "inner": "moves"}.get(folder, folder)
-    if (DOCS / "methods" / f"{page}.md").is_file():
-        return f"[`{name}`](../methods/{page}.md#{function})"
+    source = ROOT / "src" / "flowhelm" / folder / f"{function}.py"
+    card = " ".join(source.read_text(encoding="utf-8").split()) if source.is_file() else ""
+    for file in sorted((DOCS / "methods").glob("*.md")):
+        for place, word, words in MARK.findall(file.read_text(encoding="utf-8")):
+            if place == folder and (not word or (words in card) == (word == "if")):
+                return f"[`{name}`](../methods/{file.name}#{function})"
     return f"`{name}`"
 
 
@@ -138,7 +144,8 @@ a large model may not show. Of {claims} claims: {verdicts}.
 
 {rows}
 
-The rows are in `docs/data/claims`, one file each; `python scripts/claims.py` writes these pages from them.
+The rows are in `docs/data/claims`, one file each; `python scripts/claims.py` writes these pages from them. To fill a row, write what a
+command printed, with its interval, into `measured`, set `command` and `verdict`, and say `why`.
 """
 
 

@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     """All methods, those of `steer` first."""
     TUNERS: tuple[Callable[..., Any], ...]
     """Methods that train weights, where the others draw pictures."""
+    TOKENS: tuple[Callable[..., Any], ...]
+    """Methods of priors over tokens."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("METHODS", "TUNERS"):  # a card is read without the methods themselves, which need torch
+    if name not in ("METHODS", "TUNERS", "TOKENS"):  # a card is read without the methods themselves, which need torch
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import restore, steer, tune
 
-    return tune.ALL if name == "TUNERS" else (*steer.ALL, *restore.ALL)
+    return {"TUNERS": tune.ALL, "TOKENS": restore.TOKENS}.get(name) or (*steer.ALL, *restore.ALL)
 
 
 def cite(name: str) -> str:
@@ -75,7 +77,8 @@ def _citable() -> dict[str, Callable[..., Any]]:
     from . import distil, edit, guide, inverse, restore, sample, steer, transition, tune
 
     lists = (
-        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, inverse.ALL, distil.ALL, edit.ALL, tune.ALL, restore.ALL, steer.ALL,
+        transition.ALL, guide.ALL, guide.GUIDANCES, sample.ALL, sample.TOKENS, inverse.ALL, distil.ALL, edit.ALL, tune.ALL, restore.ALL,
+        restore.TOKENS, steer.ALL,
     )  # fmt: skip
     return {each.__name__: each for several in lists for each in several}
 
@@ -161,6 +164,7 @@ def resumed(method: Callable[..., Any], kept: Mapping[str, Tensor]) -> dict[str,
 
 __all__ = [
     "METHODS",
+    "TOKENS",
     "TUNERS",
     "budget_option",
     "card",

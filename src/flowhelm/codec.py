@@ -39,6 +39,27 @@ class Codec(Protocol):
         ...
 
 
+class Tokenizer(Protocol):
+    """An auto-encoder whose latents are tokens: at each place the number of one of K codes of d numbers."""
+
+    @property
+    def codes(self) -> Tensor:
+        """`(K, d)`."""
+        ...
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Picture `(b, c, h, w)` in [-1, 1] -> tokens `(b, *shape(h, w))` int64 in 0..K-1."""
+        ...
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The codes of tokens, or numbers between them, `(b, d, *shape)` -> picture, nominally in [-1, 1]; differentiable."""
+        ...
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Of the tokens of one picture of this size. ValueError for a size that it does not take."""
+        ...
+
+
 class Latents(NamedTuple):
     """The latent z `(b, ...)` of a compressor, and its hyper-latent h `(b, ...)`, which may have no numbers."""
 
@@ -237,6 +258,7 @@ __all__ = [
     "LatentFlow",
     "Latents",
     "Standardized",
+    "Tokenizer",
     "bits",
     "log_bin",
     "log_normal_bin",

@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals", "blind", "codec")
+NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
-STUDENTS: dict[str, tuple[str, int]] = {}
+TOKENS = ("fashion-tokens",)
+"""Those of them that are over tokens; see `masked`."""
+STUDENTS: dict[str, tuple[str, int]] = {"fashion-2": ("fashion", 2)}
 """Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
@@ -68,6 +70,13 @@ def check(name: str | Path) -> None:
         f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
         f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
+
+
+def of_tokens(name: str | Path) -> bool:
+    """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
+    if name in NAMES or not Path(name).is_file():
+        return name in TOKENS
+    return "tokens" in header(Path(name))
 
 
 def student(prior: str, which: str) -> str:

@@ -174,7 +174,7 @@ def inversion_start(flow: Flow, clean: State, times: Times) -> State:
 @guarded
 @torch.no_grad()
 def inversion_rate(
-    flow: Flow, times: Times, z: Tensor, *, rounds: Annotated[int, Ge(0)] = 3, safety: Positive = 0.5
+    flow: Flow, times: Times, z: Tensor, *, rounds: Annotated[int, Ge(0)] = 3, safety: Positive = 0.25
 ) -> float:
     """A rate at which inversion converges: safety * min 2 <dz, df> / |df|^2 over pairs of sources.
 
@@ -184,7 +184,8 @@ def inversion_rate(
 
     Args:
         z: sources at times[0], `(n, *shape)`, at least 2; each is paired with each first.
-        safety: the flow is known where it was sampled only.
+        safety: the flow is known where it was sampled only. Of the prior `fashion` half of what pairs allow runs away, and a quarter
+            converges (`python -m flowhelm.bench.quality.editing inversion fashion`).
 
     Raises:
         ValueError: fewer than 2 rows, or a pair that the flow turns round: no rate is safe for it.

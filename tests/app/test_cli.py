@@ -21,7 +21,7 @@ from flowhelm.app.options.signature import bind, options, plain
 from flowhelm.app.options.words import flags, sort_words
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.presets import NATURAL, TABLE, preset
-from flowhelm.cards import METHODS, TUNERS
+from flowhelm.cards import METHODS, TOKENS, TUNERS
 from flowhelm.control import flux2
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
@@ -174,7 +174,7 @@ def test_presets_are_of_this_library():
 
 @pytest.mark.parametrize("kind", ["methods", "operators"])
 def test_cards(kind, capsys, refusal):
-    functions = (*METHODS, *sample.ALL, *TUNERS) if kind == "methods" else operators.ALL
+    functions = (*METHODS, *TOKENS, *sample.ALL, *sample.TOKENS, *TUNERS) if kind == "methods" else operators.ALL
     assert main([kind]) == 0
     listed = capsys.readouterr().out
     for function in functions:

@@ -1,5 +1,6 @@
 """What is wrong with the words is said before anything heavy is imported; what is read off the sources is what the functions are."""
 
+import ast
 import inspect
 import json
 import os
@@ -9,18 +10,25 @@ from pathlib import Path
 
 import pytest
 
-from flowhelm import inner, operators, recipes, sample, steer, transition
+from flowhelm import edit, inner, known, operators, recipes, sample, steer, transition
 from flowhelm.app.models.fitting import METHODS as PLANNED
 from flowhelm.app.options import sources
 from flowhelm.app.options.cards import card, listing
 from flowhelm.app.options.named import CHOICES, named
 from flowhelm.app.options.signature import model_of, options
-from flowhelm.cards import METHODS, TUNERS, budget_option, field
+from flowhelm.cards import METHODS, TOKENS, TUNERS, budget_option, field
 from flowhelm.interfaces import cli
 
 SRC = Path(__file__).parents[2] / "src"
-REAL = {"method": METHODS, "steering": steer.ALL, "operator": operators.ALL, "planned": PLANNED, "recipe": recipes.ALL}
-LISTED = {"method": (*METHODS, *sample.ALL, *TUNERS), "operator": operators.ALL}
+REAL = {
+    "method": (*METHODS, *TOKENS),
+    "steering": steer.ALL,
+    "operator": operators.ALL,
+    "planned": PLANNED,
+    "recipe": recipes.ALL,
+}
+LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
+PRIORS = set(known.NAMES)
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")
 
 REFUSED = {
@@ -165,10 +173,10 @@ def test_every_command_stands_in_its_module():
     [
         ("flowhelm restore a.png --method pnp", {"pnp_admm", "pnp_flow"}),
         ("flowhelm restore a.png --operator de", {"denoise", "deblur", "demosaic"}),
-        ("flowhelm restore a.png --prior ", {"photos", "fashion", "aerial", "animals"}),
+        ("flowhelm restore a.png --prior ", PRIORS),
         ("flowhelm steer fashion --method fl", {"flow_chef", "flow_grad", "flow_opt"}),
         ("flowhelm methods h", {"hqs"}),
-        ("flowhelm priors f", {"fashion"}),
+        ("flowhelm priors f", {name for name in PRIORS if name[0] == "f"}),
     ],
 )
 def test_the_shell_completes_names(line, expected):
@@ -205,3 +213,13 @@ def test_a_hub_that_does_not_answer_is_one_sentence(words, tmp_path):
     )
     assert done.stdout.split() == ["2", "False"]
     assert "the hub cannot be reached" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("part", sources.PARTS)
+def test_a_list_has_the_docstrings_of_the_sources(part):
+    for each, (module, name) in zip(sources.told(part), sources._places(part), strict=True):
+        source = sources._source(module)
+        while name not in source.functions:
+            source = sources._source(source.imports[name][0])
+        assert each.__doc__ == ast.get_docstring(source.functions[name])
+        assert each.__card__ == source.doc

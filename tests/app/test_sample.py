@@ -260,8 +260,8 @@ def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
     assert tuple(shelf.PRIORS) == NAMES
     assert main(["priors"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:6]] == list(NAMES)
-    assert lines[6] == ""  # and those of deepinv
+    assert [line.split()[0] for line in lines[: len(NAMES)]] == list(NAMES)
+    assert lines[len(NAMES)] == ""  # and those of deepinv
     assert "8.2 MB" in lines[0]
     monkeypatch.setattr(shelf, "FOLDER", tmp_path)
     (tmp_path / "aerial.md").write_text("# aerial")
@@ -298,7 +298,7 @@ def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys, refusal):
 
 
 def test_the_request_knows_all_solvers_and_grids():
-    assert set(request.SOLVERS) == {"auto", *(each.__name__ for each in sample.ALL)}
+    assert set(request.SOLVERS) == {"auto", *(each.__name__ for each in (*sample.ALL, *sample.TOKENS))}
     assert set(request.GRIDS) == {"own", "boss", *(each.__name__ for each in solvers.GRIDS)}
 
 

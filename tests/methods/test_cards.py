@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, distil, edit, restore, sample, steer, tune
+from flowhelm import cards, distil, edit, inverse, restore, sample, steer, tune
 from flowhelm.interfaces.cli import main
 from flowhelm.step import Step, Update, run
 
@@ -54,7 +54,9 @@ ITSELF = {sample.bottleneck: "times(12)"}
 
 
 @pytest.mark.parametrize(
-    "method", [*METHODS, *edit.ALL, *sample.ALL, *tune.ALL, *distil.ALL], ids=lambda method: method.__name__
+    "method",
+    [*METHODS, *edit.ALL, *sample.ALL, *inverse.ALL, *tune.ALL, *distil.ALL],
+    ids=lambda method: method.__name__,
 )
 def test_the_example_of_a_card_runs(method):
     code = dedent(re.search(r"^Example\n\n((?: {4}.*\n?)+)", card(method), re.MULTILINE)[1])

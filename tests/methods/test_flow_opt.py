@@ -144,7 +144,7 @@ def test_the_bound_is_the_least_of_all_pairs(mixture):
         float(2 * (z[i] - z[j]) @ (f[i] - f[j]) / (f[i] - f[j]).square().sum()) for i, j in combinations(range(5), 2)
     ]
     assert inversion_rate(mixture, times, z, rounds=0, safety=1.0) == pytest.approx(min(pairs))
-    assert inversion_rate(mixture, times, z, rounds=0) == pytest.approx(min(pairs) / 2)
+    assert inversion_rate(mixture, times, z, rounds=0) == pytest.approx(min(pairs) / 4)
 
 
 def test_the_bound_of_a_normal_prior_is_that_of_its_map():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import overload
 
 from torch import Tensor
 
 from ..flow import Flow, Wrapped
+from ..masked import Masked
 from ..shapes import State, Time
 
 
@@ -40,6 +42,28 @@ class Counted(Wrapped):
         self.count.backward += 1
 
 
-def counted(flow: Flow) -> Counted:
+@dataclass(frozen=True, eq=False)
+class CountedTokens(Masked):
+    count: Count = field(default_factory=Count)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        self.count.calls += 1
+        self.count.rows += len(tokens)
+        log_p = super().logits(tokens)
+        if log_p.requires_grad:
+            log_p.register_hook(self._differentiated)
+        return log_p
+
+    def _differentiated(self, gradient: Tensor) -> None:
+        self.count.backward += 1
+
+
+@overload
+def counted(flow: Masked) -> CountedTokens: ...
+@overload
+def counted(flow: Flow) -> Counted: ...
+def counted(flow: Flow) -> Counted | CountedTokens:
     """The same flow with a tally, `.count`: what a method costs is measured, not declared. flowhelm's own."""
+    if isinstance(flow, Masked):
+        return CountedTokens(**{each.name: getattr(flow, each.name) for each in fields(Masked)})
     return Counted(flow)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
 from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
-from . import denoisers
+from . import denoisers, tokens
 from .foreign import Foreign, Sigmas
 from .hyperprior import Hyperprior
 from .pair import Pair
@@ -252,7 +252,7 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         A flow over pictures in [-1, 1]: `photos` of 256 x 256 pixels until `flow.sized(height, width)`, the others of the one
         size that they were trained for; `blind` is a `PairedPrior` and `codec` a `CodecPrior`, of any size. Weights are float32 and
         frozen, laid out channels-last. `flow.net.reach` and `flow.net.stride` are what `guide.tiled` asks for; `flow.told(["coat"])`
-        says what to draw.
+        says what to draw. Of tokens (`fashion-tokens`) it is a `Masked`, which is no flow.
 
     Raises:
         ValueError: unknown name, or a file that is no such prior; pickles are never read.
@@ -277,6 +277,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     try:
         with safe_open(path, framework="pt") as f:
             about = f.metadata() or {}
+            if tokens.METADATA in about:
+                return cast(Prior, tokens.load(path, path.stem, device))
             if "student" in about:
                 raise ValueError("it holds a student, which draws and restores but is not trained on; take its prior")
             held = about.get("kind") or "flow"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class MMDiT(nn.Module):
-    """A velocity network `net(x, t, words)`: x `(b, c, h, w)`, t `(b,)`, words `(b, places)` int64, each 0 or the number of a word; none without.
+    """A velocity network `net(x, t, words)`: x `(b, c, h, w)`, t `(b,)`, words `(b, places)` int64, each 0 or a number of a word.
 
     Args:
         shape: `(c, h, w)` of a picture, whose sides are multiples of `patch`.

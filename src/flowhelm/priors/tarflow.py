@@ -65,16 +65,18 @@ class Transformer(nn.Module):
     Args:
         size: numbers in a token. length: tokens of a group. width, heads, layers: of the transformer.
         classes: it is told the class of each row; 0 for not. backwards: it takes the tokens in reverse. span: see `bijection.Block`.
+        frames: that the tokens are of; a position is then that of the place in a frame plus that of the frame.
     """
 
     def __init__(
         self, size: int, length: int, width: int, heads: int, layers: int, classes: int = 0, backwards: bool = False,
-        span: int | None = None,
+        span: int | None = None, frames: int = 1,
     ):  # fmt: skip
         super().__init__()
         self.backwards, self.span, self.told, self.heads = backwards, span, classes > 0, heads
         self.start = nn.Parameter(torch.zeros(1, 1, width))
-        self.position = nn.Parameter(0.02 * torch.randn(1, length, width))
+        self.position = nn.Parameter(0.02 * torch.randn(1, length // frames, width))
+        self.frame = nn.Parameter(0.02 * torch.randn(frames, 1, width)) if frames > 1 else None
         self.classes = nn.Embedding(classes, width) if classes else None
         if self.classes is not None:
             nn.init.normal_(self.classes.weight, std=0.02)
@@ -97,7 +99,8 @@ class Transformer(nn.Module):
         h = self.inward(x[:, max(first - 1, 0) : stop - 1])
         if first == 0:
             h = torch.cat([self.start.expand(len(x), 1, -1).to(h), h], 1)
-        h = h + self.position[:, first:stop]
+        position = self.position if self.frame is None else (self.position + self.frame).reshape(1, -1, h.shape[2])
+        h = h + position[:, first:stop]
         if self.classes is not None:
             table = self.classes.weight  # the null class, last, is the mean of all
             h = h + torch.cat([table, table.mean(0, keepdim=True)])[condition[0]][:, None]
@@ -162,6 +165,7 @@ class TarFlow(nn.Module):
                 classes=classes if k == last or not deep else 0,
                 backwards=(last - k) % 2 == 1,
                 span=span if frames and k != last else None,
+                frames=max(frames, 1) if k == last else 1,
             )
             for k, depth in enumerate(layers)
         )

@@ -2,6 +2,7 @@
 
 from .aerial import aerial
 from .animals import animals
+from .as_tokens import fashion_codes, fashion_tokens
 from .blind import blind
 from .codec import codec
 from .digits import digits
@@ -11,18 +12,21 @@ from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
 
-ALL = (photos, fashion, aerial, animals, digits, fashion_tarflow, moving_digits, blind, codec)
+ALL = (
+    photos,
+    fashion,
+    aerial,
+    animals,
+    digits,
+    fashion_tarflow,
+    moving_digits,
+    fashion_codes,
+    fashion_tokens,
+    blind,
+    codec,
+)
 
 __all__ = [
-    "ALL",
-    "Recipe",
-    "aerial",
-    "animals",
-    "blind",
-    "codec",
-    "digits",
-    "fashion",
-    "fashion_tarflow",
-    "moving_digits",
-    "photos",
-]
+    "ALL", "Recipe", "aerial", "animals", "blind", "codec", "digits", "fashion", "fashion_codes", "fashion_tarflow", "fashion_tokens",
+    "moving_digits", "photos",
+]  # fmt: skip

@@ -36,6 +36,7 @@ def digits(data: Path, *, batch: int = 64, seed: int = 0) -> Recipe:
         steps=1500,
         rate=2e-3,
         about={"classes": CLASSES, "size": 32, "scale": 2.0},
+        ema=0.99,
     )
 
 

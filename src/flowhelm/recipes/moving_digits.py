@@ -35,7 +35,7 @@ def moving_digits(data: Path, *, batch: Count = 16, seed: int = 0, noise: Positi
     digits, labels = read(data)
     cut = len(digits) * 4 // 5
     torch.manual_seed(seed)
-    net = TarFlow(SIZE, 4, 1, (1, 1, 4), 64, heads=2, classes=10, frames=FRAMES)
+    net = TarFlow(SIZE, 4, 1, (1, 1, 4), 64, heads=4, classes=10, frames=FRAMES)
     return Recipe(
         flow=Bijection(net, net.shape, noise, null=net.null),
         loss=partial(tarflow, drop=0.1),

@@ -16,23 +16,25 @@ from torch.nn import functional as fn
 
 from ..bijection import Bijection
 from ..flow import NetFlow
+from ..masked import Masked
 from ..priors.bundled import load
 from ..priors.unet import UNet
-from ..train import Data
+from ..train import Alone, Data, Loss
 
 
 class Recipe(NamedTuple):
     """A training, ready for `train.fit`.
 
     Attributes:
-        flow: over a fresh network. loss, data: for `fit`. apart: batches that are never trained on.
+        flow: over a fresh network; or what else is trained, a prior over tokens or a tokenizer. loss, data: for `fit`. apart: batches
+            that are never trained on.
         steps, rate: those of the bundled weights, or what they would be with more time. about: what the weights' file says of itself.
         ema: of the moving average, for `fit`: shorter for short runs.
         shown: of a network that no pictures are drawn from: rows of (label, pictures) that show what it does.
     """
 
-    flow: NetFlow | Bijection
-    loss: Callable[..., Tensor]
+    flow: NetFlow | Bijection | Masked | Alone
+    loss: Loss
     data: Data
     apart: Data
     steps: int
@@ -76,7 +78,7 @@ def grey(data: Path, images: str, labels: str) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{images} of {x.dtype} {tuple(x.shape)}")
     except (KeyError, ValueError, TypeError, AttributeError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"data: expected an .npz file with {images} (n, 28, 28) uint8 and {labels} (n,) in '{data}', got {error}"
+            f"data: expected {images}, {labels} (an .npz file, uint8, 28 x 28) in '{data}', got {error}"
         ) from None
     return fn.pad(x[:, None], (2, 2, 2, 2)), y
 

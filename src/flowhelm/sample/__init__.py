@@ -17,6 +17,7 @@ from .pseudo import pseudo
 from .res import res
 from .rk45 import rk45
 from .unipc import unipc
+from .unmasking import unmasking
 
 ALL = (
     euler, midpoint, heun, rk4, pseudo, rk45,  # one step after another
@@ -28,4 +29,7 @@ ALL = (
     bottleneck,  # in stages of several sizes
 )  # fmt: skip
 
-__all__ = ["ALL", *(solver.__name__ for solver in ALL)]
+TOKENS = (unmasking,)
+"""Of priors over tokens, which the others do not take."""
+
+__all__ = ["ALL", "TOKENS", *(solver.__name__ for solver in (*ALL, *TOKENS))]

@@ -3,7 +3,7 @@
 from . import times
 from .coupling import optimal_transport, sinkhorn
 from .data import Batch, Data, seeded, shuffled
-from .fit import Loss, fit, scheduled
+from .fit import Alone, Loss, Trained, fit, scheduled
 from .flow_matching import Coupling, Source, dropped, flow_matching, normal
 from .interpolant import denoiser_loss, velocity_loss
 from .latent import Concatenated, cached, masked, semantic
@@ -11,8 +11,10 @@ from .pmrf import pmrf, rectified, regression
 from .rarity import quantiles, rarity, rarity_loss
 from .rate_distortion import rate_distortion
 from .source import NormAligned, norm_ratio
+from .tokens import codebook, filler_loss, tokenizer_loss
 
 __all__ = [
+    "Alone",
     "Batch",
     "Concatenated",
     "Coupling",
@@ -20,9 +22,12 @@ __all__ = [
     "Loss",
     "NormAligned",
     "Source",
+    "Trained",
     "cached",
+    "codebook",
     "denoiser_loss",
     "dropped",
+    "filler_loss",
     "fit",
     "flow_matching",
     "masked",
@@ -42,5 +47,6 @@ __all__ = [
     "shuffled",
     "sinkhorn",
     "times",
+    "tokenizer_loss",
     "velocity_loss",
 ]

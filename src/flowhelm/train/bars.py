@@ -57,7 +57,7 @@ class Bars(nn.Module):
         """Where the distribution function is `level`, in (0, 1), a number or `(...)`; levels drawn uniformly give samples."""
         borders, width, scale = self._tails()
         p = logits.softmax(-1)
-        level = torch.as_tensor(level, dtype=p.dtype, device=p.device).expand(p.shape[:-1])[..., None]
+        level = torch.as_tensor(level, dtype=p.dtype, device=p.device).expand(p.shape[:-1])[..., None].contiguous()
         bar = torch.searchsorted(p.cumsum(-1), level).clamp(max=len(width) - 1)
         share = p.gather(-1, bar)
         part = ((level - p.cumsum(-1).gather(-1, bar) + share) / share).clamp(0, 1)

@@ -21,15 +21,13 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ..bijection import Bijection, Cleaner
-from ..flow import NetFlow
 from ..rng import digest
 from ..step import Diverged, Update
 from .checkpoint import restore, save
@@ -38,12 +36,27 @@ from .data import Batch, Data, seeded
 if TYPE_CHECKING:
     from accelerate import Accelerator  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
+
+class Trained(Protocol):
+    """A frozen dataclass around the network that is trained: a `NetFlow`, a `Masked`, or a network as it is, `Alone`."""
+
+    @property
+    def net(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """A network that is trained as it is, such as a tokenizer."""
+
+    net: nn.Module
+
+
 Loss = Callable[[Any, Batch, torch.Generator], Tensor]
-"""(flow, batch, generator on the flow's device) -> one number per row `(b,)`."""
+"""(what is trained, batch, generator on its device) -> one number per row `(b,)`."""
 
 
 def fit(
-    flow: NetFlow | Bijection | Cleaner,
+    flow: Trained,
     loss: Loss,
     data: Data,
     *,
@@ -121,7 +134,7 @@ def fit(
     writes, saved, written = checkpoint is not None and rank == 0, time.monotonic(), first
     wrapped: nn.Module = accelerator.prepare_model(net) if accelerator else net
     model: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
-    trained = replace(flow, net=model.train())
+    trained = replace(flow, net=model.train())  # type: ignore[type-var]
     weights: list[Tensor] = list(net.parameters())
     averaged: list[Tensor] = list(average.parameters()) if average else []
     buffers = list(net.buffers())  # running statistics: as they were before this step, in `kept`

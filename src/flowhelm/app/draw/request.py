@@ -14,9 +14,9 @@ from ..options.request import Flag, brief
 
 SOLVERS = (
     "auto", "euler", "midpoint", "heun", "rk4", "pseudo", "rk45", "ab", "dpm", "unipc", "deis", "res", "ghvb", "hb", "dual_fast",
-    "ancestral_euler", "er_sde", "picard", "jumps", "flow_turbo", "bottleneck",
+    "ancestral_euler", "er_sde", "picard", "jumps", "flow_turbo", "bottleneck", "unmasking",
 )  # fmt: skip
-"""`flowhelm.sample.ALL`, whose module help does not wait for."""
+"""`flowhelm.sample.ALL` and `TOKENS`, whose module help does not wait for."""
 GRIDS = ("own", "uniform", "shifted", "arc", "logit", "boss")
 
 
@@ -84,7 +84,7 @@ class Drawing(Conditions):
     solver: Solver = Field(
         "auto",
         description="Solver of the flow, NAME or NAME:option=value,...: euler, heun, ab, unipc, dpm, ...; auto: what erred least on the "
-        "prior with so many steps (of a pipeline euler).",
+        "prior with so many steps (of a pipeline euler, of tokens unmasking).",
     )
     grid: Grid | None = Field(
         None,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...flow import Flow
+from ...masked import Masked
 from ...priors.bundled import Prior, kind
 from ...solve import Solver
 from ...transition import Transition
@@ -162,8 +163,9 @@ def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> S
     """The solver and the levels that are really visited: a shift, and one made twice, is to be seen."""
     words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
     levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
+    what = "shares masked" if isinstance(flow, Masked) else "noise levels"
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
-    return Said(f"Solver {words}, {len(times) - 1} steps, noise levels {' '.join(shown)}.")
+    return Said(f"Solver {words}, {len(times) - 1} steps, {what} {' '.join(shown)}.")
 
 
 CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
@@ -173,6 +175,8 @@ CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
 @torch.no_grad()
 def outlook(flow: Flow, rows: int, count: int, request: Drawing) -> str:
     """How long `count` batches of so many rows take, and how much memory, if that is long; else nothing. One evaluation is timed."""
+    if isinstance(flow, Masked):
+        return ""
     often = count * request.steps * CALLS.get(request.solver.partition(":")[0], 1)
     x = torch.zeros(rows, *flow.shape, device=device_of(flow))
     one = foretold.seconds_of(lambda: flow.velocity(x, flow.times(1)[0]), x.device, often)

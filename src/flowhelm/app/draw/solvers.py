@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ... import grids, sample
 from ...flow import Flow
+from ...masked import Masked
 from ...path import linear
 from ...priors.grids import stored
 from ...priors.pipelines import Pipeline
@@ -44,11 +45,20 @@ def settled(
     Raises:
         BadInput: a name or an option that there is not, or grids that were not searched for.
     """
+    if isinstance(flow, Masked):
+        words = "unmasking" if solver == "auto" else solver
+        if isinstance(words, str) and words.partition(":")[0] not in {each.__name__ for each in sample.TOKENS}:
+            raise BadInput(
+                f"--solver {words} follows a flow, and the prior {prior!r} is over tokens; take unmasking, or leave it out"
+            )
+        solver = words
     if callable(solver):
         words, made = getattr(solver, "__name__", "a solver of your own"), of_any(solver)
     else:
         words, grid = auto(flow, prior, steps, grid) if solver == "auto" else (solver, grid)
         made = solver_of(words)
+        if not isinstance(flow, Masked) and words.partition(":")[0] in {each.__name__ for each in sample.TOKENS}:
+            raise BadInput(f"--solver {words} is for priors over tokens, and {prior!r} is a flow; leave it out")
     return words, made, times_of(flow, prior, steps, grid, words.partition(":")[0])
 
 
@@ -80,7 +90,7 @@ def measured() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
 def solver_of(words: str) -> Solver:
     """A solver by name, with options: `dpm:order=3`, `dual_fast:base=unipc,strength=0.2`."""
     try:
-        return function_of(sample.ALL, words)
+        return function_of((*sample.ALL, *sample.TOKENS), words)
     except ValueError as error:
         raise BadInput(f"--solver: {error}") from None
 

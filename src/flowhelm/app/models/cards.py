@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ...known import STUDENTS
+
 FOLDER = Path(__file__).parents[2] / "priors" / "weights"
 PRIORS = {  # name: (size, what, whose data and their terms)
     "photos": ("any size", "colour photographs, to restore", "BSDS500: research and education"),
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),
+    "fashion-tokens": ("32 x 32 grey", "the same clothes as 49 tokens", "Fashion-MNIST: MIT"),
     "blind": ("any size", "a trained restorer of photographs (pmrf)", "free photographs: CC0 to CC BY-SA"),
     "codec": ("any size", "a compressor of photographs (vble)", "free photographs: CC0 to CC BY-SA"),
 }
@@ -32,14 +35,21 @@ DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained
 
 def listing() -> Iterator[str]:
     """A line for each; those of deepinv last."""
-    yield from _rows(PRIORS, 9)
+    yield from _rows(PRIORS, 16)
     yield ""
     yield "Normalising flows, which draw (flowhelm sample) and have likelihoods, and do not restore:"
     yield from _rows(BIJECTIONS, 17)
     yield ""
+    yield "Students, which draw in few calls (flowhelm sample PRIOR --student CALLS):"
+    yield from _rows(_students(), 17)
+    yield ""
     yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
     for name, (millions, noise, what) in DENOISERS.items():
         yield f"{'deepinv:' + name:19}{millions:5.1f} M parameters  noise {noise:12}{what}"
+
+
+def _students() -> dict[str, tuple[str, str, str]]:
+    return {name: (PRIORS[base][0], f"of {base}, {calls} calls", PRIORS[base][2]) for name, (base, calls) in STUDENTS.items()}
 
 
 def _rows(priors: Mapping[str, tuple[str, str, str]], wide: int) -> Iterator[str]:
@@ -61,10 +71,10 @@ def card(name: str) -> str:
             "The network and its weights are deepinv's: https://deepinv.github.io/deepinv/user_guide/reconstruction/pretrained-models.html\n\n"
             f"## Terms\n\nThose of its authors, who are named there; the file is at https://huggingface.co/deepinv\n"
         )
-    if name not in PRIORS and name not in BIJECTIONS:
+    if name not in {*PRIORS, *BIJECTIONS, *STUDENTS}:
         from ..errors import nearest
 
-        raise ValueError(f"there is no bundled prior {name!r}; {nearest(name, (*PRIORS, *BIJECTIONS))}")
+        raise ValueError(f"there is no bundled prior {name!r}; {nearest(name, (*PRIORS, *BIJECTIONS, *STUDENTS))}")
     path = FOLDER / f"{name}.md"
     if not path.is_file():
         raise ValueError(f"the card of {name!r} is not in this installation; expected {str(path)!r}")

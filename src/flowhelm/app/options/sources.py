@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,9 +26,17 @@ _LIGHT = ("typing", "collections", "functools", "pathlib", "annotated_types", "m
 """Modules that are imported as they are."""
 
 PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "method": (("steer", "ALL"), ("restore", "ALL")),
+    "method": (("steer", "ALL"), ("restore", "ALL"), ("restore", "TOKENS")),
     "steering": (("steer", "ALL"),),
-    "shown": (("steer", "ALL"), ("restore", "ALL"), ("edit", "ALL"), ("sample", "ALL"), ("tune", "ALL")),
+    "shown": (
+        ("steer", "ALL"),
+        ("restore", "ALL"),
+        ("restore", "TOKENS"),
+        ("edit", "ALL"),
+        ("sample", "ALL"),
+        ("sample", "TOKENS"),
+        ("tune", "ALL"),
+    ),
     "operator": (("operators", "ALL"),),
     "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
     "recipe": (("recipes", "ALL"),),
@@ -60,12 +70,30 @@ def told(part: str) -> list[Any]:
     """Objects that have the name and the docstrings of all methods, operators, ...: enough for a list, and quicker than stubs."""
     found = []
     for module, name in _places(part):
-        source = _source(module)
-        while name not in source.functions:
-            source = _source(source.imports[name][0])
-        text = ast.get_docstring(source.functions[name]) or ""
-        found.append(SimpleNamespace(__name__=name, __doc__=text, __card__=source.doc))
+        while (text := _written(module, name)) is None:
+            module = _source(module).imports[name][0]
+        found.append(SimpleNamespace(__name__=name, __doc__=text, __card__=_documented(_read(module), r"\A")))
     return found
+
+
+def _written(module: str, name: str) -> str | None:
+    """The docstring of a function that stands in this module, which is parsed only where it must be: a list is of more than sixty."""
+    text = _read(module)
+    if not re.search(rf"^def {name}\(", text, re.MULTILINE):
+        return None
+    found = _documented(text, rf"^def {name}\((?:(?!^def ).)*?:(?: *#[^\n]*)?\n    ")
+    return found or ast.get_docstring(_source(module).functions[name]) or ""
+
+
+def _documented(text: str, before: str) -> str:
+    found = re.search(rf'{before}(""".*?""")', text, re.MULTILINE | re.DOTALL)
+    return inspect.cleandoc(ast.literal_eval(found[1])) if found else ""
+
+
+@cache
+def _read(module: str) -> str:
+    path = _ROOT.joinpath(*module.split(".")[1:])
+    return (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
 
 
 def listed(module: str, name: str) -> tuple[Callable[..., Any], ...]:
@@ -116,9 +144,8 @@ class _Source:
 
 @cache
 def _source(module: str) -> _Source:
-    path = _ROOT.joinpath(*module.split(".")[1:])
-    package = path.is_dir()
-    tree = ast.parse((path / "__init__.py" if package else path.with_suffix(".py")).read_text(encoding="utf-8"))
+    package = _ROOT.joinpath(*module.split(".")[1:]).is_dir()
+    tree = ast.parse(_read(module))
     functions: dict[str, ast.FunctionDef] = {}
     values: dict[str, ast.expr] = {}
     imports: dict[str, tuple[str, str]] = {}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ... import guide, operators, start
 from ...flow import Flow, NetFlow
+from ...masked import Masked
 from ...measure import Measurement, Operator
 from ...metrics import residual_ratio
 from ...operators.baseline import bicubic
@@ -114,6 +115,10 @@ def sized(flow: Flow, shape: tuple[int, int, int], tile: int | None = None) -> F
                 f"expected a picture of 3 channels and no tiles for {flow.name}, got {channels} and {tile}"
             )
         return flow.sized(height, width)
+    if isinstance(flow, Masked):
+        if tile:
+            raise ValueError(f"expected no tiles for '{flow.name}', whose tokens all belong to one picture, got {tile}")
+        return flow.sized(height, width, channels)
     if not hasattr(flow, "sized"):  # code of your own, of one size
         with torch.no_grad():
             own = tuple(flow.decode(torch.zeros(1, *flow.shape)).shape[1:])

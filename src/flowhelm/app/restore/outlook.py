@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from ...masked import Masked
 from ..models import outlook as told
 from ..models.cost import cost
 from ..models.fitting import Task
@@ -20,6 +21,8 @@ def outlook(problem: Problem) -> str:
     settings, measurement, times = problem.settings, problem.observed.measurement, problem.times
     method = problem.method.func if isinstance(problem.method, partial) else problem.method
     flow, rows = problem.flow, len(problem.noise)
+    if isinstance(flow, Masked):  # whose methods the count of evaluations does not know
+        return ""
     try:
         linear = measurement.linear and flow.pixels
         found = cost(method, settings.method_values, len(times) - 1, linear_=linear, most=MOST, path=flow.path)

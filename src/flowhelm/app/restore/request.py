@@ -241,10 +241,10 @@ class RestoreSettings(RestoreRequest):
 def function_of(part: str, name: str) -> Callable[..., Any]:
     """The operator or the method of that name. Raises BadInput."""
     from ... import operators
-    from ...cards import METHODS
+    from ...cards import METHODS, TOKENS
     from ..options.signature import pick
 
-    return pick(part, name, operators.ALL if part == "operator" else METHODS)
+    return pick(part, name, operators.ALL if part == "operator" else (*METHODS, *TOKENS))
 
 
 def checked(part: str, name: str, given: Any) -> Request:

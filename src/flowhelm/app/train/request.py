@@ -14,8 +14,8 @@ class TrainRequest(DeviceRequest):
     """A prior trained by a recipe, or trained on."""
 
     recipe: str = Field(
-        description="What is trained on which pictures: photos, fashion, aerial, animals, digits, fashion-tarflow, moving-digits, blind "
-        "or codec."
+        description="What is trained on which pictures: photos, fashion, aerial, animals, digits, fashion-tarflow, moving-digits, "
+        "fashion_codes, fashion_tokens, blind or codec."
     )
     recipe_options: dict[str, Any] = Field({}, description="Options of the recipe, the files of its data among them.")
     out: Path | None = Field(None, description="Folder of the run; default: runs/RECIPE.")

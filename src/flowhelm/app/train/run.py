@@ -7,40 +7,29 @@ OUT/curve.png, samples.png   the log as a picture; pictures drawn from the avera
 OUT/NAME.safetensors         the average: what `flowhelm sample OUT/NAME.safetensors` and `--prior` take
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ... import recipes
-from ...bijection import Bijection
 from ...codec import CodecPrior
 from ...priors import bundled, denoisers, tarflow
-from ...priors.bundled import Prior
-from ...priors.tarflow import Normalising
 from ...recipes import Recipe
-from ...toughness import plan, toughness
 from ...train import fit, seeded
-from ..draw.bijections import draw_bijection
-from ..draw.conditions import own_guidance
-from ..draw.rows import draw_jobs, jobs_of
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import going_on, write_json
 from ..models.device import to_device
 from ..options.signature import bind, options, pick
-from ..run import Run, Said, drive
-from ..show.sheet import class_rows, films, sheet
+from ..run import Run, Said
 from .keeper import Keeper, carried, tensorboard
 from .request import TrainRequest
-
-HELD_APART = 4  # batches of pictures that are never trained on; always the same, with the same draws
+from .shown import HELD_APART, judged, samples, shown, write
 
 
 def train(request: TrainRequest) -> Run[Path]:
@@ -79,13 +68,13 @@ def train(request: TrainRequest) -> Run[Path]:
         seed=values.get("seed", 0), bf16=request.bf16, compiled=request.compiled, checkpoint=out / "checkpoint.safetensors",
         minutes=request.minutes,
     )  # fmt: skip
-    prior = _prior(made, average, request.recipe)
+    it = shown(made, average, request.recipe)
     keeper = Keeper(
         out, steps, request.minutes,
         rows_of=lambda done: len(made.data(done).clean),
         apart=lambda: held_apart(made, average),
-        write=lambda done: _write(made, prior, weights, done),
-        sheet=lambda: _samples(prior) if made.shown is None else _shown(made, average), writer_of=writer_of,
+        write=lambda done: write(it, made, weights, done),
+        sheet=lambda: samples(it, made), writer_of=writer_of,
     )  # fmt: skip
     yield from carried(updates, keeper)
     yield Said(f"wrote {weights}, and beside it log.csv, curve.png and samples.png")
@@ -96,64 +85,12 @@ def train(request: TrainRequest) -> Run[Path]:
 def held_apart(recipe: Recipe, net: nn.Module) -> float:
     """Mean loss of a network over fixed batches that are never trained on."""
     flow, device, losses = replace(recipe.flow, net=net), next(net.parameters()).device, []
-    with _judged(net):
+    with judged(net):
         for index in range(HELD_APART):
             batch = recipe.apart(index)
             moved = type(batch)(batch.clean.to(device), tuple(c.to(device) for c in batch.condition))
             losses.append(recipe.loss(flow, moved, seeded(0, index, device, purpose="held apart")).mean())
     return float(torch.stack(losses).mean())
-
-
-def noisy(recipe: Recipe, flow: Bijection) -> Tensor:
-    """Pictures that are never trained on, with the noise of the training: always the same."""
-    device = next(flow.net.parameters()).device
-    clean = torch.cat([recipe.apart(index).clean for index in range(HELD_APART)]).to(device)
-    return clean + flow.noise * torch.randn(clean.shape, generator=seeded(0, 0, device, purpose="noisy"), device=device)
-
-
-@contextmanager
-def _judged(net: nn.Module) -> Iterator[None]:
-    was = net.training
-    net.eval()
-    yield
-    net.train(was)
-
-
-def _prior(made: Recipe, average: nn.Module, name: str) -> Prior | Normalising:
-    """What the weights are of, to draw from while they are trained."""
-    flow = made.flow
-    if isinstance(flow, Bijection):
-        return Normalising(average, flow.shape, flow.noise, null=flow.null, name=name, about=made.about)
-    return Prior(average, flow.shape, null=flow.null, name=name, about=made.about)
-
-
-def _write(made: Recipe, prior: Prior | Normalising, path: Path, done: int) -> None:
-    """The weights; of a normalising flow with the plan of its inverse."""
-    about, kind = {**made.about, "steps": done}, ""
-    if isinstance(prior, Normalising):
-        about["plan"], kind = plan(toughness(prior, noisy(made, prior))), "tarflow"
-    bundled.save(prior.net, path, about, kind)
-
-
-def _samples(prior: Prior | Normalising) -> Image.Image:
-    """A sheet of the average, guided as by `flowhelm sample`: four of each class, or sixteen; a flow by 20 Euler steps, the same noise."""
-    classes = prior.about.get("classes", ())
-    jobs = jobs_of(classes, 4 if classes else 16)
-    with _judged(prior.net):
-        if isinstance(prior, Normalising):
-            drawn = drive(draw_bijection(prior, jobs))
-        else:
-            drawn = drive(draw_jobs(prior, jobs, guidance=own_guidance(prior) if classes else None, steps=20))
-    rows = class_rows(drawn, jobs)
-    return sheet(films(rows) if drawn.ndim == 5 else rows)
-
-
-@torch.no_grad()
-def _shown(made: Recipe, net: nn.Module) -> Image.Image:
-    """What a network does that draws nothing."""
-    assert made.shown is not None
-    with _judged(net):
-        return sheet(made.shown(net))
 
 
 def _story(builder: Callable[..., Recipe], values: Mapping[str, Any], start: str | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "
 Prior = Annotated[str, typer.Argument(help="fashion-tarflow, or a file that flowhelm train has written")]
 Data = Annotated[Path, typer.Option(help="fashion_mnist.npz")]
 STARTS: tuple[Literal["previous", "noise"], ...] = ("previous", "noise")
-TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
+TOLERANCES = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 1e-6)
 
 
 def held(data: Path, part: str, count: int, noise: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,13 +188,13 @@ def time(
         bound = flow.bind(labels, rule=partial(linear, scale=scale) if scale != 1 else None)
         z, other = bound.source(Noise(0, rows)), bound.source(Noise(1, rows))
         ways: dict[str, tuple[Callable[..., Any], float]] = {"sequential": (inverse.sequential, 0.0)}
+        single = [way._replace(segments=z.shape[1] if way.segments > 1 else 1) for way in flow.plan]
         others: dict[str, Callable[..., Any]] = {
             "Jacobi, whole sweeps": partial(inverse.jacobi, keep=False),
             "Jacobi": inverse.jacobi,
-            "Jacobi, planned start": partial(inverse.jacobi, plan=flow.plan),
             "GS-Jacobi, planned": partial(inverse.gs_jacobi, plan=flow.plan),
-            "GS-Jacobi, 7 segments": partial(inverse.gs_jacobi, segments=7),
-            "GS-Jacobi, 16 segments": partial(inverse.gs_jacobi, segments=16),
+            "GS-Jacobi, 2 segments": partial(inverse.gs_jacobi, segments=2),
+            "token by token where tough, Jacobi elsewhere": partial(inverse.gs_jacobi, plan=single),
         }
         for name, method in others.items():
             ways[name] = _tolerant(bound, method, other, error)
@@ -224,11 +224,11 @@ def time(
 
 
 def _tolerant(flow: Bijection, method: Callable[..., Any], z: Tensor, error: float) -> tuple[Callable[..., Any], float]:
-    """The method with the widest tolerance whose picture is near enough to the sequential one, on noise that is not timed."""
+    """The method with the widest tolerance that errs by a third of what is allowed, on noise that is not timed: other noise errs more."""
     exact = run(inverse.sequential(flow, z)).clean
     for tolerance in TOLERANCES:
         made = partial(method, tolerance=tolerance)
-        if float((run(made(flow, z)).clean - exact).abs().max()) <= error:
+        if float((run(made(flow, z)).clean - exact).abs().max()) <= error / 3:
             return made, tolerance
     return partial(method, tolerance=0.0), 0.0
 

@@ -156,7 +156,7 @@ def run_(
     data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
     work: Annotated[Path, typer.Option(help="folder of the trainings and of the classifier's weights")],
     out: Annotated[Path, typer.Option("--csv", help="file, appended to")],
-    methods: Annotated[str, typer.Option(help="with commas; 'teacher' for the rivals")] = ",".join(
+    methods: Annotated[str, typer.Option(help="with commas; 'teacher' for the rivals; nothing for none")] = ",".join(
         ("teacher", *METHODS)
     ),
     calls: Annotated[str, typer.Option(help="of the students, with commas")] = "1,2,4",
@@ -193,7 +193,7 @@ def run_(
             writer.writerow(row)
 
     guided = replace(base, guidance=partial(guide.cfg, scale=base.scale))
-    for method in methods.split(","):
+    for method in filter(None, methods.split(",")):
         for seed in range(seeds):
             if method == "teacher":
                 for count in numbers:

@@ -20,8 +20,10 @@ from .words import asks, own
     "Recipes and what they read: photos (--data: zip of photographs; --patch), fashion (--data: fashion_mnist.npz), aerial "
     "(--data: zip of CLASS/*.jpg; --split: JSON that names the test pictures), animals (--data: zip of train/CLASS/*.JPEG and "
     "val/CLASS/*.JPEG), digits (--data: mnist_t10k.npz; minutes on a laptop), fashion-tarflow (--data: fashion_mnist.npz; a normalising "
-    "flow), moving-digits (--data: mnist_t10k.npz; one over videos), blind (--data: zip of photographs; a restorer for `flowhelm restore "
-    "--method pmrf`), codec (--data: zip of photographs; --price; a compressor for --method vble). All take --batch and --seed.",
+    "flow), moving-digits (--data: mnist_t10k.npz; one over videos), fashion_codes (--data: fashion_mnist.npz; a tokenizer), then "
+    "fashion_tokens (--data the same; --codes: what fashion_codes wrote), blind (--data: zip of photographs; a restorer for "
+    "`flowhelm restore --method pmrf`), codec (--data: zip of photographs; --price; a compressor for --method vble). All take --batch "
+    "and --seed.",
 )
 @asks(TrainRequest, without=("recipe",))
 def train(

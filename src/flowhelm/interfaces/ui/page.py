@@ -42,9 +42,9 @@ footer {display: none !important}
 """The order of the keyboard is that of the page on a phone: first fields, the button, the result, the other fields. On a wide page the
 result stands beside both."""
 MENDED = """() => {
-  // gradio opens the list of a drop-down again after the Tab key has left it
+  // gradio opens the list of a drop-down again after these keys have left it
   window.addEventListener('keydown', (event) => {
-    if (event.key === 'Tab' && event.target.matches?.('[role=combobox]')) event.stopPropagation()
+    if (['Tab', 'Shift'].includes(event.key) && event.target.matches?.('[role=combobox]')) event.stopPropagation()
   }, true)
   new MutationObserver(() => {
     // the list scrolls, so browsers make it a stop of the Tab key, on which it vanishes and the focus with it
