@@ -56,7 +56,7 @@ def test_a_kind_that_is_not_known_and_tensors_of_another_network(files, tmp_path
         load(tmp_path / "b.safetensors")
 
 
-@pytest.mark.parametrize(("prior", "method", "steps", "evaluations"), [("pair", "pmrf", 5, 5), ("small", "vble", 4, 0)])
+@pytest.mark.parametrize(("prior", "method", "steps", "evaluations"), [("pair", "pmrf", 2, 2), ("small", "vble", 4, 0)])
 def test_the_prior_brings_its_method(files, tmp_path, capsys, prior, method, steps, evaluations):
     out = tmp_path / "out.png"
     words = ["restore", str(files / "photo.png"), "--prior", str(files / f"{prior}.safetensors"), "--out", str(out)]

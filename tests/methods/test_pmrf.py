@@ -98,6 +98,21 @@ def test_draws_have_the_error_and_the_law():
     torch.testing.assert_close(x.T.cov(), COVARIANCE, atol=0.06, rtol=0)
 
 
+@pytest.mark.parametrize("amount", [0.0, 0.5])
+def test_a_mix_of_mean_and_answer_pays_the_square_of_its_share(amount):
+    """On the same draws, to the rounding of the identity's cross term: the answer knows no more of the picture than the mean does."""
+    flow, rows = PairedGaussian(COVARIANCE, STD, 0.1), 20000
+    noise = Noise(0, rows)
+    clean = GaussianFlow(torch.zeros(3, dtype=torch.float64), COVARIANCE).sample(noise)
+    y = Measurement(clean + STD * noise.named("measurement")(clean), lambda x: x, STD)
+    source = noise(clean)
+    whole, mixed = (run(restore.pmrf(flow, y, source, flow.times(20), amount=a)).x for a in (1.0, amount))
+    mean = flow.mean(y.y)
+    torch.testing.assert_close(mixed, mean + amount * (whole - mean))
+    error = lambda x: float((x - clean).square().sum(1).mean())  # noqa: E731
+    assert error(mixed) == pytest.approx(error(mean) + amount**2 * (error(whole) - error(mean)), abs=0.02)
+
+
 def test_laws_of_every_method():
     covariance = torch.diag(torch.linspace(0.1, 1, 16))
     flow = PairedFlow(

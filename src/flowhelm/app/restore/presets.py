@@ -76,7 +76,7 @@ reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is r
 
 OF_TOKENS: Usual = ("aps", {}, 15)
 """For a prior over tokens, whatever the operator: the paper's."""
-OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 5), "codec": ("vble", {}, 300)}
+OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 2), "codec": ("vble", {}, 300)}
 """For priors that one method alone takes, by `Flow.prior_kind`: docs/posterior-means.md and docs/compressive.md."""
 
 

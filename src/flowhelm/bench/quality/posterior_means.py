@@ -168,10 +168,14 @@ def plot(
         mine = [r for r in found if r["task"] == task and r["method"] != "degraded"]
         path = [r for r in mine if r["method"].startswith(("mean", "PMRF"))]
         axes.plot([float(r["psnr"]) for r in path], [float(r["distance"]) for r in path], color="#1f77b4", linewidth=1)
-        for r in mine:
+        across = [float(r["psnr"]) for r in mine]
+        middle = (min(across) + max(across)) / 2
+        for i, r in enumerate(mine):
             x, y = float(r["psnr"]), float(r["distance"])
             axes.plot(x, y, "o" if r in path else "s", color="#1f77b4" if r in path else "#d95f02")
-            axes.annotate(r["method"], (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7.5)
+            side, way = ("right", -6) if x > middle else ("left", 6)
+            place = (way, -11 if i % 2 else 5)  # above and below in turn, so that neighbours can be read
+            axes.annotate(r["method"], (x, y), textcoords="offset points", xytext=place, ha=side, fontsize=7.5)
         axes.set(title=task, xlabel="PSNR in dB", ylabel="distance of features")
         axes.grid(color="#eeeeee")
         axes.margins(0.22, 0.12)
