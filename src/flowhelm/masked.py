@@ -230,7 +230,8 @@ class Table(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         states: Tensor = self.states  # type: ignore[assignment]
         seen = tokens.flatten(1)[:, None]
-        fits = ((seen == states) | (seen == self.codes)).all(-1) * self.law  # (b, states)
+        law: Tensor = self.law  # type: ignore[assignment]
+        fits = ((seen == states) | (seen == self.codes)).all(-1) * law  # (b, states)
         told = nn.functional.one_hot(states, self.codes).to(fits).flatten(1)
         return (fits @ told).log().view(*tokens.shape, self.codes)
 
@@ -238,7 +239,7 @@ class Table(nn.Module):
         """p(state | y) of all states `(K ** L,)`, in the order of `states`: the law times exp(reward(picture)), normalised."""
         states: Tensor = self.states  # type: ignore[assignment]
         tilt = reward(prior.decode(states.view(-1, *prior.shape)))
-        return (self.law.log() + tilt).softmax(0)  # type: ignore[operator, no-any-return]
+        return (self.law.log() + tilt).softmax(0)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ class CountedTokens(Masked):
 
 
 @overload
-def counted(flow: Masked) -> CountedTokens: ...
+def counted(flow: Masked) -> CountedTokens: ...  # type: ignore[overload-overlap]
 @overload
 def counted(flow: Flow) -> Counted: ...
 def counted(flow: Flow) -> Counted | CountedTokens:

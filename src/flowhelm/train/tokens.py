@@ -57,7 +57,7 @@ def tokenizer_loss(tokenizer: Trained, batch: Batch, generator: torch.Generator)
     Args:
         tokenizer: its `net` gives of pictures `(b, c, h, w)` what comes back of them.
     """
-    return (tokenizer.net(batch.clean) - batch.clean).square().flatten(1).mean(1)  # type: ignore[no-any-return]
+    return (tokenizer.net(batch.clean) - batch.clean).square().flatten(1).mean(1)
 
 
 def filler_loss(prior: Masked, batch: Batch, generator: torch.Generator) -> Tensor:

@@ -87,7 +87,8 @@ def rates(
     prior: Annotated[str, typer.Option(help="the compressor")] = "codec",
 ) -> None:
     """Print what the compressor itself loses, and the length of its files."""
-    codec: Any = load(prior).codec
+    opened: Any = load(prior)
+    codec = opened.codec
     clean = _crops(data, folder, images, size)
     scores = psnr(codec.decode(codec.encode(clean).round()), clean)
     length = bits(codec, clean) / size**2

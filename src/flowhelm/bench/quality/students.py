@@ -210,8 +210,8 @@ def run_(
                 own = replace(flow, guidance=guided.guidance) if method == "flow_turbo" else flow
                 for seed in range(seeds):
                     measured(method, own, str(flow.about["solver"]), count, seconds, seed, training)
-    for path in files or []:
-        flow = distilled.load(path)
+    for file in files or []:
+        flow = distilled.load(file)
         for seed in range(seeds):
             measured(flow.name, flow, str(flow.about["solver"]), int(flow.about["calls"]), 0, seed, 0)
 
@@ -269,11 +269,11 @@ def restore_(
     clean = whole("fashion", data, None)["test"][0][:pictures].float() / 127.5 - 1
     flows: dict[str, Flow] = {}
     for name in student:
-        flow = distilled.load(name)
+        opened = distilled.load(name)
         flows.setdefault("the prior", distilled.load("fashion"))
-        flows[flow.name] = flow
-        flows[f"{flow.name}, ahead"] = ahead(flow)
-    shape = tuple(clean.shape[1:])
+        flows[opened.name] = opened
+        flows[f"{opened.name}, ahead"] = ahead(opened)
+    shape = (clean.shape[1], clean.shape[2], clean.shape[3])
     damages = {"blur": operators.deblur(shape, border="circular")}
     methods: dict[str, Callable[..., Any]] = {"hqs": restore.hqs}
     typer.echo("| damage | method | calls | " + " | ".join(flows) + " |")
