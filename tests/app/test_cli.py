@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowhelm import inner, operators, particles, recipes, sample, transition
+from flowhelm import edit, inner, operators, particles, recipes, sample, transition
 from flowhelm.app.errors import BadInput, nearest
 from flowhelm.app.files.pictures import read
 from flowhelm.app.options.signature import bind, options, plain
@@ -174,7 +174,9 @@ def test_presets_are_of_this_library():
 
 @pytest.mark.parametrize("kind", ["methods", "operators"])
 def test_cards(kind, capsys, refusal):
-    functions = (*METHODS, *TOKENS, *sample.ALL, *sample.TOKENS, *TUNERS) if kind == "methods" else operators.ALL
+    functions = (
+        (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS) if kind == "methods" else operators.ALL
+    )
     assert main([kind]) == 0
     listed = capsys.readouterr().out
     for function in functions:

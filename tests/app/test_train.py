@@ -292,7 +292,7 @@ def test_a_start_from_weights(folder, capsys):
             "--start: 'deepinv:DRUNet' is not of a network that a recipe",
         ),
         ("small other --data small.npz", "got also other"),
-        ("fashion --data other.npz", "data: expected an .npz file with train_images"),
+        ("fashion --data other.npz", "data: expected train_images, train_labels"),
         ("photos --data text.zip", "data: expected a zip archive of pictures, got 'text.zip'"),
         ("photos --data few.zip", "data: expected more than 24 photographs"),
         ("animals --data few.zip", "data: expected train/CLASS/*.JPEG"),

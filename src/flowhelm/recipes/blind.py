@@ -29,7 +29,8 @@ def blind(data: Path, *, batch: int = 8, patch: int = 64, spread: float = 0.1, s
 
     Args:
         data: zip archive of photographs; the last 24 by name are held apart.
-        batch: patches in a batch. patch: their side, in pixels.
+        batch: patches in a batch.
+        patch: their side, in pixels.
         spread: noise between the mean and the flow's source, with pixels in [-1, 1].
         seed: of the networks' first weights, of the patches and of the damages.
     """

@@ -23,7 +23,8 @@ def codec(data: Path, *, price: Positive = 0.05, batch: int = 8, patch: int = 64
     Args:
         data: zip archive of photographs; the last 24 by name are held apart.
         price: bits per pixel that one 8-bit level of squared error is worth: .0035 (short files) to .18 (long ones).
-        batch: patches in a batch. patch: their side, in pixels, a multiple of 16.
+        batch: patches in a batch.
+        patch: their side, in pixels, a multiple of 16.
         seed: of the network's first weights and of the patches.
     """
     images = [image for _, image in pictures(data) if min(image.shape[1:]) >= patch]
