@@ -41,8 +41,10 @@ WORDS = ("dark", "bright", *dict.fromkeys(word for name in CLASSES for word in n
 
 
 def pictures(data: Path, part: str) -> tuple[Tensor, Tensor, Tensor]:
-    """`(n, 1, 16, 16)` in [-1, 1], classes `(n,)`, and whether each is brighter than half of its class."""
+    """`(n, 1, 16, 16)` in [-1, 1], classes `(n,)`, and whether each is brighter than half of its class; shuffled: files may be sorted."""
     images, labels = whole(data)[part]
+    order = torch.randperm(len(labels), generator=seeded(0, 0, purpose="order"))
+    images, labels = images[order], labels[order]
     small = fn.avg_pool2d(images.float(), 2) / 127.5 - 1
     light = small.mean((1, 2, 3))
     middle = torch.stack([light[labels == k].median() for k in range(10)])
@@ -107,7 +109,7 @@ def table(
     data: Annotated[Path, typer.Option(help="fashion_mnist.npz")],
     steps: Annotated[int, typer.Option(min=1, help="of Euler")] = 20,
 ) -> None:
-    """Distance and obedience of each density's samples; writes samples.png."""
+    """Distance and obedience of the samples of each density that is trained; writes samples.png."""
     real, labels, bright = pictures(data, "test")
     seen = _linear(*pictures(data, "train")[:2])
     truth = float((seen(real) == labels).double().mean())
@@ -120,7 +122,7 @@ def table(
     )
     print("| --- |" + " --- |" * 6)
     rows = []
-    for name in DENSITIES:
+    for name in (name for name in DENSITIES if (out / f"{name_of(name)}.pt").exists()):
         net = network()
         net.load_state_dict(torch.load(out / f"{name_of(name)}.pt", weights_only=True))
         cells: dict[str, list[float]] = {}
