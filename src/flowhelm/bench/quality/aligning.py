@@ -11,8 +11,8 @@ evaluations of the network in all, checks left out. Each check draws 64 pictures
 them (`flowhelm.app.tune.check`).
 Two rewards: mean brightness of bags; log-probability of the class bag by the project's classifier, of pictures that are drawn without a
 class. Beside the first the held-out reward is the classifier's, of the class that was asked for; beside the second that of a classifier
-from another seed. Learning rate and strength are the better of those in `GRID`, by the reward at the middle distance on coats in the
-place of bags, with another seed and half of the evaluations.
+from another seed. Learning rate and strength are the better of those in `GRID`, by the highest reward within a distance of 1 on coats
+in the place of bags, with another seed and half of the evaluations.
 
 Best of N and Feynman-Kac particles train nothing: each picture is chosen among N, at N times the price of every picture.
 """
@@ -68,8 +68,8 @@ PER_PICTURE = {
 }  # fmt: skip
 """Evaluations of the network for a picture of an update, about: so that checks come as often."""
 NAME = "fashion_classifier.safetensors"
-LEVELS = (0.5, 1.0, 2.0)
-"""Squared Fréchet distances to the prior's pictures at which rewards are compared."""
+LEVELS, SEARCHED = (0.1, 0.5, 1.0), 1.0
+"""Squared Fréchet distances to the prior's pictures at which rewards are compared, and that of the search."""
 FIELDS = (
     "reward", "method", "seed", "evaluations", "update", "value", "held out", "diversity", "frechet", "dark", "edges", "seconds", "setting",
 )  # fmt: skip
@@ -143,7 +143,7 @@ def train(
             for i, setting in enumerate(settings):
                 folder = out / reward / method / f"search{i}"
                 done(asked(reward, method, setting, 100, "coat", out / "work", folder, budget // 2))
-                found.append(best_within(rows_of(folder, reward, method, 100, setting), LEVELS[1]))
+                found.append(best_within(rows_of(folder, reward, method, 100, setting), SEARCHED))
             chosen[method] = settings[found.index(max(found))]
             print(f"{reward}, {method}: {chosen[method]} of {[round(each, 3) for each in found]}", flush=True)
         put(out / reward / "settings.json", lambda path, kept=chosen: path.write_text(json.dumps(kept), "utf-8"))  # type: ignore[misc]
@@ -241,11 +241,9 @@ def interval(values: Sequence[float]) -> str:
     """Mean and half the width of a 95 % interval by Student's law; a dash where a run is missing."""
     if any(math.isnan(value) for value in values):
         return f"- ({sum(not math.isnan(v) for v in values)} of {len(values)})"
-    width = (
-        {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0) * stdev(values) / len(values) ** 0.5
-        if len(values) > 1
-        else math.nan
-    )
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    width = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0) * stdev(values) / len(values) ** 0.5
     return f"{fmean(values):.3f} ± {width:.3f}"
 
 
@@ -297,7 +295,9 @@ def plot(
                     )  # fmt: skip
         for axis, column in zip(axes[line], columns, strict=True):
             axis.set_xscale("log")
-            axis.set_xlim(left=0.02)
+            axis.set_xlim(0.02, 200)  # beyond, nothing of the prior is left
+            if column == "diversity":
+                axis.set_ylim(0, 1.5)
             axis.set_xlabel("squared Fréchet distance to the prior")
             axis.set_title(
                 f"{reward}: {'reward' if column == 'value' else column.replace('held out', 'held-out reward')}",
