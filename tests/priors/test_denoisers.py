@@ -94,7 +94,8 @@ def test_tiles_are_the_whole(home, name):
     )
     with torch.no_grad():
         whole, parts = (sized(flow, (3, 160, 130), tile).ends(x, t).clean for tile in (0, 64))
-    assert torch.allclose(whole, parts, atol=1e-5)
+    # tiles of another size may go through other kernels; too small a reach errs by hundredths
+    assert (whole - parts).abs().max() < 1e-4 * whole.std()
 
 
 def test_the_address_is_deepinvs_own():
