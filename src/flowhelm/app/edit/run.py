@@ -27,7 +27,7 @@ from ..models import device as devices
 from ..models import opening as models
 from ..models.request import size_of
 from ..options.signature import bind, pick
-from ..run import Noted, Planned, Run, Said, Stepped, Written, near
+from ..run import Noted, Planned, Run, Said, Stepped, Written
 from ..show.strip import strip
 from .request import EditRequest
 
@@ -67,7 +67,6 @@ def edit(request: EditRequest) -> Run[Path]:
     panels = [("picture", picture), *islice(zip(names, results, strict=True), SHOWN)]
     put_picture(beside, strip(panels, height=max(128, picture.shape[-2])))
     yield Written((out, beside))
-    yield Said(f"wrote {near(out)}; {near(beside)} shows it beside the picture")
     return out
 
 
