@@ -85,13 +85,9 @@ def paired(source: Tensor, clean: Tensor, *told: Tensor, batch: int) -> Data:
 
 @guarded
 def reflow(
-    student: NetFlow,
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    density: Callable[[Tensor], Tensor] | None = None,
+    student: NetFlow, batch: Batch, generator: torch.Generator, *, density: Callable[[Tensor], Tensor] | None = None,
     points: Count | None = None,
-) -> PerSample:
+) -> PerSample:  # fmt: skip
     """Reflow, and distillation into `points` steps. Liu, Gong & Liu 2023, arXiv:2209.03003. The loss of every row `(b,)`.
 
     Args:
