@@ -44,6 +44,7 @@ from ...rewards import Compressibility, brightness
 from ...rng import Noise
 from ...step import Reward, run
 from ...transition import ancestral, diffusion, glass, langevin
+from ..intervals import interval
 from .classifier import classifier, whole
 
 LENGTH = 10
@@ -122,11 +123,6 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
     }
 
 
-def spread(x: Tensor) -> float:
-    """Half the width of a 95 % interval of the mean, by the normal law."""
-    return 1.96 * float(x.double().std() / len(x) ** 0.5)
-
-
 def varied(features: Tensor) -> float:
     """Mean distance between different rows."""
     n = len(features)
@@ -176,8 +172,8 @@ def measure(
                         (
                             *(name, reward, target, method, str(budget), str(seeds)),
                             *(f"{made.evaluations:.1f}", f"{made.rewards:.1f}"),
-                            *(f"{float(got.double().mean()):.4f}", f"{spread(got):.4f}"),
-                            *(f"{float(beside.double().mean()):.4f}", f"{spread(beside):.4f}"),
+                            *(f"{float(got.double().mean()):.4f}", f"{interval(got.tolist()).half:.4f}"),
+                            *(f"{float(beside.double().mean()):.4f}", f"{interval(beside.tolist()).half:.4f}"),
                             *(f"{varied(net.features(image.float().clamp(-1, 1))):.4f}", f"{seconds:.1f}"),
                         ),
                         strict=True,
