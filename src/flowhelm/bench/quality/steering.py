@@ -124,6 +124,8 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
     return {
         "best of N": chain(partial(steer.best_of, draws=share)),
         "SVDD": chain(partial(steer.svdd, draws=share)),
+        "CoDe, blocks of 2": chain(partial(steer.svdd, draws=share, block=2)),
+        "CoDe, blocks of 5": chain(partial(steer.svdd, draws=share, block=5)),
         "RBF": chain(partial(steer.rbf, draws=share)),
         "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
         "SVDD, VP": vp(partial(steer.svdd, draws=share)),
