@@ -197,7 +197,7 @@ def shown(request: ProtocolRequest, dataset: Dataset, size: int, device: str) ->
     """The pictures, cut and scaled as the paper does."""
     assert request.data is not None
     side = request.crop or dataset.crop
-    count = request.images or dataset.count
+    count = request.images or dataset.images
     taken = pictures(request.data, channels=3, size=side, folder=request.folder, images=count)
     clean = taken.clean
     if side != size:
@@ -232,7 +232,7 @@ def beside(name: str, paper: Paper, dataset: str, finished: Iterable[Mapping[str
     """Markdown: a line for each task and row, our figures with 95 % intervals beside the published ones."""
     finished = list(finished)
     pictures_of = {row["image"] for row in finished}
-    yield f"\n**{paper.title}: {dataset}, {len(pictures_of)} pictures; published: {paper.datasets[dataset].count}**\n"
+    yield f"\n**{paper.title}: {dataset}, {len(pictures_of)} pictures; published: {paper.datasets[dataset].images}**\n"
     columns = [c for c in COLUMNS if any(row[c] is not None for row in finished) or c == "psnr"]
     head = [
         "task",
@@ -268,7 +268,7 @@ def described(name: str, paper: Paper, datasets: Sequence[str]) -> str:
     for dataset in datasets:
         of = paper.datasets[dataset]
         known = {task.name: task for task in TASKS[paper.tasks]((3, of.size, of.size))}
-        text += [f"\n{dataset}: {of.count} pictures of {of.size} x {of.size}, {of.where}; network {of.model}\n"]
+        text += [f"\n{dataset}: {of.images} pictures of {of.size} x {of.size}, {of.where}; network {of.model}\n"]
         text += ["| task | operator | noise | row | method | PSNR | SSIM | LPIPS |", "| --- " * 8 + "|"]
         for task in known.values():
             for label, variant in paper.variants.items():

@@ -20,14 +20,14 @@ class Dataset(NamedTuple):
     size     side of the pictures, in pixels
     crop     side of the middle square that is cut out of a picture before it is scaled to `size`
     model    of `priors.published.models`; of a pipeline its name on the hub
-    where    the pictures are published; count: how many are measured
+    where    the pictures are published; images: how many are measured
     """
 
     size: int
     crop: int
     model: str
     where: str
-    count: int = 100
+    images: int = 100
 
 
 class Variant(NamedTuple):
