@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -171,6 +171,7 @@ def measure(
     seeds: int,
     done: set[tuple[str, ...]],
     only: str = "",
+    budgets: Sequence[int] = BUDGETS,
 ) -> Iterator[Mapping[str, str]]:
     """A row for each reward, target, method and budget that is not done."""
     noise = Noise(10**6, rows=range(100))
@@ -181,7 +182,7 @@ def measure(
     ).x
     for reward, target, value, held_out in rewards(name, net, other, classes):
         strength = TILT / float(value(flow.decode(plain)).std())
-        for budget in BUDGETS:
+        for budget in budgets:
             for method, make in methods(budget).items():
                 if "guided" in method and reward == "compressibility":
                     continue
@@ -270,6 +271,9 @@ def main(
         Path | None, typer.Option(help="folder of the one that does not (trained with --seed 1)")
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="runs of each")] = 5,
+    budget: Annotated[
+        list[int] | None, typer.Option(min=LENGTH, help="evaluations; may be given several times")
+    ] = None,
     only: Annotated[str, typer.Option(help="methods whose name has this in it; all if not given")] = "",
     out: Annotated[Path, typer.Option(help="rows (CSV), or the plot (PNG)")] = Path("steering.csv"),
     shown: Annotated[Path | None, typer.Option("--plot", help="draw these rows instead")] = None,
@@ -294,7 +298,7 @@ def main(
         writer = csv.DictWriter(file, FIELDS)
         if not done:
             writer.writeheader()
-        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done, only):
+        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done, only, budget or BUDGETS):
             writer.writerow(row)
             file.flush()
             print(" ".join(f"{v:>12}" for v in row.values()))
