@@ -57,17 +57,21 @@ def solids(n: int, generator: torch.Generator) -> Solids:
 
 def distance(these: Solids, points: Tensor) -> Tensor:
     """To the surface, negative inside, `(n, m)`; at points `(m, 3)`, or `(n, m, 3)`. Of two parts, to the nearer."""
-    parts = []
+    found = torch.full((2, len(these.kind), points.shape[-2]), torch.inf, dtype=points.dtype)
+    points = points.expand(len(these.kind), *points.shape[-2:])
     for part in range(2):
-        p = points - these.centre[:, part, None]
-        size, kind = these.size[:, part, None], these.kind[:, part, None]
-        ball = p.norm(dim=-1) - size[..., 0]
-        q = p.abs() - size
-        box = q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0)
-        ring = torch.hypot(torch.hypot(p[..., 0], p[..., 1]) - size[..., 0], p[..., 2]) - size[..., 1]
-        found = torch.where(kind == 0, ball, torch.where(kind == 1, box, ring))
-        parts.append(torch.where(kind < 0, torch.inf, found))
-    return torch.minimum(*parts)
+        for kind in range(len(KINDS)):
+            rows = (these.kind[:, part] == kind).nonzero()[:, 0]
+            p, size = points[rows] - these.centre[rows, part, None], these.size[rows, part, None]
+            if KINDS[kind] == "sphere":
+                apart = p.norm(dim=-1) - size[..., 0]
+            elif KINDS[kind] == "box":
+                q = p.abs() - size
+                apart = q.clamp(min=0).norm(dim=-1) + q.amax(-1).clamp(max=0)
+            else:
+                apart = torch.hypot(torch.hypot(p[..., 0], p[..., 1]) - size[..., 0], p[..., 2]) - size[..., 1]
+            found[part, rows] = apart.to(found)
+    return found.amin(0)
 
 
 def occupancy(these: Solids, points: Tensor, size: int) -> Tensor:
