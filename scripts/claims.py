@@ -42,7 +42,9 @@ class Row(BaseModel):
     claim: Line = Field(description="The claim in a sentence.")
     published: str = Field(default="", pattern=r"^[^\n]*$", description="The figure as published, if there is one.")
     command: str = Field(default="", description="What tests it here; lines of a shell.")
-    smallest: str = Field(default="", description="The same at its smallest size, which a test starts; as it is if not given.")
+    smallest: str = Field(
+        default="", description="The same at its smallest size, which a test starts; as it is if not given."
+    )
     measured: str = Field(default="", pattern=r"^[^\n]*$", description="What the command printed, with its interval.")
     verdict: Verdict = "not measured yet"
     why: str = Field(default="", pattern=r"^[^\n]*$", description="Why the verdict is this, or what is missing.")

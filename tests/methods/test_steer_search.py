@@ -120,9 +120,10 @@ def test_blocks_go_on_before_one_is_chosen(mixture):
     assert spent(steps[0].info) == {"evaluations": [13] * 3, "rewards": [6] * 3, "decodes": [6] * 3}
     odd = [step.index for step in svdd(mixture, REWARD, x, times, draws=2, block=2, noise=Noise(5, 3))]
     assert odd == [1, 3]  # counted from the end
-    still = lambda flow, x, s, t, noise, ends: (
-        euler(flow, x, s, t, None, ends) if s < 0.4 else ancestral(flow, x, s, t, noise, ends)
-    )  # noqa: E731
+
+    def still(flow, x, s, t, noise, ends):
+        return euler(flow, x, s, t, None, ends) if s < 0.4 else ancestral(flow, x, s, t, noise, ends)
+
     whole = run(svdd(mixture, REWARD, x, times, draws=40, block=3, transition=still, noise=Noise(5, 3)))
     one = run(svdd(mixture, REWARD, x, times, draws=1, block=3, transition=still, noise=Noise(5, 3)))
     assert (REWARD(whole.x) > REWARD(one.x)).all()  # a move without noise first takes nothing from the draws after it

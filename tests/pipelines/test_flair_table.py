@@ -32,18 +32,10 @@ def test_its_grid_and_its_weights():
 
     flow = command.Timed(GaussianFlow(torch.zeros(4), torch.eye(4)))
     times = flow.times(50)
-    assert (
-        len(times) == 51
-    )
-    assert (
-        float(times[0]) == 0
-    )
-    assert (
-        float(times[-2]) == pytest.approx(0.82)
-    )
-    assert (
-        float(times[-1]) == 1
-    )
+    assert len(times) == 51
+    assert float(times[0]) == 0
+    assert float(times[-2]) == pytest.approx(0.82)
+    assert float(times[-1]) == 1
     weights = command.weights()
     at = {t: float(weights(torch.tensor(t, dtype=torch.float64))) for t in (0.0, 0.225, 0.5, 0.81)}
     assert max(at, key=at.get) == 0.225
