@@ -222,7 +222,7 @@ def test_a_network_by_class_alone_asks_for_one(tmp_path):
     )
     flow = written(tmp_path, "adm", net.state_dict(), size=16, heads=1)
     x = torch.randn(1, 3, 16, 16)
-    with pytest.raises(ValueError, match="draws by class alone; say which of 5: --class 207"):
+    with pytest.raises(ValueError, match="draws by class alone; name one of its 5 classes: --class 207"):
         flow.velocity(x, torch.tensor(0.5))
     assert flow.told(["4"]).velocity(x, torch.tensor(0.5)).shape == x.shape
     with pytest.raises(ValueError, match="compares with an empty condition"):
