@@ -250,7 +250,7 @@ class Published(Foreign, Prior):
         if not self.condition and self.about.get("classes"):
             if not self.null:
                 raise ValueError(
-                    f"prior '{self.name}' draws by class alone; say which of {len(self.about['classes'])}: --class 207, or flow.told([207])"
+                    f"prior '{self.name}' draws by class alone; say which of {len(self.about['classes'])}, such as --class 207"
                 )
             return [each.to(device).expand(rows) for each in self.null]
         return super()._told(rows, device)

@@ -31,7 +31,7 @@ from ..compare.command import entry
 from ..compare.perceptual import perceptual
 from ..compare.protocols import Shape, Task
 from ..compare.runner import Cell, Entry
-from ..compare.table import mean
+from ..intervals import interval
 from . import flair, flower, mpc_flow, pnp_flow
 from .paper import Dataset, Figure, Paper, Variant
 from .request import ProtocolRequest
@@ -254,9 +254,9 @@ def beside(name: str, paper: Paper, dataset: str, finished: Iterable[Mapping[str
             for column in columns:
                 digits = 2 if column == "psnr" else 3
                 theirs = getattr(figure, column)
-                ours = mean([row[column] for row in mine if row[column] is not None])
+                ours = interval([row[column] for row in mine if row[column] is not None])
                 cells += [ours.shown(digits), "-" if theirs is None else f"{theirs:.{digits}f}"]
-            spent = [mean([row[c] for row in mine if row[c] is not None]).value for c in ("evaluations", "seconds")]
+            spent = [interval([row[c] for row in mine if row[c] is not None]).value for c in ("evaluations", "seconds")]
             cells += [str(mine[0]["steps"]), f"{spent[0]:.0f}", f"{spent[1]:.2f}"]
             yield "| " + " | ".join(cells) + " |"
     yield f"\nPublished: {paper.source}. Not as in the paper: {'; '.join(paper.apart)}."
