@@ -64,8 +64,9 @@ def stand_in(tmp_path, monkeypatch):
     return convert("pnp_flow", tmp_path / "made.safetensors", tmp_path / "tiny.safetensors", size=16)
 
 
-def run(*words):
-    return main(["protocol", *words, "--images", "2", "--crop", "18", "--steps", "2", "--batch", "2", "--threads", "1"])
+def run(*words, steps=2):
+    small = ["--images", "2", "--crop", "18", "--steps", str(steps), "--batch", "2", "--threads", "1"]
+    return main(["protocol", *words, *small])
 
 
 @pytest.mark.parametrize(
@@ -78,25 +79,13 @@ def run(*words):
 )
 def test_a_table_runs_from_end_to_end(stand_in, archived, capsys, paper, labels, figure, tasks):
     archive = str(archived("a", "b"))
-    words = (
-        paper,
-        "--prior",
-        str(stand_in),
-        "--data",
-        archive,
-        "--task",
-        "denoise",
-        "--task",
-        "box",
-        "--out",
-        "rows.csv",
-    )
-    assert run(*words) == 0, capsys.readouterr().err
+    words = [paper, "--prior", str(stand_in), "--data", archive, "--out", "rows.csv"]
+    words += [word for task in tasks for word in ("--task", task)]
+    steps = 1 if paper == "mpc_flow" else 2
+    assert run(*words, steps=steps) == 0, capsys.readouterr().err
     made = rows.read(stand_in.with_name("rows.csv"))
     assert [row["error"] for row in made] == [""] * len(made)
-    assert {(row["task"], row["method"]) for row in made} == {
-        (task, label) for task in ("denoise", "box") for label in labels
-    }
+    assert {(row["task"], row["method"]) for row in made} == {(task, label) for task in tasks for label in labels}
     assert len(made) == 2 * len(tasks) * len(labels)
     assert {row["settings"] for row in made} == {"paper"}
     out = capsys.readouterr().out
@@ -106,12 +95,15 @@ def test_a_table_runs_from_end_to_end(stand_in, archived, capsys, paper, labels,
     assert (
         f"{sum(row['psnr'] for row in made if (row['task'], row['method']) == ('denoise', labels[0])) / 2:.2f}" in line
     )
-    averaged = {row["evaluations"] for row in made if row["method"] == labels[1]}
-    assert (
-        averaged == {10.0} if paper != "mpc_flow" else {2 + 2 * 20 * 2}
-    )  # N draws or runs; N (1 + M (K - 1)) of K = 3
-    assert run(*words) == 0  # goes on where it was: nothing is left
+    cost = 10.0 if paper != "mpc_flow" else 1 + 20 * 2  # N draws or runs; N (1 + M (K - 1)) of K = 3
+    assert {row["evaluations"] for row in made if row["method"] == labels[1]} == {cost}
+    assert run(*words, steps=steps) == 0  # goes on where it was: nothing is left
     assert len(stand_in.with_name("rows.csv").read_text().splitlines()) == 1 + len(made)
+    if paper == "flower":  # rows of another number of steps are there, and are not mixed in
+        capsys.readouterr()
+        assert run(*words, steps=1) == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert {line.split("|")[-4].strip() for line in shown if line.startswith("| denoise")} == {"1"}
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_a_network_by_class_alone_asks_for_one(tmp_path):
     )
     flow = written(tmp_path, "adm", net.state_dict(), size=16, heads=1)
     x = torch.randn(1, 3, 16, 16)
-    with pytest.raises(ValueError, match="draws by class alone; say which of 5: --class 207"):
+    with pytest.raises(ValueError, match="draws by class alone; name one of its 5 classes: --class 207"):
         flow.velocity(x, torch.tensor(0.5))
     assert flow.told(["4"]).velocity(x, torch.tensor(0.5)).shape == x.shape
     with pytest.raises(ValueError, match="compares with an empty condition"):
@@ -234,11 +234,11 @@ def test_edms_networks_are_carried(tmp_path, kind):
     from deepinv.models import ADMUNet, NCSNpp
 
     how = {
-        "img_resolution": 16,
-        "model_channels": 64,
-        "channel_mult": (1, 2),
+        "img_resolution": 8,
+        "model_channels": 128,
+        "channel_mult": (1, 1),
         "num_blocks": 1,
-        "attn_resolutions": (8,),
+        "attn_resolutions": (4,),
         "dropout": 0.0,
     }
     how |= {"pretrained": None, "_was_trained_on_minus_one_one": True, "pixel_std": 0.5}
@@ -248,13 +248,24 @@ def test_edms_networks_are_carried(tmp_path, kind):
     weights |= {name: each for name, each in net.state_dict().items() if name in own}
     net.load_state_dict(weights)
     flow = written(tmp_path, "edm", weights)
-    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     told = [torch.tensor([1, 4])] if kind == "adm" else []
     one_hot = fn.one_hot(told[0], 5).float() if told else None
     want = net((x + 1) / 2, torch.full((2,), 0.25), class_labels=one_hot) * 2 - 1  # sigma in the unit of [0, 1]
     flow = flow.bind(*told) if told else flow
     t = torch.tensor(1 / 1.5, dtype=torch.float64)
     assert close(flow.ends(x * float(t), t).clean, want) < 1e-4
+
+
+def test_narrow_networks_of_edm_are_refused(tmp_path):
+    """Below 128 channels EDM's norms have fewer groups than deepinv's: the tensors fit, and the answer would be another."""
+    from deepinv.models import NCSNpp
+
+    net = NCSNpp(
+        img_resolution=8, model_channels=64, channel_mult=(1,), num_blocks=1, attn_resolutions=(), pretrained=None
+    )
+    with pytest.raises(ValueError, match="at least 128 channels, got 64"):
+        written(tmp_path, "edm", dict(net.state_dict()))
 
 
 # what is wrong is said

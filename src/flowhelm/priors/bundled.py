@@ -249,8 +249,9 @@ class Published(Foreign, Prior):
     def _told(self, rows: int, device: torch.device) -> list[Tensor]:
         if not self.condition and self.about.get("classes"):
             if not self.null:
+                count = len(self.about["classes"])
                 raise ValueError(
-                    f"prior '{self.name}' draws by class alone; say which of {len(self.about['classes'])}, such as --class 207"
+                    f"prior '{self.name}' draws by class alone; name one of its {count} classes: --class 207, or `flow.told([207])`"
                 )
             return [each.to(device).expand(rows) for each in self.null]
         return super()._told(rows, device)

@@ -129,18 +129,19 @@ def protocol(request: ProtocolRequest) -> Run[list[dict[str, Any]]]:
     done = {rows.key(row) for row in rows.read(request.out) if not row["error"]}
     work = list(runner.cells(cast("NetFlow", flow), list(tasks.values()), taken, [0], request.batch, about))
     distances = {} if request.lpips is None else {"lpips": perceptual(request.lpips, device)}
-    total, made = len(work) * len(variants), 0
+    total, made, asked = len(work) * len(variants), 0, set()
     yield Planned(total)
     for cell in work:
         for label, variant in variants.items():
             one = settled(cell, label, variant, name, request)
+            asked.add((cell.task.name, label, one.steps))
             if not runner.is_done(cell, one, done):
                 rows.append(request.out, runner.rows_of(cell, one, distances).rows)
             made += 1
             yield Stepped(made, total, f"{cell.task.name} {cell.pictures.names[0]}: {label}")
     finished = [
         row for row in rows.read(request.out)
-        if all(row[key] == value for key, value in about.items()) and row["method"] in variants and row["task"] in tasks
+        if all(row[key] == value for key, value in about.items()) and (row["task"], row["method"], row["steps"]) in asked
     ]  # fmt: skip
     yield Said("\n".join(beside(request.paper, paper, name, finished)))
     for task, reason in sorted({(f"{row['task']}, {row['method']}", row["error"]) for row in finished if row["error"]}):
@@ -222,7 +223,7 @@ def settled(cell: Cell, label: str, variant: Variant, dataset: str, request: Pro
 
 def weights() -> velocity_error.Weights:
     """FLAIR's weights of the prior over time: the reciprocal of the released errors on 100 times, 1 on average."""
-    times, errors = torch.tensor(flair.ERRORS, dtype=torch.float64).T
+    times, errors = torch.tensor(flair.ERRORS, dtype=torch.float64).T.contiguous()
     grid = torch.linspace(0, 1, 100, dtype=torch.float64)
     error = torch.stack([velocity_error.table(times, errors)(t) for t in grid])
     return velocity_error.table(grid, velocity_error.reciprocal(error))

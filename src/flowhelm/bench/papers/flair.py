@@ -6,7 +6,7 @@ _TASKS = ("superres x8", "superres x12", "box")
 _WORDS = dict.fromkeys(_TASKS, "flair:weight=0.5,inner=15,carry=1,stop=1,steps=50")
 _HUB = "stabilityai/stable-diffusion-3.5-medium"
 ERRORS = ((0.0, 0.646), (0.05, 0.305), (0.225, 0.231), (0.5, 0.293), (0.81, 0.569), (1.0, 1.086))
-"""Time and mean square error of the network's velocity there, as the released table has it (its noise level is 1 - t)."""
+"""Time and mean square error of the network's velocity there, six values of the released table (its noise level is 1 - t)."""
 PROMPT = {"ffhq": "a high quality photo of a face", "div2k": "a high quality photo"}
 
 PAPER = Paper(
@@ -27,6 +27,7 @@ PAPER = Paper(
         ),
     },
     (
+        "the prior's weights over time are interpolated between six values of the released table",
         "captions are one sentence for all pictures (DIV2K in the paper: tags of each)",
         "the data steps go to the noise level along the gradient, where the paper has a step length for each task",
         "the pipeline's own auto-encoder decodes, not the tiny one",

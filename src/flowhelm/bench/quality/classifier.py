@@ -71,6 +71,7 @@ def augmented(x: Tensor, shift: int, turned: bool, generator: torch.Generator) -
     )
 
 
+@torch.enable_grad()  # whoever measures without gradients may find that there is no classifier yet
 def learned(
     name: str, parts: dict[str, tuple[Tensor, Tensor]], batch: int = 100, seed: int = 0, epochs: int | None = None
 ) -> Classifier:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..foreign import Sigmas
@@ -41,6 +41,12 @@ class Config(BaseModel):
     classes: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     augmented: Annotated[int, Field(ge=0, le=1024)] = 0
     std: Annotated[float, Field(gt=0)] = 0.5
+
+    @model_validator(mode="after")
+    def _fits(self) -> Config:
+        if min(self.growth) * self.base < 128:  # below, EDM's norms have fewer than 32 groups, and deepinv's do not
+            raise ValueError(f"expected levels of at least 128 channels, got {min(self.growth) * self.base}")
+        return self
 
 
 def config(weights: Mapping[str, Tensor]) -> Config:
