@@ -118,7 +118,7 @@ def pixels_only(method: Callable[..., Any]) -> bool:
 def prior_kind(method: Callable[..., Any]) -> str:
     """The kind of prior that it takes, `Flow.prior_kind`: flow, but for methods whose Needs begin with another."""
     needs = field(method, "Needs")
-    kinds = {"a paired flow": "paired", "a compressor": "codec"}
+    kinds = {"a paired flow": "paired", "a compressor": "codec", "a prior over tokens": "tokens"}
     return next((kind for words, kind in kinds.items() if needs.startswith(words)), "flow")
 
 

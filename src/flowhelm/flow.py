@@ -29,7 +29,8 @@ class Flow(abc.ABC):
         path: how source and clean are mixed; see `flowhelm.path`.
         shape: of one state, without the batch.
         pixels: True if the state *is* the picture, so that a measurement's prox can act on it.
-        prior_kind: flow; paired (`flowhelm.paired`) or codec (`codec.CodecPrior`) of priors that one method alone takes.
+        prior_kind: flow; paired (`flowhelm.paired`), codec (`codec.CodecPrior`) or tokens (`masked.Masked`) of priors with methods of their
+            own.
     """
 
     path: Path

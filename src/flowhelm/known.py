@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
+NAMES = ("photos", "photos-2", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
-TOKENS = ("fashion-tokens",)
-"""Those of them that are over tokens; see `masked`."""
 STUDENTS: dict[str, tuple[str, int]] = {"fashion-2": ("fashion", 2)}
 """Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
 OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}
 """The method and the bundled prior of each kind of prior, `Flow.prior_kind`, that one method alone takes."""
+USUAL = {**OWN, "tokens": ("aps", "fashion-tokens")}
+"""The usual method and the bundled prior of each kind of prior that is no flow."""
 DENOISERS = "deepinv:"
 """What the names of deepinv's denoisers begin with; see `priors.denoisers`."""
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -44,10 +44,13 @@ def pipeline(model: object) -> bool:
 
 
 def kind(name: str | Path) -> str:
-    """`Flow.prior_kind` of a prior by name or file, read off the file's header: paired, codec, or flow, also where it cannot be read."""
+    """`Flow.prior_kind` of a prior by name or file, read off the file's header: paired, codec, tokens, or flow, also where it cannot be
+    read."""
     place = Path(__file__).parent / "priors" / "weights" / f"{name}.safetensors" if name in NAMES else Path(name)
-    found = header(place).get("kind")
-    return found if found in OWN else "flow"
+    said = header(place)
+    if "tokens" in said:
+        return "tokens"
+    return said["kind"] if said.get("kind") in OWN else "flow"
 
 
 def prior_of(method: str | None) -> str | None:
@@ -70,13 +73,6 @@ def check(name: str | Path) -> None:
         f"prior: expected one of {', '.join((*NAMES, *BIJECTIONS))}, a .safetensors file, deepinv:NAME (or, where pipelines are "
         f"taken, a folder or a hub name org/name), got '{name}'; {nearest(str(name), (*NAMES, *BIJECTIONS))}"
     )
-
-
-def of_tokens(name: str | Path) -> bool:
-    """Whether this is a prior over tokens: a bundled one by name, or a file by its header, of which nothing else is read."""
-    if name in NAMES or not Path(name).is_file():
-        return name in TOKENS
-    return "tokens" in header(Path(name))
 
 
 def student(prior: str, which: str) -> str:

@@ -49,6 +49,7 @@ class Masked(Flow):
     channels: int | None = None
 
     pixels = False
+    prior_kind = "tokens"
 
     @property
     def path(self) -> Path:  # type: ignore[override]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .flow import Flow
 from .grad import differentiable, dot, gauss_newton, per_row, where_rows
-from .inner import Inner
+from .inner import Inner, adam
 from .measure import Measurement
 from .shapes import State
 from .step import Reward
@@ -87,3 +88,16 @@ def fitted(
         taken = taken + active
     assert begun is not None
     return clean, {"misfit": begun, "inner": taken}
+
+
+def tilted(network: Tensor, reward: Callable[[Tensor], Tensor], *, inner: int, rate: float, trust: float) -> Tensor:
+    """argmin_phi trust KL(softmax phi | network) - reward(log softmax phi), as log-probabilities `(b, *shape, K)` like `network`.
+
+    By `inner` steps of Adam on phi, from the network's own law; the reward is `(b,)`, the divergence the sum over places.
+    """
+
+    def cost(phi: Tensor) -> Tensor:
+        log_p = phi.log_softmax(-1)
+        return trust * (log_p.exp() * (log_p - network)).flatten(1).sum(1) - reward(log_p)
+
+    return adam(cost, network, None, iterations=inner, rate=rate).log_softmax(-1)

@@ -15,7 +15,7 @@ from torch.nn import functional as fn
 
 from . import cards, grids
 from .flow import PURE, Flow
-from .known import OWN
+from .known import USUAL
 from .measure import LinearOperator, Measurement
 from .rng import Noise
 from .shapes import State, Times
@@ -56,8 +56,13 @@ def check_kind(method: Callable[..., Any], kind: str, whose: str) -> None:
     wanted, name = cards.prior_kind(method), getattr(method, "func", method).__name__
     if wanted == kind:
         return
-    what = {"flow": "a flow", "paired": "a flow with a regressor", "codec": "a compressor"}
-    remedy = f"take the prior {OWN[wanted][1]}" if wanted in OWN else f"take the method {OWN[kind][0]}"
+    what = {
+        "flow": "a flow",
+        "paired": "a flow with a regressor",
+        "codec": "a compressor",
+        "tokens": "a prior over tokens",
+    }
+    remedy = f"take the prior {USUAL[wanted][1]}" if wanted in USUAL else f"take the method {USUAL[kind][0]}"
     raise ValueError(f"{name} restores with {what[wanted]}, and {whose} is {what.get(kind, kind)}; {remedy}")
 
 

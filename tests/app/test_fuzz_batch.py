@@ -429,7 +429,7 @@ def descriptions_of(count: int, prior: str, base: Path, monkeypatch, capfd) -> N
 
 
 def test_mutated_descriptions(prior, tmp_path, monkeypatch, capfd):
-    descriptions_of(100, prior, tmp_path, monkeypatch, capfd)
+    descriptions_of(40, prior, tmp_path, monkeypatch, capfd)
 
 
 @pytest.mark.slow

@@ -8,6 +8,10 @@ from PIL import Image
 
 from flowhelm import Restorer, known, load
 from flowhelm.app.errors import BadInput
+from flowhelm.app.restore.request import RestoreRequest
+from flowhelm.app.restore.run import restore
+from flowhelm.app.restore.settle import settle
+from flowhelm.app.run import Noted, Warned, drive
 from flowhelm.codec import CodecPrior
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import bundled
@@ -38,7 +42,7 @@ def test_a_file_says_what_it_is(files):
         "codec",
         "flow",
     ]
-    assert [known.kind(name) for name in known.NAMES] == ["flow"] * (len(known.NAMES) - 2) + ["paired", "codec"]
+    assert [known.kind(name) for name in known.NAMES] == ["flow"] * 4 + ["tokens", "paired", "codec"]
     x = torch.rand(2, 3, 20, 24)
     torch.testing.assert_close(pair.mean(x), x)  # a regressor begins as nothing
     assert small.sized(20, 24).picture(small.sized(20, 24).analyse(x).latent).shape == x.shape
@@ -131,3 +135,15 @@ def test_what_does_not_belong_together_is_one_sentence(files, tmp_path, capsys, 
 def test_restorer_refuses_the_wrong_method(files):
     with pytest.raises(BadInput, match="take the method vble"):
         Restorer(files / "small.safetensors").prepare(files / "photo.png", "denoise", std=0.1, method="hqs")
+
+
+@pytest.mark.parametrize(("std", "kind"), [(0.0, Warned), (0.3, Noted)])
+def test_a_restorer_is_not_told_the_noise_and_says_where_it_would_make_a_picture_worse(files, tmp_path, std, kind):
+    noisy = torch.linspace(-0.5, 0.5, 32).expand(3, 32, 32) + std * torch.randn(3, 32, 32)
+    Image.fromarray(((noisy.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    events = []
+    request = RestoreRequest(photo=tmp_path / "a.png", prior=str(files / "pair.safetensors"), operator="denoise")
+    drive(restore(settle(request)), events.append)
+    told = [event for event in events if isinstance(event, Noted | Warned)]
+    assert [type(event) for event in told] == [kind]  # nothing of --std, whatever the misfit
+    assert "--std" not in told[0].text

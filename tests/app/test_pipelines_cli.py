@@ -221,6 +221,15 @@ def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu):
     assert len(loaded) == 2
 
 
+@pytest.fixture(scope="module")
+def as_it_is(sd3):
+    """The plan of dps on 96 x 96 pixels, with nothing saved."""
+    size, settings = (96, 96), Settings()
+    found = plan(sd3, "dps", vram=8, size=size, operator="denoise", steps=4, scale=1.0, reserve=0.0, settings=settings)
+    assert found.fits
+    return found
+
+
 @pytest.mark.parametrize(
     ("given", "free", "advice"),
     [
@@ -229,13 +238,9 @@ def test_a_plan_that_cannot_be_made_keeps_no_run_from_running(sd3, gpu):
         ({}, 0.2, "nothing that was tried would make it fit"),
     ],
 )
-def test_the_settings_of_the_run_are_what_is_planned(sd3, gpu, given, free, advice):
+def test_the_settings_of_the_run_are_what_is_planned(sd3, as_it_is, gpu, given, free, advice):
     work = models.Work("dps", (96, 96), 4)
-    whole = plan(
-        sd3, "dps", vram=8, size=(96, 96), operator="denoise", steps=4, scale=1.0, reserve=0.0, settings=Settings()
-    )  # fmt: skip
-    assert whole.fits
-    gpu(int(free * whole.peak * 2**30))
+    gpu(int(free * as_it_is.peak * 2**30))
     request = ModelRequest(prior=sd3, device="cuda", scale=1.0, **given)
     with pytest.raises(models.BadInput if advice else torch.OutOfMemoryError) as caught:
         drive(models.opened(request.changed(**models.settled(request)), work=work))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import flowhelm
 from flowhelm import Noise, recipes, restore, run
 from flowhelm.interfaces.cli import main
-from flowhelm.known import of_tokens
+from flowhelm.known import kind
 from flowhelm.masked import Masked
 from flowhelm.priors import tokens
 from flowhelm.priors.token_nets import Filler, Patches
@@ -90,12 +90,14 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(here, weights,
     before = sorted(path.name for path in here.iterdir())
     prior = ("--prior", weights)
     said = refused(capsys, *RESTORE, *prior, "--method", "hqs")
-    assert "--method hqs follows a flow, and the prior 'bars' is over tokens; take one of aps, g2d2, tag, sgdd" in said
+    assert "is a prior over tokens; take the method aps" in said
     said = refused(capsys, *RESTORE, "--prior", "fashion", "--method", "aps")
-    assert "--method aps is for priors over tokens, and 'fashion' is a flow; add --prior fashion-tokens" in said
+    assert "aps restores with a prior over tokens, and fashion is a flow; take the prior fashion-tokens" in said
     said = refused(capsys, "restore", "large.png", *RESTORE[2:], *prior)
     assert "prior 'bars': expected a picture of 32 x 32 pixels, got 36 x 40; scale it, or take another prior" in said
-    assert "--warm: a prior over tokens has no state" in refused(capsys, *RESTORE, *prior, "--warm", "0.3")
+    assert "has no state between noise and a picture; leave out --warm" in refused(
+        capsys, *RESTORE, *prior, "--warm", "0.3"
+    )
     assert "expected no tiles for 'bars'" in refused(capsys, *RESTORE, *prior, "--tile", "16")
     assert "inner" in refused(capsys, *RESTORE, *prior, "--inner", "0")
     said = refused(capsys, "sample", weights, "--solver", "heun")
@@ -200,13 +202,11 @@ def test_a_tokenizer_alone_is_no_prior(tmp_path, weights):
 
 
 def test_which_files_are_of_tokens_is_told_by_their_header(tmp_path, weights):
-    assert of_tokens(weights)
-    assert of_tokens("fashion-tokens")
-    assert not of_tokens("fashion")
-    assert not of_tokens("nowhere.safetensors")
+    assert kind(weights) == kind("fashion-tokens") == "tokens"
+    assert kind("fashion") == kind("nowhere.safetensors") == "flow"
     for name, content in (("a", b""), ("b", b"\xff" * 40), ("c", (10).to_bytes(8, "little") + b"[1, 2, 3] ")):
         (tmp_path / name).write_bytes(content)
-        assert not of_tokens(tmp_path / name)
+        assert kind(tmp_path / name) == "flow"
 
 
 def test_the_tokenizer_is_its_nearest_code_and_corrects_by_nothing_at_first(weights):

@@ -660,9 +660,9 @@ def test_every_option_has_a_field():
     gr = pytest.importorskip("gradio")
     from flowhelm.interfaces.ui import fields as made
 
-    for function in (*operators.ALL, *METHODS):
-        with gr.Blocks(analytics_enabled=False):
-            fields = made.options_of(function, {}, {})
+    with gr.Blocks(analytics_enabled=False):
+        every = {function: made.options_of(function, {}, {}) for function in (*operators.ALL, *METHODS)}
+    for function, fields in every.items():
         assert list(fields) == list(options(function))
         for name, option in options(function).items():
             if Path in option.types:

@@ -1,14 +1,18 @@
-"""Every method on pipelines of three families: through packing, guidance and a decoder that is no toy of ours."""
+"""Every method on pipelines: through packing, guidance and a decoder that is no toy of ours.
+
+pytest tests/contract/test_pipelines.py -m "slow or not slow"      every method on every family, and not only on one of them
+"""
 
 from functools import partial
 
 import pytest
 import torch
+from every import METHODS
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm import steer
+from flowhelm import cards, steer
 from flowhelm.bench.pipelines import tiny
 from flowhelm.guide import counted
 from flowhelm.measure import Linear, Measurement
@@ -17,17 +21,27 @@ from flowhelm.rng import Noise
 from flowhelm.step import run
 
 STEPS, SIZE, ROWS = 3, (16, 16), 2
-FAMILIES = ("flux2", "sd3", "flux")
+EVERYWHERE = ("mpc_flow", "mpc_flow_dt renoised", "dps", "pnp_flow draws=3", "tds")
+"""A plan, a gradient through the network, a start from the picture, several draws and particles: by default on each family."""
+CASES = [
+    pytest.param(family, name, marks=() if family == "sd3" or name in EVERYWHERE else pytest.mark.slow)
+    for family in ("sd3", "flux2", "flux")
+    for name, method in METHODS.items()
+    if not cards.pixels_only(getattr(method, "func", method))
+]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def pipeline(request):
-    torch.manual_seed(0)
-    build, told = tiny.CASES[request.param]
-    flow = wrap(build(), size=SIZE)
-    prompt = told["prompt"]
-    rows = [prompt, "dog"] if isinstance(prompt, str) else tiny.embeddings(48, rows=ROWS)
-    return flow.bind(rows, scale=told.get("scale"))
+@pytest.fixture(scope="module")
+def pipelines():
+    """Of each family, told a prompt for each row."""
+    made = {}
+    for family in ("sd3", "flux2", "flux"):
+        torch.manual_seed(0)
+        build, told = tiny.CASES[family]
+        prompt = told["prompt"]
+        rows = [prompt, "dog"] if isinstance(prompt, str) else tiny.embeddings(48, rows=ROWS)
+        made[family] = wrap(build(), size=SIZE).bind(rows, scale=told.get("scale"))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +51,11 @@ def halved():
     return Measurement(0.5 * torch.randn(ROWS, 3, 8, 8, generator=generator), operator, 0.2)
 
 
-def test_a_method_runs_and_a_row_does_not_see_its_neighbours(method, pipeline, halved, request):
-    if "fig" in request.node.callspec.id:
-        pytest.skip("for priors over pixels")
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_a_method_runs_and_a_row_does_not_see_its_neighbours(pipelines, halved, family, name):
+    pipeline, method = pipelines[family], METHODS[name]
     if getattr(method, "func", None) is steer.d_flow:
-        method = partial(steer.d_flow, iterations=1)  # quasi-Newton iterations magnify rounding
+        method = partial(method, iterations=1)  # quasi-Newton iterations magnify rounding
     if getattr(method, "keywords", {}).get("probe") == "exact":
         method = partial(method, probe="jvp")  # a second derivative for each of 192 measured values
     times, noise = pipeline.times(STEPS), Noise(0, ROWS)

@@ -109,7 +109,7 @@ def hexagon():
     return MixtureFlow(torch.full((60,), 1 / 60, dtype=torch.float64), means, eye.expand(60, 2, 2)), corners[5]
 
 
-@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+@pytest.mark.parametrize("horizon", [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 5))])
 def test_auto_ends_at_most_one_per_cent_above_the_best_solver(horizon):
     """On the authors' start, target and strength; their Adam makes 200 iterations, of which 20 end 6 to 20 % above."""
     flow, target = hexagon()

@@ -37,10 +37,9 @@ def transported(flow, steps):
     gain = flow.mean(eye).T
     times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
 
-    def ends(measured, source):
-        return run(restore.pmrf(flow, Measurement(measured, lambda x: x, STD), source, times)).x.T
-
-    return ends(torch.linalg.solve(gain, eye).T, nothing), ends(nothing, eye)
+    measured = Measurement(torch.cat([torch.linalg.solve(gain, eye).T, nothing]), lambda x: x, STD)
+    ends = run(restore.pmrf(flow, measured, torch.cat([nothing, eye]), times)).x
+    return ends[:d].T, ends[d:].T
 
 
 def error_and_law(flow, steps=2000):
@@ -139,7 +138,8 @@ def test_one_evaluation_for_each_step_and_none_of_its_gradient():
 def test_without_spread_and_with_it():
     flow = PairedGaussian(COVARIANCE, STD, 0.1)
     y, x = Measurement(torch.ones(1, 3, dtype=torch.float64), lambda x: x, STD), torch.ones(1, 3, dtype=torch.float64)
-    starts = [next(restore.pmrf(flow, y, x, flow.times(10**6), spread=s)).x for s in (None, 0.0, 0.5)]
+    times = torch.tensor([0, 1e-6, 1], dtype=torch.float64)
+    starts = [next(restore.pmrf(flow, y, x, times, spread=s)).x for s in (None, 0.0, 0.5)]
     for start, spread in zip(starts, (0.1, 0.0, 0.5), strict=True):
         torch.testing.assert_close(start, flow.mean(y.y) + spread, atol=1e-5, rtol=0)
 

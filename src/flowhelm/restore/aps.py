@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 from ..entry import Count, Fraction, NonNegative, Positive, checked
-from ..inner import adam
 from ..masked import Masked, best, gumbel, kept
 from ..measure import Measurement
+from ..prox import tilted
 from ..rng import Noise
 from ..step import Step
 
@@ -79,14 +79,12 @@ def aps(
     for i, t in enumerate(times[1:], 1):
         network = flow.believed(x, doubt)
 
-        def cost(phi: Tensor, network: Tensor = network) -> Tensor:
-            log_p = phi.log_softmax(-1)
+        def fit(log_p: Tensor) -> Tensor:
             mean = flow.expected(log_p.exp())
             code = mean + (flow.embed(flow.nearest(mean)) - mean).detach() if quantise else mean
-            price = (log_p.exp() * (log_p - network)).flatten(1).sum(1)
-            return trust * price - y(flow.draw(code))
+            return y(flow.draw(code))
 
-        phi = adam(cost, network, None, iterations=inner, rate=rate).log_softmax(-1)
+        phi = tilted(network, fit, inner=inner, rate=rate, trust=trust)
         drawn = (phi + gumbel(noise, phi) if choice == "draw" else phi).argmax(-1)
         if remask == "never":
             drawn = torch.where(x == flow.mask, drawn, x)

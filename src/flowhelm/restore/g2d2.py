@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from ..entry import Count, NonNegative, Positive, checked
-from ..inner import adam
 from ..masked import Masked, best, gumbel, kept
 from ..measure import Measurement
+from ..prox import tilted
 from ..rng import Noise
 from ..step import Step
 
@@ -65,13 +65,11 @@ def g2d2(
     for i, t in enumerate(times[1:], 1):
         network = flow.believed(x)
 
-        def cost(phi: Tensor, network: Tensor = network) -> Tensor:
-            log_p = phi.log_softmax(-1)
-            soft = ((log_p + gumbel(noise, phi)) / relax).softmax(-1)
-            price = (log_p.exp() * (log_p - network)).flatten(1).sum(1)
-            return trust * price - y(flow.draw(flow.expected(soft)))
+        def fit(log_p: Tensor) -> Tensor:
+            soft = ((log_p + gumbel(noise, log_p)) / relax).softmax(-1)
+            return y(flow.draw(flow.expected(soft)))
 
-        phi = adam(cost, network, None, iterations=inner, rate=rate).log_softmax(-1)
+        phi = tilted(network, fit, inner=inner, rate=rate, trust=trust)
         drawn = (phi + gumbel(noise, phi)).argmax(-1)
         drawn = torch.where(x == flow.mask, drawn, x)
         x = torch.where(

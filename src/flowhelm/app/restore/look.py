@@ -12,10 +12,7 @@ from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
 from . import blur, fade
 from .mask import believed
-from .noise import LEAST_OTHER, of_photo, word
-
-NOISE = 0.02
-"""Noise that is worth the trouble: two and a half 8-bit levels."""
+from .noise import LEAST_OTHER, MUCH, of_photo, word
 
 
 class Seen(NamedTuple):
@@ -61,7 +58,7 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     std = float(f"{of_photo(picture.pixels, flow, picture.jpeg):.3g}")
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}{', faded' * faded}"
-    noisy = "denoise" if std >= NOISE else None
+    noisy = "denoise" if std >= MUCH else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
         return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
     least = max(LEAST_OTHER, blur.rounded(std, quality))

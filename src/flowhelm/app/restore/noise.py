@@ -13,6 +13,7 @@ from ...noise_level import Denoise, noise_level, one_call
 from ...priors.pipelines import Pipeline
 from ..files.compression import STRONG, as_noise, jpeg_quality, noise_before
 from ..files.pictures import Picture
+from ..run import Event, Noted, Warned
 from .presets import STD
 
 PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
@@ -20,6 +21,8 @@ PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 SEEN = 3.5 / 127.5, 0.75
 """Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
 counts as."""
+MUCH = 0.02
+"""Noise that is worth the trouble: two and a half 8-bit levels."""
 LEAST = {"denoise": 0.005}
 """What is taken at least: rounding, and of other operators that they are never known exactly."""
 LEAST_OTHER = 0.01
@@ -63,9 +66,16 @@ def _denoise(flow: NetFlow) -> Denoise:
     return denoise
 
 
-def sentence(std: float) -> str:
-    """What a person is told."""
-    return f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it"
+def told(std: float, unseen: bool) -> Event:
+    """What a person is told of an estimate; `unseen`: by a method that repairs whatever it sees, and is not told the noise."""
+    if not unseen:
+        return Noted(f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it")
+    if std >= MUCH:
+        return Noted(f"the picture's noise was estimated as {std:g} ({word(std)}); this method finds the damage itself")
+    return Warned(
+        f"the picture's noise was estimated as {std:g} ({word(std)}); if it is not blurred or compressed either, this method makes it "
+        "worse: keep the photo then"
+    )
 
 
 def word(std: float) -> str:

@@ -74,10 +74,9 @@ SAMPLE: Usual = ("flower", {"gamma": 1.0}, 50)
 reject on 64 truths of an exact prior. With 256 truths, and on pictures, it is rejected, too (docs/posterior.md)."""
 
 
-OF_TOKENS: Usual = ("aps", {}, 15)
-"""For a prior over tokens, whatever the operator: the paper's."""
-OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 2), "codec": ("vble", {}, 300)}
-"""For priors that one method alone takes, by `Flow.prior_kind`: docs/posterior-means.md and docs/compressive.md."""
+OF_KIND: dict[str, Usual] = {"paired": ("pmrf", {}, 2), "codec": ("vble", {}, 300), "tokens": ("aps", {}, 15)}
+"""For priors that are no flows, by `Flow.prior_kind`, whatever the operator: docs/posterior-means.md, docs/compressive.md, and the
+paper's."""
 
 
 OWN: Usual = ("hqs", {}, 24)
@@ -166,8 +165,6 @@ def usual_method(operator: str, prior: str, look: Look = "faithful", *, drawn: b
     """The method that is taken where none is named."""
     from ..models.request import METHOD, is_pipeline
 
-    if known.of_tokens(prior):
-        return OF_TOKENS[0]
     if (kind := known.kind(prior)) in OF_KIND:
         return OF_KIND[kind][0]
     return METHOD if is_pipeline(prior) else preset(operator, 1.0, look, drawn=drawn)[0]

@@ -48,6 +48,11 @@ class Problem(NamedTuple):
         """The grid, float64."""
         return torch.tensor(self.settings.times, dtype=torch.float64)
 
+    @property
+    def unseen(self) -> bool:
+        """Whether the method repairs what it sees and is told neither the operator nor the noise."""
+        return self.flow.prior_kind == "paired"
+
 
 def opened(request: ModelRequest, work: opening.Work | None = None) -> Run[Prior | Pipeline]:
     """The prior of a run, told its prompt; BadInput for a pipeline that would not fit into the GPU for `work`."""

@@ -156,8 +156,9 @@ def _number(value: Tensor) -> float | None:
     return float(value) if value.isfinite() else None
 
 
-def summary(result: RestoreResult) -> Iterator[Event]:
-    """The figures of a result that a person can use, and a warning where it fits the photograph badly."""
+def summary(result: RestoreResult, unseen: bool = False) -> Iterator[Event]:
+    """The figures of a result that a person can use, and a warning where it fits the photograph badly; `unseen`: as it may, by a method
+    that is not told the noise."""
     plural = "s" * (result.evaluations != 1)
     yield Said(f"{result.evaluations} evaluation{plural} of the prior in {result.seconds:.1f} s")
     if result.psnr is not None:
@@ -169,6 +170,8 @@ def summary(result: RestoreResult) -> Iterator[Event]:
         yield Said(line)
         if result.scored:
             yield Said(f"scores and pictures are of {result.scored}")
+    if unseen:
+        return
     if result.residual is None or result.residual >= 1.5:
         off = "far" if result.residual is None else f"by {result.residual:.1f} times its noise"
         yield Warned(

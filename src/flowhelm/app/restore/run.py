@@ -128,7 +128,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     yield from notes(problem)
     settings = problem.settings
     if settings.estimated:
-        yield Noted(noise.sentence(settings.std))
+        yield noise.told(settings.std, problem.unseen)
     yield from blur.told(settings)
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""
@@ -146,7 +146,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     for name in ("preview", "partial", "resume"):
         paths[name].unlink(missing_ok=True)
     yield Written(written)
-    yield from summary(result)
+    yield from summary(result, problem.unseen)
     return made
 
 

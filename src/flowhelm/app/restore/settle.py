@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from ... import known, raster, start
-from ...cards import TOKENS, from_picture
+from ...cards import from_picture
 from ...known import STUDENTS
 from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
@@ -97,10 +97,11 @@ def settle(
     method_options = complete(function_of("method", method), base | request.method_options)
     steps = request.steps or usual_steps
     pictured = from_picture(function_of("method", method))
-    _check_tokens(request, method)
     if pictured and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
     start.check_kind(function_of("method", method), kind, request.prior)
+    if kind == "tokens" and request.warm is not None:
+        raise BadInput(f"--warm: {request.prior} has no state between noise and a picture; leave out --warm")
     if kind == "paired" and request.warm is not None:
         raise BadInput(f"--warm: {method} always starts from the mean of its regressor; leave out --warm")
     if not pipeline:
@@ -180,9 +181,6 @@ def _usual(
     usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn, quality=request.quality)
     if request.quality == "best":
         _check_best(request, pipeline, drawn)
-    if known.of_tokens(request.prior):
-        name, chosen, steps = presets.OF_TOKENS
-        return request.method or name, dict(chosen) if request.method in (None, name) else {}, steps
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
@@ -190,24 +188,6 @@ def _usual(
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
-
-
-def _check_tokens(request: RestoreRequest, method: str) -> None:
-    """Raises BadInput for a method that the prior does not take, or for an option that a prior over tokens has no use for."""
-    tokens, name = known.of_tokens(request.prior), Path(request.prior).stem
-    names = ", ".join(each.__name__ for each in TOKENS)
-    if tokens != (function_of("method", method) in TOKENS):
-        if tokens:
-            raise BadInput(
-                f"--method {method} follows a flow, and the prior {name!r} is over tokens; take one of {names}"
-            )
-        raise BadInput(
-            f"--method {method} is for priors over tokens, and {name!r} is a flow; add --prior {known.TOKENS[0]}"
-        )
-    if tokens and request.warm is not None:
-        raise BadInput(
-            f"--warm: a prior over tokens has no state between noise and a picture; leave out --warm for {name!r}"
-        )
 
 
 def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:

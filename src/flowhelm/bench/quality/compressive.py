@@ -23,7 +23,7 @@ import typer
 from torch import Tensor
 
 from ... import operators, restore, start
-from ...app.files.dataset import whole
+from ...app.files.dataset import pictures
 from ...app.restore.presets import TABLE
 from ...codec import CodecPrior, Latents, bits, unpacked
 from ...measure import Measurement, simulate
@@ -31,7 +31,6 @@ from ...metrics import psnr
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import run as end_of
-from .posterior_means import _centre
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 DRAWS = 39
@@ -73,10 +72,6 @@ def _commands() -> None:
     """VBLE on photographs."""
 
 
-def _crops(data: Path, folder: str, images: int, size: int) -> Tensor:
-    return torch.stack([_centre(each, size) for _, each in whole(data, folder)][:images])
-
-
 @app.command()
 @torch.no_grad()
 def rates(
@@ -89,7 +84,7 @@ def rates(
     """Print what the compressor itself loses, and the length of its files."""
     opened: Any = load(prior)
     codec = opened.codec
-    clean = _crops(data, folder, images, size)
+    clean = pictures(data, channels=3, size=size, folder=f"{folder}/", images=images).clean
     scores = psnr(codec.decode(codec.encode(clean).round()), clean)
     length = bits(codec, clean) / size**2
     print(f"{prior}: {float(scores.mean()):.2f} ± {1.96 * float(scores.std()) / len(clean) ** 0.5:.2f} dB at "
@@ -111,7 +106,7 @@ def run(
     point: Annotated[bool, typer.Option(help="also the single most probable latents")] = True,
 ) -> None:
     """Restore the crops and append the figures."""
-    clean = _crops(data, folder, images, size)
+    clean = pictures(data, channels=3, size=size, folder=f"{folder}/", images=images).clean
     compressor: Any = load(prior)
     codec, photos = compressor.sized(size, size), load("photos").sized(size, size)
     rows: list[dict[str, Any]] = []

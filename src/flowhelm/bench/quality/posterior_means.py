@@ -26,7 +26,7 @@ import typer
 from torch import Tensor
 
 from ... import operators, restore, start
-from ...app.files.dataset import whole
+from ...app.files.dataset import pictures
 from ...app.restore.noise import level
 from ...app.show.figures import figure, picture
 from ...measure import Measurement, simulate
@@ -109,7 +109,7 @@ def run(
     task: Annotated[list[str] | None, typer.Option(help="noise or mixture; both if not given")] = None,
 ) -> None:
     """Restore the crops by every method and append the figures."""
-    clean = torch.stack([_centre(each, size) for _, each in whole(data, folder)][:images])
+    clean = pictures(data, channels=3, size=size, folder=f"{folder}/", images=images).clean
     photos, blind = load("photos").sized(size, size), load(prior).sized(size, size)
     real, rows = features(photos, clean), list[dict[str, Any]]()
     noise = Noise(seed, len(clean))
@@ -139,11 +139,6 @@ def run(
         if fresh:
             writer.writeheader()
         writer.writerows(rows)
-
-
-def _centre(photo: Tensor, size: int) -> Tensor:
-    top, left = ((side - size) // 2 for side in photo.shape[-2:])
-    return photo[:, top : top + size, left : left + size]
 
 
 @app.command()

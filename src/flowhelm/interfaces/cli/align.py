@@ -7,8 +7,8 @@ import typer
 
 from ...app.tune.request import AlignRequest
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 
 @app.command(
@@ -30,17 +30,12 @@ def align(
         typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The prior, and options of the method."),
     ] = None,
 ) -> None:
-    if not words or words[0].startswith("-"):
-        bad("name a prior first: flowhelm align fashion --class bag --reward brightness")
-    prior, *others = words or []
+    prior, others = first(words, "prior", ": flowhelm align fashion --class bag --reward brightness")
     request = read(prior=prior)
     from ... import tune
     from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
     from ...app.tune.run import align as run
 
-    mine = own(align)
-    rest, typed = sort_words(others, flags({"method": pick("method", request.method, tune.ALL)}, mine), mine)
-    if rest:
-        bad(f"expected one prior and options, got also {' '.join(rest)}")
-    carried_out(run(request.changed(method_options=typed.get("method", {}))))
+    parts = {"method": pick("method", request.method, tune.ALL)}
+    options = sorted_out(align, others, parts, "one prior and options")
+    carried_out(run(request.changed(method_options=options["method"])))

@@ -7,8 +7,8 @@ import typer
 
 from ...bench.exact.request import CalibrateRequest
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 
 @app.command(
@@ -35,21 +35,16 @@ def calibrate(
 ) -> None:
     from ...app.models.request import check_prior, is_pipeline
     from ...app.options import sources
-    from ...app.options.words import check, flags, sort_words
+    from ...app.options.words import check
 
-    if not words or words[0].startswith("-"):
-        bad("name a method first: flowhelm calibrate flower --gamma 1; flowhelm methods lists them")
-    name, *others = words or []
+    name, others = first(words, "method", ": flowhelm calibrate flower --gamma 1; flowhelm methods lists them")
     parts = {"operator": sources.pick("operator", context.params["operator"])}
     if name != "exact":
         parts["method"] = sources.pick("method", name)
-    mine = own(calibrate)
-    rest, given = sort_words(others, flags(parts, mine), mine)
-    if rest:
-        bad(f"expected one method and options, got also {' '.join(rest)}")
-    request = read(method=name, operator_options=given.get("operator", {}), method_options=given.get("method", {}))
+    given = sorted_out(calibrate, others, parts, "one method and options")
+    request = read(method=name, **{f"{part}_options": options for part, options in given.items()})
     for part, function in parts.items():
-        check(function, given.get(part, {}))
+        check(function, given[part])
     if request.prior != "exact" and not is_pipeline(request.prior):
         check_prior(request.prior)
     from ...app.models.doctor import check_deepinv

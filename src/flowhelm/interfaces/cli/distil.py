@@ -7,8 +7,8 @@ import typer
 
 from ...app.distil.request import DistilRequest
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 
 @app.command(
@@ -30,17 +30,12 @@ def distil(
         typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The teacher, and options of the method's loss."),
     ] = None,
 ) -> None:
-    if not words or words[0].startswith("-"):
-        bad("name a prior first: flowhelm distil fashion --method arc_flow --steps 2")
-    prior, *others = words or []
+    prior, others = first(words, "prior", ": flowhelm distil fashion --method arc_flow --steps 2")
     request = read(prior=prior)
     from ... import distil as losses
     from ...app.distil.run import distil as run
     from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
 
-    mine = own(distil)
-    rest, typed = sort_words(others, flags({"method": pick("method", request.method, losses.ALL)}, mine), mine)
-    if rest:
-        bad(f"expected one prior and options, got also {' '.join(rest)}")
-    carried_out(run(request.changed(method_options=typed.get("method", {}))))
+    parts = {"method": pick("method", request.method, losses.ALL)}
+    options = sorted_out(distil, others, parts, "one prior and options")
+    carried_out(run(request.changed(method_options=options["method"])))

@@ -9,8 +9,8 @@ from ...app.draw.request import DrawRequest
 from ...app.models.request import check_prior
 from ...app.steer.request import SteerRequest
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 _DRAW = (
     "Draw pictures from a prior.\n\n"
@@ -56,21 +56,16 @@ def steer_(
         typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The prior, and options of the method."),
     ] = None,
 ) -> None:
-    if not words or words[0].startswith("-"):
-        bad("name a prior first: flowhelm steer fashion --class bag --reward brightness")
-    prior, *others = words or []
+    prior, others = first(words, "prior", ": flowhelm steer fashion --class bag --reward brightness")
     request = read(prior=prior)
     from ...app.options import sources
-    from ...app.options.words import check, flags, sort_words
+    from ...app.options.words import check
 
-    mine = own(steer_)
     method = sources.pick("steering", request.method)
-    rest, typed = sort_words(others, flags({"method": method}, mine), mine)
-    if rest:
-        bad(f"expected one prior and options, got also {' '.join(rest)}")
-    check(method, typed.get("method", {}))
+    options = sorted_out(steer_, others, {"method": method}, "one prior and options")["method"]
+    check(method, options)
     check_prior(prior)
     from ...app.steer.run import settle
     from ...app.steer.run import steer as run
 
-    carried_out(run(settle(request.changed(method_options=typed.get("method", {})))))
+    carried_out(run(settle(request.changed(method_options=options))))

@@ -8,8 +8,8 @@ import typer
 from ...app.edit.request import EditRequest
 from ...app.models.request import check_prior
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 
 @app.command(
@@ -29,18 +29,13 @@ def edit(
         typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The picture, and options of the method."),
     ] = None,
 ) -> None:
-    if not words or words[0].startswith("-"):
-        bad("name a picture first: flowhelm edit scene.jpg --prior aerial --class forest")
-    photo, *others = words or []
+    photo, others = first(words, "picture", ": flowhelm edit scene.jpg --prior aerial --class forest")
     request = read(photo=photo)
     check_prior(request.prior)
     from ... import edit as methods
     from ...app.edit.run import edit as run
     from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
 
-    mine = own(edit)
-    rest, typed = sort_words(others, flags({"method": pick("method", request.method, methods.ALL)}, mine), mine)
-    if rest:
-        bad(f"expected one picture and options, got also {' '.join(rest)}")
-    carried_out(run(request.changed(method_options=typed.get("method", {}))))
+    parts = {"method": pick("method", request.method, methods.ALL)}
+    options = sorted_out(edit, others, parts, "one picture and options")
+    carried_out(run(request.changed(method_options=options["method"])))

@@ -11,7 +11,7 @@ from ...app.restore.request import MaskRequest
 from ...bench.contract.request import CheckRequest
 from .progress import carried_out
 from .shell import app, bad
-from .words import asks, offered, own
+from .words import asks, first, offered, sorted_out
 
 
 @app.command("mask")
@@ -74,13 +74,10 @@ def check_(
         typer.Argument(metavar="FILE.py:NAME [--OPTION VALUE]...", help="The code, and options of it."),
     ] = None,
 ) -> None:
-    if not words or words[0].startswith("-"):
-        bad("name the code first: flowhelm check my_method.py:pnp_admm")
-    name, *others = words or []
+    name, others = first(words, "method or other code", ": flowhelm check my_method.py:pnp_admm")
     request = read(name=name)
     from ... import operators
     from ...app.options.signature import pick
-    from ...app.options.words import flags, sort_words
     from ...bench.contract.command import check, kind_of
     from ...cards import METHODS
 
@@ -90,10 +87,7 @@ def check_(
         if kind in ("method", "operator")
         else {}
     )
-    mine = own(check_)
-    rest, given = sort_words(others, flags(parts, mine), mine)
-    if rest:
-        bad(f"expected one name and options, got also {' '.join(rest)}")
+    given = sorted_out(check_, others, parts, "one name and options")
     if not carried_out(check(request.changed(kind=kind, options=given.get(kind, {})))):
         raise typer.Exit(1)
 
@@ -121,9 +115,8 @@ def plan_(
 ) -> None:
     from ...app.models.request import check_prior
     from ...app.options import sources
-    from ...app.options.words import check, flags, sort_words
+    from ...app.options.words import check
 
-    mine = own(plan_)
     positional = [word for word in (words or [])[:2] if not word.startswith("-")]
     if len(positional) != 2:
         bad("expected a model, a method and --vram: flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24")
@@ -132,13 +125,10 @@ def plan_(
         "operator": sources.pick("operator", context.params["operator"]),
         "method": sources.pick("planned", method),
     }
-    rest, given = sort_words((words or [])[2:], flags(parts, mine), mine)
-    if rest:
-        bad(f"expected a model, a method and options, got also {' '.join(rest)}")
-    options = {f"{part}_options": given.get(part, {}) for part in parts}
-    request = read(model=model, method=method, **options)
+    given = sorted_out(plan_, (words or [])[2:], parts, "a model, a method and options")
+    request = read(model=model, method=method, **{f"{part}_options": options for part, options in given.items()})
     for part, function in parts.items():
-        check(function, given.get(part, {}))
+        check(function, given[part])
     check_prior(model)
     from ...app.models.plan import planned
 

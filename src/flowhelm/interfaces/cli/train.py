@@ -7,8 +7,8 @@ import typer
 
 from ...app.train.request import TrainRequest
 from .progress import carried_out
-from .shell import app, bad
-from .words import asks, own
+from .shell import app
+from .words import asks, first, sorted_out
 
 
 @app.command(
@@ -34,20 +34,15 @@ def train(
     ] = None,
 ) -> None:
     from ...app.options import sources
-    from ...app.options.words import check, flags, sort_words
+    from ...app.options.words import check
 
     names = ", ".join(sources.names("recipe"))
-    if not words or words[0].startswith("-"):
-        bad(f"name a recipe first, one of {names}: flowhelm train fashion --data fashion_mnist.npz")
-    name, *others = words or []
+    name, others = first(words, "recipe", f", one of {names}: flowhelm train fashion --data fashion_mnist.npz")
     name = name.replace("-", "_")
-    mine = own(train)
     recipe = sources.pick("recipe", name)
-    rest, typed = sort_words(others, flags({"recipe": recipe}, mine), mine)
-    if rest:
-        bad(f"expected one recipe and its options, got also {' '.join(rest)}")
-    request = read(recipe=name, recipe_options=typed["recipe"])
-    check(recipe, typed["recipe"])
+    options = sorted_out(train, others, {"recipe": recipe}, "one recipe and its options")["recipe"]
+    request = read(recipe=name, recipe_options=options)
+    check(recipe, options)
     from ...app.train.run import train as run
 
     carried_out(run(request))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from types import NoneType
@@ -89,6 +89,24 @@ def own(command: Callable[..., None]) -> list[str]:
             spelled = (info.default, *(info.param_decls or ())) if info is not None else ()
             names += [name, *(word.lstrip("-") for word in spelled if isinstance(word, str))]
     return names
+
+
+def first(words: list[str] | None, what: str, example: str) -> tuple[str, list[str]]:
+    """The word that a command begins with, and the others."""
+    if not words or words[0].startswith("-"):
+        raise BadInput(f"name a {what} first{example}")
+    return words[0], words[1:]
+
+
+def sorted_out(command: Callable[..., None], words: list[str], parts: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The options of functions among the words, by their part: "operator", "method" or another; nothing else may stand there."""
+    from ...app.options.words import flags, sort_words
+
+    mine = own(command)
+    rest, given = sort_words(words, flags(parts, mine), mine)
+    if rest:
+        raise BadInput(f"expected {what}, got also {' '.join(rest)}")
+    return {part: given.get(part, {}) for part in parts}
 
 
 def _typed(model: type[Request]) -> Iterator[tuple[str, Option]]:
