@@ -42,6 +42,9 @@ class Row(BaseModel):
     claim: Line = Field(description="The claim in a sentence.")
     published: str = Field(default="", pattern=r"^[^\n]*$", description="The figure as published, if there is one.")
     command: str = Field(default="", description="What tests it here; lines of a shell.")
+    smallest: str = Field(
+        default="", description="The same at its smallest size, which a test starts; as it is if not given."
+    )
     measured: str = Field(default="", pattern=r"^[^\n]*$", description="What the command printed, with its interval.")
     verdict: Verdict = "not measured yet"
     why: str = Field(default="", pattern=r"^[^\n]*$", description="Why the verdict is this, or what is missing.")
@@ -50,6 +53,8 @@ class Row(BaseModel):
     def _whole(self) -> Self:
         if self.verdict not in OPEN and not (self.command and re.search(r"\d", self.measured) and self.why):
             raise ValueError(f"a verdict of {self.verdict!r} needs a command, a measured figure and a why")
+        if self.smallest and not self.command:
+            raise ValueError("the smallest size of a command needs the command")
         if self.verdict in OPEN and self.measured:
             raise ValueError(f"what was measured needs another verdict than {self.verdict!r}")
         return self

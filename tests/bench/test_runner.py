@@ -11,6 +11,7 @@ import torch
 from flowhelm import inner, operators
 from flowhelm.app.files.dataset import Pictures
 from flowhelm.app.models.affordable import affordable, nearest
+from flowhelm.bench import intervals
 from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, watched
 from flowhelm.bench.compare.protocols import Task, measured
@@ -297,7 +298,7 @@ def test_parquet_without_pyarrow_is_one_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 7, 10, 19, 99, 10_000])
 def test_student(freedom):
     stats = pytest.importorskip("scipy.stats")
-    assert table.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=3e-3)
+    assert intervals.student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=3e-3)
 
 
 def test_means_and_margins_are_over_pictures():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from flowhelm import NetFlow, sample
+from flowhelm.bench.intervals import interval
 from flowhelm.bench.quality import students
 from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
@@ -39,8 +40,9 @@ def test_diversity_is_a_distance_within_classes():
 
 
 def test_intervals_are_students():
-    assert students.interval([1.0, 3.0], 2) == f"2.00 ± {12.71 * math.sqrt(2) / math.sqrt(2):.2f}"
-    assert students.interval([0.002, 0.002], 5) == "2.0"
+    assert interval([1.0, 3.0]).shown(2) == f"2.00 ± {12.706 * math.sqrt(2) / math.sqrt(2):.2f}"
+    assert interval([1.0]).shown(2) == "1.00"
+    assert interval([]).shown(2) == "-"
 
 
 def test_the_table_counts_the_guidance(tmp_path, capsys):
@@ -55,6 +57,6 @@ def test_the_table_counts_the_guidance(tmp_path, capsys):
         writer.writerows(rows)
     students.table(tmp_path / "a.csv")
     said = capsys.readouterr().out
-    assert "| Euler, guided | 100 | 1.500 ± 6.355 |" in said
+    assert "| Euler, guided | 100 | 1.500 ± 6.353 |" in said
     assert "| reflow | 2 | 3.000 |" in said
     assert "| 250.0 |" in said

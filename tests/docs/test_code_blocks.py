@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import typer
+from shell import calls, stand_ins
 
 from flowhelm.interfaces import cli
 
@@ -104,26 +104,7 @@ def test_every_block_says_what_it_is():
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory) -> Path:
     """Stand-ins that write down how they were called, for bash to find."""
-    folder = tmp_path_factory.mktemp("bin")
-    for name in ("flowhelm", "python", "bash", *OTHERS):
-        file = folder / name
-        file.write_text(
-            f"#!{sys.executable} -S\nimport json, os, sys\n"
-            f"own = {{name: value for name, value in os.environ.items() if name.startswith('FLOWHELM_')}}\n"
-            f"open(os.environ['CALLS'], 'a').write(json.dumps([own, {name!r}, *sys.argv[1:]]) + '\\n')\n"
-        )
-        file.chmod(0o755)
-    return folder
-
-
-def calls(text: str, programs: Path, folder: Path) -> list[list]:
-    """What the shell would start: loops, variables, quotes and line ends are its own."""
-    out = folder / "calls.jsonl"
-    environment = {"PATH": f"{programs}:/usr/bin:/bin", "CALLS": str(out), "HOME": str(folder)}
-    text = text.replace(".venv/bin/", "")
-    done = subprocess.run(["/bin/bash", "-eu", "-c", text], env=environment, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in out.read_text().splitlines()]
+    return stand_ins(tmp_path_factory.mktemp("bin"))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from flowhelm.rng import Noise
 from flowhelm.solve import integrate
 from flowhelm.steer import best_of, noise_search, path_search, rbf, svdd
 from flowhelm.step import run
-from flowhelm.transition import ancestral, diffusion, glass, langevin, noised, renoise
+from flowhelm.transition import ancestral, diffusion, euler, glass, langevin, noised, renoise
 
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double()
 NORMAL = MixtureFlow(torch.ones(1).double(), MEAN[None], COVARIANCE[None])
@@ -105,6 +105,28 @@ def test_svdd_by_hand(mixture):
         soft = next(iter(svdd(mixture, REWARD, x, times, draws=6, strength=strength, noise=Noise(5, 3))))
         pick = torch.searchsorted((strength * values).softmax(1).cumsum(1), u[:, None])[:, 0]
         torch.testing.assert_close(soft.x, children[rows, pick])
+
+
+def test_blocks_go_on_before_one_is_chosen(mixture):
+    """CoDe: two moves of each of six, then the best; and a block as long as the grid chooses among whole trajectories."""
+    times, x, noise = torch.tensor([0.3, 0.45, 0.7, 1.0], dtype=torch.float64), torch.randn(3, 2).double(), Noise(5, 3)
+    children = [ancestral(mixture, x, times[0], times[1], noise) for _ in range(6)]
+    children = torch.stack([ancestral(mixture, c, times[1], times[2], noise) for c in children], 1)
+    clean = torch.stack([mixture.ends(c, times[2]).clean for c in children.unbind(1)], 1)
+    best = torch.stack([REWARD(c) for c in clean.unbind(1)], 1).argmax(1)
+    steps = list(svdd(mixture, REWARD, x, times[:3], draws=6, block=2, noise=Noise(5, 3)))
+    assert [step.index for step in steps] == [2]
+    torch.testing.assert_close(steps[0].x, children[torch.arange(3), best])
+    assert spent(steps[0].info) == {"evaluations": [13] * 3, "rewards": [6] * 3, "decodes": [6] * 3}
+    odd = [step.index for step in svdd(mixture, REWARD, x, times, draws=2, block=2, noise=Noise(5, 3))]
+    assert odd == [1, 3]  # counted from the end
+
+    def still(flow, x, s, t, noise, ends):
+        return euler(flow, x, s, t, None, ends) if s < 0.4 else ancestral(flow, x, s, t, noise, ends)
+
+    whole = run(svdd(mixture, REWARD, x, times, draws=40, block=3, transition=still, noise=Noise(5, 3)))
+    one = run(svdd(mixture, REWARD, x, times, draws=1, block=3, transition=still, noise=Noise(5, 3)))
+    assert (REWARD(whole.x) > REWARD(one.x)).all()  # a move without noise first takes nothing from the draws after it
 
 
 def test_svdd_with_the_exact_value_tends_to_the_tilted_law():

@@ -398,7 +398,7 @@ def test_a_checkpoint_of_another_run(change, message, tmp_path):
     assert same(state(other.net), before)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign", "folder", "step", "negative"])
 def test_a_damaged_checkpoint(damage, tmp_path):
     path, flow = tmp_path / "checkpoint", line()
     next(fit(flow, error, data, steps=8, checkpoint=path, minutes=0))
@@ -408,6 +408,9 @@ def test_a_damaged_checkpoint(damage, tmp_path):
         path.mkdir()
     elif damage == "foreign":
         save_file({"a": torch.ones(2)}, path)
+    elif damage in ("step", "negative"):  # 10^400 is more than a float can be
+        settings = {"step": "1" + 400 * "0" if damage == "step" else "-1", "settings": "{}"}
+        save_file({"a": torch.ones(2)}, path, settings)
     else:
         path.write_bytes({"cut": whole[:-100], "text": b"no checkpoint at all", "empty": b""}[damage])
     with pytest.raises(ValueError, match="is no readable checkpoint") as caught:

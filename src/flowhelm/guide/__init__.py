@@ -14,9 +14,10 @@ from .pruned import PrunedSource, pruned
 from .raag import raag
 from .rare import rare
 from .reused import reused
+from .rewarded import rewarded
 from .tiled import tiled
 
-ALL = (chunked, counted, diverse, minority, on_path, pruned, rare, reused, tiled)
+ALL = (chunked, counted, diverse, minority, on_path, pruned, rare, reused, rewarded, tiled)
 GUIDANCES = (cfg, raag, cfg_zero)
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "raag",
     "rare",
     "reused",
+    "rewarded",
     "tiled",
 ]

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
 from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
-from . import denoisers, tokens
+from ..path import linear
+from . import denoisers, published, tokens
 from .foreign import Foreign, Sigmas
 from .hyperprior import Hyperprior
 from .pair import Pair
@@ -148,10 +149,10 @@ class Prior(NetFlow):
             "words": None if prompts is None else self._words(prompts),
             "numbers": None if numbers is None else self._numbers(numbers),
         }
-        bound = []
-        for kind, null in zip(known, self.null, strict=True):
+        bound: list[Tensor] = []
+        for kind, null in zip(known, self.null or (None,) * len(known), strict=True):
             value = told[kind]
-            bound.append(null.expand(count, *null.shape[1:]) if value is None else value)
+            bound.append(value if value is not None else null.expand(count, *null.shape[1:]))  # type: ignore[union-attr]
         return self.bind(*bound, guidance=guidance)
 
     def _classes(self, names: Sequence[str | int]) -> Tensor:
@@ -215,6 +216,44 @@ KINDS: Mapping[str, tuple[type[nn.Module], type[BaseModel]]] = {
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pretrained(Foreign, Prior):
     """One of deepinv's pretrained denoisers as a prior: see `priors.denoisers`. It has no conditions."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Published(Foreign, Prior):
+    """A published network as a prior: see `priors.published`.
+
+    Attributes:
+        latent: whether its states are latents; it draws and restores pictures inside a `codec.LatentFlow` then.
+    """
+
+    latent: bool = False
+
+    @property
+    def pixels(self) -> bool:  # type: ignore[override]
+        return not self.latent
+
+    def encode(self, image: Tensor) -> Tensor:
+        return self._own(image)
+
+    def decode(self, clean: Tensor) -> Tensor:
+        return self._own(clean)
+
+    def _own(self, state: Tensor) -> Tensor:
+        if self.latent:
+            raise ValueError(
+                f"prior '{self.name}' is over latents; give it the auto-encoder that it was trained with: codec.LatentFlow(flow, "
+                "priors.autoencoder(AutoencoderKL.from_pretrained('stabilityai/sd-vae-ft-ema')))"
+            )
+        return state
+
+    def _told(self, rows: int, device: torch.device) -> list[Tensor]:
+        if not self.condition and self.about.get("classes"):
+            if not self.null:
+                raise ValueError(
+                    f"prior '{self.name}' draws by class alone; say which of {len(self.about['classes'])}, such as --class 207"
+                )
+            return [each.to(device).expand(rows) for each in self.null]
+        return super()._told(rows, device)
 
 
 def levels(name: str | Path) -> tuple[float, float]:
@@ -282,6 +321,8 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
             if "student" in about:
                 raise ValueError("it holds a student, which draws and restores but is not trained on; take its prior")
             held = about.get("kind") or "flow"
+            if held == published.KIND:
+                return _published(about, {key: f.get_tensor(key) for key in f.keys()}, path.stem, device)  # noqa: SIM118
             if held not in KINDS:
                 raise ValueError(f"it holds a prior of kind {held[:40]!r}, which this version does not know")
             network, settings = KINDS[held]
@@ -314,6 +355,24 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
         return CodecPrior(net, shape, net.stride, path.stem, described)  # type: ignore[return-value]  # few ask for it
     made = PairedPrior if held == "paired" else Prior
     return made(net, shape, null=net.null, name=path.stem, about=described)
+
+
+def _published(header: Mapping[str, str], tensors: Mapping[str, Tensor], name: str, device: str) -> Published:
+    """A converted network; raises as `load` expects."""
+    made = published.network(header, tensors)
+    about = About.model_validate_json(header.get("about", "{}")).model_dump(exclude_unset=True)
+    net = made.net.to(device)
+    if not made.latent:
+        net = net.to(memory_format=torch.channels_last)
+    return Published(
+        net,
+        made.shape,
+        null=made.null,
+        name=name,
+        about=about,
+        latent=made.latent,
+        **{"schedule": linear, **made.convention},
+    )
 
 
 def _is_pickle(path: Path) -> bool:

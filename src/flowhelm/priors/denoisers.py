@@ -147,18 +147,18 @@ def _reachable(address: str) -> None:
 
 
 class Told(nn.Module):
-    """A network of deepinv, `net(picture in [0, 1], sigma (b,))`, for pictures of any size: the border is repeated up to the stride."""
+    """A network, `net(picture, sigma (b,), *conditions)`, for pictures of any size: the border is repeated up to the stride."""
 
     def __init__(self, net: nn.Module, stride: int, reach: int):
         super().__init__()
         self.net, self.stride, self.reach = net, stride, reach
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
             x = fn.pad(x, (0, right, 0, bottom), mode="replicate")
-        out: Tensor = self.net(x, sigma)
+        out: Tensor = self.net(x, sigma, *conditions)
         return out[..., :height, :width]
 
 

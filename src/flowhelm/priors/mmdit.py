@@ -44,15 +44,20 @@ class MMDiT(nn.Module):
         self.place = nn.Parameter(0.02 * torch.randn(places, width))
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, x: Tensor, t: Tensor, words: Tensor | None = None) -> Tensor:
+    def read(self, words: Tensor) -> dict[str, Tensor]:
+        """What the transformer is told of words `(b, places)`, by its own names."""
+        read = self.word(words)
+        return {"encoder_hidden_states": read + self.place, "pooled_projections": self.pooled(read.mean(1))}
+
+    def forward(
+        self, x: Tensor, t: Tensor, words: Tensor | None = None, added: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """`added`: what a control branch adds after the layers; see `priors.controlled`."""
         if words is None:
             words = torch.zeros(len(x), len(self.place), dtype=torch.int64, device=x.device)
-        read = self.word(words)
-        made = self.transformer(
-            hidden_states=x, encoder_hidden_states=read + self.place, pooled_projections=self.pooled(read.mean(1)),
-            timestep=1000 * (1 - t), return_dict=False,
-        )  # fmt: skip
-        out: Tensor = made[0]
+        out: Tensor = self.transformer(
+            hidden_states=x, timestep=1000 * (1 - t), block_controlnet_hidden_states=added, return_dict=False, **self.read(words)
+        )[0]  # fmt: skip
         return out
 
 

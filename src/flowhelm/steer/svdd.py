@@ -4,6 +4,8 @@
     r_j  <- reward(decode(clean_j)),    clean_j = E[clean | x'_j]
     x    <- the x'_j of the highest r_j                    or of one drawn with weight exp(strength r_j)
 
+With `block` above 1 each x'_j goes on by so many moves before one is chosen: CoDe (Singh et al. 2025, arXiv:2502.00968).
+
 Needs   any reward
 Budget  buys `draws`; it is counted, not bounded
 Cost    `draws` times the evaluations of the move per step and row (the ends at the start of a step are shared), as many
@@ -11,7 +13,7 @@ Cost    `draws` times the evaluations of the move per step and row (the ends at 
 Paper   10 draws; 25 with 2 chains in RBF's comparison (arXiv:2503.19385). Rows are chains that never compete: give a prompt
         several and keep the best at the end. It seeks rewards; it draws from p(clean) exp(strength reward) only as the draws
         become many and if the reward of the clean estimate were the log-mean-exp of the rewards to come. The paper's
-        regression of those (SVDD-MC) is not here: put it in the reward's place.
+        regression of those (SVDD-MC) is not here: put it in the reward's place. CoDe's start from a noised reference is not here.
 
 Example
 
@@ -48,6 +50,7 @@ def svdd(
     times: Times,
     *,
     draws: Count = 10,
+    block: Count = 1,
     strength: float | None = None,
     transition: Transition = ancestral,
     budget: Budget | None = None,
@@ -59,6 +62,7 @@ def svdd(
         x: state `(b, *shape)` at times[0], one chain per row.
         times: the grid.
         draws: moves tried per step and row.
+        block: moves of each before one is chosen, counted from the end; the whole grid is the best of `draws`.
         strength: factor of the reward in the choice; None takes the highest.
         transition: the move, a random one.
         budget: what each prompt spends is counted there.
@@ -67,13 +71,20 @@ def svdd(
     """
     b, total, x = len(x), len(times) - 1, x.detach()
     ends = look(flow, x, times[0])
+    tried = [(x, ends)] * draws
     for i, (s, t) in enumerate(pairwise(times), 1):
-        tried = [transition(flow, x, s, t, noise, ends) for _ in range(draws)]
-        if all(torch.equal(tried[0], each) for each in tried[1:]):  # a move without noise, as the last of `ancestral`
-            tried = tried[:1]
-        x = torch.stack(tried, 1).flatten(0, 1)  # the draws of a row together
-        ends = look(flow, x, t)
+        moved = [transition(flow, each, s, t, noise, seen) for each, seen in tried]
+        if all(torch.equal(moved[0], each) for each in moved[1:]):  # a move without noise, as the last of `ancestral`
+            moved = moved[:1]
+        ends = look(flow, torch.cat(moved), t)
+        if (total - i) % block:
+            tried = [(each, ends.rows(torch.arange(j * b, (j + 1) * b))) for j, each in enumerate(moved)]
+            tried *= draws // len(tried)
+            continue
+        x = torch.stack(moved, 1).flatten(0, 1)  # the draws of a row together
+        ends = ends.rows(torch.arange(len(x)).view(-1, b).T.flatten())
         value = reward(flow.decode(ends.clean)).view(b, -1)
         pick = best(value) if strength is None else categorical(strength * value, noise)
         x, ends, won = x[pick], ends.rows(pick), value.flatten()[pick]
+        tried = [(x, ends)] * draws
         yield Step(i, total, t, x, ends.clean, {"reward": won})

@@ -60,7 +60,7 @@ def restore(
             about = f.metadata() or {}
             step, stored = int(about["step"]), json.loads(about["settings"])
             state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
-        if not isinstance(stored, dict) or step < 0:
+        if not isinstance(stored, dict) or not 0 <= step < 2**53:  # what a float can count
             raise ValueError(f"it says step {about['step'][:40]} and settings {about['settings'][:80]}")
     except Exception as error:  # safetensors raises its own type
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

@@ -88,10 +88,16 @@ def pictures(
     return Pictures(_scaled(torch.stack(rows)), tuple(taken), None, data.name, sha)
 
 
-def whole(data: Path, folder: str) -> Iterator[tuple[str, Tensor]]:
-    """Names and colour pictures `(3, h, w)` in [-1, 1] of one folder of an archive or a folder, by name, each in its own size."""
+def whole(data: Path, folder: str, last: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Names and colour pictures `(3, h, w)` in [-1, 1] of one folder of an archive or a folder, by name, each in its own size.
+
+    Args:
+        folder: its name; "." for the pictures at the top.
+        last: so many of the last ones only; None for all.
+    """
     with _listed(data) as (names, read):
-        known = [name for name in names if name.split("/")[0] == folder]
+        inside = lambda name: "/" not in name if folder == "." else name.split("/")[0] == folder  # noqa: E731
+        known = [name for name in names if inside(name)][-last if last else 0 :]
         if not known:
             raise BadInput(f"data: expected pictures in {folder}/ of '{data}', found none; see --folder")
         for name in known:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ...app.restore.presets import preset
-from .table import Group, Line, Mean, Row, groups, mean
+from ..intervals import Mean, interval
+from .table import Group, Line, Row, groups
 
 MOST = 50
 """Evaluations that the others may have; one with a backward pass counts three."""
@@ -62,7 +63,7 @@ def gain(mine: Line, other: Line, column: str = "psnr") -> tuple[Mean, int]:
     """Paired difference mine - other on the pictures that both have, and how many these are."""
     a, b = mine.values[column], other.values[column]
     both = [a[image] - b[image] for image in a if image in b]
-    return mean(both), len(both)
+    return interval(both), len(both)
 
 
 def rivals(group: Group, default: Line, *, of_deepinv: bool = False) -> list[Line]:

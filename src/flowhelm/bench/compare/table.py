@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
+
+from ..intervals import Mean, interval
 
 Row = Mapping[str, Any]
 GROUP = ("prior", "weights", "data", "size", "protocol", "task", "operator", "std")
 """What is compared only within itself."""
 METHOD = ("method", "options", "steps")
-_SMALL = {1: 12.706, 2: 4.303, 3: 3.182}
-
-
-class Mean(NamedTuple):
-    """A mean over pictures and half of its 95 % interval; NaN where there are none, or one."""
-
-    value: float
-    half: float
-
-    def shown(self, digits: int) -> str:
-        if math.isnan(self.value):
-            return "-"
-        return f"{self.value:.{digits}f}" + ("" if math.isnan(self.half) else f" ± {self.half:.{digits}f}")
 
 
 class Line(NamedTuple):
@@ -42,7 +31,7 @@ class Line(NamedTuple):
         return [row["error"] for row in self.rows if row["error"]]
 
     def mean(self, column: str) -> Mean:
-        return mean(list(self.values[column].values()))
+        return interval(list(self.values[column].values()))
 
 
 class Group(NamedTuple):
@@ -68,7 +57,7 @@ class Group(NamedTuple):
         mine, theirs = line.values[column], self.reference.values[column]
         gains = [mine[image] - theirs[image] for image in mine if image in theirs]
         better = sum(gain < 0 if column in DISTANCES else gain > 0 for gain in gains)
-        return mean(gains), better, len(gains)
+        return interval(gains), better, len(gains)
 
 
 DISTANCES = ("lpips", "features")
@@ -145,28 +134,6 @@ def cells_of(group: Group, by: str = "psnr") -> tuple[list[str], list[list[str]]
         del whole["pictures"]
     whole = {name: values for name, values in whole.items() if name == "method" or set(values) != {"-"}}
     return list(whole), [list(line) for line in zip(*whole.values(), strict=True)]
-
-
-def mean(values: Sequence[float]) -> Mean:
-    """The mean, and half of its interval by Student's t."""
-    if not values:
-        return Mean(math.nan, math.nan)
-    if len(values) == 1:
-        return Mean(values[0], math.nan)
-    return Mean(fmean(values), student(len(values) - 1) * stdev(values) / math.sqrt(len(values)))
-
-
-def student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: expanded around the normal one (Abramowitz & Stegun 26.7.5), to 0.2 %."""
-    if freedom in _SMALL:
-        return _SMALL[freedom]
-    z = NormalDist().inv_cdf(0.975)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**i for i, term in enumerate(terms, 1))
 
 
 def _lines(rows: list[Row]) -> list[Line]:

@@ -36,6 +36,7 @@ from ...solve import integrate
 from ...step import run
 from ...train import fit, shuffled
 from ...transition import euler, heun, midpoint
+from ..intervals import interval
 
 CALLS = (1, 2, 4)
 ROWS, TESTED = 256, 4096
@@ -245,24 +246,13 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for name in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == name]
-        cells = [name, *(_interval([row[f"error {c}"] for row in own if f"error {c}" in row]) for c in CALLS)]
+        cells = [name, *(interval(row[f"error {c}"] for row in own if f"error {c}" in row).shown(3) for c in CALLS)]
         cells += [
-            _interval([row["energy 1"] for row in own if "energy 1" in row], 1),
-            _interval([row["seconds"] for row in own], 0),
+            interval(row["energy 1"] for row in own if "energy 1" in row).shown(1),
+            interval(row["seconds"] for row in own).shown(0),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def _interval(values: list[float], places: int = 3) -> str:
-    if not values:
-        return ""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.{places}f}"
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    factor = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0)  # Student's t
-    return f"{mean:.{places}f} ± {factor * spread / math.sqrt(len(values)):.{places}f}"
 
 
 if __name__ == "__main__":

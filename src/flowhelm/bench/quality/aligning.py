@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Annotated, Any
 
 import torch
@@ -48,6 +47,7 @@ from ...learning import Copy
 from ...rng import Noise
 from ...step import Diverged, Reward
 from ...step import run as final
+from ..intervals import interval
 from .classifier import classifier, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
@@ -237,14 +237,11 @@ def read(path: Path) -> dict[tuple[str, str], dict[int, list[dict[str, str]]]]:
     return out
 
 
-def interval(values: Sequence[float]) -> str:
+def cell(values: Sequence[float]) -> str:
     """Mean and half the width of a 95 % interval by Student's law; a dash where a run is missing."""
     if any(math.isnan(value) for value in values):
         return f"- ({sum(not math.isnan(v) for v in values)} of {len(values)})"
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    width = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0) * stdev(values) / len(values) ** 0.5
-    return f"{fmean(values):.3f} ± {width:.3f}"
+    return interval(values).shown(3)
 
 
 @app.command()
@@ -261,14 +258,12 @@ def table(rows: Annotated[Path, typer.Argument(help="of `csv`")]) -> None:
         print("| --- |" + " --- |" * (len(LEVELS) + 7))
         for method in dict.fromkeys(m for r, m in by if r == reward):
             runs = list(by[reward, method].values())
-            cells = [interval([at_distance(run, level) for run in runs]) for level in LEVELS]
+            cells = [cell([at_distance(run, level) for run in runs]) for level in LEVELS]
             cells += [
-                interval([at_distance(run, LEVELS[1], column) for run in runs])
+                cell([at_distance(run, LEVELS[1], column) for run in runs])
                 for column in ("held out", "diversity", "dark", "edges")
             ]
-            cells += [
-                interval([float(run[-1][column]) for run in runs]) for column in ("value", "frechet", "diversity")
-            ]
+            cells += [cell([float(run[-1][column]) for run in runs]) for column in ("value", "frechet", "diversity")]
             print(f"| `{method}` | " + " | ".join(cells) + " |")
         print()
 

@@ -34,6 +34,7 @@ from ...rng import Noise
 from ...sample import bottleneck
 from ...solve import integrate
 from ...step import Step, run
+from ..intervals import interval
 
 WAYS = (
     "down=0.15,up=0.55,back=0.15,smaller=renoise,larger=renoise",
@@ -90,11 +91,6 @@ def distance(a: Tensor, b: Tensor) -> tuple[float, float]:
     return tuple(float(frechet_features(patches(a, k), patches(b, k))) for k in (1, LAYOUT))  # type: ignore[return-value]
 
 
-def interval(values: list[float]) -> str:
-    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.3f} ± {half:.3f}"
-
-
 def measure(
     flow: NetFlow,
     texts: list[str],
@@ -149,8 +145,8 @@ def measure(
         )
         rows.append({
             "way": each.name, "large": large, "small": small, "flops": f"{whole / total:.2f}", "seconds": f"{middle:.2f}",
-            "from": f"{low:.2f}", "to": f"{high:.2f}", "distance": interval(rms.tolist()), "detail": interval(list(detail)),
-            "layout": interval(list(layout)),
+            "from": f"{low:.2f}", "to": f"{high:.2f}", "distance": interval(rms.tolist()).shown(3), "detail": interval(detail).shown(3),
+            "layout": interval(layout).shown(3),
         })  # fmt: skip
     return rows, {name: tensors[0] for name, tensors in made.items()}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -40,6 +41,14 @@ class Photo(NamedTuple):
     folder: str
     name: str
     clean: Tensor
+
+
+def photos(data: Path, folder: str, last: int | None = None, size: int | None = None) -> Iterator[Photo]:
+    """The pictures of a folder by name, or the last of them; whole, or their middle."""
+    for name, clean in whole(data, folder, last):
+        height, width = (min(size or side, side) for side in clean.shape[1:])
+        top, left = (clean.shape[1] - height) // 2, (clean.shape[2] - width) // 2
+        yield Photo(folder, name, clean[:, top : top + height, left : left + width])
 
 
 def noisy(clean: Tensor, name: str, sigma: float, seed: int) -> Tensor:
@@ -108,9 +117,13 @@ def main(
     data: Annotated[Path, typer.Option(help="zip archive with CBSD68/ and Set5/")],
     prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
     folder: Annotated[
-        list[str] | None, typer.Option(help="folders of the archive; CBSD68 and Set5 if not given")
+        list[str] | None, typer.Option(help="folders of the archive, . for its top; CBSD68 and Set5 if not given")
     ] = None,
     images: Annotated[int | None, typer.Option(help="only the first ones of each folder, by name")] = None,
+    last: Annotated[int | None, typer.Option(help="only the last ones of each folder, by name")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="side of centre crops in pixels; whole pictures if not given")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the noise")] = 0,
     out: Annotated[
         Path | None, typer.Option("--csv", help="file of one row per picture and sigma, appended to")
@@ -127,7 +140,7 @@ def main(
     done = {(r["image"], float(r["sigma"])) for r in rows}
     count: dict[str, int] = {}
     todo = []
-    for photo in (Photo(of, *one) for of in folder or ["CBSD68", "Set5"] for one in whole(data, of)):
+    for photo in (one for of in folder or ["CBSD68", "Set5"] for one in photos(data, of, last, size)):
         count[photo.folder] = count.get(photo.folder, 0) + 1
         if images is None or count[photo.folder] <= images:
             todo += [(photo, sigma) for sigma in SIGMAS if (photo.name, sigma) not in done]

@@ -38,6 +38,7 @@ from ...step import run
 from ...toughness import begun, plan, swept, toughness
 from ...train import fit, seeded
 from ...train.flow_score import flow_score
+from ..intervals import interval
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 Prior = Annotated[str, typer.Argument(help="fashion-tarflow, or a file that flowhelm train has written")]
@@ -52,11 +53,6 @@ def held(data: Path, part: str, count: int, noise: float) -> tuple[Tensor, Tenso
     rows = torch.randperm(len(images), generator=seeded(0, 0, purpose="held"))[:count]
     clean = images[rows][..., 2:-2, 2:-2].float() / 127.5 - 1
     return clean, clean + noise * torch.randn(clean.shape, generator=seeded(0, 1, purpose="held")), labels[rows]
-
-
-def interval(rows: Tensor) -> str:
-    """Mean and half of the 95 % interval."""
-    return f"{rows.mean():.3f} ± {1.96 * rows.std() / len(rows) ** 0.5:.3f}"
 
 
 def per_dimension(log_prob: Tensor, dimensions: int) -> Tensor:
@@ -95,7 +91,7 @@ def bits(
     floor = per_dimension(torch.tensor(-0.5 * d * math.log(2 * math.pi * math.e * flow.noise**2)), d)
     for name, log_prob in rows.items():
         found = per_dimension(log_prob, d)
-        print(f"| {name} | {interval(found)} | {float(found.mean() - floor):.3f} |")
+        print(f"| {name} | {interval(found.tolist()).shown(3)} | {float(found.mean() - floor):.3f} |")
     edge = 1 + 3 * flow.noise
     uniform = per_dimension(torch.tensor(-d * math.log(2 * edge)), d)
     print(f"| uniform in [{-edge:g}, {edge:g}] | {float(uniform):.3f} | {float(uniform - floor):.3f} |")
@@ -294,7 +290,10 @@ def clean(
                 image = ((way(samples, classes).clamp(-1, 1) + 1) * 127.5).round().byte()
                 features, seen = net.judge(fn.pad(image, (2, 2, 2, 2)))
                 text = f"{float((seen == classes).double().mean()):.1%} | {float(frechet_features(features, real)):.3f}"
-            print(f"| {name} | {interval(1000 * error)} | {interval(error / base)} | {text} |", flush=True)
+            print(
+                f"| {name} | {interval((1000 * error).tolist()).shown(3)} | {interval((error / base).tolist()).shown(3)} | {text} |",
+                flush=True,
+            )
 
 
 def _cleaned(cleaner: Cleaner, x: Tensor, labels: Tensor) -> Tensor:
@@ -331,8 +330,10 @@ def videos(
         frames, per = flow.shape[0], math.prod(flow.shape[1:])
         pieces = torch.cat([_by_frame(flow.bind(c), x) for x, c in parts(noisy, batch.condition[0], 50)])
         whole_ = torch.cat([flow.bind(c).log_prob(x) for x, c in parts(noisy, batch.condition[0], 50)])
-        print(f"bits per dimension: {interval(per_dimension(whole_, per * frames))}; by frame, given those before:")
-        print(" ".join(interval(per_dimension(pieces[:, k], per)) for k in range(frames)))
+        print(
+            f"bits per dimension: {interval(per_dimension(whole_, per * frames).tolist()).shown(3)}; by frame, given those before:"
+        )
+        print(" ".join(interval(per_dimension(pieces[:, k], per).tolist()).shown(3) for k in range(frames)))
         z = bound.source(Noise(0, count))[:drawn]
         some = flow.bind(batch.condition[0][:drawn])
         exact = run(inverse.sequential(some, z)).clean
@@ -351,7 +352,7 @@ def videos(
         for name, other in changes.items():
             first = exact if "other" in name else other
             change = (other[:, 1:] - first[:, :-1]).square().flatten(1).mean(1)
-            print(f"| {name} | {interval(change)} |")
+            print(f"| {name} | {interval(change.tolist()).shown(3)} |")
 
 
 def _by_frame(flow: Bijection, video: Tensor) -> Tensor:

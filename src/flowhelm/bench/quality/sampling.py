@@ -39,6 +39,7 @@ from ...priors.bundled import load
 from ...rng import Noise
 from ...solve import Solver
 from ...step import Step, run
+from ..intervals import interval
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 COUNTS = (4, 6, 8, 10, 15, 25, 50)
@@ -187,11 +188,6 @@ class Rows:
                 writer.writerow(row)
 
 
-def interval(values: Tensor) -> tuple[float, float]:
-    """Mean, and half of its 95 % interval."""
-    return float(values.mean()), float(1.96 * values.std() / len(values) ** 0.5)
-
-
 @app.command()
 def distance(
     name: Annotated[str, typer.Argument(help="a bundled prior")],
@@ -220,7 +216,7 @@ def distance(
                 times = flow.times(steps) if grid == "own" else function_of(GRIDS, grid)(steps)
                 begun, asked = time.perf_counter(), counted(flow)
                 end = run(solver_of(words)(asked, x, times, noise=noise.named("solver"))).x
-                mean, half = interval(deviation(end, exact))
+                mean, half = interval(deviation(end, exact).tolist())
                 runaway = float((magnitude_score(end, exact) - magnitude_score(exact, exact)).mean())
                 found = {"counted": str(asked.count.calls), "error": f"{mean:.5f}", "half": f"{half:.5f}"}
                 found |= {"artefacts": f"{runaway:.2f}", "each": " ".join(f"{e:.5f}" for e in deviation(end, exact))}
@@ -254,7 +250,7 @@ def reuse(
     for steps in map(int, counts.split(",")):
         for every in (1, 2, 3):
             asked: Any = guide.reused(flow, every) if every > 1 else flow
-            mean, half = interval(deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact))
+            mean, half = interval(deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact).tolist())
             rows = asked.kept.rows // pictures if every > 1 else 2 * steps
             print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} |", flush=True)
 
@@ -315,10 +311,10 @@ def show(files: Annotated[list[Path], typer.Argument(help="CSV files of `distanc
                 if here is None:
                     cells.append("")
                     continue
-                mean, half = interval(here)
+                mean, half = interval(here.tolist())
                 margin = ""
                 if rival is not None and words != RIVAL and grid == "own":
-                    share, width = interval((here - rival) / rival.mean())
+                    share, width = interval(((here - rival) / rival.mean()).tolist())
                     margin = f" ({100 * share:+.0f} ± {100 * width:.0f} %)"
                 cells.append(f"{mean:.4f} ± {half:.4f}{margin}")
             print(f"| {words} | {' | '.join(cells)} |")

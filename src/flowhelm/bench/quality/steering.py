@@ -14,7 +14,9 @@ and, for RBF, the best of 25 starts.
 
 GLASS makes 5 moves of 2 inner Euler steps, so it scores half as often. Feynman-Kac particles are steered at
 5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
-reward. Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
+reward. Guided: by `guide.rewarded` in every evaluation between 0.2 and 0.7 (inside), without a backward pass through the network, or by
+`fk`'s gradient proposal (outside), which has one for each evaluation and so a third of the particles; differentiable rewards only.
+Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
 features between the results of one row, each of its own seed.
 """
 
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -37,13 +39,14 @@ from ...app.show.figures import figure, png
 from ...budget import Budget
 from ...flow import Flow
 from ...grids import arc, uniform
-from ...guide import on_path
+from ...guide import on_path, rewarded
 from ...path import VP
 from ...priors import bundled
 from ...rewards import Compressibility, brightness
 from ...rng import Noise
 from ...step import Reward, run
 from ...transition import ancestral, diffusion, glass, langevin
+from ..intervals import interval
 from .classifier import classifier, whole
 
 LENGTH = 10
@@ -52,7 +55,8 @@ STARTS = 25
 """Sources of which RBF begins with the best, as in its paper; they are paid from the budget."""
 BUDGETS = (50, 100, 200, 400, 800)
 CLASSES = {"fashion": ("bag", "sneaker", "coat"), "aerial": ("forest",)}
-TILT = 5.0
+TILT, INSIDE = 5.0, 0.4
+"""Strength in standard deviations of the reward, and the share of it that guides inside, GLASS's own."""
 FIELDS = (
     *("prior", "reward", "target", "method", "budget", "seeds", "evaluations", "rewards", "value", "spread"),
     *("held_out", "held_out_spread", "diversity", "seconds"),
@@ -72,14 +76,23 @@ def _spent(budget: Budget) -> tuple[float, float]:
     return float(told["evaluations"].double().mean()), float(told["rewards"].double().mean())
 
 
-def _particles(flow: Flow, reward: Reward, budget: int, seeds: int, strength: float, move: Any, inner: int) -> Made:
-    """Feynman-Kac steering; `inner` evaluations a move."""
+def _particles(
+    flow: Flow, reward: Reward, budget: int, seeds: int, strength: float, move: Any, inner: int, how: str = ""
+) -> Made:
+    """Feynman-Kac steering; `inner` evaluations a move; guided inside the flow, or from outside by its twisted proposal."""
     k, ledger = budget // LENGTH, Budget()
+    if how == "outside":
+        k = max(1, k // 3)
     noise = Noise(0, rows=range(seeds)).spawn(k)
+    seen = (
+        rewarded(flow, reward, strength=INSIDE * strength, through=False, start=0.2, stop=0.7)
+        if how == "inside"
+        else flow
+    )
     last = run(
         steer.fk(
-            flow, reward, flow.source(noise), uniform(LENGTH // inner), particles=k, strength=strength, transition=move,
-            budget=ledger, noise=noise,
+            seen, reward, flow.source(noise), uniform(LENGTH // inner), particles=k, strength=strength, transition=move,
+            proposal="gradient" if how == "outside" else "prior", budget=ledger, noise=noise,
         )
     )  # fmt: skip
     return Made(last.x[last.info["best"]], *_spent(ledger))
@@ -94,8 +107,8 @@ def _chains(flow: Flow, reward: Reward, budget: int, seeds: int, method: Callabl
 def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]]:
     """Name -> (flow, reward, seeds, strength) -> what came out."""
 
-    def fk(move: Any, inner: int) -> Callable[[Flow, Reward, int, float], Made]:
-        return lambda flow, reward, seeds, strength: _particles(flow, reward, budget, seeds, strength, move, inner)
+    def fk(move: Any, inner: int, how: str = "") -> Callable[[Flow, Reward, int, float], Made]:
+        return lambda flow, reward, seeds, strength: _particles(flow, reward, budget, seeds, strength, move, inner, how)
 
     def chain(method: Callable[..., Any]) -> Callable[[Flow, Reward, int, float], Made]:
         return lambda flow, reward, seeds, strength: _chains(flow, reward, budget, seeds, method, uniform(LENGTH))
@@ -111,6 +124,8 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
     return {
         "best of N": chain(partial(steer.best_of, draws=share)),
         "SVDD": chain(partial(steer.svdd, draws=share)),
+        "CoDe, blocks of 2": chain(partial(steer.svdd, draws=share, block=2)),
+        "CoDe, blocks of 5": chain(partial(steer.svdd, draws=share, block=5)),
         "RBF": chain(partial(steer.rbf, draws=share)),
         "RBF, rest spent": chain(partial(steer.rbf, draws=share, spend_rest=True)),
         "SVDD, VP": vp(partial(steer.svdd, draws=share)),
@@ -119,12 +134,10 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
         "FK, SDE": fk(partial(langevin, diffusion=diffusion.falling()), 1),
         "FK, ancestral": fk(ancestral, 1),
         "FK, GLASS": fk(partial(glass, inner=2, midpoint=False), 2),
+        "FK, GLASS, guided inside": fk(partial(glass, inner=2, midpoint=False), 2, "inside"),
+        "FK, ancestral, guided inside": fk(ancestral, 1, "inside"),
+        "FK, ancestral, guided outside": fk(ancestral, 1, "outside"),
     }
-
-
-def spread(x: Tensor) -> float:
-    """Half the width of a 95 % interval of the mean, by the normal law."""
-    return 1.96 * float(x.double().std() / len(x) ** 0.5)
 
 
 def varied(features: Tensor) -> float:
@@ -150,7 +163,15 @@ def rewards(name: str, net: Any, other: Any, classes: list[str]) -> Iterator[tup
 
 @torch.no_grad()
 def measure(
-    name: str, flow: Flow, net: Any, other: Any, classes: list[str], seeds: int, done: set[tuple[str, ...]]
+    name: str,
+    flow: Flow,
+    net: Any,
+    other: Any,
+    classes: list[str],
+    seeds: int,
+    done: set[tuple[str, ...]],
+    only: str = "",
+    budgets: Sequence[int] = BUDGETS,
 ) -> Iterator[Mapping[str, str]]:
     """A row for each reward, target, method and budget that is not done."""
     noise = Noise(10**6, rows=range(100))
@@ -161,9 +182,11 @@ def measure(
     ).x
     for reward, target, value, held_out in rewards(name, net, other, classes):
         strength = TILT / float(value(flow.decode(plain)).std())
-        for budget in BUDGETS:
+        for budget in budgets:
             for method, make in methods(budget).items():
-                if (name, reward, target, method, str(budget), str(seeds)) in done:
+                if "guided" in method and reward == "compressibility":
+                    continue
+                if (name, reward, target, method, str(budget), str(seeds)) in done or (only and only not in method):
                     continue
                 start = time.perf_counter()
                 made = make(flow, value, seeds, strength)
@@ -176,8 +199,8 @@ def measure(
                         (
                             *(name, reward, target, method, str(budget), str(seeds)),
                             *(f"{made.evaluations:.1f}", f"{made.rewards:.1f}"),
-                            *(f"{float(got.double().mean()):.4f}", f"{spread(got):.4f}"),
-                            *(f"{float(beside.double().mean()):.4f}", f"{spread(beside):.4f}"),
+                            *(f"{float(got.double().mean()):.4f}", f"{interval(got.tolist()).half:.4f}"),
+                            *(f"{float(beside.double().mean()):.4f}", f"{interval(beside.tolist()).half:.4f}"),
                             *(f"{varied(net.features(image.float().clamp(-1, 1))):.4f}", f"{seconds:.1f}"),
                         ),
                         strict=True,
@@ -248,6 +271,10 @@ def main(
         Path | None, typer.Option(help="folder of the one that does not (trained with --seed 1)")
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="runs of each")] = 5,
+    budget: Annotated[
+        list[int] | None, typer.Option(min=LENGTH, help="evaluations; may be given several times")
+    ] = None,
+    only: Annotated[str, typer.Option(help="methods whose name has this in it; all if not given")] = "",
     out: Annotated[Path, typer.Option(help="rows (CSV), or the plot (PNG)")] = Path("steering.csv"),
     shown: Annotated[Path | None, typer.Option("--plot", help="draw these rows instead")] = None,
     listed: Annotated[Path | None, typer.Option("--table", help="print these rows instead")] = None,
@@ -271,7 +298,7 @@ def main(
         writer = csv.DictWriter(file, FIELDS)
         if not done:
             writer.writeheader()
-        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done):
+        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done, only, budget or BUDGETS):
             writer.writerow(row)
             file.flush()
             print(" ".join(f"{v:>12}" for v in row.values()))

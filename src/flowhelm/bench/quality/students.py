@@ -21,7 +21,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from ...rewards.classifier import read
 from ...rng import Noise
 from ...step import run as ended
 from ...train import fit
+from ..intervals import interval
 from .classifier import classifier, whole
 
 app = typer.Typer(help=__doc__, add_completion=False)
@@ -230,7 +231,7 @@ def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> No
         own = [row for row in rows if (row["method"], row["calls"], row["samples"], row["budget"]) == key]
         method, steps = key[0], int(key[1])
         count = _turbo(steps) if method == "flow_turbo" else f"{steps * ROWS.get(method, 1)}"
-        cells = [method, count, *(interval([float(row[k]) for row in own], p) for k, p in _SHOWN)]
+        cells = [method, count, *(_shown([float(row[k]) for row in own], p) for k, p in _SHOWN)]
         typer.echo("| " + " | ".join(cells) + " |")
 
 
@@ -244,16 +245,11 @@ def _turbo(steps: int) -> str:
 _SHOWN = (("frechet", 3), ("reference", 3), ("accuracy", 3), ("diversity", 2), ("seconds", 5))
 
 
-def interval(values: list[float], places: int) -> str:
-    """Mean with a 95 % interval, Student's t."""
-    if places == 5:  # seconds, as milliseconds
-        values, places = [1e3 * v for v in values], 1
-    mean = sum(values) / len(values)
-    if len(values) == 1 or max(values) == min(values):
-        return f"{mean:.{places}f}"
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-    factor = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(values), 2.0)
-    return f"{mean:.{places}f} ± {factor * spread / math.sqrt(len(values)):.{places}f}"
+def _shown(row: Sequence[float], places: int) -> str:
+    """Mean with its interval; seconds (5 places) as milliseconds, and what is the same for all alone."""
+    if places == 5:
+        row, places = [1e3 * each for each in row], 1
+    return f"{row[0]:.{places}f}" if max(row) == min(row) else interval(row).shown(places)
 
 
 @app.command("restore")
@@ -287,8 +283,7 @@ def restore_(
                     noise = Noise(1, len(clean))
                     end = ended(method(flow, y, *begin(method, flow, y, count, noise), noise=noise)).clean
                     error = (end.clamp(-1, 1) - clean).square().flatten(1).mean(1)
-                    values = 10 * torch.log10(4 / error).double()
-                    cells.append(f"{float(values.mean()):.2f} ± {float(1.96 * values.std() / len(values) ** 0.5):.2f}")
+                    cells.append(interval((10 * torch.log10(4 / error)).tolist()).shown(2))
                 typer.echo(f"| {damage} | {how} | {count} | " + " | ".join(cells) + " |")
 
 

@@ -14,9 +14,8 @@ training pictures counts as noise for them (`latent.honest`).
 from __future__ import annotations
 
 import csv
-import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +39,7 @@ from ...rng import Noise
 from ...start import begin
 from ...step import Step, run
 from ..compare.protocols import Task, measured, pnp_flow
+from ..intervals import interval
 from .classifier import classifier
 
 Method = Callable[..., Iterator[Step]]
@@ -105,7 +105,7 @@ def toy(
         print(f"law {seed + 1} of {laws}", file=sys.stderr, flush=True)
     print("| method | total variation to the posterior |\n| --- | --- |")
     for name, values in found.items():
-        print(f"| {name} | {_interval(values)} |")
+        print(f"| {name} | {interval(values).shown(3)} |")
 
 
 WAYS: dict[str, tuple[str, Method, int]] = {
@@ -190,7 +190,7 @@ def pictures(
                 for row, each in zip(made, misfit.tolist(), strict=True):
                     row |= {"misfit": f"{each:.4f}", "gflop": f"{cost:.4g}", "steps": str(steps)}
                 _write(out, made)
-                print(f"{task.name:9} {name:27} {_interval(float(r['psnr']) for r in made)} dB", flush=True)
+                print(f"{task.name:9} {name:27} {interval(float(r['psnr']) for r in made).shown(3)} dB", flush=True)
     if picture is not None:
         labels = ["clean", *(name for name in WAYS if only in name)]
         rows = [(f"{task} {label}", row) for task, of in shown.items() for label, row in zip(labels, of, strict=True)]
@@ -210,7 +210,7 @@ def table(path: Annotated[Path, typer.Argument(help="What `pictures` has written
         for name in dict.fromkeys(row["method"] for row in some):
             of = [row for row in some if row["method"] == name]
             values = {key: [float(row[key]) for row in of if row[key]] for key in ("psnr", "features", "misfit")}
-            shown = [_interval(v) if v else "-" for v in values.values()]
+            shown = [interval(v).shown(3) for v in values.values()]
             print(f"| {name} | {of[0]['steps'] or '-'} | {' | '.join(shown)} | {of[0]['gflop'] or '-'} |")
 
 
@@ -241,12 +241,6 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         if new:
             writer.writeheader()
         writer.writerows(rows)
-
-
-def _interval(values: Iterable[float]) -> str:
-    found = torch.tensor(list(values), dtype=torch.float64)
-    half = 1.96 * float(found.std()) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return f"{float(found.mean()):.3f} ± {half:.3f}"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from ...operators import box, deblur, denoise, random_mask, superres
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import Diverged
+from ..intervals import interval
 from .ours import DEFAULT, OURS, Contestant, Metered, Problem, Rival, Setting
 
 TASKS: dict[str, Callable[..., LinearOperator]] = {
@@ -247,8 +248,8 @@ def _line(name: str, rows: Sequence[Sequence[Mapping[str, str]]]) -> str:
 
     def gain(side: int) -> str:
         gains = [float(of[side]["psnr"]) - float(of[0]["psnr"]) for of in rows]
-        half = 1.96 * statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        return f"{statistics.mean(gains):+.2f} ± {half:.2f}"
+        found = interval(gains)
+        return f"{found.value:+.2f} ± {found.half:.2f}"
 
     def ratio(side: int) -> str:
         ratios = torch.tensor([float(of[side]["seconds"]) / float(of[0]["seconds"]) for of in rows])

@@ -24,7 +24,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "draw": ("sample", "generate", "steer"),
     "edit": ("edit",),
     "grids": ("grids",),
-    "bench": ("bench", "table", "presets"),
+    "bench": ("bench", "table", "protocol", "presets"),
     "calibrate": ("calibrate",),
     "serving": ("ui", "serve"),
 }

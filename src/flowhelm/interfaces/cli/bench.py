@@ -8,6 +8,7 @@ import typer
 
 from ...app.models.request import VelocityRequest
 from ...bench.compare.request import BenchRequest, SearchRequest, TableRequest
+from ...bench.papers.request import ProtocolRequest
 from .progress import carried_out
 from .shell import app, bad, command_line
 from .words import asks
@@ -58,6 +59,22 @@ def table(
     from ...bench.compare.command import show as run
 
     carried_out(run(rows, request, command_line()))
+
+
+@app.command(
+    help="Run a paper's table with the network that it used, and print our figures beside the published ones.\n\n"
+    "flowhelm protocol pnp_flow --prior pnp-flow-celeba.safetensors --data celeba/test --out pnp_flow.csv\n\n"
+    "flowhelm protocol mpc_flow --show\n\n"
+    "It has the paper's tasks, noise, steps and settings; what differs is said below the table. Without --prior it says which file is "
+    "needed, where it is published and how to convert it. Rows are appended to --out as they are finished, and the same command goes on "
+    "where it was stopped. `flowhelm bench` takes other priors, methods and tasks."
+)
+@asks(ProtocolRequest, arguments=("paper",))
+def protocol(read: Callable[..., ProtocolRequest]) -> None:
+    request = read()
+    from ...bench.papers.command import protocol as run
+
+    carried_out(run(request))
 
 
 presets_app = typer.Typer(no_args_is_help=True, help="List the settings of methods, or search for better ones.")
