@@ -1,6 +1,6 @@
 """Satellite pictures from land cover and climate, and the same place under another climate, given how it looked before.
 
-    python examples/ecomapper.py train runs/eco --data rsscn7_128.zip --split split.json      # stage 1, then the control branch
+    python examples/ecomapper.py train runs/eco --data rsscn7_128.zip --split split.json      # 4 minutes of one core
     python examples/ecomapper.py table runs/eco --data rsscn7_128.zip --split split.json
 
 Scenes of RSSCN7 at 16 x 16, recoloured by temperature and rain (`recipes.ecomapper`), so that it is known how each place looks under each

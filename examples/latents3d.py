@@ -1,6 +1,6 @@
 """Solids from words: a flow in the planes of a reconstruction model, and what becomes of it when its latents are badly scaled.
 
-    python examples/latents3d.py encode runs/3d          # 2 minutes of one core: an encoder, a decoder, latents of 2000 solids
+    python examples/latents3d.py encode runs/3d          # 2 minutes of one core: encoder, decoder, latents of 2000 solids
     python examples/latents3d.py train runs/3d           # 1 minute each: the same network on latents treated in five ways
     python examples/latents3d.py table runs/3d           # figures and a sheet of the five
     python examples/latents3d.py draw runs/3d "large torus" "small sphere box" --ply
@@ -34,8 +34,8 @@ from flowhelm.codec import Codec, LatentFlow, Standardized, standardized
 from flowhelm.metrics import frechet_features
 from flowhelm.priors.mmdit import MMDiT, numbered
 from flowhelm.priors.planes import Planes
-from flowhelm.priors.triplane import AXES, TriPlane, shaded
-from flowhelm.recipes.latents3d import KINDS, WORDS, pool
+from flowhelm.priors.triplane import AXES, TriPlane, depths, grid, shaded
+from flowhelm.recipes.latents3d import KINDS, WORDS, occupancy, pool, solids
 from flowhelm.solve import integrate
 from flowhelm.train import Alone, cached, fit, seeded, shuffled
 from flowhelm.train.reconstruction import by_place, occupied, reconstruction
@@ -95,6 +95,10 @@ def encode(out: Out, steps: Annotated[int, typer.Option(min=1, help="Steps of th
     )  # fmt: skip
     found = solid(codec, others, 16) > 0.5
     both = (found & apart.coarse).flatten(1).sum(1) / (found | apart.coarse).flatten(1).sum(1)
+    some = solids(6, seeded(9, 0))
+    z = codec.encode(depths(occupancy(some, grid(32), 32).view(-1, 32, 32, 32)))
+    true = occupancy(some, grid(64) @ turn(), 64).view(-1, 64, 64, 64)
+    put_picture(out / "codec.png", sheet([("formula", shaded(true)), ("decoded", shaded(solid(codec, z, 64, turn())))]))
     std, mean = torch.std_mean(latents.transpose(0, 1).flatten(1), 1)
     typer.echo(
         f"{APART} solids held apart: intersection over union {both.mean():.3f} (lowest tenth {both.quantile(0.1):.3f})\n"

@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, one seed, and the reference problem with an exact prior."""
 
+import os
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.measure import Linear, Measurement
 
 torch.set_num_threads(1)
+os.fsync = lambda handle: None  # no test cuts the power, and a disk takes longer to answer than most tests do
 settings.register_profile("flowhelm", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("flowhelm")
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NAMES = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
+NAMES = ("photos", "photos-2", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
 STUDENTS: dict[str, tuple[str, int]] = {"fashion-2": ("fashion", 2)}
 """Of the students that ship: their prior, and of how many calls they are."""

@@ -198,7 +198,7 @@ def test_another_run_is_refused_in_the_folder(tiny, capsys):
         ("PRIOR --method reflow --pairs 8 --rows 9", "expected at least the 9 of an update"),
         ("photos", "is for priors of up to 64"),
         ("deepinv:DRUNet", "is a denoiser of deepinv"),
-        ("nothing", "expected one of photos, fashion"),
+        ("nothing", "expected one of photos, photos-2, fashion"),
         ("PRIOR other", "got also other"),
     ],
 )

@@ -17,6 +17,7 @@ from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
+from flowhelm.app.show import contact_sheet
 from flowhelm.app.steer import allotment, problem, record
 from flowhelm.app.steer import rewards as scores
 from flowhelm.app.steer import run as app
@@ -30,6 +31,7 @@ from flowhelm.interfaces.cli.progress import carried_out
 from flowhelm.path import VP, linear
 from flowhelm.rewards.classifier import Classifier
 
+PLOT = contact_sheet.plot
 FREE = ("fk", "svdd", "rbf", "best_of", "path_search", "noise_search")
 MINE = """
 import os, signal
@@ -68,8 +70,9 @@ value = 3
 
 @pytest.fixture(autouse=True)
 def unforetold(monkeypatch):
-    """What is timed before a run, to say how long it takes, is no evaluation of it."""
+    """What is timed before a run, to say how long it takes, is no evaluation of it; and the plot of the curves takes as long as a run."""
     monkeypatch.setattr("flowhelm.app.steer.run.outlook", lambda *given: "")
+    monkeypatch.setattr(contact_sheet, "plot", lambda lines, label, path: path.write_bytes(b"a curve"))
 
 
 @pytest.fixture(autouse=True)
@@ -342,7 +345,8 @@ def test_what_is_scored_is_what_is_saved(here):
 # --- what is left behind ---
 
 
-def test_the_files_and_the_json(here, capsys):
+def test_the_files_and_the_json(here, capsys, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "plot", PLOT)
     run = ran("fashion --class bag --reward brightness --held-out compressibility --particles 6 --steps 5")
     assert {p.name for p in here.iterdir()} == {"mine.py", "a.best.png", "a.sheet.png", "a.curve.png", "a.run.json"}
     said = capsys.readouterr()

@@ -285,7 +285,7 @@ def test_a_start_from_weights(folder, capsys):
         ("small --data small.npz --out small.npz", "is a file; name a folder"),
         (
             "small --data small.npz --start nothing",
-            "expected one of photos, fashion, aerial, animals, ",
+            "expected one of photos, photos-2, fashion, aerial, animals, ",
         ),
         (
             "small --data small.npz --start deepinv:DRUNet",

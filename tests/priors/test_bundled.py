@@ -199,7 +199,7 @@ def test_files_that_are_no_priors(tmp_path):
         load("arial")
     with pytest.raises(
         ValueError,
-        match=r"expected one of photos, fashion, aerial, animals, .*, a \.safetensors file, deepinv:NAME",
+        match=r"expected one of photos, photos-2, fashion, aerial, animals, .*, a \.safetensors file, deepinv:NAME",
     ):
         load(tmp_path)
     path = tmp_path / "a.safetensors"

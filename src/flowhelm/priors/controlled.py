@@ -36,7 +36,8 @@ class Controlled(nn.Module):
         self.net, self.strength = net.requires_grad_(False), strength
         # a copy, since diffusers writes into the configuration that it is given
         made: Any = SD3ControlNetModel.from_transformer(copy.deepcopy(net.transformer), layers, 0)
-        self.control = made.requires_grad_(True)
+        weight = next(net.parameters())
+        self.control = nn.Module.to(made, weight.device, weight.dtype).requires_grad_(True)  # diffusers' own `to` warns
 
     def forward(self, x: Tensor, t: Tensor, words: Tensor, past: Tensor, past_words: Tensor) -> Tensor:
         if past.shape != x.shape:

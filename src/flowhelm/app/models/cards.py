@@ -9,6 +9,7 @@ from ...known import STUDENTS
 FOLDER = Path(__file__).parents[2] / "priors" / "weights"
 PRIORS = {  # name: (size, what, whose data and their terms)
     "photos": ("any size", "colour photographs, to restore", "BSDS500: research and education"),
+    "photos-2": ("any size", "photographs of cameras and phones, to restore", "BSDS500: research; free photographs"),
     "fashion": ("32 x 32 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
     "aerial": ("64 x 64", "views from above: classes, prompts, numbers", "RSSCN7: research"),
     "animals": ("64 x 64", "animals of 12 classes", "Tiny ImageNet: non-commercial"),

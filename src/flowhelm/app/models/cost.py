@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -28,8 +29,8 @@ class Nothing(Pixels):
 
     shape = (1, 2, 2)
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, prior_kind: str = "flow"):
+        self.path, self.prior_kind = path, prior_kind
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         return -x.tanh() / 2  # not linear: what is recomputed in a backward pass must be, here too
@@ -143,6 +144,13 @@ def cost(
         return Cost(0, 0, 0)
     share = steps / made
     return Cost(share * flow.count.rows, share * flow.count.backward * rows, share * operator.count)
+
+
+def bound(method: Callable[..., Any], values: Mapping[str, Any], steps: int) -> int:
+    """At most what a method of a prior that is no flow costs, which cannot be counted so: every whole number among its options may be a
+    number of inner steps or of draws."""
+    usual = {name: each.default for name, each in signature(method).parameters.items()}
+    return steps * (1 + sum(_whole(usual | dict(values))))
 
 
 def _whole(values: Any) -> list[int]:

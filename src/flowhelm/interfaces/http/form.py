@@ -10,10 +10,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, cast
 
-from ... import operators
+from ... import known, operators
 from ...app.batch.description import parsed
 from ...app.errors import BadInput, nearest
-from ...app.models.cost import Nothing, cost
+from ...app.models.cost import Nothing, bound, cost
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
@@ -86,9 +86,12 @@ def _affordable(
     request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **asked.stored()}
     request["operator_options"] = {**asked.operator_options, **given}
     with plainly():
-        settings = settle(RestoreRequest.of(request, "restore"), flow=cast("Any", Nothing(linear)), picture="later")
+        kind = known.kind(prior)
+        flow = cast("Any", Nothing(linear, kind))
+        settings = settle(RestoreRequest.of(request, "restore"), flow=flow, picture="later")
     steps = len(settings.times) - 1 if settings.times else settings.steps or 1
-    if cost(parts["method"], settings.method_values, steps, most=most).whole >= most:
+    method, values = parts["method"], settings.method_values
+    if (cost(method, values, steps, most=most).whole if kind == "flow" else bound(method, values, steps)) >= most:
         raise BadInput(
             f"this asks for more than {most} evaluations of the network and the operator, the most that one request may have; take "
             f"fewer steps than {steps}, or smaller options of {parts['method'].__name__}"
