@@ -411,6 +411,7 @@ class Mlp(nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_with_networks_the_divergence_is_least_for_some_noise():
     """The paper's finding, KL(data | model) against eps is best inside; d = 4, five modes, small networks.
 
