@@ -68,15 +68,15 @@ def png(array, kind="PNG"):
 def data(tmp_path_factory):
     """Stand-ins for the sets that the commands name, of a few pictures each."""
     folder, draw = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
-    labels = np.tile(np.arange(10, dtype=np.uint8), 14)
+    labels = np.tile(np.arange(10, dtype=np.uint8), 56)
     for name in ("fashion_mnist.npz", "mnist_t10k.npz"):
         grey = np.stack([picture(draw, 28, label)[..., 0] for label in labels])
-        parts = {"train_images": grey, "train_labels": labels, "test_images": grey[:40], "test_labels": labels[:40]}
+        parts = {"train_images": grey, "train_labels": labels, "test_images": grey[::-1], "test_labels": labels[::-1]}
         np.savez(folder / name, **parts)
     with zipfile.ZipFile(folder / "test_photos.zip", "w") as archive:
         for number in range(4):
             archive.writestr(f"CBSD68/{number}.png", png(picture(draw, 96, number)))
-    names = [f"{chr(97 + scene)}/{number}.jpg" for scene in range(7) for number in range(6)]
+    names = [f"{chr(97 + scene)}/{number}.jpg" for scene in range(7) for number in range(30)]
     with zipfile.ZipFile(folder / "rsscn7_128.zip", "w") as archive:
         for name in names:
             archive.writestr(name, png(picture(draw, 128, ord(name[0]) - 97), "JPEG"))
