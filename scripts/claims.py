@@ -150,8 +150,8 @@ a large model may not show. Of {claims} claims: {verdicts}.
 {rows}
 
 The rows are in `docs/data/claims`, one file each; `python scripts/claims.py` writes these pages from them. To fill a row, write what a
-command printed, with its interval, into `measured`, set `command` and `verdict`, and say `why`; `smallest` is the same command as small as it
-goes, which a test starts.
+command printed, with its interval, into `measured`, set `command` and `verdict`, and say `why`; `smallest` is the same command as small
+as it goes, which a test starts.
 """
 
 
