@@ -164,6 +164,22 @@ class Measurement:
         size = self.operator.A(probe.to(self.y).expand_as(self._picture)).abs()
         return (size > 1e-6 * per_row(size.flatten(1).amax(1), size)).to(self.y)
 
+    @cached_property
+    @torch.no_grad()
+    def noise_share(self) -> float:
+        """Share of the pixels, with all their channels, that bear the measurement's noise: 1/4 where every second pixel of both ways
+        is known, 1/3 of a Bayer mosaic, 1 where all are measured or mixed, or where the operator is not linear.
+
+        So std sqrt(noise_share) is the root mean square noise of a picture whose holes are filled without any.
+        """
+        if not isinstance(self.operator, LinearOperator) or self.y.ndim != 4 or hasattr(self.operator, "crop"):
+            return 1.0
+        known = self.operator.A_dagger(torch.ones_like(self.y[:1]))
+        if bool(((known - known.round()).abs() > 1e-4).any()):
+            return 1.0
+        share = float((known.round() > 0).double().mean())
+        return share or 1.0
+
     def _repeated(self, each: Tensor, rows: int) -> Tensor:
         times, remainder = divmod(rows, len(each))
         if remainder or not times:

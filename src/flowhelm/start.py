@@ -83,7 +83,7 @@ def begin(
         raise ValueError("begin: expected a Noise for a method that starts from the source, got None; pass noise=")
     check_kind(method, flow.prior_kind, getattr(flow, "name", "") or "this prior")
     check(method, flow.levels, getattr(flow, "name", "") or "this prior")
-    return state(method, flow, y, noise or Noise(0, len(y.y))), grid(method, flow, steps, y.std)
+    return state(method, flow, y, noise or Noise(0, len(y.y))), grid(method, flow, steps, y)
 
 
 def state(method: Callable[..., Any], flow: Flow, y: Measurement, noise: Noise) -> Tensor:
@@ -95,13 +95,16 @@ def state(method: Callable[..., Any], flow: Flow, y: Measurement, noise: Noise) 
     return x.repeat_interleave(len(noise) // len(x), 0)
 
 
-def grid(method: Callable[..., Any], flow: Flow, steps: int, std: float) -> Tensor:
-    """The times of a method: the prior's own, or noise levels that fall to `std`, that of the measurement; none that the prior was
-    not made for."""
+def grid(method: Callable[..., Any], flow: Flow, steps: int, y: Measurement) -> Tensor:
+    """The times of a method: the prior's own, or noise levels that fall to what is left of the measurement's noise in a pixel, its std
+    times the root of `Measurement.noise_share`; none that the prior was not made for.
+
+    Where pixels are missing the paper of these levels (DPIR) falls to the std itself, and smooths away what was measured.
+    """
     if not cards.from_picture(method):
         return flow.times(steps)
-    low, high = flow.levels
-    return grids.levels(steps, flow.path, min(max(HIGHEST, 2 * std, low), high), min(max(std, low), high))
+    (low, high), last = flow.levels, y.std * y.noise_share**0.5
+    return grids.levels(steps, flow.path, min(max(HIGHEST, 2 * y.std, low), high), min(max(last, low), high))
 
 
 @torch.no_grad()

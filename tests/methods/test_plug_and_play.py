@@ -10,7 +10,7 @@ from flowhelm.flow import GaussianFlow
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import linear, trig
 from flowhelm.rng import Noise
-from flowhelm.start import filled, guess
+from flowhelm.start import filled, grid, guess
 from flowhelm.step import run
 
 EYE = torch.eye(3, dtype=torch.float64)
@@ -234,3 +234,25 @@ def test_mpc_picture_lies_between_hqs_and_the_euler_step(gaussian, measured):
     half = list(restore.mpc_picture(flow, measured, start, times, kept=0.4))
     on = run(restore.mpc_picture(flow, measured, half[1].x, times[2:], kept=0.4, source=half[1].info["source"]))
     torch.testing.assert_close(on.x, half[-1].x, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("builder", "options", "share"),
+    [
+        (operators.superres, {"factor": 2, "filter": "decimate"}, 1 / 4), (operators.demosaic, {}, 1 / 3),
+        (operators.superres, {"factor": 2}, 1.0), (operators.deblur, {"sigma": 1.0, "border": "circular"}, 1.0),
+        (operators.deblur, {"sigma": 1.0}, 1.0), (operators.denoise, {}, 1.0), (operators.jpeg, {"quality": 30}, 1.0),
+    ],
+)  # fmt: skip
+def test_levels_end_at_the_noise_that_is_left(builder, options, share):
+    """The mean power of the noise that the pseudo-inverse spreads over the picture, by its trace, where it copies pixels."""
+    shape = (3, 16, 16)
+    operator, flow = builder(shape, **options), GaussianFlow(torch.zeros(2), torch.eye(2))
+    y = Measurement(operator.A(torch.rand(2, *shape)), operator, 0.3)
+    assert y.noise_share == pytest.approx(share)
+    if y.linear and share < 1:
+        noise = torch.randn(400, *y.y.shape[1:], generator=torch.Generator().manual_seed(0))
+        assert float(operator.A_dagger(noise).square().mean()) == pytest.approx(share, rel=0.02)
+    times = grid(restore.hqs, flow, 8, y)
+    assert float((1 - times[-2]) / times[-2]) == pytest.approx(0.3 * share**0.5)
+    assert float((1 - times[0]) / times[0]) == pytest.approx(0.6)  # twice the noise, as before

@@ -15,6 +15,10 @@ from flowhelm.rng import Noise
 READ = [name for name, (_, told) in tiny.CASES.items() if isinstance(told["prompt"], str)]
 EACH = pytest.mark.parametrize("name", tiny.CASES)
 READING = pytest.mark.parametrize("name", READ)
+SAME = {"flux2-klein-distilled", "z-image-turbo", "sana-2c", "sd_v"}
+"""Of the class and the network of another: other settings, which parity looks at."""
+KINDS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SAME)) for name in tiny.CASES]
+EACH_KIND = pytest.mark.parametrize("name", KINDS)
 T = torch.tensor(0.4, dtype=torch.float64)
 TEXTS = ("a very black dog, asleep", "cat")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import EACH, READ, READING, TEXTS, T, bound, flow, fresh, pipe, state
+from families import EACH, EACH_KIND, READ, READING, TEXTS, T, bound, flow, fresh, pipe, state
 
 from flowhelm import FlowMap
 from flowhelm.app.models.plan import plan
@@ -43,7 +43,7 @@ def blocks(nets):
     )
 
 
-@EACH
+@EACH_KIND
 def test_each_can_be_planned(name, folder):
     size = tiny.CASES[name][1]["size"]
     found = plan(folder(name), "mpc_flow", vram=24, size=size, quantize="none", options=ONCE, steps=1)
@@ -56,7 +56,7 @@ def test_each_can_be_planned(name, folder):
     assert {"network forward", "decoder forward", "decoder backward"} <= set(found.parts)
 
 
-@EACH
+@EACH_KIND
 def test_the_gradient_is_that_of_the_velocity(name):
     """A directional derivative in float64 against a central difference: no part of a network is left out."""
     own = fresh(name)
@@ -83,7 +83,7 @@ def close(found, expected):
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
-@EACH
+@EACH_KIND
 def test_a_time_per_row(name):
     mine, x = bound(name), state(name, 2)
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_the_prompt_and_the_codec_matter(name):
         assert (other - mine.velocity(x, T)).abs().max() > 1e-3
 
 
-@EACH
+@EACH_KIND
 def test_a_network_of_half_precision(name):
     """Everything the network is told reaches it in a dtype that it takes; the state stays float32."""
     own = fresh(name).to(torch.bfloat16)

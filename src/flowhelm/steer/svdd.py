@@ -62,7 +62,7 @@ def svdd(
         x: state `(b, *shape)` at times[0], one chain per row.
         times: the grid.
         draws: moves tried per step and row.
-        block: moves of each before one is chosen, counted from the end; the whole grid is the best of `draws`.
+        block: moves of each before one is chosen (CoDe, arXiv:2502.00968), counted from the end; the whole grid is the best of `draws`.
         strength: factor of the reward in the choice; None takes the highest.
         transition: the move, a random one.
         budget: what each prompt spends is counted there.

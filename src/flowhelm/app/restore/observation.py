@@ -3,7 +3,7 @@
     flow   = priors.load("photos")
     y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
     noise  = Noise(seed, rows=[0] * len(photo))
-    times = start.grid(hqs, flow, 24, y.measurement.std)
+    times = start.grid(hqs, flow, 24, y.measurement)
     for step in steps_of(sized(flow, y.shape), y, hqs, times, noise): ...
     picture = framed(y, flow.decode(step.x))
 

@@ -159,9 +159,9 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
 
 def _times(problem: Problem) -> list[float]:
     """The grid: a pipeline's depends on the size of the picture, that of a start from the picture on its noise."""
-    settings, std = problem.settings, problem.observed.measurement.std
+    settings, y = problem.settings, problem.observed.measurement
     steps = settings.steps or opening.STEPS
-    times: list[float] = settings.times or start.grid(problem.method, problem.flow, steps, std).tolist()
+    times: list[float] = settings.times or start.grid(problem.method, problem.flow, steps, y).tolist()
     if settings.warm and times[0] == 0:
         times = latent.later(torch.tensor(times, dtype=torch.float64), settings.warm).tolist()
     return times

@@ -214,7 +214,7 @@ def _restored(
     """`samples` of each truth in its order, some rows at a time; each has a stream of its own. `before`: steps that were made."""
     y = known.observed.measurement
     keys = [(i, k) for i in range(len(known.truth)) for k in range(samples)]
-    times, total = start.grid(method, flow, steps, y.std), before - (-len(keys) // rows) * steps
+    times, total = start.grid(method, flow, steps, y), before - (-len(keys) // rows) * steps
     made = []
     for part, first in enumerate(range(0, len(keys), rows)):
         some = keys[first : first + rows]

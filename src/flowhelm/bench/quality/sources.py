@@ -124,7 +124,7 @@ def aligned(
         average = copy.deepcopy(flow.net)
         for update in fit(
             flow,
-            flow_matching,
+            partial(flow_matching, drop=0.0),
             rows,
             steps=steps,
             average=average,
