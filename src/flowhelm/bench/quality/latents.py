@@ -4,7 +4,7 @@
     python -m flowhelm.bench.quality.latents table --data fashion_mnist.npz --work bench --sheet latents.png
 
 `train` (about seven minutes of one core; goes on where it was cut): an auto-encoder of 32 x 32 clothes to 4 x 8 x 8 numbers, then three
-flows in its latents (Dao et al. 2023, arXiv:2307.08698): told the class; the class and a picture whose lower half is missing; the class and
+flows in its latents (Dao et al. 2023, arXiv:2307.08698): given the class; the class and a picture whose lower half is missing; the class and
 a semantic map (cloth or background). `table`:
 
 - the Fréchet distance to test pictures, in the features of `bench.quality.classifier`, and the share that has the class asked for, beside
@@ -222,7 +222,7 @@ def table(
         return float(frechet_features(features, real)), float((seen == asked).double().mean())
 
     def ways(seed: int) -> Iterator[tuple[str, Tensor]]:
-        yield "latent flow, told the class", codec.decode(drawn(codec, flows["class"], asked, (), seed))
+        yield "latent flow, given the class", codec.decode(drawn(codec, flows["class"], asked, (), seed))
         prior = load("fashion")
         parts_ = []
         for index in torch.arange(samples).split(50):
@@ -276,16 +276,16 @@ def _conditions(
     error = lambda x: ((x - clean) * missing).square().flatten(1).sum(1).div(missing[0].sum()).sqrt()  # noqa: E731
     print("\n| lower half | root mean square error |\n| --- | --- |")
     for name, x in (
-        ("latent flow, told the class and the upper half", drawn_["half"]),
-        ("latent flow, told the class alone", drawn_["class"]),
+        ("latent flow, given the class and the upper half", drawn_["half"]),
+        ("latent flow, given the class alone", drawn_["class"]),
         ("`hqs` with `fashion`, 24 evaluations", rival),
         ("the mean of the class", means),
     ):
         print(f"| {name} | {interval(error(x).tolist()).shown(3)} |")
     both = lambda x: _overlap(cloth(x), cloth(clean))  # noqa: E731
     print("\n| semantic map | intersection over union |\n| --- | --- |")
-    print(f"| latent flow, told the class and the map | {interval(both(drawn_['map'])).shown(3)} |")
-    print(f"| latent flow, told the class alone | {interval(both(drawn_['class'])).shown(3)} |")
+    print(f"| latent flow, given the class and the map | {interval(both(drawn_['map'])).shown(3)} |")
+    print(f"| latent flow, given the class alone | {interval(both(drawn_['class'])).shown(3)} |")
     known = half(count)
     return {
         "test picture": clean, "class": drawn_["class"], "upper half": clean * known - (1 - known), "and the class": drawn_["half"],
