@@ -14,6 +14,7 @@ from flowhelm.app.models import outlook
 from flowhelm.app.models.cost import Nothing, cost
 from flowhelm.app.options.signature import bind
 from flowhelm.app.run import Stepped
+from flowhelm.app.steer import allotment
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.app.steer.run import settle, steer
 from flowhelm.cards import METHODS
@@ -23,7 +24,7 @@ from flowhelm.measure import Linear, Measurement
 from flowhelm.path import linear
 from flowhelm.restore import dps, fig, pnp_flow
 from flowhelm.rng import Noise
-from flowhelm.steer import best_of, d_flow, fk, mpc_flow
+from flowhelm.steer import best_of, d_flow, fk, mpc_flow, svdd
 
 
 @pytest.mark.parametrize("steps", [2, 40])
@@ -141,3 +142,8 @@ def test_a_short_run_is_timed_once():
     assert len(calls) == 1
     outlook.seconds_of(lambda: calls.append(1), torch.device("cpu"), 1e12)
     assert len(calls) == 3
+
+
+def test_progress_counts_the_steps_of_blocks_that_report_once():
+    found = allotment.cost(svdd, {"draws": 2, "block": 5}, Nothing(linear), Nothing(linear).times(10))
+    assert (found.turns, found.evaluations, found.rewards) == (10, 1 + 2 * 9, 2 * 2)

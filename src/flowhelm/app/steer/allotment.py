@@ -37,7 +37,7 @@ class Allotment(NamedTuple):
     """What is run for one picture.
 
     steps: of the grid; option: the one that the budget pays for (particles, draws, iterations), or chains, and `width`, its value;
-    evaluations: what it is expected to cost at most; turns: steps that the method reports; backward: of the evaluations those that are
+    evaluations: what it is expected to cost at most; turns: the number of the last step; backward: of the evaluations those that are
     differentiated; rewards: pictures that are scored.
     """
 
@@ -79,7 +79,7 @@ def cost(method: Callable[..., Any], values: Mapping[str, Any], flow: Flow, time
     else:
         asked, reward = ledger.watch(empty, lambda image: image.flatten(1).mean(1), 1)
         steps = method(asked, reward, x, times, noise=noise, **values)
-    turns = sum(1 for _ in steps)
+    turns = max((step.index for step in steps), default=0)
     spent = {kind: int(amount.sum()) for kind, amount in ledger.spent.items()}
     return Cost(spent["evaluations"], turns, ledger.count.backward * rows, spent.get("rewards", 0))
 

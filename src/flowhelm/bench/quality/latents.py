@@ -4,7 +4,7 @@
     python -m flowhelm.bench.quality.latents table --data fashion_mnist.npz --work bench --sheet latents.png
 
 `train` (about seven minutes of one core; goes on where it was cut): an auto-encoder of 32 x 32 clothes to 4 x 8 x 8 numbers, then three
-flows in its latents (Dao et al. 2023, arXiv:2307.08698): given the class; the class and a picture whose lower half is missing; the class and
+flows in its latents (Dao et al. 2023, arXiv:2307.08698): given the class; it and a picture whose lower half is missing; the class and
 a semantic map (cloth or background). `table`:
 
 - the Fréchet distance to test pictures, in the features of `bench.quality.classifier`, and the share that has the class asked for, beside
