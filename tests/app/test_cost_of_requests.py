@@ -61,9 +61,9 @@ def test_closed_forms():
 )  # fmt: skip
 def test_what_costs_too_much_is_found_at_once(method, given):
     cost(mpc_flow, {"inner": adam}, 2, linear_=False)  # imports what optimises
-    began = time.monotonic()
+    began = time.process_time()  # of this process, whatever else the machine does
     assert cost(method, bind(method, given), 1000, most=1e5).whole >= 1e5
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 class Timed:

@@ -269,8 +269,8 @@ def test_the_list_says_what_is_missing(monkeypatch, tmp_path, capsys):
     assert main(["priors"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("photos.safetensors is missing, photos.md is missing")
-    assert lines[2].endswith("aerial.safetensors is missing")
-    assert lines[3].endswith("1.5 MB, animals.md is missing")
+    assert lines[3].endswith("aerial.safetensors is missing")
+    assert lines[4].endswith("1.5 MB, animals.md is missing")
 
 
 def test_a_card_and_its_terms(monkeypatch, tmp_path, capsys, refusal):

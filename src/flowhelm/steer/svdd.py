@@ -76,13 +76,12 @@ def svdd(
         moved = [transition(flow, each, s, t, noise, seen) for each, seen in tried]
         if all(torch.equal(moved[0], each) for each in moved[1:]):  # a move without noise, as the last of `ancestral`
             moved = moved[:1]
-        ends = look(flow, torch.cat(moved), t)
+        x = torch.stack(moved, 1).flatten(0, 1)  # the draws of a row together, as conditions of rows are repeated
+        ends, k = look(flow, x, t), len(moved)
         if (total - i) % block:
-            tried = [(each, ends.rows(torch.arange(j * b, (j + 1) * b))) for j, each in enumerate(moved)]
-            tried *= draws // len(tried)
+            each = [torch.arange(j, b * k, k) for j in range(k)]
+            tried = [(x[rows], ends.rows(rows)) for rows in each] * (draws // k)
             continue
-        x = torch.stack(moved, 1).flatten(0, 1)  # the draws of a row together
-        ends = ends.rows(torch.arange(len(x)).view(-1, b).T.flatten())
         value = reward(flow.decode(ends.clean)).view(b, -1)
         pick = best(value) if strength is None else categorical(strength * value, noise)
         x, ends, won = x[pick], ends.rows(pick), value.flatten()[pick]
