@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm import begin, grids, operators, restore, simulate
+from flowhelm import NetFlow, begin, grids, operators, restore, simulate
 from flowhelm.flow import GaussianFlow
 from flowhelm.measure import Linear, Measurement
 from flowhelm.path import linear, trig
@@ -256,3 +256,21 @@ def test_levels_end_at_the_noise_that_is_left(builder, options, share):
     times = grid(restore.hqs, flow, 8, y)
     assert float((1 - times[-2]) / times[-2]) == pytest.approx(0.3 * share**0.5)
     assert float((1 - times[0]) / times[0]) == pytest.approx(0.6)  # twice the noise, as before
+
+
+class Half(torch.nn.Module):
+    def forward(self, x, t):
+        return -x / 2
+
+
+def test_the_weight_is_less_where_pixels_are_missing():
+    """Without one it is 0.23 times the share of the pixels that bear noise; with noise everywhere it is the paper's."""
+    flow = NetFlow(Half(), (3, 8, 8))
+    for options, share in (({"filter": "decimate"}, 1 / 4), ({}, 1.0)):
+        y = simulate(operators.superres(flow.shape, factor=2, **options), torch.rand(1, 3, 8, 8), 0.2, Noise(0, 1))
+        found, same, other = (
+            run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 4), weight=w)).clean
+            for w in (None, 0.23 * share, 0.5 * share)
+        )
+        assert torch.equal(found, same)
+        assert not torch.allclose(found, other)
