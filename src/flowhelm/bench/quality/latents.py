@@ -131,8 +131,11 @@ def kept(net: Alone | NetFlow, loss: Callable[..., Tensor], data: Data, steps: i
 def trained(data: Path, work: Path, steps: int) -> tuple[Standardized, dict[str, NetFlow]]:
     """The codec and the flows by kind."""
     work.mkdir(parents=True, exist_ok=True)
-    order = torch.randperm(60000, generator=torch.Generator().manual_seed(0))[:20000]  # the file is sorted by class
-    pictures, labels = (each[order] for each in whole("fashion", data, None)["train"])
+    part = whole("fashion", data, None)["train"]
+    order = torch.randperm(len(part[0]), generator=torch.Generator().manual_seed(0))[
+        :20000
+    ]  # the file is sorted by class
+    pictures, labels = (each[order] for each in part)
     torch.manual_seed(0)
     rows = shuffled(pictures, batch=64, seed=0, flip=True)
     net = kept(Alone(Squeezed()), squared, rows, steps, work / "latents_codec.safetensors")
@@ -211,7 +214,7 @@ def table(
     torch.set_num_threads(1)
     parts = whole("fashion", data, None)
     net, (codec, flows) = classifier("fashion", parts, work), trained(data, work, steps)
-    order = torch.randperm(10000, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(parts["test"][0]), generator=torch.Generator().manual_seed(0))
     test, labels = (each[order] for each in parts["test"])
     truth, real = scaled(test[:samples]), net.judge(test)[0]
     asked = labels[:samples]

@@ -84,7 +84,7 @@ def pruned(
     net = classifier("fashion", parts, work)
     real = net.judge(parts["test"][0])[0]
     labels = torch.arange(samples) % len(CLASSES)
-    order = torch.randperm(60000, generator=torch.Generator().manual_seed(0))[:10000]
+    order = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:10000]
     clean = scaled(parts["train"][0][order])
     plain = lambda rows: prior.told(rows.tolist())  # noqa: E731
     ways: list[tuple[str, Told, str]] = [("normal source", plain, "euler")]
