@@ -119,7 +119,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     page = opened()
     drop(page, photo)
     paint(page)
-    fill(page, "#steps", "200")
+    fill(page, "#steps", "400")
     choose(page, "#noise", "a number")
     fill(page, "#std", "0.03")  # and at once
     page.click("#run")
@@ -127,7 +127,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     page.wait_for_selector("#status .bar", timeout=90_000)
     while page.locator("#status .bar").count():  # the estimate is looked at while it grows
         text = page.locator("#status").inner_text()
-        if found := re.search(r"Step (\d+) of 200, .* left", text):
+        if found := re.search(r"Step (\d+) of 400, .* left", text):
             said.add(int(found[1]))
         if (image := page.locator("#estimate img")).count():
             estimates.add(image.first.get_attribute("src"))
@@ -144,7 +144,7 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     mask = where / "photo.mask.png"
     assert 0 < (np.asarray(Image.open(mask)) == 0).sum() < 600
     out = tmp_path / "by.png"
-    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "200", "--std", "0.03", "--threads", "1"]
+    typed = ["--operator", "inpaint", "--mask", str(mask), "--steps", "400", "--std", "0.03", "--threads", "1"]
     assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
     assert out.read_bytes() == picture
     assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == story["result"]["sha256"]
