@@ -88,19 +88,23 @@ def empty_axes(clean: State, tau: float) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: fewer states than they have elements; no empty direction.
     """
-    flat = clean.detach().flatten(1).double().cpu()
+    flat = clean.detach().flatten(1).cpu()
     if len(flat) < flat.shape[1]:
         raise ValueError(
             f"PrunedSource.fit: expected at least as many clean states as they have elements, {flat.shape[1]}, "
             f"got {len(flat)}; directions that no datum shows would pass for empty"
         )
-    toward = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    basis = torch.linalg.eigh(toward.T.cov()).eigenvectors
-    along = toward @ basis
-    reach = torch.stack([along.amax(0), -along.amin(0)])
+    basis, reach = reaches(flat)
     if not (reach <= tau).any():
         raise ValueError(
             f"PrunedSource.fit: no direction is empty at tau = {tau}: the least reach is {float(reach.min()):.4g}; "
             "raise tau above it, or sample without pruning"
         )
     return basis, reach <= tau
+
+
+def reaches(clean: State) -> tuple[Tensor, Tensor]:
+    """The axes of `empty_axes`, and the greatest cosine of any state with each (first row) and its opposite (second), `(2, d)`."""
+    toward = torch.nn.functional.normalize(clean.flatten(1).double(), eps=1e-30)
+    basis = torch.linalg.eigh(toward.T.cov()).eigenvectors
+    return basis, torch.stack([(toward @ basis).amax(0), -(toward @ basis).amin(0)])

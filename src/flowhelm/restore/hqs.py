@@ -9,7 +9,7 @@ Cost    1 evaluation per step, forward only; the prox, or the inner solver's bac
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here they see the picture as it is. Other operators
         than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level; here
-        both are less, by the share of the pixels that bear noise and by its root: up to 2.5 dB better (docs/defaults.md). No noise
+        both are less, by the share of the pixels that bear noise and by its root: up to 2.6 dB better (docs/defaults.md). No noise
         is drawn: the answer is an estimate, not a sample.
         It is also MPC-Flow's one-step plan (`mpc_flow`, K = 1, arXiv:2601.23231) with the price weight t^2 / 2 of |u|^2, made from
         the degraded picture at log-spaced levels, each plan at the price of the level that follows, its estimate of the source

@@ -31,6 +31,7 @@ from ...metrics import psnr
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import run as end_of
+from ..intervals import interval
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 DRAWS = 39
@@ -87,7 +88,7 @@ def rates(
     clean = pictures(data, channels=3, size=size, folder=f"{folder}/", images=images).clean
     scores = psnr(codec.decode(codec.encode(clean).round()), clean)
     length = bits(codec, clean) / size**2
-    print(f"{prior}: {float(scores.mean()):.2f} ± {1.96 * float(scores.std()) / len(clean) ** 0.5:.2f} dB at "
+    print(f"{prior}: {interval(scores.tolist()).shown(2)} dB at "
           f"{float(length.mean()):.2f} bits per pixel, {len(clean)} crops of {size} x {size}")  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def run(
             scores = psnr(x, clean)
             row = {
                 "task": task.operator, "method": method, "psnr": f"{float(scores.mean()):.3f}",
-                "half": f"{1.96 * float(scores.std()) / len(scores) ** 0.5:.3f}", "seconds": f"{(time.monotonic() - began) / len(x):.2f}",
+                "half": f"{interval(scores.tolist()).half:.3f}", "seconds": f"{(time.monotonic() - began) / len(x):.2f}",
                 "steps": steps, "pictures": len(x), "size": size, **more,
             }  # fmt: skip
             rows.append(row)

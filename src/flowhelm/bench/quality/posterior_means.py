@@ -38,6 +38,7 @@ from ...solve import integrate
 from ...step import run as end_of
 from ...train import seeded
 from ...transition import ancestral, euler
+from ..intervals import interval
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 STEPS = (1, 2, 5, 25)
@@ -126,7 +127,7 @@ def run(
             distance = math.sqrt(float(frechet_features(features(photos, x.clamp(-1, 1)), real)))
             row = {
                 "task": one, "method": method, "psnr": f"{float(scores.mean()):.3f}",
-                "half": f"{1.96 * float(scores.std()) / len(scores) ** 0.5:.3f}", "distance": f"{distance:.4f}",
+                "half": f"{interval(scores.tolist()).half:.3f}", "distance": f"{distance:.4f}",
                 "evaluations": evaluations, "seconds": f"{time.monotonic() - began:.1f}", "pictures": len(clean), "size": size,
                 "prior": prior,
             }  # fmt: skip

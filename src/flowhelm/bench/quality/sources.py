@@ -25,6 +25,7 @@ from torch.nn import functional as fn
 
 from ... import guide, sample
 from ...flow import Flow, NetFlow
+from ...guide.directions import reaches
 from ...metrics import frechet_features
 from ...path import linear
 from ...priors.bundled import load
@@ -59,16 +60,9 @@ def drawn(told: Told, labels: Tensor, steps: int, seed: int, by: str = "euler") 
 
 def empty(clean: Tensor, share: float) -> tuple[guide.PrunedSource, float]:
     """The source pruned of so many directions, with its threshold; its limit is five times that, as in the paper."""
-    reach = torch.sort(_reach(clean)).values
+    reach = reaches(clean)[1].flatten().sort().values
     tau = float(reach[int(share * len(reach))])
     return guide.PrunedSource.fit(clean, tau, max(5 * tau, 2.2 / clean[0].numel() ** 0.5)), tau
-
-
-def _reach(clean: Tensor) -> Tensor:
-    flat = clean.flatten(1).double()
-    toward = flat / flat.norm(dim=1, keepdim=True)
-    along = toward @ torch.linalg.eigh(toward.T.cov()).eigenvectors
-    return torch.cat([along.amax(0), -along.amin(0)])
 
 
 @app.command()
