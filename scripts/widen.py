@@ -3,7 +3,8 @@
     python scripts/widen.py photos-2 --widths 64 --widths 128 --widths 160 --widths 208 --out wide.safetensors
     flowhelm train photos --data free_photos.zip --wide --start wide.safetensors --rate 4e-4
 
-The old channels keep their weights and read nothing of the new ones, which begin as the network's first weights are drawn (arXiv:1511.05641).
+The old channels keep their weights and read nothing of the new ones, which begin as a network's first weights
+are drawn (as in arXiv:1511.05641).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def widened(old: UNet, widths: tuple[int, ...]) -> UNet:
     """A network of `widths` channels whose velocity is that of `old`, to rounding. Raises ValueError where a level would be narrower."""
     config = dict(old.config)
     if len(widths) != len(config["widths"]) or any(w < o for w, o in zip(widths, config["widths"], strict=True)):
-        raise ValueError(f"widths: expected {len(config['widths'])} levels, each at least {config['widths']}, got {widths}")
+        raise ValueError(
+            f"widths: expected {len(config['widths'])} levels, each at least {config['widths']}, got {widths}"
+        )
     new = UNet(widths, **{k: v for k, v in config.items() if k != "widths"})
     weights = new.state_dict()
     for name, value in old.state_dict().items():

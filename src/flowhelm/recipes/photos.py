@@ -17,7 +17,9 @@ from .recipe import Recipe, conditional, pictures, preconditioned
 HELD_APART = 24  # the last ones by name
 
 
-def photos(data: Path, *, batch: int = 8, patch: int = 96, wide: bool = False, centre: float = 0.8, seed: int = 0) -> Recipe:
+def photos(
+    data: Path, *, batch: int = 8, patch: int = 96, wide: bool = False, centre: float = 0.8, seed: int = 0
+) -> Recipe:
     """A fully convolutional prior over patches of photographs, for pictures of any size.
 
     Args:
