@@ -39,7 +39,7 @@ class Damage(NamedTuple):
     quality: int
 
 
-DAMAGES = (Damage(1.0, 10, 80), Damage(1.5, 5, 90), Damage(1.0, 20, 60), Damage(1.5, 3, 95))
+DAMAGES = (Damage(1.0, 10, 80), Damage(1.5, 5, 90), Damage(1.0, 20, 60), Damage(1.5, 3, 95), Damage(1.5, 0, 75))
 LEAST = 0.01
 """Noise below which deepinv's scheme is told of so much, in units of [0, 1]."""
 
