@@ -102,12 +102,10 @@ def deepinv(restorer: Restorer, y: Tensor, damage: Damage) -> Iterator[tuple[str
 
     from ..rivals.deepinv import Handed
 
-    flow = restorer.flow.sized(*y.shape[-2:])  # type: ignore[union-attr]
+    flow = restorer.flow.sized(*y.shape[-2:])
     y01 = (y[None] + 1) / 2
     sigma = max(float(PatchCovarianceNoiseEstimator.estimate_noise(y01)), LEAST)
-    physics = Blur(
-        filter=kernel_of(damage.sigma)[None, None], padding="replicate", noise_model=GaussianNoise(sigma)
-    )
+    physics = Blur(filter=kernel_of(damage.sigma)[None, None], padding="replicate", noise_model=GaussianNoise(sigma))
     yield "deepinv: estimate, one call of our prior", lambda: 2 * Handed(flow)(y01, sigma)[0] - 1
     yield "deepinv: estimate, DPIR with our prior", lambda: 2 * DPIR(sigma, denoiser=Handed(flow))(y01, physics)[0] - 1
 
