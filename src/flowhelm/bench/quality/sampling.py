@@ -2,6 +2,7 @@
 
     python -m flowhelm.bench.quality.sampling mixtures                         the two mixtures, against diffusers' UniPC-2 and others
     python -m flowhelm.bench.quality.sampling distance fashion --csv rows.csv  a prior: the distance to the solution of the same noise
+    python -m flowhelm.bench.quality.sampling sets fashion --data f.npz        Fréchet distance and class accuracy (`solver_sets`)
     python -m flowhelm.bench.quality.sampling reuse fashion                    the unguided half of guidance, every second time
     python -m flowhelm.bench.quality.sampling cost                             arithmetic of the solvers beside the network calls
     python -m flowhelm.bench.quality.sampling show rows.csv                    the tables
@@ -28,7 +29,6 @@ import typer
 from torch import Tensor
 
 from ... import guide, sample
-from ...app.draw.conditions import own_guidance
 from ...app.draw.solvers import GRIDS, solver_of
 from ...app.options.signature import function_of
 from ...flow import Flow, MixtureFlow, Pixels
@@ -40,11 +40,14 @@ from ...rng import Noise
 from ...solve import Solver
 from ...step import Step, run
 from ..intervals import interval
+from .solver_rows import RIVAL, TWICE, Rows, steps_for, told
+from .solver_sets import sets, show_sets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
+app.command()(sets)
+app.command()(show_sets)
 COUNTS = (4, 6, 8, 10, 15, 25, 50)
 TOY = (5, 8, 10, 16, 32)
-RIVAL = "unipc:variable=snr,rule=bh2"
 SOLVERS = (
     "euler", "heun", "midpoint", "pseudo", "pseudo:last=false", "ab", "ab:order=3", "ab:order=4", "dpm", "dpm:variable=log", "dpm:order=3",
     "dpm:order=3,kappa=2", RIVAL, f"{RIVAL},order=3", "unipc:variable=log", "unipc", "unipc:order=3", "unipc:order=4", "deis",
@@ -56,17 +59,6 @@ FEW = (
     "euler", "midpoint", "pseudo", "ab", "ab:order=3", "dpm", "dpm:variable=log", RIVAL, "unipc", "unipc:order=3", "deis",
     "ghvb:order=1.8", "ghvb:order=2.5", "hb", "dual_fast:base=ab:order=1", "dual_fast:base=unipc,strength=0.1",
 )  # fmt: skip
-TWICE = {"heun": 1, "midpoint": 0}
-"""Of two evaluations a step; so many are saved at the end."""
-
-
-def steps_for(words: str, evaluations: int) -> int | None:
-    """How many steps cost so many evaluations; None if no number does."""
-    name = words.partition(":")[0]
-    if name in TWICE:
-        steps, rest = divmod(evaluations + TWICE[name], 2)
-        return steps if not rest and steps else None
-    return evaluations - 1 if words == "pseudo" else evaluations
 
 
 def mixture(std: float, seed: int = 0) -> tuple[MixtureFlow, Tensor]:
@@ -151,41 +143,6 @@ def _error(flow: Flow, solver: Solver, x: Tensor, exact: Tensor, steps: int) -> 
 def _cell(flow: Flow, solver: Solver, x: Tensor, exact: Tensor, name: str, evaluations: int) -> str:
     steps = steps_for(name, evaluations)
     return "" if steps is None else f"{float(_error(flow, solver, x, exact, steps)):.4f}"
-
-
-def told(name: str, rows: list[int], size: int | None, guided: bool = True) -> Flow:
-    """A bundled prior as `flowhelm sample` draws from it: picture i shows class i modulo the classes, under the prior's guidance."""
-    flow = load(name)
-    if size or flow.shape[-1] > 64:
-        flow = flow.sized(size or 64, size or 64)
-    classes = list(flow.about.get("classes", ()))
-    return (
-        flow.told([classes[i % len(classes)] for i in rows], guidance=own_guidance(flow) if guided else None)
-        if classes
-        else flow
-    )
-
-
-class Rows:
-    """The rows of a CSV file: what is there is not measured again."""
-
-    def __init__(self, out: Path | None):
-        self.out = out
-        self.rows = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
-
-    def has(self, **key: str) -> bool:
-        return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
-
-    def add(self, row: dict[str, str]) -> None:
-        self.rows.append(row)
-        print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        if self.out:
-            fresh = not self.out.exists()
-            with self.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
 
 
 @app.command()
