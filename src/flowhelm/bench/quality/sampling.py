@@ -19,8 +19,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -217,23 +219,29 @@ def cost(
     side: Annotated[int, typer.Option(help="of the pictures")] = 64,
     rows: Annotated[int, typer.Option(help="pictures at a time")] = 4,
     steps: Annotated[int, typer.Option()] = 8,
-    rounds: Annotated[int, typer.Option(help="the least of so many counts")] = 5,
+    rounds: Annotated[int, typer.Option(help="pairs of a network call and a run", min=2)] = 21,
 ) -> None:
-    """Time of the solvers' own arithmetic, with a network that answers at once, beside that of the network of `photos`."""
+    """Time of the solvers' own arithmetic, with a network that answers at once, beside that of the network of `photos`.
+
+    In pairs, one after the other, so that other work on the machine weighs on both; medians, and quartiles of the shares.
+    """
     torch.set_num_threads(1)
     flow = load("photos").sized(side, side)
-    noise = Noise(0, rows)
+    noise, half = Noise(0, rows), torch.tensor(0.5, dtype=torch.float64)
     x = flow.source(noise)
-    still = Still(x)
-    network = min(_seconds(lambda: flow.velocity(x, torch.tensor(0.5, dtype=torch.float64))) for _ in range(rounds))
-    print(f"Network: {1e3 * network:.0f} ms.")
+    still, asked = Still(x), (lambda: flow.velocity(x, half))
+    _seconds(asked)
     print(
-        f"| solver, {rows} pictures of {side} x {side}, {steps} steps | own time per step, ms | share |\n| --- | --- | --- |"
+        f"| solver, {rows} x {side} x {side}, {steps} steps | own time per step, ms | network, ms | share (quartiles) |"
     )
+    print("| --- |" + " --- |" * 3)
     for words in (*FEW, "ab:order=4", "res:order=3", "unipc:order=4", "er_sde", "ancestral_euler"):
-        solver = solver_of(words)
-        own = min(_seconds(lambda: run(solver(still, x, uniform(steps), noise=noise))) for _ in range(rounds)) / steps  # noqa: B023
-        print(f"| {words} | {1e3 * own:.3f} | {own / network:.2%} |", flush=True)
+        solve = partial(solver_of(words), still, x, uniform(steps), noise=noise)
+        _seconds(lambda: run(solve()))  # noqa: B023
+        pairs = [(_seconds(asked), _seconds(lambda: run(solve())) / steps) for _ in range(rounds)]  # noqa: B023
+        network, own = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+        low, middle, high = statistics.quantiles([b / a for a, b in pairs], n=4)
+        print(f"| {words} | {own:.3f} | {network:.1f} | {middle:.2%} ({low:.2%} to {high:.2%}) |", flush=True)
 
 
 class Still(Pixels):

@@ -68,7 +68,9 @@ def judge(name: str, data: Path, work: Path | None, split: Path | None, count: i
     (train, shown), (test, labels) = parts["train"], parts["test"]
     classes, order = int(labels.max()) + 1, torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     wanted = torch.arange(count) % classes
-    some = [order[shown[order] == c][: int((wanted == c).sum())] for c in range(classes)]  # as many of each as are drawn
+    some = [
+        order[shown[order] == c][: int((wanted == c).sum())] for c in range(classes)
+    ]  # as many of each as are drawn
     real = net.judge(test)[0]
     reference = float(frechet_features(net.judge(train[torch.cat(some)])[0], real))
 
