@@ -4,6 +4,7 @@
     python -m flowhelm.bench.quality.sampling distance fashion --csv rows.csv  a prior: the distance to the solution of the same noise
     python -m flowhelm.bench.quality.sampling sets fashion --data f.npz        Fréchet distance and class accuracy (`solver_sets`)
     python -m flowhelm.bench.quality.sampling reuse fashion                    the unguided half of guidance, every second time
+    python -m flowhelm.bench.quality.sampling parallel fashion                 Picard's iteration: calls, rows and seconds
     python -m flowhelm.bench.quality.sampling cost                             arithmetic of the solvers beside the network calls
     python -m flowhelm.bench.quality.sampling show rows.csv                    the tables
     python -m flowhelm.bench.quality.sampling table rows.csv                   `solvers.json`, what `--solver auto` takes
@@ -205,13 +206,75 @@ def reuse(
     flow: Any = told(name, list(range(pictures)), None)
     x = flow.source(Noise(seed, pictures))
     exact = solution(flow, x, "", fine, None)
-    print("| steps | asked every | rows a picture | error |\n| --- | --- | --- | --- |")
+    errors: dict[int, list[float]] = {}  # of plain runs, by steps
+
+    def plain(steps: int) -> list[float]:
+        if steps not in errors:
+            errors[steps] = deviation(run(sample.unipc(flow, x, flow.times(steps))).x, exact).tolist()
+        return errors[steps]
+
+    print(
+        "| steps | asked every | rows a picture | error | margin over always asking, of no fewer rows |\n| --- |"
+        + " --- |" * 4
+    )
     for steps in map(int, counts.split(",")):
         for every in (1, 2, 3):
-            asked: Any = guide.reused(flow, every) if every > 1 else flow
-            mean, half = interval(deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact).tolist())
-            rows = asked.kept.rows // pictures if every > 1 else 2 * steps
-            print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} |", flush=True)
+            if every == 1:
+                mean, half = interval(plain(steps))
+                print(f"| {steps} | 1 | {2 * steps} | {mean:.4f} ± {half:.4f} | |", flush=True)
+                continue
+            asked: Any = guide.reused(flow, every)
+            found = deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact).tolist()
+            rows = asked.kept.rows // pictures
+            few = math.ceil(rows / 2)
+            margin, width = interval([a - b for a, b in zip(found, plain(few), strict=True)])
+            mean, half = interval(found)
+            rival = f"{margin:+.4f} ± {width:.4f} ({few} steps, {2 * few} rows)"
+            print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} | {rival} |", flush=True)
+
+
+@app.command()
+def parallel(
+    name: Annotated[str, typer.Argument(help="a bundled prior")],
+    pictures: Annotated[int, typer.Option(min=2)] = 4,
+    steps: Annotated[int, typer.Option(help="of Euler, which Picard's iteration makes at once")] = 32,
+    fine: Annotated[int, typer.Option(help="steps of the solution, by UniPC of order 3")] = 100,
+    seed: Annotated[int, typer.Option()] = 1,
+    rounds: Annotated[int, typer.Option(help="times that each is timed; the median is printed", min=1)] = 3,
+) -> None:
+    """Picard's iteration beside Euler with the same steps, and UniPC with as few as err no more than Euler does."""
+    torch.set_num_threads(1)
+    flow = told(name, list(range(pictures)), None)
+    x = flow.source(Noise(seed, pictures))
+    exact = solution(flow, x, "", fine, None)
+    ways: dict[str, Callable[[Flow], Iterator[Step]]] = {
+        f"euler, {steps} steps": lambda f: sample.euler(f, x, f.times(steps))
+    }
+    for window in (None, 8):
+        for tolerance in (0.02, 0.005, 0.0):
+            ways[f"picard, tolerance {tolerance:g}, window {window or steps}"] = partial(
+                sample.picard, x=x, times=flow.times(steps), tolerance=tolerance, window=window
+            )
+    euler = float(deviation(run(sample.euler(flow, x, flow.times(steps))).x, exact).mean())
+    for few in range(2, steps):
+        if float(deviation(run(sample.unipc(flow, x, flow.times(few))).x, exact).mean()) <= euler:
+            ways[f"unipc, {few} steps"] = partial(sample.unipc, x=x, times=flow.times(few))
+            break
+    print(
+        "| way | calls of the network, one after another | rows a picture | seconds a picture | error |\n| --- |"
+        + " --- |" * 4
+    )
+    for words, way in ways.items():
+        asked, spent = counted(flow), []
+        end = run(way(asked)).x
+        rows = asked.count.rows / pictures
+        for _ in range(rounds):
+            begun = time.process_time()
+            run(way(flow))
+            spent.append((time.process_time() - begun) / pictures)
+        mean, half = interval(deviation(end, exact).tolist())
+        seconds = statistics.median(spent)
+        print(f"| {words} | {asked.count.calls} | {rows:.0f} | {seconds:.2f} | {mean:.4f} ± {half:.4f} |", flush=True)
 
 
 @app.command()
