@@ -29,7 +29,7 @@ from ..flow import Guidance, NetFlow
 from ..flow_map import Distilled, NetMap
 from ..known import NAMES, PICKLES, STUDENTS
 from ..momentum import ArcFlow
-from . import bundled
+from . import adapters, bundled
 from .bundled import Prior
 from .students import Profile, TwoTimes, arc, refiner, student
 from .unet import UNet
@@ -74,6 +74,21 @@ class Student(Distilled, Prior):
         if own is not None and len(own) == steps + 1:
             return torch.tensor(own, dtype=torch.float64)
         return super().times(steps)
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> Self:
+        """With an adapter of its prior, such as a style, folded into the layers that it has of it; the head of an arc has the change of
+        the prior's head in every part."""
+        net: Any = self.net
+        if not isinstance(net, TwoTimes | Profile):
+            return super().adapted(weights)
+        made: Any = adapter.sharing(net)
+        made.net = adapter.applied(net.net, weights)
+        if isinstance(net, Profile):
+            change = (made.net.head.weight - net.net.head.weight).detach().repeat(made.parts, 1, 1, 1)
+            head = net.head.weight.detach().clone()
+            head[: len(change)] += change
+            made.head.weight = nn.Parameter(head, requires_grad=False)
+        return self.with_net(made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,28 +174,6 @@ def save(net: nn.Module, path: Path, about: Described, base: Prior) -> None:
     part.replace(path)
 
 
-def styled(flow: NetFlow, weights: Mapping[str, Tensor]) -> Any:
-    """A student with an adapter of its prior, such as a style, folded into the layers that it has of it.
-
-    Args:
-        weights: as `adapter.state` has them, of the prior's network. An arc's head has the change of the prior's in every part.
-
-    Raises:
-        ValueError: an adapter of another network.
-    """
-    net: Any = flow.net
-    if not isinstance(net, TwoTimes | Profile):
-        return flow.with_net(adapter.applied(net, weights))
-    made = adapter.sharing(net)
-    made.net = adapter.applied(net.net, weights)
-    if isinstance(made, Profile):
-        change = (made.net.head.weight - net.net.head.weight).detach().repeat(made.parts, 1, 1, 1)
-        head = net.head.weight.detach().clone()
-        head[: len(change)] += change
-        made.head.weight = nn.Parameter(head, requires_grad=False)
-    return flow.with_net(made)
-
-
 def described(path: Path) -> Described | None:
     """What a file says of its student; None for one that holds none. Raises ValueError for a header that cannot be read."""
     if path.suffix.lower() in PICKLES or not path.is_file():
@@ -245,7 +238,7 @@ def load(name: str | Path, device: str = "cpu") -> Prior:
         return Refined(
             base.net, base.shape, base.path, null=base.null, name=path.stem, about=said, refiner=replace(made, net=net)
         )  # fmt: skip
-    return replace(made, net=net, name=path.stem)
+    return replace(made, net=net, name=path.stem, about={**made.about, "fingerprint": adapters.fingerprint(base)})
 
 
 def _base(path: Path, about: Described, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Prior:
@@ -279,4 +272,4 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["Described", "Refined", "Student", "blank", "described", "load", "save", "sha256", "styled", "trainable"]
+__all__ = ["Described", "Refined", "Student", "blank", "described", "load", "save", "sha256", "trainable"]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -28,6 +28,7 @@ from torch.nn import functional as fn
 from ... import guide
 from ...metrics import frechet_features
 from ...priors import adapters, bundled, distilled
+from ...priors.unet import UNet
 from ...recipes.fashion import whole
 from ...recipes.recipe import preconditioned
 from ...train import fit, flow_matching, shuffled
@@ -49,7 +50,7 @@ def learned(base: bundled.Prior, parts: tuple[Tensor, Tensor], updates: int, pat
     """Trains the adapter, and writes it."""
     flow = base.with_lora(RANK)
     pictures, labels = parts
-    loss = partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(base.net), drop=0.1)
+    loss = partial(flow_matching, density=logit_normal(0.5, 1.4), weight=preconditioned(cast(UNet, base.net)), drop=0.1)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
     data = shuffled(outlines(pictures[order]), labels[order], batch=ROWS, flip=True)
     for update in fit(flow, loss, data, steps=updates, warmup=updates // 10):
@@ -113,7 +114,7 @@ def main(
         flow = distilled.load(name)
         solver, steps = str(flow.about["solver"]), int(flow.about["calls"])
         alone = pictures(flow, solver, steps)
-        both = pictures(distilled.styled(flow, weights), solver, steps)
+        both = pictures(flow.adapted(weights), solver, steps)
         share = [kept(*each) for each in zip(alone, both, teacher, wanted, strict=True)]
         label = flow.name if name == flow.name else Path(name).resolve().parent.name
         said(label, alone, teacher)
