@@ -1,6 +1,6 @@
 r"""FlowTurbo's saving of time at equal Fréchet distance, split into pseudo-corrector, refiner and compilation.
 
-    flowhelm distil fashion --method flow_turbo --data fashion_mnist.npz --updates 1200 --rows 32 --out turbo
+    flowhelm distil fashion --method flow_turbo --data fashion_mnist.npz --updates 600 --rows 32 --out turbo
     python -m flowhelm.bench.quality.turbo run fashion --data fashion_mnist.npz --work bench --csv turbo.csv \
         --refiner turbo/student.safetensors
     python -m flowhelm.bench.quality.turbo table turbo.csv
@@ -47,12 +47,9 @@ BATCH, FINE, REPEATS = 25, 40, 3
 Schedule = tuple[int, int, int]
 """Steps of Heun, of the pseudo-corrector, of the refiner."""
 SCHEDULES: tuple[Schedule, ...] = (
-    *((n, 0, 0) for n in (3, 4, 5, 6, 8)),
-    *((1, n - 1, 0) for n in (3, 4, 5, 6, 8, 10, 12)),
-    *(
-        (1, n - 1 - light, light)
-        for n, light in ((4, 1), (5, 1), (6, 1), (6, 2), (8, 2), (8, 3), (10, 2), (10, 3), (12, 3))
-    ),
+    *((n, 0, 0) for n in (4, 5, 6, 8)),
+    *((1, n - 1, 0) for n in (4, 5, 6, 8, 10)),
+    *((1, n - 1 - light, light) for n, light in ((5, 1), (6, 1), (6, 2), (8, 2), (8, 3), (10, 2), (10, 3))),
 )
 
 
@@ -153,8 +150,8 @@ def timed(
 ) -> dict[str, str]:
     """Seconds of one core for a picture, least of a few: of each flow in turn."""
     best = {which: float("inf") for which, flow in flows.items() if flow is not None}
-    for which in best:
-        drawing(told(flows[which], numbers, scale), schedule, x)  # compiles
+    if "compiled" in best:
+        drawing(told(flows["compiled"], numbers, scale), schedule, x)  # it compiles at the first call
     for _ in range(REPEATS):
         for which in best:
             bound = told(flows[which], numbers, scale)
