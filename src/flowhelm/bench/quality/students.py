@@ -16,7 +16,8 @@ in /lean trains an adapter of rank 3 and the head alone: under 5 % of the weight
 - diversity: mean root mean square distance of two pictures of one class, as a share of that of real test pictures.
 - distance: root mean square difference from the prior's own pictures of the same noise, 20 steps of UniPC.
 
-`seeds` samples every student again from other noise: the intervals are over those, of one training. `restore` puts students into a
+`seeds` samples every student again from other noise, `trainings` trains it again with other seeds: intervals are over trainings where
+there are several, else over samplings. `restore` puts students into a
 restoration: PSNR at few calls. Rows are appended as they are finished; run the command again to go on.
 """
 
@@ -25,10 +26,11 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
@@ -234,7 +236,7 @@ ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
 
 @app.command()
 def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
-    """The table: means over samplings and trainings with 95 % intervals."""
+    """The table: means with 95 % intervals, over trainings where there are several, else over samplings."""
     rows = list(csv.DictReader(file.open(newline="")))
     typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
     typer.echo("|" + " --- |" * 7)
@@ -242,7 +244,7 @@ def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> No
         own = [row for row in rows if (row["method"], row["calls"], row["samples"], row["budget"]) == key]
         method, steps = key[0], int(key[1])
         count = _turbo(steps) if method == "flow_turbo" else f"{steps * ROWS.get(method, 1)}"
-        cells = [method, count, *(_shown([float(row[k]) for row in own], p) for k, p in _SHOWN)]
+        cells = [method, count, *(_shown(_values(own, k), p) for k, p in _SHOWN)]
         typer.echo("| " + " | ".join(cells) + " |")
 
 
@@ -254,6 +256,14 @@ def _turbo(steps: int) -> str:
 
 
 _SHOWN = (("frechet", 3), ("reference", 3), ("accuracy", 3), ("diversity", 2), ("seconds", 5))
+
+
+def _values(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
+    """One for each training, the mean over its samplings; of a single training one for each sampling."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["training"], []).append(float(row[name]))
+    return [fmean(each) for each in found.values()] if len(found) > 1 else next(iter(found.values()))
 
 
 def _shown(row: Sequence[float], places: int) -> str:
