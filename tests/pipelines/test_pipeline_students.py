@@ -1,7 +1,5 @@
 """A pipeline's student of two steps: an adapter that straightens its chords, with which diffusers draws under its own scheduler."""
 
-from functools import partial
-
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -13,27 +11,27 @@ from flowhelm.solve import integrate, rollout
 from flowhelm.step import run
 from flowhelm.train import fit
 
-STEPS, FINE = 2, 8
-
-
-def opened():
-    torch.manual_seed(0)
-    return priors.load(tiny.sd3(), size=(32, 64))
+STEPS, FINE = 2, 4
 
 
 def test_diffusers_draws_with_the_student(tmp_path):
-    """Straightening nears two steps of the adapter to many of the pipeline; from its file, diffusers draws the same latents to 1e-5."""
-    torch.manual_seed(1)
-    base = opened()
+    """Straightening nears two steps without guidance to many of the guided pipeline; from its file, diffusers draws the same latents."""
+    torch.manual_seed(0)
+    base = priors.load(tiny.sd3(), size=(32, 64))
     with torch.no_grad():
         for weight in base.net.parameters():
             weight.mul_(2)  # a tiny network of random weights hardly bends its paths
-    base = base.bind(["cat"], scale=1.0)
+    teacher, alone = base.bind(["cat"], scale=3.0), base.bind(["cat"], scale=1.0)
     times, student = base.times(STEPS), base.with_lora(8)
-    loss = partial(distil.straighten, teacher=base, times=times, fine=FINE)
-    for _ in fit(student, loss, empty(4), steps=60, rate=1e-2, warmup=5, weight_decay=0.0):
+
+    def loss(flow, batch, generator):
+        return distil.straighten(
+            flow.bind(["cat"], scale=1.0), batch, generator, teacher=teacher, times=times, fine=FINE
+        )
+
+    for _ in fit(student, loss, empty(2), steps=20, rate=2e-2, warmup=3, weight_decay=0.0):
         pass
-    x = base.source(Noise(7, 1))
+    student, x = student.bind(["cat"], scale=1.0), base.source(Noise(7, 1))
 
     @torch.no_grad()
     def drawn(flow):
@@ -42,13 +40,13 @@ def test_diffusers_draws_with_the_student(tmp_path):
     with torch.no_grad():
         k = torch.arange(FINE, dtype=torch.float64) / FINE
         fine = torch.cat([(times[:-1, None] + k * times.diff()[:, None]).flatten(), times[-1:]])
-        wanted = rollout(base, x, fine)
-    before, after = ((drawn(flow) - wanted).square().mean() for flow in (base, student))
+        wanted = rollout(teacher, x, fine)
+    before, after = ((drawn(flow) - wanted).square().mean() for flow in (alone, student))
     assert after < before / 2
     adapters.save(student, tmp_path / "pytorch_lora_weights.safetensors", {"method": "straighten"})
     pipe = base.pipe
     pipe.load_lora_weights(str(tmp_path))
     pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    latents = pipe(**base.arguments("cat", None, 1.0), latents=base.native(x), num_inference_steps=STEPS, height=32, width=64,
+    latents = pipe(**alone.arguments("cat", None, 1.0), latents=base.native(x), num_inference_steps=STEPS, height=32, width=64,
                    output_type="latent").images  # fmt: skip
-    assert torch.allclose(base.returned(latents), drawn(student), atol=1e-5)
+    assert torch.allclose(base.returned(latents), drawn(student), atol=1e-5 * float(wanted.abs().max()))
