@@ -1,8 +1,9 @@
 r"""FlowTurbo's saving of time at equal Fréchet distance, split into pseudo-corrector, refiner and compilation.
 
-    flowhelm distil fashion --method flow_turbo --data fashion_mnist.npz --updates 600 --rows 32 --out turbo
+    python -m flowhelm.bench.quality.students run fashion --data fashion_mnist.npz --work bench --csv students.csv \
+        --methods flow_turbo --calls 2 --seconds 100 --samples 200
     python -m flowhelm.bench.quality.turbo run fashion --data fashion_mnist.npz --work bench --csv turbo.csv \
-        --refiner turbo/student.safetensors
+        --refiner bench/fashion-flow_turbo-2-100s-0/student.safetensors
     python -m flowhelm.bench.quality.turbo table turbo.csv
 
 The rival is the paper's: Heun's rule on even times, with the prior's guidance. Hn is so many steps of it, HnPmRk FlowTurbo's schedule: n
