@@ -236,12 +236,21 @@ ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
 
 @app.command()
 def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
-    """The table: means with 95 % intervals, over trainings where there are several, else over samplings."""
+    """The table by calls and distance: means with 95 % intervals, over trainings where there are several, else over samplings."""
     rows = list(csv.DictReader(file.open(newline="")))
     typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
     typer.echo("|" + " --- |" * 7)
-    for key in dict.fromkeys((row["method"], row["calls"], row["samples"], row["budget"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["calls"], row["samples"], row["budget"]) == key]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["calls"], row["samples"], row["budget"]), []).append(row)
+
+    def order(key: tuple[str, ...]) -> tuple[int, int, float]:
+        steps = int(key[1])
+        asked = int(_turbo(steps).split()[0]) if key[0] == "flow_turbo" else steps * ROWS.get(key[0], 1)
+        return int(key[2]), asked, fmean(_values(groups[key], "frechet"))
+
+    for key in sorted(groups, key=order):
+        own = groups[key]
         method, steps = key[0], int(key[1])
         count = _turbo(steps) if method == "flow_turbo" else f"{steps * ROWS.get(method, 1)}"
         cells = [method, count, *(_shown(_values(own, k), p) for k, p in _SHOWN)]
