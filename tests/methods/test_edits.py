@@ -13,6 +13,7 @@ from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
 from flowhelm.interfaces.cli import main
 from flowhelm.rng import Noise
+from flowhelm.solve import inversion_start
 from flowhelm.step import run
 
 S, OLD, NEW = 1.6, torch.tensor([0.7, -0.2]).double(), torch.tensor([-0.5, 0.9]).double()
@@ -83,12 +84,58 @@ def test_sdedit_forgets_what_the_noise_covers(start):
     torch.testing.assert_close(x, NEW + stretch * (noised - start * NEW), atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("contrast", [0.0, 2.0])
+def test_contrast_goes_beyond_the_new_mean(start, contrast):
+    """The velocities of equal spread differ by their means: it is inversion towards m_new + contrast (m_new - m_old)."""
+    made = partial(edit.stsl_edit, law(NEW), law(OLD), CLEAN, grid(start), noise=Noise(0, rows=3), step=0.0)
+    expected = CLEAN + (1 + contrast) * (NEW - OLD) * (1 - kept(start))
+    torch.testing.assert_close(run(made(contrast=contrast)).x, expected, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("repeats", "weight"), [(1, 1.0), (3, 0.0)])
+def test_a_step_towards_the_picture_by_hand(repeats, weight):
+    """D = m + g (x - t m), g = t s^2 / c^2: its gradient is g (D - clean), and the trace of a normal law has none."""
+    times = grid(0.4, 1)
+    t = float(times[0])
+    x, g = inversion_start(law(OLD), CLEAN, times), t * S**2 / (t**2 * S**2 + (1 - t) ** 2)
+    for _ in range(repeats):
+        away = NEW + g * (x - t * NEW) - CLEAN
+        x = x - 0.5 / repeats * g * away / away.norm(dim=1, keepdim=True)
+    expected = x + (1 - t) * law(NEW).velocity(x, times[0])
+    made = {"step": 0.5, "contrast": 0.0, "repeats": repeats, "variance_weight": weight}
+    step = run(edit.stsl_edit(law(NEW), law(OLD), CLEAN, times, noise=Noise(0, rows=3), **made))
+    torch.testing.assert_close(step.x, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(step.info["away"], away.norm(dim=1), atol=1e-10, rtol=0)
+
+
+def test_the_probe_is_the_secant_of_the_surrogate(mixture):
+    """Where D is not linear the trace has a gradient: that of `restore.stsl`, by finite differences."""
+    times = grid(0.4, 1)
+    t = float(times[0])
+    x, u = inversion_start(mixture, CLEAN, times), Noise(4, rows=3)(CLEAN)
+
+    def loss(at):
+        d, moved = (mixture.ends(z, times[0]).clean for z in (at, at + u))
+        return ((d - CLEAN).square().sum(1) + (1 - t) ** 2 / t * (u * (moved - d)).sum(1)) / 2
+
+    gradient = torch.stack([(loss(x + e) - loss(x - e)) / 2e-5 for e in 1e-5 * torch.eye(2).double()], 1)
+    away = (mixture.ends(x, times[0]).clean - CLEAN).norm(dim=1, keepdim=True)
+    z = x - 0.5 * gradient / away
+    made = {"step": 0.5, "contrast": 0.0, "variance_weight": 1.0}
+    step = run(edit.stsl_edit(mixture, mixture, CLEAN, times, noise=Noise(4, rows=3), **made))
+    torch.testing.assert_close(step.x, z + (1 - t) * mixture.velocity(z, times[0]), atol=1e-7, rtol=0)
+
+
 def test_what_a_method_costs():
     for method, options, old_rows, new_rows in (
         (edit.flow_edit, {"draws": 2}, 8, 8),
         (edit.flow_opt_edit, {"iterations": 3}, 5, 12),
         (edit.inversion, {}, 5, 4),
         (edit.sdedit, {}, 0, 4),
+        (edit.stsl_edit, {}, 9, 4 * 3),
+        (edit.stsl_edit, {"repeats": 3, "variance_weight": 0.0, "contrast": 0.0}, 5, 4 * 4),
+        (edit.stsl_edit, {"step": 0.0}, 9, 4),
     ):
         old, new = counted(law(OLD)), counted(law(NEW))
         run(method(new, old, CLEAN, grid(0.2, 4), noise=Noise(0, rows=3), **options))
@@ -104,7 +151,11 @@ def photo(tmp_path, monkeypatch):
 
 def test_the_command_writes_a_picture_and_a_strip(photo, capsys):
     words = ["edit", "photo.png", "--prior", "fashion", "--from-class", "pullover", "--class", "coat", "--steps", "4"]
-    for method, options in (("flow_opt_edit", ["--iterations", "2"]), ("flow_edit", ["--draws", "2"])):
+    for method, options in (
+        ("flow_opt_edit", ["--iterations", "2"]),
+        ("flow_edit", ["--draws", "2"]),
+        ("stsl_edit", ["--contrast", "1", "--step", "0.5"]),
+    ):
         assert main([*words, "--method", method, *options, "--out", f"{method}.png", "--threads", "1"]) == 0
         assert Image.open(f"{method}.png").size == (32, 32)
         assert Image.open(f"{method}.strip.png").height > 128

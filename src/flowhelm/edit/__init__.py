@@ -8,6 +8,7 @@ from .flow_edit import flow_edit
 from .flow_opt_edit import flow_opt_edit
 from .inversion import inversion
 from .sdedit import sdedit
+from .stsl_edit import stsl_edit
 
-ALL = (flow_opt_edit, flow_edit, inversion, sdedit)
-__all__ = ["ALL", "flow_edit", "flow_opt_edit", "inversion", "sdedit"]
+ALL = (flow_opt_edit, flow_edit, inversion, sdedit, stsl_edit)
+__all__ = ["ALL", "flow_edit", "flow_opt_edit", "inversion", "sdedit", "stsl_edit"]

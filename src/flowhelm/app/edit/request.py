@@ -26,10 +26,11 @@ class EditRequest(Conditions):
     source_prompt: Annotated[str | None, Flag(("--from-prompt",))] = Field(
         None, description="What the picture shows, for a prior that takes a --prompt; default: not said."
     )
-    method: Literal["flow_edit", "flow_opt_edit", "inversion", "sdedit"] = Field(
+    method: Literal["flow_edit", "flow_opt_edit", "inversion", "sdedit", "stsl_edit"] = Field(
         "flow_edit",
         description="How: flow_edit moves the picture by the difference of two velocities; flow_opt_edit goes back to noise and moves that "
-        "until the result is near the picture; inversion is its first result; sdedit adds noise and draws again.",
+        "until the result is near the picture; inversion is its first result; sdedit adds noise and draws again; stsl_edit is "
+        "inversion, held to the picture and led away from what it shows.",
     )
     method_options: dict[str, Any] = Field({}, description="Options of the method: see `flowhelm methods NAME`.")
     steps: int = Field(25, ge=2, le=10_000, description="Steps of the whole way from noise; part of them is left out.")
