@@ -32,7 +32,7 @@ try:
     from flowhelm.app.options.signature import bind, options
     from flowhelm.app.restore.request import PictureRequest
     from flowhelm.app.run import Event, Stepped, drive
-    from flowhelm.cards import METHODS
+    from flowhelm.cards import RESTORE_OR_STEER
     from flowhelm.entry import members
     from flowhelm.priors import NAMES
 except ImportError as error:
@@ -200,7 +200,7 @@ class _Options:
         more |= {
             f"{name}_file": ("STRING", {"default": "", "tooltip": _help(options(cls.function)[name])}) for name in files
         }
-        if cls.function in METHODS:
+        if cls.function in RESTORE_OR_STEER:
             about = (
                 "What stands at its default is taken from the operator's preset, where there is one for this method."
             )
@@ -342,7 +342,7 @@ def _progress() -> Callable[..., None]:
 
 _CHOICES = {
     f"Flowhelm {part}: {function.__name__}": _node(part, function)
-    for part, functions in (("Operator", operators.ALL), ("Method", METHODS))
+    for part, functions in (("Operator", operators.ALL), ("Method", RESTORE_OR_STEER))
     for function in functions
 }
 _NODES = {"Flowhelm Prior": Prior, "Flowhelm Restore": Restore, "Flowhelm Sample": Sample}

@@ -30,14 +30,24 @@ if TYPE_CHECKING:
     """Methods that train weights, where the others draw pictures."""
     TOKENS: tuple[Callable[..., Any], ...]
     """Methods of priors over tokens."""
+    RESTORE_OR_STEER: tuple[Callable[..., Any], ...]
+    """METHODS and TOKENS: what a request may name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("METHODS", "TUNERS", "TOKENS"):  # a card is read without the methods themselves, which need torch
+    if name not in (
+        "METHODS",
+        "TUNERS",
+        "TOKENS",
+        "RESTORE_OR_STEER",
+    ):  # a card is read without the methods themselves, which need torch
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import restore, steer, tune
 
-    return {"TUNERS": tune.ALL, "TOKENS": restore.TOKENS}.get(name) or (*steer.ALL, *restore.ALL)
+    both = (*steer.ALL, *restore.ALL)
+    return {"TUNERS": tune.ALL, "TOKENS": restore.TOKENS, "RESTORE_OR_STEER": (*both, *restore.TOKENS)}.get(
+        name
+    ) or both
 
 
 def cite(name: str) -> str:

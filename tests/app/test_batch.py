@@ -26,7 +26,7 @@ from flowhelm.app.files.atomic import sha256
 from flowhelm.app.options.signature import complete, options, read
 from flowhelm.app.restore import run as job
 from flowhelm.app.run import Done, Planned, Stepped, Stopped
-from flowhelm.cards import METHODS
+from flowhelm.cards import RESTORE_OR_STEER
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
 
@@ -463,7 +463,7 @@ def test_the_schema_is_that_of_the_signatures(capsys):
         for rule in schema["allOf"]
         for part in rule["if"]["properties"]
     }
-    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in METHODS}
+    assert {name for part, name in conditions if part == "method"} == {f.__name__ for f in RESTORE_OR_STEER}
     assert conditions["operator", "inpaint"]["required"] == ["operator_options"]
     assert conditions["operator", "deblur"]["properties"]["operator_options"]["properties"]["border"]["enum"] == [
         "open",
@@ -471,7 +471,7 @@ def test_the_schema_is_that_of_the_signatures(capsys):
     ]
 
 
-@pytest.mark.parametrize("function", [*operators.ALL, *METHODS], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", [*operators.ALL, *RESTORE_OR_STEER], ids=lambda f: f.__name__)
 def test_every_default_fits_its_schema(function):
     given = {name: "a" for name, option in options(function).items() if option.needed}
     chosen = complete(function, given)

@@ -13,7 +13,10 @@ from flowhelm.app.restore.run import restore
 from flowhelm.app.restore.settle import settle
 from flowhelm.app.run import Noted, Warned, drive
 from flowhelm.codec import CodecPrior
+from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
+from flowhelm.interfaces.ui import requests
+from flowhelm.interfaces.ui.request import PageRequest
 from flowhelm.priors import bundled
 from flowhelm.priors.bundled import PairedPrior
 from flowhelm.priors.hyperprior import Hyperprior
@@ -131,6 +134,33 @@ def test_what_does_not_belong_together_is_one_sentence(files, tmp_path, capsys, 
     assert said in error
     assert "\n" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("prior", "method"), [("pair", "pmrf"), ("small", "vble")])
+def test_the_page_restores_with_them(files, tmp_path, prior, method):
+    """As the command line does, to the byte."""
+    place = str(files / f"{prior}.safetensors")
+    page = ui.checked(PageRequest(runs=tmp_path / "runs", priors=[place], threads=1))
+    fields = {
+        "photo": str(files / "photo.png"),
+        "operator": "denoise",
+        "prior": place,
+        "steps": "2",
+        "std": 0.1,
+        "seed": "0",
+    }
+    where, (settings,) = requests.restoration(requests.restore_fields(fields), page)
+    assert settings.method == method
+    drive(restore(settings))
+    words = ["restore", fields["photo"], "--operator", "denoise", "--prior", place, "--steps", "2", "--std", "0.1"]
+    assert main([*words, "--threads", "1", "--out", str(tmp_path / "out.png")]) == 0
+    assert (where / "photo.restored.png").read_bytes() == (tmp_path / "out.png").read_bytes()
+    with pytest.raises(ValueError, match=f"take the method {method}"):
+        requests.restoration(requests.restore_fields({**fields, "method": "hqs"}), page)
+    if prior == "small":
+        dear = requests.restore_fields({**fields, "steps": "1000", "method_options": {"draws": "100000"}})
+        with pytest.raises(BadInput, match="this asks for more than"):
+            requests.restoration(dear, page)
 
 
 def test_restorer_refuses_the_wrong_method(files):

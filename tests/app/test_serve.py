@@ -33,7 +33,7 @@ from flowhelm.app.models.request import ModelRequest
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore.request import PictureRequest
 from flowhelm.app.restore.restorer import Restorer
-from flowhelm.cards import METHODS
+from flowhelm.cards import RESTORE_OR_STEER
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.http import app as served
 from flowhelm.interfaces.http import serve as serving
@@ -169,7 +169,7 @@ def test_a_simulation_is_scored_and_a_method_is_chosen(client, picture):
 
 
 def test_what_there_is(client, restorer):
-    for place, functions in (("/operators", operators.ALL), ("/methods", METHODS)):
+    for place, functions in (("/operators", operators.ALL), ("/methods", RESTORE_OR_STEER)):
         found = client.get(place).json()
         assert list(found) == [f.__name__ for f in functions]
         assert all(part["title"] and part["options"]["type"] == "object" for part in found.values())
@@ -191,7 +191,9 @@ def test_openapi_says_what_is_true(client):
     assert form["required"] == ["picture"]
     assert set(form["properties"]["settings"]["properties"]) == set(PictureRequest.model_fields)
     # a field for everything that may be set, and each says what it is
-    known = {name for f in (*operators.ALL, *METHODS) for name in options(f)} | set(PictureRequest.model_fields)
+    known = {name for f in (*operators.ALL, *RESTORE_OR_STEER) for name in options(f)} | set(
+        PictureRequest.model_fields
+    )
     assert set(form["properties"]) == known - {"operator_options", "method_options"} | {"picture", "settings"}
     assert all(each["description"] for each in form["properties"].values())
     settings = form["properties"]["settings"]["properties"]
@@ -333,7 +335,14 @@ def test_the_page_is_there_without_a_network(client, worker, model):
             assert f"{how.upper()} {path}" in page
             assert html.escape(each["summary"]) in page
     own = set(PictureRequest.model_fields) - {"operator_options", "method_options"}
-    for name in (*own, "mask", "kernel", "sigma", "settings", *(f.__name__ for f in (*operators.ALL, *METHODS))):
+    for name in (
+        *own,
+        "mask",
+        "kernel",
+        "sigma",
+        "settings",
+        *(f.__name__ for f in (*operators.ALL, *RESTORE_OR_STEER)),
+    ):
         assert f"<code>{name}</code>" in page, name
     for status in map(str, served.REFUSALS):
         assert f"<td>{status}</td>" in page

@@ -106,6 +106,13 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(here, weights,
         capsys, "sample", "fashion", "--solver", "unmasking"
     )
     assert "prior 'bars' takes no classes" in refused(capsys, "sample", weights, "--class", "coat")
+    needs_flow = f"is a prior over tokens, which draws (flowhelm sample {weights}) and restores: flowhelm restore PHOTO"
+    for words in (
+        ("doctor", weights), ("grids", weights), ("steer", weights, "--reward", "brightness"),
+        ("align", weights, "--reward", "brightness"), ("edit", "bar.png", *prior, "--class", "coat"),
+        ("calibrate", "aps", *prior),
+    ):  # fmt: skip
+        assert needs_flow in refused(capsys, *words)
     assert sorted(path.name for path in here.iterdir()) == before
 
 

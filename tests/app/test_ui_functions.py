@@ -19,7 +19,7 @@ from flowhelm.app.restore.presets import usual_method
 from flowhelm.app.restore.record import RestoreFile
 from flowhelm.app.restore.request import RestoreSettings
 from flowhelm.app.run import Planned, Stepped, drive
-from flowhelm.cards import METHODS
+from flowhelm.cards import RESTORE_OR_STEER
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.guard import loopback
@@ -661,7 +661,7 @@ def test_every_option_has_a_field():
     from flowhelm.interfaces.ui import fields as made
 
     with gr.Blocks(analytics_enabled=False):
-        every = {function: made.options_of(function, {}, {}) for function in (*operators.ALL, *METHODS)}
+        every = {function: made.options_of(function, {}, {}) for function in (*operators.ALL, *RESTORE_OR_STEER)}
     for function, fields in every.items():
         assert list(fields) == list(options(function))
         for name, option in options(function).items():

@@ -15,7 +15,7 @@ import flowhelm
 from flowhelm import operators
 from flowhelm.app.options.signature import bind, options, shown
 from flowhelm.app.restore.request import PictureRequest
-from flowhelm.cards import METHODS
+from flowhelm.cards import RESTORE_OR_STEER
 
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 
@@ -71,7 +71,7 @@ def defaults(node):
 
 
 def test_there_is_a_node_for_everything(pack):
-    assert len(pack.NODE_CLASS_MAPPINGS) == 3 + len(operators.ALL) + len(METHODS)
+    assert len(pack.NODE_CLASS_MAPPINGS) == 3 + len(operators.ALL) + len(RESTORE_OR_STEER)
     assert set(pack.NODE_CLASS_MAPPINGS) == set(pack.NODE_DISPLAY_NAME_MAPPINGS)
     assert len(set(pack.NODE_DISPLAY_NAME_MAPPINGS.values())) == len(pack.NODE_CLASS_MAPPINGS)
     assert all(name.startswith("Flowhelm") for name in pack.NODE_CLASS_MAPPINGS)  # names are shared by all packs
@@ -251,6 +251,31 @@ def test_sample(pack):
     assert drawn.shape == (2, 32, 32, 3)
     expected = flowhelm.generate("fashion", classes=["coat"], count=2, steps=2, solver="euler")
     assert torch.equal(drawn[..., :1], ((expected + 1) / 2).clamp(0, 1).movedim(1, -1))
+
+
+@torch.inference_mode()
+def test_priors_that_are_no_flows_are_taken_or_refused_in_a_sentence(pack):
+    """Restored with by their own methods, whose nodes are there; what does not go together says what to take."""
+    nodes, x = pack.NODE_CLASS_MAPPINGS, torch.rand(1, 32, 32, 3)
+    made = {name: nodes["FlowhelmPrior"]().load(name, "cpu")[0] for name in ("fashion-tokens", "blind", "codec")}
+    (denoise,) = nodes["FlowhelmOperatorDenoise"]().choose()
+    of = {"operator": denoise, "std": 0.1, "steps": 2, "seed": 0}
+    methods = {
+        "fashion-tokens": nodes["FlowhelmMethodAps"]().choose(preset=True, inner=1)[0],
+        "blind": None,
+        "codec": nodes["FlowhelmMethodVble"]().choose(preset=True, answer="centre")[0],
+    }
+    for name, method in methods.items():
+        restored, report = nodes["FlowhelmRestore"]().restore(x, made[name], method=method, **of)
+        assert restored.shape == x.shape, report
+    for name, method in (("fashion-tokens", "aps"), ("blind", "pmrf"), ("codec", "vble")):
+        (hqs,) = nodes["FlowhelmMethodHqs"]().choose(preset=True)
+        with pytest.raises(ValueError, match=f"take the method {method}"):
+            nodes["FlowhelmRestore"]().restore(x, made[name], method=hqs, **of)
+    assert nodes["FlowhelmSample"]().draw(made["fashion-tokens"], 1, 2, "auto", 0)[0].shape == (1, 32, 32, 3)
+    for name in ("blind", "codec"):
+        with pytest.raises(ValueError, match=f"{name} is a .*, which only restores"):
+            nodes["FlowhelmSample"]().draw(made[name], 1, 2, "auto", 0)
 
 
 def test_progress_and_cancel_are_the_hosts(pack, prior_file, image, monkeypatch):

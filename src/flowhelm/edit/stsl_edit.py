@@ -11,6 +11,7 @@ Cost    N steps: N + 1 evaluations of the old flow for the start and N for the c
         each (half of them without the variance, none with step = 0; none at the source)
 Paper   50 DDIM steps, 5 repeats, weight of the trace 0.02, contrast 2 towards the target prompt and away from the source's. Here that is
         the difference of the prior's own two velocities, which needs no other network.
+        The step is for the small pictures of the bundled priors: 2 brings back the picture itself.
 Limits  Contrast is guidance from the old condition: colours run over where it is strong.
 
 Example
@@ -48,7 +49,7 @@ def stsl_edit(
     times: Tensor,
     *,
     contrast: NonNegative = 2.0,
-    step: NonNegative = 1.0,
+    step: NonNegative = 0.5,
     variance_weight: NonNegative = 1.0,
     repeats: Count = 1,
     noise: Noise,

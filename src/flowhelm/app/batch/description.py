@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import operators, raster
-from ...cards import METHODS
+from ...cards import RESTORE_OR_STEER
 from ...known import STUDENTS
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
@@ -59,7 +59,7 @@ def conditions() -> list[dict[str, Any]]:
 
 
 def _parts() -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    return (("operator", tuple(operators.ALL)), ("method", METHODS))
+    return (("operator", tuple(operators.ALL)), ("method", RESTORE_OR_STEER))
 
 
 def read_file(path: Path) -> BatchRequest:

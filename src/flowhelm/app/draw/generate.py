@@ -16,6 +16,7 @@ from ...solve import Solver
 from ...transition import Transition
 from ..errors import BadInput
 from ..models import opening as models
+from ..models.request import check_flow
 from ..options.request import called_with
 from ..run import Event, Stepped, drive
 from . import bijections
@@ -73,7 +74,9 @@ def generate(
         if isinstance(flow, Normalising):
             jobs = jobs_of(request.classes, request.count or 1)
             return drive(bijections.draw_bijection(flow, jobs, **bijections.how(request)), each)
-        if not isinstance(prior, Flow):
+        if isinstance(prior, Flow):
+            check_flow(getattr(prior, "name", "") or "this prior", prior.prior_kind, tokens=True)
+        else:
             if models.is_pipeline(request.prior) and (request.classes or request.numbers):
                 raise BadInput("generate: classes and numbers are for bundled priors; say it in the prompt")
             return drive(pictures(request, move), each).pictures

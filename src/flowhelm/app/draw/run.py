@@ -187,7 +187,7 @@ def outlook(flow: Flow, rows: int, count: int, request: Drawing) -> str:
 
 def _loaded(request: Drawing) -> Prior:
     settled(request)  # says which options the prior does not take
-    models.check_draws(request.prior)
+    models.check_draws(request.prior, tokens=True)
     return models.bundled_prior(request, str(devices.to_device(request.device)))
 
 

@@ -146,6 +146,11 @@ def cost(
     return Cost(share * flow.count.rows, share * flow.count.backward * rows, share * operator.count)
 
 
+def most_of(method: Callable[..., Any], values: Mapping[str, Any], steps: int, kind: str, most: float) -> float:
+    """What a run costs with a prior of this kind, `Flow.prior_kind`, or at most costs; counting ends at `most`."""
+    return cost(method, values, steps, most=most).whole if kind == "flow" else bound(method, values, steps)
+
+
 def bound(method: Callable[..., Any], values: Mapping[str, Any], steps: int) -> int:
     """At most what a method of a prior that is no flow costs, which cannot be counted so: every whole number among its options may be a
     number of inner steps or of draws."""

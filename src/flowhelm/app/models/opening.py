@@ -103,9 +103,10 @@ def settled(request: ModelRequest) -> dict[str, Any]:
     }
 
 
-def check_draws(prior: str) -> None:
-    """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with."""
-    check_flow(prior)
+def check_draws(prior: str, *, tokens: bool = False) -> None:
+    """Raises BadInput for a prior that was not trained for noise alone, which is what drawing begins with; of one over tokens, unless
+    `tokens` are taken."""
+    check_flow(prior, tokens=tokens)
     most = bundled.levels(prior)[1]
     if most < PURE:
         raise BadInput(

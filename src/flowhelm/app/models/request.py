@@ -38,15 +38,23 @@ def check_prior(name: str) -> None:
         raise BadInput(str(error)) from None
 
 
-def check_flow(prior: str) -> None:
-    """Raises BadInput for a prior that is no flow: one with a regressor, or a compressor, which restore by a method of their own."""
-    kind = known.kind(prior)
-    if kind in known.OWN:
-        what = {"paired": "a trained restorer", "codec": "a compressor"}[kind]
-        raise BadInput(
-            f"{prior} is {what}, which only restores: flowhelm restore PHOTO --prior {prior} --method {known.OWN[kind][0]}; "
-            "take another prior here"
-        )
+def check_flow(prior: str, kind: str | None = None, *, tokens: bool = False) -> None:
+    """Raises BadInput for a prior that is no flow: one with a regressor, a compressor, or one over tokens, unless `tokens` are taken.
+
+    Args:
+        kind: of the prior, `Flow.prior_kind`, if it is known already; else it is read off its file.
+    """
+    kind = kind or known.kind(prior)
+    if kind not in known.USUAL or (tokens and kind == "tokens"):
+        return
+    what = {
+        "paired": "a trained restorer, which only restores",
+        "codec": "a compressor, which only restores",
+        "tokens": f"a prior over tokens, which draws (flowhelm sample {prior}) and restores",
+    }[kind]
+    raise BadInput(
+        f"{prior} is {what}: flowhelm restore PHOTO --prior {prior} --method {known.USUAL[kind][0]}; take another prior here"
+    )
 
 
 class MemoryRequest(Request):

@@ -244,10 +244,10 @@ class RestoreSettings(RestoreRequest):
 def function_of(part: str, name: str) -> Callable[..., Any]:
     """The operator or the method of that name. Raises BadInput."""
     from ... import operators
-    from ...cards import METHODS, TOKENS
+    from ...cards import RESTORE_OR_STEER
     from ..options.signature import pick
 
-    return pick(part, name, operators.ALL if part == "operator" else (*METHODS, *TOKENS))
+    return pick(part, name, operators.ALL if part == "operator" else RESTORE_OR_STEER)
 
 
 def checked(part: str, name: str, given: Any) -> Request:

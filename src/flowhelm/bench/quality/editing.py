@@ -49,7 +49,7 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "inversion": edit.inversion,
     "sdedit": edit.sdedit,
     "stsl_edit": edit.stsl_edit,
-    "stsl_edit, contrast 0": partial(edit.stsl_edit, contrast=0.0),
+    "stsl_edit, step 0": partial(edit.stsl_edit, step=0.0),
 }
 PRICE = {
     "flow_edit": (1, 1),
@@ -58,7 +58,7 @@ PRICE = {
     "flow_opt_edit, 9 ends": (1, 9),
     "inversion": (1, 1),
     "stsl_edit": (2, 3),
-    "stsl_edit, contrast 0": (1, 3),
+    "stsl_edit, step 0": (2, 1),
 }
 """Evaluations of a step of the old and of the new flow; where it is not here, 0 and 1."""
 LEVELS = {"fashion": (0.15, 0.25, 0.35), "aerial": (0.2, 0.3, 0.4)}

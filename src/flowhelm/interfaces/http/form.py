@@ -13,7 +13,7 @@ from typing import Any, cast
 from ... import known, operators
 from ...app.batch.description import parsed
 from ...app.errors import BadInput, nearest
-from ...app.models.cost import Nothing, bound, cost
+from ...app.models.cost import Nothing, most_of
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
@@ -21,10 +21,10 @@ from ...app.restore.presets import usual_method
 from ...app.restore.request import PictureRequest, RestoreRequest, function_of
 from ...app.restore.restorer import plainly
 from ...app.restore.settle import settle
-from ...cards import METHODS
+from ...cards import RESTORE_OR_STEER
 from ...path import linear
 
-PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": METHODS}
+PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": RESTORE_OR_STEER}
 FILES = {name: o.help for f in operators.ALL for name, o in options(f).items() if Path in o.types}
 """Options that are uploaded, and what they are; of another operator one of the name may be a word: see `uploaded`."""
 OWN = {name: option for name, option in fields(PictureRequest).items() if not name.endswith("_options")}
@@ -91,7 +91,7 @@ def _affordable(
         settings = settle(RestoreRequest.of(request, "restore"), flow=flow, picture="later")
     steps = len(settings.times) - 1 if settings.times else settings.steps or 1
     method, values = parts["method"], settings.method_values
-    if (cost(method, values, steps, most=most).whole if kind == "flow" else bound(method, values, steps)) >= most:
+    if most_of(method, values, steps, kind, most) >= most:
         raise BadInput(
             f"this asks for more than {most} evaluations of the network and the operator, the most that one request may have; take "
             f"fewer steps than {steps}, or smaller options of {parts['method'].__name__}"

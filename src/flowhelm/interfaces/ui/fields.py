@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -75,9 +75,9 @@ def functions_of(label: str, functions: Any, value: str, where: str, info: str, 
     return gr.Dropdown(choices, value=value, label=label, info=info, interactive=True, elem_id=where, min_width=150)
 
 
-def priors_of(page: PageRequest, value: str, where: str) -> gr.Dropdown:
+def priors_of(priors: Sequence[str], value: str, where: str) -> gr.Dropdown:
     return gr.Dropdown(
-        list(page.priors), value=value, label="Prior", info="The model of what pictures look like", interactive=True, elem_id=where,
+        list(priors), value=value, label="Prior", info="The model of what pictures look like", interactive=True, elem_id=where,
         min_width=150,
     )  # fmt: skip
 

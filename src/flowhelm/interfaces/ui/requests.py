@@ -15,13 +15,14 @@ from ...app.batch.items import Item
 from ...app.batch.request import Many
 from ...app.errors import BadInput
 from ...app.files.atomic import put_picture
-from ...app.models.cost import cost
+from ...app.models.cost import most_of
 from ...app.options.signature import options, pick
 from ...app.restore.record import RestoreFile
 from ...app.restore.request import RestoreRequest, RestoreSettings, function_of
 from ...app.restore.run import restore
 from ...app.restore.settle import settle
 from ...app.run import Done, Run
+from ...known import kind as kind_of
 from . import folder
 from .request import PageRequest
 
@@ -212,7 +213,8 @@ def _checked(prior: str, page: PageRequest, **numbers: tuple[int | None, int]) -
 def _affordable(settings: RestoreSettings) -> None:
     """Raises BadInput on a run that would hold the device for good."""
     method = function_of("method", settings.method)
-    if cost(method, settings.method_values, steps_of(settings), most=COST).whole >= COST:
+    kind = kind_of(settings.prior)
+    if most_of(method, settings.method_values, steps_of(settings), kind, COST) >= COST:
         raise BadInput(
             f"this asks for more than {COST} evaluations of the network and the operator; choose fewer steps than {steps_of(settings)}, or "
             f"smaller options of {settings.method}; the command line takes more"

@@ -20,7 +20,7 @@ from ...app.restore import record
 from ...app.restore.look import look
 from ...app.restore.presets import Look, usual_method
 from ...app.restore.request import Restoration, RestoreSettings, function_of
-from ...cards import METHODS
+from ...cards import RESTORE_OR_STEER
 from ...flaws import flaws
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
@@ -85,9 +85,14 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 )  # fmt: skip
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
-                prior = priors_of(page, page.priors[0], "prior")
+                prior = priors_of(page.priors, page.priors[0], "prior")
                 method = functions_of(
-                    "Method", METHODS, "", "method", first="default of the task", info="How the picture is restored"
+                    "Method",
+                    RESTORE_OR_STEER,
+                    "",
+                    "method",
+                    first="default of the task",
+                    info="How the picture is restored",
                 )
             with gr.Row():
                 steps = field(known["steps"], "steps", info="More take longer", min_width=90)

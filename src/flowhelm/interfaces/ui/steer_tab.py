@@ -15,6 +15,7 @@ from ...app.models import opening
 from ...app.options.request import Option, fields
 from ...app.options.signature import options, pick
 from ...app.show.contact_sheet import Line, plot
+from ...known import kind
 from ...priors import bundled
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
@@ -31,11 +32,12 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
 
     told, written = gr.State({}), gr.State({})
     known: Mapping[str, Option] = fields(SteerRequest)
-    first = next((name for name in page.priors if name == "fashion"), page.priors[0])
+    flows = [name for name in page.priors if kind(name) == "flow"]
+    first = "fashion" if "fashion" in flows else flows[0]
     with gr.Row(equal_height=False, elem_classes="both"):
         with gr.Column(elem_classes="first"):
             with gr.Row():
-                prior = priors_of(page, first, "steer-prior")
+                prior = priors_of(flows, first, "steer-prior")
                 label = gr.Dropdown(
                     _classes(first), value="", label="Class", info="What the picture shows", interactive=True, elem_id="steer-class",
                     min_width=150,
