@@ -17,7 +17,7 @@ from flowhelm.fixed_point import jacobi
 from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.multistep import slopes
-from flowhelm.multistep.past import Past, weights
+from flowhelm.multistep.past import Past
 from flowhelm.multistep.variables import (
     CLEAN_LOG,
     CLEAN_SNR,
@@ -25,8 +25,8 @@ from flowhelm.multistep.variables import (
     SOURCE_SNR,
     SOURCE_TIME,
     VELOCITY,
-    exponential,
 )
+from flowhelm.multistep.weights import exponential, weights
 from flowhelm.path import VP, Ends, linear, trig
 from flowhelm.rng import Noise
 from flowhelm.sample.ghvb import coefficients

@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 from families import flow
 
 from flowhelm import grids
+from flowhelm.bench.pipelines import bottleneck_flops as flux
 from flowhelm.rng import Noise
 from flowhelm.sample import bottleneck
 from flowhelm.solve import integrate
@@ -44,3 +45,36 @@ def test_one_stage_is_the_pipeline():
     x = large.source(Noise(0, 1))
     one = run(bottleneck(large, x, large.times(3), down=1.0))
     assert torch.equal(one.x, run(integrate(large, x, large.times(3))).x)
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_counted_steps_are_on_the_grid_of_flux(side):
+    """Its shift by the number of tokens, as diffusers has it; and every step is counted once, at its size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    mu = calculate_shift((side // 16) ** 2, base_shift=0.5, max_shift=1.15)
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / 12, 12).tolist(), mu=mu)
+    times = flux.Sizes(side, flux.Counter()).times(12)
+    torch.testing.assert_close(times, 1 - scheduler.sigmas.double(), atol=1e-6, rtol=0)
+    assert flux.counts(side, 12, down=1.0) == {side: 12}
+    asked = flux.counts(side, 12)
+    assert set(asked) == {side, side // 2}
+    assert 11 <= asked.total() <= 13
+
+
+def test_flops_of_a_small_flux_are_those_of_its_matrices(monkeypatch):
+    """Of two blocks: the attention, a square in the tokens, and the matrices, which every token of the picture sees once."""
+    from diffusers import FluxTransformer2DModel
+
+    with torch.device("meta"):
+        small = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
+    monkeypatch.setattr(flux, "network", lambda: small)
+    found = [flux.flops.__wrapped__(side) for side in (256, 512, 1024)]
+    n = [(side // 16) ** 2 for side in (256, 512, 1024)]
+    attention, width = 4 * 3072 * 2, 3072  # two blocks, q k and the weighted sum; multiplications and additions
+    rest = [f - attention * (k + flux.TEXT) ** 2 for f, k in zip(found, n, strict=True)]
+    assert (rest[2] - rest[1]) / (n[2] - n[1]) == (rest[1] - rest[0]) / (n[1] - n[0])
+    own = 2 * width * (2 * 64 + 24 * width)  # in, out, and the matrices of both blocks, of one token of the picture
+    assert (rest[1] - rest[0]) / (n[1] - n[0]) == own

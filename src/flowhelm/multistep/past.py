@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,13 +24,13 @@ from ..shapes import State, Time
 from ..transition.draw import normal
 from .slopes import Plain, Slope
 from .variables import Coeffs, Variable, clean_factors
+from .weights import weights
 
 
 class Node(NamedTuple):
     """A prediction, where it was made, the path's coefficients there, and what stands for it alone (see `slopes`)."""
 
     u: float
-    t: float
     a: Coeffs
     prediction: Tensor
     newest: Tensor
@@ -48,20 +48,21 @@ class Past:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def add(self, ends: Ends, t: Time, share: float = 0.0) -> None:
-        """A new prediction; `share` of the steps is done."""
-        node = self.node(ends, t)
+    def add(self, ends: Ends, t: Time, share: float = 0.0, node: Node | None = None) -> None:
+        """A new prediction; `share` of the steps is done. `node`: that of these ends, if it is there already."""
+        node = node or self.node(ends, t)
         turned = self.turned.newest(ends, node.a.alpha, node.a.sigma, share)
         if turned is not ends:
-            node = node._replace(newest=self.variable.read(self.path, turned, t), clean=turned.clean)
+            node = node._replace(newest=self.variable.read(node.a, turned), clean=turned.clean)
         self.nodes.appendleft(node)
 
     def node(self, ends: Ends, t: Time) -> Node:
-        p = self.variable.read(self.path, ends, t)
-        return Node(self.place(t), float(t), self._at(t), p, p, ends.clean)
+        a = self._at(t)
+        p = self.variable.read(a, ends)
+        return Node(self.variable.place(a), a, p, p, ends.clean)
 
     def place(self, t: Time) -> float:
-        return self.variable.place(self._at(t), float(t))
+        return self.variable.place(self._at(t))
 
     def slope(
         self,
@@ -81,21 +82,26 @@ class Past:
             stretch: of h in the moments, by which noise changes the kernel.
         """
         first, *others = list(self.nodes)[:order]
-        h = self.place(t) - first.u
+        b = self._at(t)
+        h = self.variable.place(b) - first.u
         used = [n for n in others if math.isfinite(n.u)] + ([] if ahead is None else [ahead])
         e = first.newest
         if used and math.isfinite(h):
-            moments = bend(h, self.variable.moments(first.t, float(t), self.path, h * stretch, len(used)))
-            for w, n in zip(weights([(n.u - first.u) / h for n in used], moments), used, strict=True):
-                e = torch.add(e, n.prediction - first.prediction, alpha=w)
+            moments = bend(h, self.variable.moments(first.a, b, self.path, h * stretch, len(used)))
+            shares = weights([(n.u - first.u) / h for n in used], moments)
+            for w, n in zip(shares, used, strict=True):  # differences: sums of large shares would round more
+                if e is first.prediction:
+                    e = torch.lerp(e, n.prediction, w)  # the same in one pass
+                else:
+                    e = torch.add(e, n.prediction - first.prediction, alpha=w)
         return self.turned.whole(e, again=ahead is not None)
 
     def step(self, x: State, t: Time, e: Tensor, correlation: float = 1.0) -> Tensor:
         """x+ = keep x + gain e; with a correlation of the noise at s and at t below 1, its mean (of clean predictions)."""
         first, b = self.nodes[0], self._at(t)
-        keep, gain = self.variable.factors(first.a, b, first.t, float(t))
+        keep, gain = self.variable.factors(first.a, b)
         if not math.isfinite(keep):  # a predicted source says nothing of the clean end where alpha = 0
-            keep, gain = clean_factors(first.a, b, first.t, float(t))
+            keep, gain = clean_factors(first.a, b)
             e = first.clean
         if correlation != 1:
             keep = correlation * b.sigma / first.a.sigma
@@ -126,18 +132,5 @@ class Past:
         """As numbers: all that follows is arithmetic of them. Each time is asked for once."""
         key = t.item()
         if key not in self.known:
-            self.known[key] = Coeffs(*(c.item() for c in self.path(t.double())))
+            self.known[key] = Coeffs._make([*(c.item() for c in self.path(t.double())), key])
         return self.known[key]
-
-
-def weights(nodes: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """w_j with sum_j w_j nodes_j^k = moments_k, k = 1 ... n: the integrals of the Lagrange polynomials on 0 and the nodes."""
-    found = []
-    for j, here in enumerate(nodes):
-        polynomial, scale = [0.0, 1.0], here  # theta, to vanish at the newest node
-        for other in (n for i, n in enumerate(nodes) if i != j):
-            shifted = [0.0, *polynomial]
-            polynomial = [a - other * b for a, b in zip(shifted, [*polynomial, 0.0], strict=True)]
-            scale *= here - other
-        found.append(sum(c * m for c, m in zip(polynomial[1:], moments, strict=True)) / scale)
-    return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from ..entry import Fraction, NonNegative, guarded
@@ -77,19 +78,18 @@ class _DualFast(Plain):
     strength: float
     reference: str
     form: str
-    kept: Ends | None = None
+    kept: Tensor | None = None
 
     def newest(self, ends: Ends, alpha: float, sigma: float, share: float) -> Ends:
         old, c = self.kept, self.strength * (share if self.reference == "first" else 1.0)
+        now = ends.source if self.form == "epsilon" else ends.clean - ends.source
         if old is None or self.reference == "previous":
-            self.kept = ends
+            self.kept = now
         if old is None or c == 0 or (self.form == "epsilon" and alpha == 0):
             return ends
-        if self.form == "epsilon":
-            g = (ends.source - old.source) * (-c / alpha)
-        else:
-            g = ((ends.clean - ends.source) - (old.clean - old.source)) * c
-        return Ends(ends.source - alpha * g, ends.clean + sigma * g)  # the state stays
+        g, c = now - old, -c / alpha if self.form == "epsilon" else c
+        source, clean = (torch.add(end, g, alpha=k * c) for end, k in zip(ends, (-alpha, sigma), strict=True))
+        return Ends(source, clean)  # the state stays
 
 
 @guarded

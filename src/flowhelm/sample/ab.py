@@ -61,7 +61,7 @@ def ab(
 
     Yields one step per time, with the clean estimate of its start; info is empty.
     """
-    even = VELOCITY._replace(place=lambda a, t: float((times < t).sum()))
+    even = VELOCITY._replace(place=lambda a: float((times < a.t).sum()))
     past = Past(flow.path, VELOCITY if spacing == "own" else even, order, slope)
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):

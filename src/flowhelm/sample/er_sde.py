@@ -28,34 +28,37 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from ..entry import checked
 from ..flow import Flow
 from ..multistep.past import Past
-from ..multistep.variables import CLEAN_SNR, Variable, legendre
+from ..multistep.variables import CLEAN_SNR, Coeffs, Variable
+from ..multistep.weights import legendre
 from ..path import Path
 from ..rng import Noise
 from ..shapes import State, Times
 from ..step import Step
 
-PHI: dict[str, Callable[[Tensor], Tensor]] = {
-    "extended": lambda z: z * ((z**0.3).exp() + 10),
+PHI: dict[str, Callable[[float], float]] = {
+    "extended": lambda z: z * (math.exp(z**0.3) + 10),
     "ode": lambda z: z,
     "sde": lambda z: z**2,
 }
 
 
-def _variable(phi: Callable[[Tensor], Tensor]) -> Variable:
-    def moments(s: float, t: float, path: Path, h: float, count: int) -> list[float]:
-        theta, mass = legendre()
-        high, low = (a.sigma / a.alpha for a in map(path, torch.tensor([s, t], dtype=torch.float64)))
-        z = low * (high / low) ** theta
-        mass, theta = mass * z * (high / low).log() * phi(low) / phi(z), (z - high) / (low - high)
+def _variable(phi: Callable[[float], float]) -> Variable:
+    def moments(a: Coeffs, b: Coeffs, path: Path, h: float, count: int) -> list[float]:
+        high, low, parts = a.sigma / a.alpha, b.sigma / b.alpha, [0.0] * count
+        for theta, mass in legendre():
+            z = low * (high / low) ** theta
+            dense = mass * z / phi(z)
+            for k in range(count):
+                parts[k] += dense * ((z - high) / h) ** k
+        scale = math.log(high / low) * phi(low) / h
         total = 1 - phi(low) / phi(high)  # by parts, so that no derivative of phi is needed
-        return [float((1 + k * (mass * theta ** (k - 1)).sum() / (low - high)) / total) for k in range(1, count + 1)]
+        return [(1 + k * scale * part) / total for k, part in enumerate(parts, 1)]
 
-    return CLEAN_SNR._replace(place=lambda a, t: a.sigma / a.alpha if a.alpha else math.inf, moments=moments)
+    return CLEAN_SNR._replace(place=lambda a: a.sigma / a.alpha if a.alpha else math.inf, moments=moments)
 
 
 @checked
@@ -82,9 +85,9 @@ def er_sde(
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
         past.add(ends, s)
-        here, there = (each.sigma / each.alpha for each in map(flow.path, (s, t)))
-        rate = [PHI[phi](each) / each for each in (here, there)]
-        keep = 1.0 if phi == "ode" else 0.0 if there == 0 or here.isinf() else float(rate[1] / rate[0])
+        here, there = past.place(s), past.place(t)
+        known = 0 < there < here < math.inf  # else nothing of the noise is left, or it is not known
+        keep = 1.0 if phi == "ode" else PHI[phi](there) / there / (PHI[phi](here) / here) if known else 0.0
         mean = past.step(x, t, past.slope(t, order=1 if there == 0 else order), keep)
         x = past.noised(mean, t, keep, noise, "er_sde")
         yield Step(i, total, t, x, ends.clean, {})

@@ -77,9 +77,10 @@ def unipc(
     begun, used, endless = x, order, math.isinf(past.place(times[-1]))
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends = flow.ends(x, s)
+        new = past.node(ends, s)
         if corrector and past:
-            x = past.step(begun, s, past.slope(s, order=used, ahead=past.node(ends, s), bend=bend))
-        past.add(ends, s, (i - 1) / total)
+            x = past.step(begun, s, past.slope(s, order=used, ahead=new, bend=bend))
+        past.add(ends, s, (i - 1) / total, new)
         if endless:
             used = min(order, total - i + 1)  # as the paper has it
         begun, x = x, past.step(x, t, past.slope(t, order=used, bend=bend))

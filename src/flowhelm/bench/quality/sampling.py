@@ -2,7 +2,9 @@
 
     python -m flowhelm.bench.quality.sampling mixtures                         the two mixtures, against diffusers' UniPC-2 and others
     python -m flowhelm.bench.quality.sampling distance fashion --csv rows.csv  a prior: the distance to the solution of the same noise
+    python -m flowhelm.bench.quality.sampling sets fashion --data f.npz        Fréchet distance and class accuracy (`solver_sets`)
     python -m flowhelm.bench.quality.sampling reuse fashion                    the unguided half of guidance, every second time
+    python -m flowhelm.bench.quality.sampling parallel fashion                 Picard's iteration: calls, rows and seconds
     python -m flowhelm.bench.quality.sampling cost                             arithmetic of the solvers beside the network calls
     python -m flowhelm.bench.quality.sampling show rows.csv                    the tables
     python -m flowhelm.bench.quality.sampling table rows.csv                   `solvers.json`, what `--solver auto` takes
@@ -18,8 +20,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +32,6 @@ import typer
 from torch import Tensor
 
 from ... import guide, sample
-from ...app.draw.conditions import own_guidance
 from ...app.draw.solvers import GRIDS, solver_of
 from ...app.options.signature import function_of
 from ...flow import Flow, MixtureFlow, Pixels
@@ -40,11 +43,14 @@ from ...rng import Noise
 from ...solve import Solver
 from ...step import Step, run
 from ..intervals import interval
+from .solver_rows import RIVAL, TWICE, Rows, steps_for, told
+from .solver_sets import sets, show_sets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
+app.command()(sets)
+app.command()(show_sets)
 COUNTS = (4, 6, 8, 10, 15, 25, 50)
 TOY = (5, 8, 10, 16, 32)
-RIVAL = "unipc:variable=snr,rule=bh2"
 SOLVERS = (
     "euler", "heun", "midpoint", "pseudo", "pseudo:last=false", "ab", "ab:order=3", "ab:order=4", "dpm", "dpm:variable=log", "dpm:order=3",
     "dpm:order=3,kappa=2", RIVAL, f"{RIVAL},order=3", "unipc:variable=log", "unipc", "unipc:order=3", "unipc:order=4", "deis",
@@ -56,17 +62,6 @@ FEW = (
     "euler", "midpoint", "pseudo", "ab", "ab:order=3", "dpm", "dpm:variable=log", RIVAL, "unipc", "unipc:order=3", "deis",
     "ghvb:order=1.8", "ghvb:order=2.5", "hb", "dual_fast:base=ab:order=1", "dual_fast:base=unipc,strength=0.1",
 )  # fmt: skip
-TWICE = {"heun": 1, "midpoint": 0}
-"""Of two evaluations a step; so many are saved at the end."""
-
-
-def steps_for(words: str, evaluations: int) -> int | None:
-    """How many steps cost so many evaluations; None if no number does."""
-    name = words.partition(":")[0]
-    if name in TWICE:
-        steps, rest = divmod(evaluations + TWICE[name], 2)
-        return steps if not rest and steps else None
-    return evaluations - 1 if words == "pseudo" else evaluations
 
 
 def mixture(std: float, seed: int = 0) -> tuple[MixtureFlow, Tensor]:
@@ -114,6 +109,7 @@ def deviation(found: Tensor, exact: Tensor) -> Tensor:
 @app.command()
 def mixtures(
     seeds: Annotated[int, typer.Option(help="other mixtures, for means of the ratio")] = 5,
+    solvers: Annotated[str, typer.Option(help="all, few, or words with semicolons between them")] = "all",
 ) -> None:
     """The end's error on mixtures, over 256 sources together."""
     for kind, std in (("smooth", 0.6), ("sharp", 0.15)):
@@ -121,23 +117,31 @@ def mixtures(
         exact = run(sample.rk4(flow, x, uniform(2000))).x
         ratios: dict[str, list[list[float]]] = {}
         print(f"\n| {kind}: solver | {' | '.join(map(str, TOY))} |\n| --- |{' --- |' * len(TOY)}")
-        makers = {**{w: solver_of(w) for w in SOLVERS}, **THEIRS}
+        chosen = _chosen(solvers)
+        makers = {**{w: solver_of(w) for w in chosen}, **(THEIRS if solvers == "all" else {})}
         for name, solver in makers.items():
             print(f"| {name} | {' | '.join(_cell(flow, solver, x, exact, name, n) for n in TOY)} |", flush=True)
         for seed in range(1, seeds + 1):
             other, y = mixture(std, seed)
             end = run(sample.rk4(other, y, uniform(400))).x
             base = [float(_error(other, solver_of(RIVAL), y, end, n)) for n in TOY]
-            for words in SOLVERS:
+            for words in chosen:
                 if words.partition(":")[0] not in TWICE:
                     found = [float(_error(other, solver_of(words), y, end, steps_for(words, n) or n)) for n in TOY]
                     ratios.setdefault(words, []).append([math.log(a / b) for a, b in zip(found, base, strict=True)])
         print(
-            f"\n| {kind}, {seeds} other mixtures: error by that of UniPC-2 | {' | '.join(map(str, TOY))} |\n| --- |{' --- |' * len(TOY)}"
+            f"\n{kind}, {seeds} other mixtures: error by that of UniPC-2, geometric mean, and on how many it is at most 1.1\n"
         )
+        print(f"| {kind} | {' | '.join(map(str, TOY))} |\n| --- |{' --- |' * len(TOY)}")
         for words, rows in ratios.items():
-            means = [math.exp(sum(column) / len(column)) for column in zip(*rows, strict=True)]
-            print(f"| {words} | {' | '.join(f'{m:.2f}' for m in means)} |")
+            columns = list(zip(*rows, strict=True))
+            means = [math.exp(sum(column) / len(column)) for column in columns]
+            within = [sum(each <= math.log(1.1) for each in column) for column in columns]
+            print(f"| {words} | {' | '.join(f'{m:.2f} ({k})' for m, k in zip(means, within, strict=True))} |")
+
+
+def _chosen(solvers: str) -> tuple[str, ...]:
+    return {"all": SOLVERS, "few": FEW}.get(solvers) or tuple(solvers.split(";"))
 
 
 def uniform(steps: int) -> Tensor:
@@ -151,41 +155,6 @@ def _error(flow: Flow, solver: Solver, x: Tensor, exact: Tensor, steps: int) -> 
 def _cell(flow: Flow, solver: Solver, x: Tensor, exact: Tensor, name: str, evaluations: int) -> str:
     steps = steps_for(name, evaluations)
     return "" if steps is None else f"{float(_error(flow, solver, x, exact, steps)):.4f}"
-
-
-def told(name: str, rows: list[int], size: int | None, guided: bool = True) -> Flow:
-    """A bundled prior as `flowhelm sample` draws from it: picture i shows class i modulo the classes, under the prior's guidance."""
-    flow = load(name)
-    if size or flow.shape[-1] > 64:
-        flow = flow.sized(size or 64, size or 64)
-    classes = list(flow.about.get("classes", ()))
-    return (
-        flow.told([classes[i % len(classes)] for i in rows], guidance=own_guidance(flow) if guided else None)
-        if classes
-        else flow
-    )
-
-
-class Rows:
-    """The rows of a CSV file: what is there is not measured again."""
-
-    def __init__(self, out: Path | None):
-        self.out = out
-        self.rows = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
-
-    def has(self, **key: str) -> bool:
-        return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
-
-    def add(self, row: dict[str, str]) -> None:
-        self.rows.append(row)
-        print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        if self.out:
-            fresh = not self.out.exists()
-            with self.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
 
 
 @app.command()
@@ -206,7 +175,7 @@ def distance(
     flow, table = told(name, rows, size), Rows(out)
     x = flow.source(noise)
     exact = solution(flow, x, f"{name}-{seed}-{len(x)}-{fine}", fine, out)
-    for words in {"all": SOLVERS, "few": FEW}.get(solvers, solvers.split(";")):
+    for words in _chosen(solvers):
         for grid in grids.split(";"):
             for count in map(int, counts.split(",")):
                 steps = steps_for(words, count)
@@ -246,13 +215,75 @@ def reuse(
     flow: Any = told(name, list(range(pictures)), None)
     x = flow.source(Noise(seed, pictures))
     exact = solution(flow, x, "", fine, None)
-    print("| steps | asked every | rows a picture | error |\n| --- | --- | --- | --- |")
+    errors: dict[int, list[float]] = {}  # of plain runs, by steps
+
+    def plain(steps: int) -> list[float]:
+        if steps not in errors:
+            errors[steps] = deviation(run(sample.unipc(flow, x, flow.times(steps))).x, exact).tolist()
+        return errors[steps]
+
+    print(
+        "| steps | asked every | rows a picture | error | margin over always asking, of no fewer rows |\n| --- |"
+        + " --- |" * 4
+    )
     for steps in map(int, counts.split(",")):
         for every in (1, 2, 3):
-            asked: Any = guide.reused(flow, every) if every > 1 else flow
-            mean, half = interval(deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact).tolist())
-            rows = asked.kept.rows // pictures if every > 1 else 2 * steps
-            print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} |", flush=True)
+            if every == 1:
+                mean, half = interval(plain(steps))
+                print(f"| {steps} | 1 | {2 * steps} | {mean:.4f} ± {half:.4f} | |", flush=True)
+                continue
+            asked: Any = guide.reused(flow, every)
+            found = deviation(run(sample.unipc(asked, x, flow.times(steps))).x, exact).tolist()
+            rows = asked.kept.rows // pictures
+            few = math.ceil(rows / 2)
+            margin, width = interval([a - b for a, b in zip(found, plain(few), strict=True)])
+            mean, half = interval(found)
+            rival = f"{margin:+.4f} ± {width:.4f} ({few} steps, {2 * few} rows)"
+            print(f"| {steps} | {every} | {rows} | {mean:.4f} ± {half:.4f} | {rival} |", flush=True)
+
+
+@app.command()
+def parallel(
+    name: Annotated[str, typer.Argument(help="a bundled prior")],
+    pictures: Annotated[int, typer.Option(min=2)] = 4,
+    steps: Annotated[int, typer.Option(help="of Euler, which Picard's iteration makes at once")] = 32,
+    fine: Annotated[int, typer.Option(help="steps of the solution, by UniPC of order 3")] = 100,
+    seed: Annotated[int, typer.Option()] = 1,
+    rounds: Annotated[int, typer.Option(help="times that each is timed; the median is printed", min=1)] = 3,
+) -> None:
+    """Picard's iteration beside Euler with the same steps, and UniPC with as few as err no more than Euler does."""
+    torch.set_num_threads(1)
+    flow = told(name, list(range(pictures)), None)
+    x = flow.source(Noise(seed, pictures))
+    exact = solution(flow, x, "", fine, None)
+    ways: dict[str, Callable[[Flow], Iterator[Step]]] = {
+        f"euler, {steps} steps": lambda f: sample.euler(f, x, f.times(steps))
+    }
+    for window in (None, 8):
+        for tolerance in (0.02, 0.005):
+            ways[f"picard, tolerance {tolerance:g}, window {window or steps}"] = partial(
+                sample.picard, x=x, times=flow.times(steps), tolerance=tolerance, window=window
+            )
+    euler = float(deviation(run(sample.euler(flow, x, flow.times(steps))).x, exact).mean())
+    for few in range(2, steps):
+        if float(deviation(run(sample.unipc(flow, x, flow.times(few))).x, exact).mean()) <= euler:
+            ways[f"unipc, {few} steps"] = partial(sample.unipc, x=x, times=flow.times(few))
+            break
+    print(
+        "| way | calls of the network, one after another | rows a picture | seconds a picture | error |\n| --- |"
+        + " --- |" * 4
+    )
+    for words, way in ways.items():
+        asked, spent = counted(flow), []
+        end = run(way(asked)).x
+        rows = asked.count.rows / pictures
+        for _ in range(rounds):
+            begun = time.process_time()
+            run(way(flow))
+            spent.append((time.process_time() - begun) / pictures)
+        mean, half = interval(deviation(end, exact).tolist())
+        seconds = statistics.median(spent)
+        print(f"| {words} | {asked.count.calls} | {rows:.0f} | {seconds:.2f} | {mean:.4f} ± {half:.4f} |", flush=True)
 
 
 @app.command()
@@ -260,23 +291,29 @@ def cost(
     side: Annotated[int, typer.Option(help="of the pictures")] = 64,
     rows: Annotated[int, typer.Option(help="pictures at a time")] = 4,
     steps: Annotated[int, typer.Option()] = 8,
-    rounds: Annotated[int, typer.Option(help="the least of so many counts")] = 5,
+    rounds: Annotated[int, typer.Option(help="pairs of a network call and a run", min=2)] = 21,
 ) -> None:
-    """Time of the solvers' own arithmetic, with a network that answers at once, beside that of the network of `photos`."""
+    """Time of the solvers' own arithmetic, with a network that answers at once, beside that of the network of `photos`.
+
+    In pairs, one after the other, so that other work on the machine weighs on both; medians, and quartiles of the shares.
+    """
     torch.set_num_threads(1)
     flow = load("photos").sized(side, side)
-    noise = Noise(0, rows)
+    noise, half = Noise(0, rows), torch.tensor(0.5, dtype=torch.float64)
     x = flow.source(noise)
-    still = Still(x)
-    network = min(_seconds(lambda: flow.velocity(x, torch.tensor(0.5, dtype=torch.float64))) for _ in range(rounds))
-    print(f"Network: {1e3 * network:.0f} ms.")
+    still, asked = Still(x), (lambda: flow.velocity(x, half))
+    _seconds(asked)
     print(
-        f"| solver, {rows} pictures of {side} x {side}, {steps} steps | own time per step, ms | share |\n| --- | --- | --- |"
+        f"| solver, {rows} x {side} x {side}, {steps} steps | own time per step, ms | network, ms | share (quartiles) |"
     )
+    print("| --- |" + " --- |" * 3)
     for words in (*FEW, "ab:order=4", "res:order=3", "unipc:order=4", "er_sde", "ancestral_euler"):
-        solver = solver_of(words)
-        own = min(_seconds(lambda: run(solver(still, x, uniform(steps), noise=noise))) for _ in range(rounds)) / steps  # noqa: B023
-        print(f"| {words} | {1e3 * own:.3f} | {own / network:.2%} |", flush=True)
+        solve = partial(solver_of(words), still, x, uniform(steps), noise=noise)
+        _seconds(lambda: run(solve()))  # noqa: B023
+        pairs = [(_seconds(asked), _seconds(lambda: run(solve())) / steps) for _ in range(rounds)]  # noqa: B023
+        network, own = (1e3 * statistics.median(each) for each in zip(*pairs, strict=True))
+        low, middle, high = statistics.quantiles([b / a for a, b in pairs], n=4)
+        print(f"| {words} | {own:.3f} | {network:.1f} | {middle:.2%} ({low:.2%} to {high:.2%}) |", flush=True)
 
 
 class Still(Pixels):
