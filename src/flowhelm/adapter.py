@@ -35,6 +35,10 @@ class Adaptable:
         """The weights that an optimiser is given: those that require a gradient."""
         return [weight for weight in self.net.parameters() if weight.requires_grad]
 
+    def adapted(self, weights: Mapping[str, Tensor]) -> Self:
+        """The same flow with the change of an adapter, as `state` has it, folded into its weights; see `applied`."""
+        return self.with_net(applied(self.net, weights))
+
     @guarded
     def with_lora(
         self, rank: Count = 8, targets: Sequence[str] | None = None, *, alpha: Positive | None = None, seed: int = 0

@@ -20,6 +20,7 @@ Y = TypeVar("Y")
 
 Count = Annotated[int, Ge(1)]
 """A whole number of at least 1: iterations, particles, draws."""
+Whole = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]

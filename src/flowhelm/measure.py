@@ -180,6 +180,18 @@ class Measurement:
         share = float((known.round() > 0).double().mean())
         return share or 1.0
 
+    @cached_property
+    @torch.no_grad()
+    def stiffness(self) -> float:
+        """The largest eigenvalue of A^T A, of a linear operator, by thirty power iterations from fixed random numbers."""
+        assert isinstance(self.operator, LinearOperator)
+        x, largest = torch.randn(self._picture.shape, generator=torch.Generator().manual_seed(0)).to(self.y), 0.0
+        for _ in range(30):
+            x = self.operator.A_adjoint(self.operator.A(x))
+            largest = float(x.norm())
+            x = x / max(largest, 1e-30)
+        return largest
+
     def _repeated(self, each: Tensor, rows: int) -> Tensor:
         times, remainder = divmod(rows, len(each))
         if remainder or not times:

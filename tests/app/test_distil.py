@@ -14,7 +14,7 @@ from flowhelm.app.distil import run as job
 from flowhelm.app.distil.request import DistilRequest
 from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
-from flowhelm.priors import bundled, distilled
+from flowhelm.priors import adapters, bundled, distilled
 from flowhelm.priors.unet import UNet
 
 FILES = {
@@ -167,6 +167,13 @@ def test_reflow_makes_straight_paths_before_the_last_stage(tiny, capsys, tmp_pat
     assert not (tmp_path / "b" / "reflow").exists()
 
 
+def test_the_way_up_may_stay_the_teachers(tiny, capsys, tmp_path):
+    assert go(tiny, "a", "--no-way-up", updates=1) == 0
+    assert not distilled.described(tmp_path / "a" / "student.safetensors").up
+    assert go(tiny, "a", updates=1) == 2
+    assert "way_up was False, is True" in capsys.readouterr().err
+
+
 def test_the_guidance_is_inside(tiny):
     """The teacher of the loss is guided, the student's file says so, and another guidance is refused."""
     problem = made.prepared(DistilRequest(prior=tiny, threads=1, rank=2, parts=2))
@@ -205,3 +212,20 @@ def test_another_run_is_refused_in_the_folder(tiny, capsys):
 def test_bad_input(words, message, tiny, tmp_path, refusal):
     assert message in refusal("distil", *words.replace("PRIOR", tiny).split())
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".csv")]
+
+
+def test_a_student_draws_with_an_adapter_of_its_prior(tiny, tmp_path, capsys):
+    """And refuses one of another prior."""
+    assert go(tiny, "a", "--method", "reflow", updates=1) == 0
+    tuned = bundled.load(tiny).with_lora(2)
+    with torch.no_grad():
+        for weight in tuned.trained():
+            weight.add_(0.3)
+    adapters.save(tuned, tmp_path / "style.safetensors", {})
+    words = ["sample", tiny, "--student", "a/student.safetensors", "-n", "1", "--class", "dark", "--seed", "1"]
+    assert main([*words, "--out", "plain.png"]) == 0
+    assert main([*words, "--adapter", "style.safetensors", "--out", "styled.png"]) == 0
+    assert Image.open("plain.png").tobytes() != Image.open("styled.png").tobytes()
+    capsys.readouterr()
+    assert main(["sample", "fashion", "--student", "2", "--adapter", "style.safetensors", "--out", "b.png"]) == 2
+    assert "was made for the weights of tiny" in capsys.readouterr().err

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from flowhelm import priors
-from flowhelm.app.models.fitting import METHODS, Settings
+from flowhelm import priors, tune
+from flowhelm.app.models.fitting import METHODS, Settings, Task
 from flowhelm.app.models.plan import plan
 from flowhelm.bench.pipelines import memory as bench
 from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
 from flowhelm.interfaces.cli import main
-from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow, without_data
+from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow, walk, without_data
 from flowhelm.priors.quantised import quantised, sizes
+from flowhelm.priors.unet import UNet
 from flowhelm.steer import d_flow
 
 N = 256
@@ -354,6 +355,30 @@ def test_every_method_can_be_planned(method):
     found = plan("photos", method, vram=8, size=(64, 64), rows=2)
     assert found.fits
     assert found.peak >= found.weights["network"] > 0
+
+
+@pytest.mark.parametrize("method", tune.ALL, ids=lambda each: each.__name__)
+def test_a_fine_tuning_takes_what_is_foretold(method):
+    """Counted without data and in a real run of two updates, adapter, optimiser, value network and old weights included."""
+    torch.manual_seed(0)
+    net = UNet((16, 24), blocks=1).requires_grad_(False)
+    flow = NetFlow(net, (3, 16, 16))
+    task = Task.of(flow, method.__name__, {}, "denoise", {}, 4, 3)
+    ledger = Ledger("cpu")
+    ledger.hold("network weights", net)
+    with ledger:
+        walk(Watched(flow, ledger), task.begin("cpu"), 3)
+    assert task.footprint(Settings()).peak == pytest.approx(ledger.peak, rel=0.1)
+
+
+def test_a_fine_tuning_is_planned_by_the_command(capsys):
+    assert main(["plan", "fashion", "vgg_flow", "--vram", "2", "--particles", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"]
+    assert "network backward" in found["parts"] or "network forward" in found["parts"]
+    for bad in (["flow_grpo"], ["draft", "--particles", "4", "--updates", "3"]):
+        assert main(["plan", "fashion", *bad, "--vram", "2"]) == 2
+    assert "at least 2" in capsys.readouterr().err
 
 
 FLUX2 = {

@@ -340,6 +340,36 @@ def test_a_large_photograph(tmp_path):
     assert (tmp_path / "photo.restored.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
 
 
+def test_a_large_picture_is_not_evaluated_once_more_to_say_how_long_it_takes(monkeypatch, prior, tmp_path):
+    """A network that looks no further than its reach is timed on a corner, and the time scaled by the area."""
+    from flowhelm.app.models import outlook as told
+    from flowhelm.app.restore import outlook
+    from flowhelm.app.restore.request import RestoreRequest
+    from flowhelm.app.restore.run import restore
+    from flowhelm.app.restore.settle import settle
+    from flowhelm.app.run import Planned
+    from flowhelm.priors.unet import UNet
+
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(tmp_path / "photo.png")
+    monkeypatch.setattr(outlook, "CROP", 8)
+    timed, seen = iter([1.0, 0.0]), []
+    monkeypatch.setattr(told, "seconds_of", lambda call, *_: call() is None or next(timed))
+    forward = UNet.forward
+
+    def watched(self, x, *given):
+        if type(x) is torch.Tensor and x.device.type != "meta":  # its memory is counted on tensors without values
+            seen.append(tuple(x.shape[-2:]))
+        return forward(self, x, *given)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    given = {"photo": tmp_path / "photo.png", "operator": "denoise", "std": 0.1, "prior": prior, "threads": 1}
+    events = restore(settle(RestoreRequest.of(given, "restore")))
+    planned = next(event for event in events if isinstance(event, Planned))
+    events.close()
+    assert planned.text.startswith("this takes about 24 seconds")
+    assert seen == [(8, 8)]
+
+
 def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
     """By what is timed: here each evaluation is one second, and nothing else takes time."""
     from flowhelm.app.models import outlook as told

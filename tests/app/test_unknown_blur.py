@@ -11,6 +11,7 @@ from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import to_pil
 from flowhelm.app.restore import presets
+from flowhelm.app.restore.look import look
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
 from flowhelm.interfaces.cli import main
@@ -66,6 +67,28 @@ def test_what_is_given_is_not_estimated(blurred):
     settings = settle(RestoreRequest(photo=blurred(sigma=1.0), operator="deblur", operator_options=told, std=0.01))
     assert settings.blurred is None
     assert (settings.operator_options.kernel, settings.operator_options.sigma) == ("disc", 2.5)
+
+
+def compressed(photo, quality):
+    """The same picture as a JPEG file."""
+    Image.open(photo).save(path := photo.with_suffix(".jpg"), quality=quality)
+    return path
+
+
+@pytest.mark.parametrize(("level", "quality"), [(3, 95), (3, 100)])
+def test_the_noise_below_a_compression_counts_where_a_blur_is_taken_back(blurred, level, quality):
+    """Rounded away, it is not seen in the pixels; a blur taken back as if there were none would ring."""
+    photo = compressed(blurred(sigma=1.5, std=level / 127.5), quality)
+    settings = settle(RestoreRequest(photo=photo, operator="deblur", operator_options={"sigma": 1.5}))
+    assert 0.8 * level < settings.std * 127.5 < 2 * level
+    seen = look(photo)
+    assert seen.operator == "deblur"
+    assert seen.options["sigma"] == pytest.approx(1.5, rel=0.15)
+
+
+@pytest.mark.parametrize(("level", "quality"), [(0, 90), (0, 60), (10, 80)])
+def test_a_compression_is_no_blur(blurred, level, quality):
+    assert look(compressed(blurred(sigma=0.3, std=level / 127.5), quality)).operator != "deblur"
 
 
 def test_restoring_says_it_and_a_rerun_gives_the_same_bits(blurred, capsys):

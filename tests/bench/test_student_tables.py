@@ -60,3 +60,9 @@ def test_the_table_counts_the_guidance(tmp_path, capsys):
     assert "| Euler, guided | 100 | 1.500 ± 6.353 |" in said
     assert "| reflow | 2 | 3.000 |" in said
     assert "| 250.0 |" in said
+
+
+def test_intervals_are_over_trainings_where_there_are_several():
+    rows = [{"training": training, "frechet": value} for training, value in (("0", "1"), ("0", "3"), ("1", "4"))]
+    assert students._values(rows, "frechet") == [2.0, 4.0]
+    assert students._values(rows[:2], "frechet") == [1.0, 3.0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowhelm.bench.quality.damage import scratched
+from flowhelm.recipes.scratched import scratched
 from flowhelm.flaws import _bands, chance, features_of, flaws, products
 
 

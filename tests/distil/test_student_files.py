@@ -12,7 +12,7 @@ from torch import nn
 from toys import double
 
 import flowhelm
-from flowhelm import NetFlow, Noise, guide, known, sample
+from flowhelm import NetFlow, Noise, adapter, guide, known, sample
 from flowhelm.flow import GaussianFlow
 from flowhelm.flow_map import ahead
 from flowhelm.guide import counted
@@ -279,3 +279,61 @@ def test_without_a_refiner_it_is_the_pseudo_corrector():
         run(sample.flow_turbo(LAW, x, grid(4), light=2))
     with pytest.raises(ValueError, match="at most 4 light steps"):
         run(sample.flow_turbo(LAW, x, grid(4), light=5, refiner=Knows(nn.Identity(), (4,))))
+
+
+@pytest.mark.parametrize("kind", ["map", "arc", "straight"])
+def test_an_adapter_of_the_prior_goes_onto_its_student(kind, tiny):
+    """A student that has learnt nothing and an adapter of its prior are a student of the prior with the adapter."""
+    prior = bundled.load(tiny)
+    tuned = prior.with_lora(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weight in tuned.trained():
+            weight.add_(0.2 * torch.randn(weight.shape))
+    weights = adapter.state(tuned.net)
+    about = distilled.Described(kind=kind, base="tiny", sha256=distilled.sha256(tiny), parts=3)
+    plain = distilled.blank(prior, about)
+    wanted = distilled.blank(prior.with_net(adapter.applied(prior.net, weights)), about)
+    x, s, t = torch.randn(2, 1, 8, 8), double(0.2), double(0.7)
+    with torch.no_grad():
+        before, styled, both = (
+            flow.told(["light", "dark"]).map(x, s, t) for flow in (plain, plain.adapted(weights), wanted)
+        )
+    assert torch.allclose(styled, both, atol=1e-5 * float(both.abs().max()))
+    assert (styled - before).abs().max() > 0.01
+    with pytest.raises((ValueError, KeyError)):
+        plain.adapted({"nowhere.lora_A.weight": torch.ones(2, 3), "nowhere.lora_B.weight": torch.ones(3, 2)})
+
+
+def test_the_way_up_may_stay_the_teachers(tiny, tmp_path):
+    """Its file holds no layer of it, and the layers are the prior's; a file that says otherwise is refused."""
+    prior = bundled.load(tiny)
+    about = distilled.Described(kind="straight", base="tiny", sha256=distilled.sha256(tiny), up=False)
+    net = distilled.trainable(distilled.blank(prior, about).net, 2, up=False)
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1)
+    path = tmp_path / "lean.safetensors"
+    distilled.save(net, path, about, prior)
+    own = {key: each for key, each in load_file(path).items() if not key.startswith("base.")}
+    assert not [key for key in own if "up." in key]
+    found = flowhelm.load(path)
+    assert all(torch.equal(a, b) for a, b in zip(found.net.up.parameters(), prior.net.up.parameters(), strict=True))
+    assert not torch.equal(found.net.head.weight, prior.net.head.weight)
+    with safe_open(path, framework="pt") as f:
+        header = f.metadata()
+    said = about.model_copy(update={"up": True})
+    save_file({k: v.contiguous() for k, v in load_file(path).items()}, path, header | {"student": said.model_dump_json()})  # fmt: skip
+    with pytest.raises(ValueError, match="not those of the network"):
+        flowhelm.load(path)
+
+
+def test_a_lean_student_of_arcs_trains_under_five_percent():
+    """Rank 3 without the way up, of the prior that ships; its file leaves the way up out."""
+    prior = bundled.load("fashion")
+    about = distilled.Described(kind="arc", base="fashion", sha256="", parts=8, up=False)
+    net = distilled.trainable(distilled.blank(prior, about).net, 3, up=False)
+    trained = {name: each.numel() for name, each in net.named_parameters() if each.requires_grad}
+    assert not [name for name in trained if ".up." in name]
+    assert sum(trained.values()) < 0.05 * sum(each.numel() for each in prior.net.parameters())

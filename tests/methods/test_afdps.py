@@ -7,12 +7,13 @@ import torch
 from laws import TIMES, A, Draws, chain, errors, first, measured, moments_of
 
 from flowhelm.flow import GaussianFlow
+from flowhelm.likelihood import Annealed
 from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.particles import ess
 from flowhelm.restore.afdps import afdps
 from flowhelm.rng import Noise
 from flowhelm.step import Diverged, run
-from flowhelm.transition import diffusion, langevin_moments
+from flowhelm.transition import diffusion, langevin_corrected, langevin_moments
 
 Y = 2.0
 T, S = TIMES[:2]
@@ -112,6 +113,54 @@ def test_one_step_by_hand(mixture, scaled, girsanov):
         torch.testing.assert_close(step.clean, mixture.ends(x, T).clean)
 
 
+def test_an_implicit_step_is_as_exact_and_stable_where_an_explicit_one_is_not(gaussian):
+    """Its weights are those of the steps as made; at the gradient of its end."""
+    b, k, std, times = 24, 512, 0.5, gaussian.times(8)
+    moves = partial(langevin_moments, diffusion=diffusion.sigma(gaussian.path, 2.0))
+    target = chain(gaussian, times, moves).posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    x, noise = gaussian.source(Draws(0, b * k)).double(), Draws(1, b * k)
+    last = run(afdps(gaussian, measured(b, std), x, times, particles=k, threshold=0.0, implicit=True, noise=noise))
+    assert errors(last.x, last.info["log_w"], *moments_of(target)).abs().max() < 3.5
+    energy = Annealed(gaussian, measured(6, 0.2), 1.0, 0.0, True)
+    x, step = torch.randn(6, 2).double(), torch.tensor(0.3).double()
+    u = energy.implicit(x, T, step)
+    torch.testing.assert_close(u, energy(x - step * u, T)[1], atol=1e-9, rtol=1e-9)
+    faint = {"softening": 0.0, "scaled": False, "anneal": 0.0, "threshold": 0.0, "noise": Draws(1, 8)}
+    far = {
+        implicit: run(afdps(gaussian, measured(8, 0.01), x[:1].expand(8, 2), times[1:], implicit=implicit, **faint)).x
+        for implicit in (False, True)
+    }
+    assert far[True].abs().max() < 10 < far[False].abs().max()
+
+
+@pytest.mark.parametrize("options", [{"level": 0.0}, {"level": 2.0}], ids=["ode", "sde"])
+def test_langevin_steps_after_each_step_leave_the_weights_right(mixture, options):
+    """In its ODE form the particles move by them alone: those of one ancestor part again."""
+    std = 0.5
+    posterior = mixture.posterior(A, torch.tensor([Y]).double(), std**2 * torch.eye(1).double())
+    last = many_steps(mixture, True, 24, 128, 80, std, threshold=0.9, corrector=2, **options)
+    z = errors(last.x, last.info["log_w"], *moments_of(posterior))
+    alone = many_steps(mixture, True, 24, 128, 80, std, threshold=0.9, **options)
+    print(f"z {z.tolist()}, distinct {len(last.x.unique(dim=0))}, without {len(alone.x.unique(dim=0))}")
+    assert z.abs().max() < 3.5
+    if not options["level"]:
+        assert len(last.x.unique(dim=0)) > 2 * len(alone.x.unique(dim=0))
+
+
+def test_langevin_steps_leave_their_law():
+    """Of a normal prior with a normal likelihood, in closed form: mean and covariance are those of the law, to the length of the steps."""
+    n, t = 40_000, torch.tensor(0.5).double()
+    flow = GaussianFlow(torch.zeros(2).double(), torch.eye(2).double())
+    energy = Annealed(flow, measured(n, 0.5), 1.0, 0.5, False)
+    hessian = 2 * torch.eye(2).double() + energy.stiffness(torch.zeros(n, 2).double(), t) * A.T @ A / (A @ A.T)
+    x = torch.linalg.solve(hessian, Y * energy.stiffness(torch.zeros(n, 2).double(), t) / (A @ A.T) * A.T)[:, 0]
+    start = x + Draws(0, n)(torch.zeros(n, 2).double()) @ torch.linalg.cholesky(torch.linalg.inv(hessian)).T
+    end = langevin_corrected(flow, start, t, energy, 20, Draws(1, n))
+    torch.testing.assert_close(end.mean(0), x, atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(end.T), torch.linalg.inv(hessian), atol=0.03, rtol=0)
+    assert energy.y.stiffness == pytest.approx(float(A @ A.T), rel=1e-6)
+
+
 def test_both_weights_grow_alike_as_the_step_shrinks(mixture):
     """The mean of URGE's change over the noise is AFDPS's, less c/2 times the Laplacian, up to the second order in h."""
     n, x, level = 20_000, torch.tensor([[2.0, 0.5]]).double(), 1.0
@@ -158,7 +207,9 @@ def test_a_particle_that_is_not_finite_has_no_weight(mixture):
     ("options", "message"),
     [
         ({"particles": 4}, "multiple of particles"),
-        ({"girsanov": False, "kind": Function}, "girsanov=True"),
+        ({"girsanov": False, "kind": Function}, "linear operator"),
+        ({"corrector": 1, "kind": Function}, "linear operator"),
+        ({"girsanov": False, "implicit": True}, "not both"),
         ({"diffusion": lambda t: (1 - t) / t}, "finite diffusion"),
     ],
 )

@@ -118,7 +118,7 @@ def read(path: str | Path) -> Adapter:
 
 
 def applied(flow: F, path: str | Path) -> F:
-    """The prior with the adapter of a file folded in; see `adapter.applied`.
+    """The prior, or a student of it, with the adapter of a file folded in; see `adapter.applied`.
 
     Raises:
         ValueError: as `read`; an adapter of another model, or of the same network with other weights.
@@ -132,7 +132,7 @@ def applied(flow: F, path: str | Path) -> F:
             f"adapter: '{path}' was made for the weights of {found.about.base or 'another prior'} ({found.about.fingerprint[:8]}), not for "
             f"these ({own[:8] or 'a pipeline'}); name the prior that it was trained on"
         )
-    return made.with_net(adapter.applied(made.net, found.weights))
+    return made.adapted(found.weights)
 
 
 def component(flow: Any) -> str:
@@ -143,9 +143,12 @@ def component(flow: Any) -> str:
 
 
 def fingerprint(flow: Any) -> str:
-    """sha256 over a network's weights, without those of an adapter; nothing for a pipeline, whose layers tell enough."""
+    """sha256 over a network's weights, without those of an adapter, of a student those of its prior, whose adapters it takes; nothing for a
+    pipeline, whose layers tell enough."""
     if hasattr(flow, "pipe"):
         return ""
+    if known := getattr(flow, "about", {}).get("fingerprint"):
+        return str(known)
     found = hashlib.sha256()
     for name, each in sorted(flow.net.state_dict().items()):
         if ".lora_" not in name:

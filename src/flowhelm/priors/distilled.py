@@ -29,9 +29,9 @@ from ..flow import Guidance, NetFlow
 from ..flow_map import Distilled, NetMap
 from ..known import NAMES, PICKLES, STUDENTS
 from ..momentum import ArcFlow
-from . import bundled
+from . import adapters, bundled
 from .bundled import Prior
-from .students import arc, refiner, student
+from .students import Profile, TwoTimes, arc, refiner, student
 from .unet import UNet
 
 M = TypeVar("M", bound=nn.Module)
@@ -46,7 +46,8 @@ class Described(BaseModel):
     Attributes:
         kind: "map" of two times; "ends", of which only maps to t = 1 were trained; "arc" of profiles; "straight", a velocity; "refiner".
         base: name of the prior; sha256: of its file. solver, calls: how it draws. times: its grid, if that is not uniform.
-        scale: of the guidance inside. parts, growth, widths: of the network. method and the rest: what made it.
+        scale: of the guidance inside. parts, growth, widths: of the network. up: whether the way up was trained. method and the rest:
+            what made it.
     """
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
@@ -59,6 +60,7 @@ class Described(BaseModel):
     times: list[Annotated[float, Field(ge=0, le=1)]] | None = None
     scale: float = 1.0
     parts: int = Field(16, ge=2, le=256)
+    up: bool = True
     widths: list[Annotated[int, Field(ge=1, le=4096)]] = Field([16, 32], min_length=1, max_length=12)
     method: str = ""
 
@@ -72,6 +74,21 @@ class Student(Distilled, Prior):
         if own is not None and len(own) == steps + 1:
             return torch.tensor(own, dtype=torch.float64)
         return super().times(steps)
+
+    def adapted(self, weights: Mapping[str, Tensor]) -> Self:
+        """With an adapter of its prior, such as a style, folded into the layers that it has of it; the head of an arc has the change of
+        the prior's head in every part."""
+        net: Any = self.net
+        if not isinstance(net, TwoTimes | Profile):
+            return super().adapted(weights)
+        made: Any = adapter.sharing(net)
+        made.net = adapter.applied(net.net, weights)
+        if isinstance(net, Profile):
+            change = (made.net.head.weight - net.net.head.weight).detach().repeat(made.parts, 1, 1, 1)
+            head = net.head.weight.detach().clone()
+            head[: len(change)] += change
+            made.head.weight = nn.Parameter(head, requires_grad=False)
+        return self.with_net(made)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,19 +143,20 @@ def blank(base: Prior, about: Described) -> Any:
     )  # fmt: skip
 
 
-def trainable(net: M, rank: int, seed: int = 0) -> M:
-    """A copy of a student's network with an adapter; that and the layers of `WHOLE` are trained, all else stays. `net` is used up."""
+def trainable(net: M, rank: int, seed: int = 0, *, up: bool = True) -> M:
+    """A copy of a student's network with an adapter; that and the layers of `WHOLE`, of which `up` may be left out, are trained, all
+    else stays. `net` is used up."""
     net.requires_grad_(False)
     names = [name for name in adapter.layers(net) if not WHOLE & set(name.split("."))]
     made = adapter.injected(net, rank, names, seed=seed)
     for name, weight in made.named_parameters():
-        if _whole(name):
+        if _whole(name, up):
             weight.requires_grad_(True)
     return made
 
 
-def _whole(name: str) -> bool:
-    return bool(WHOLE & set(name.split(".")[:-1]))
+def _whole(name: str, up: bool) -> bool:
+    return bool((WHOLE if up else WHOLE - {"up"}) & set(name.split(".")[:-1]))
 
 
 def save(net: nn.Module, path: Path, about: Described, base: Prior) -> None:
@@ -197,7 +215,7 @@ def load(name: str | Path, device: str = "cpu") -> Prior:
     low = {key: each for key, each in tensors.items() if ".lora_" in key}
     whole = {key: each for key, each in tensors.items() if key not in low and not key.startswith("base.")}
     shapes = {
-        key: each.shape for key, each in net.named_parameters() if about.kind == "refiner" or _whole(key)
+        key: each.shape for key, each in net.named_parameters() if about.kind == "refiner" or _whole(key, about.up)
     }  # fmt: skip
     ups = {key for key in low if ".lora_B." in key}
     paired = {key.replace(".lora_A.", ".lora_B.") for key in low.keys() - ups} == ups
@@ -220,7 +238,7 @@ def load(name: str | Path, device: str = "cpu") -> Prior:
         return Refined(
             base.net, base.shape, base.path, null=base.null, name=path.stem, about=said, refiner=replace(made, net=net)
         )  # fmt: skip
-    return replace(made, net=net, name=path.stem)
+    return replace(made, net=net, name=path.stem, about={**made.about, "fingerprint": adapters.fingerprint(base)})
 
 
 def _base(path: Path, about: Described, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Prior:

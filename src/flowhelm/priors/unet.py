@@ -40,8 +40,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.film(time)[:, :, None, None].chunk(2, dim=1)
-        y = self.first(fn.silu(torch.addcmul(shift, x, 1 + scale)))
-        return x + self.second(fn.silu(y))
+        spare = (
+            not torch.is_grad_enabled()
+        )  # then what was just made is written over: a large picture's pages are not mapped anew
+        y = self.first(fn.silu(torch.addcmul(shift, x, 1 + scale), inplace=spare))
+        y = self.second(fn.silu(y, inplace=spare))
+        return y.add_(x) if spare else x + y
 
 
 class Field(nn.Module):
@@ -204,7 +208,8 @@ class UNet(nn.Module):
                 skips.append(y)
                 y = self.down[level](y)
         for level in reversed(range(len(self.up))):
-            y = self.up[level](y) + skips[level]
+            y = self.up[level](y)
+            y = y + skips.pop() if torch.is_grad_enabled() else y.add_(skips.pop())
             for block in self.decoder[level]:  # type: ignore[attr-defined]
                 y = block(y, time)
         return fn.pixel_shuffle(head(y), 2)[..., :height, :width]

@@ -17,13 +17,17 @@ from .recipe import Recipe, conditional, pictures, preconditioned
 HELD_APART = 24  # the last ones by name
 
 
-def photos(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recipe:
+def photos(
+    data: Path, *, batch: int = 8, patch: int = 96, wide: bool = False, centre: float = 0.8, seed: int = 0
+) -> Recipe:
     """A fully convolutional prior over patches of photographs, for pictures of any size.
 
     Args:
         data: zip archive of photographs; the last 24 by name are held apart.
         batch: patches in a batch.
         patch: their side, in pixels.
+        wide: a network of a third more channels, which costs a call 1.4 times as much.
+        centre: the log-odds of time that training visits most: 0.8 is noise of 57 grey levels, 1.5 of 28.
         seed: of the network's first weights and of the patches.
     """
     images = [image for _, image in pictures(data) if min(image.shape[1:]) >= patch]
@@ -32,10 +36,10 @@ def photos(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Rec
             f"data: expected more than {HELD_APART} photographs of {patch} pixels or more in '{data}', got {len(images)}"
         )
     torch.manual_seed(seed)
-    net = UNet((48, 96, 128, 192))
+    net = UNet((64, 128, 160, 208) if wide else (48, 96, 128, 192))
     return Recipe(
         flow=conditional(net, patch),
-        loss=partial(flow_matching, density=logit_normal(0.8, 1.5), weight=preconditioned(net)),
+        loss=partial(flow_matching, density=logit_normal(centre, 1.5), weight=preconditioned(net)),
         data=patches(images[:-HELD_APART], batch, patch, seed),
         apart=patches(images[-HELD_APART:], batch, patch, seed),
         steps=300_000,

@@ -7,16 +7,14 @@ k weighted particles per measurement follow q_t ~ p_t(x) exp(-M_t(x)) from noise
     x'     <- m - c U + sqrt(c) noise
     log w  <- log w + log N(x'; m, c) - log N(x'; m - c U, c) + M_s(x) - M_t(x')                            (girsanov)
            or log w + c/2 |U|^2 - (m - x) . U + M_s(x) - M_t(x)             (AFDPS: its mean over the noise to O(h^2))
-    resample the rows whose effective sample size is below threshold * k
+    resample the rows whose effective sample size is below threshold * k, then a few Langevin steps under q_t     (corrector)
 
-Needs   differentiable operator; linear on pixels for girsanov=False, where the Laplacian of M is left out: it is the
-        same for all particles, and normalised weights do not see it
-Cost    k evaluations per measurement and step, forward only; 1 backward through the operator (and decoder)
-Paper   100 to 200 steps of a variance-exploding diffusion with x = clean + noise, hence x / alpha here (scaled=False: x);
-        eps = reversal there, infinite at t = 0, here level sigma(t), or any other. Without resampling the paper's
-        weights are exact in continuous time; those of URGE for the steps as made. Weights are the method: particles without
-        them, or the heaviest one alone, are not samples of the posterior, and one particle is a guided run only.
-        Few particles in many dimensions lose their weights to one; `softening` slows that, it changes no limit.
+Needs   differentiable operator; linear on pixels for girsanov=False (M's Laplacian, which all share, is left out), implicit and corrector
+Cost    k (1 + corrector) evaluations per measurement and step; 1 backward through the operator (and decoder) for each
+Paper   100 to 200 steps of a variance-exploding diffusion with x = clean + noise, hence x / alpha here (scaled=False: x); eps = reversal
+        there, infinite at t = 0, here level sigma(t), or any other; level=0 is its ODE form, which needs the corrector. Its weights
+        are exact in continuous time, URGE's for the steps as made. Its exact substep along U is implicit here, as stable. Weights
+        are the method: particles without them, or the heaviest alone, are no samples; in many dimensions few are left.
 
 Example
 
@@ -33,7 +31,7 @@ from itertools import pairwise
 
 import torch
 
-from ..entry import Count, NonNegative, checked
+from ..entry import Count, NonNegative, Whole, checked
 from ..flow import Flow
 from ..grad import dot
 from ..likelihood import Annealed
@@ -43,7 +41,7 @@ from ..prox import solvable
 from ..rng import Noise
 from ..shapes import State, Times
 from ..step import Step
-from ..transition import langevin_moments
+from ..transition import langevin_corrected, langevin_moments
 from ..transition.diffusion import Diffusion, finite, sigma
 
 
@@ -60,7 +58,9 @@ def afdps(
     softening: NonNegative = 1.0,
     scaled: bool = True,
     girsanov: bool = True,
+    implicit: bool = False,
     level: NonNegative = 2.0,
+    corrector: Whole = 0,
     diffusion: Diffusion | None = None,
     threshold: NonNegative = 0.5,
     log_w: torch.Tensor | None = None,
@@ -70,12 +70,12 @@ def afdps(
 
     Args:
         x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
-        times: the grid.
-        particles: how many particles each measurement has.
+        times: the grid. particles: how many particles each measurement has.
         anneal: exponent of the likelihood's weight t^anneal; 0 keeps the weight at 1.
         softening: noise added to the likelihood, in units of that in x / alpha; steps are stable below 2 std softening / (level |A|^2).
         scaled: take the likelihood of x / alpha; if false, of x.
         girsanov: weigh the steps as made, for any operator; if false, by the continuous equation.
+        implicit: take U at the end of the step, by `prox`: stable for any std. corrector: how many Langevin steps follow each step.
         level: level of the diffusion eps = level sigma(t).
         diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
         threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
@@ -84,11 +84,11 @@ def afdps(
     Yields steps with info["log_w"], `(b, k)` float64, not normalised, and info["ess"], `(b,)`; see `survivors` for what is not finite.
 
     Raises:
-        ValueError: a batch that is no multiple of k, a non-linear operator or a decoder with girsanov=False, an infinite eps.
+        ValueError: a batch that is no multiple of k, an infinite eps, options without what they need.
     """
     prompts(len(x), particles, "afdps")
-    if not girsanov and not solvable(flow, y):
-        raise ValueError("afdps: expected a linear measurement of pixels for girsanov=False; set girsanov=True")
+    if (implicit or corrector or not girsanov) and not (solvable(flow, y) and (girsanov or not implicit)):
+        raise ValueError("afdps: girsanov=False or implicit (not both) and corrector need a linear operator on pixels")
     eps, k, total = finite(diffusion or sigma(flow.path, level), times[:-1], "afdps"), particles, len(times) - 1
     potential = Annealed(flow, y, anneal, softening, scaled)
     if log_w is None:
@@ -96,15 +96,14 @@ def afdps(
         log_w = -m.double().view(-1, k)
     for i, (s, t) in enumerate(pairwise(times), 1):
         ends, (m, u) = flow.ends(x, s), potential(x, s)
-        mean, std = langevin_moments(flow, x, s, t, ends, diffusion=eps)
-        z = noise(x)
+        (mean, std), z = langevin_moments(flow, x, s, t, ends, diffusion=eps), noise(x)
+        u = potential.implicit(mean, s, std**2) if implicit else u
         new = mean - std**2 * u + std * z
-        if girsanov:
-            change = std * dot(u, z) - std**2 / 2 * dot(u, u) + m - potential(new, t)[0]
-        else:
-            change = std**2 / 2 * dot(u, u) - dot(mean - x, u) + m - potential(x, t)[0]
+        along = std * dot(u, z) - std**2 / 2 * dot(u, u) if girsanov else std**2 / 2 * dot(u, u) - dot(mean - x, u)
+        change = along + m - potential(new if girsanov else x, t)[0]
         (x, log_w), clean = survivors(x, new, log_w, change), ends.clean
         if threshold and k > 1 and i < total:
             pick, log_w = resampled(log_w, noise, threshold)
             x, clean = x[pick], clean[pick]
+        x = langevin_corrected(flow, x, t, potential, corrector, noise) if corrector else x
         yield Step(i, total, t, x, clean, {"log_w": log_w, "ess": ess(log_w)})

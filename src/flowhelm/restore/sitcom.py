@@ -25,12 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated
 
 import torch
-from annotated_types import Ge
 
-from ..entry import NonNegative, Positive, checked
+from ..entry import NonNegative, Positive, Whole, checked
 from ..flow import Flow
 from ..grad import dot, where_rows
 from ..measure import Measurement
@@ -48,7 +46,7 @@ def sitcom(
     x: State,
     times: Times,
     *,
-    inner: Annotated[int, Ge(0)] = 20,
+    inner: Whole = 20,
     rate: Positive = 0.02,
     anchor: NonNegative = 0.0,
     margin: float = 0.001,

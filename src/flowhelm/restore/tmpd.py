@@ -28,13 +28,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
-from ..entry import checked
+from ..entry import Whole, checked
 from ..flow import Flow
 from ..grad import twice
 from ..measure import Measurement, conjugate_gradient
@@ -54,7 +53,7 @@ def tmpd(
     times: Times,
     *,
     covariance: Literal["full", "diagonal"] = "full",
-    iterations: Annotated[int, Ge(0)] = 4,
+    iterations: Whole = 4,
     transition: Transition = euler,
     noise: Noise | None = None,
 ) -> Iterator[Step]:

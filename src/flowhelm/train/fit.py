@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..adapter import Adaptable
 from ..rng import digest
 from ..step import Diverged, Update
 from .checkpoint import restore, save
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Trained(Protocol):
-    """A frozen dataclass around the network that is trained: a `NetFlow`, a `Masked`, or a network as it is, `Alone`."""
+    """What the network that is trained is of: a `NetFlow`, a pipeline's flow, a `Masked`, or a network as it is, `Alone`."""
 
     @property
     def net(self) -> nn.Module: ...
@@ -134,7 +135,8 @@ def fit(
     writes, saved, written = checkpoint is not None and rank == 0, time.monotonic(), first
     wrapped: nn.Module = accelerator.prepare_model(net) if accelerator else net
     model: nn.Module = torch.compile(wrapped) if compiled else wrapped  # type: ignore[assignment]
-    trained = replace(flow, net=model.train())  # type: ignore[type-var]
+    model.train()
+    trained: Any = flow.with_net(model) if isinstance(flow, Adaptable) else replace(flow, net=model)  # type: ignore[type-var]
     weights: list[Tensor] = list(net.parameters())
     averaged: list[Tensor] = list(average.parameters()) if average else []
     buffers = list(net.buffers())  # running statistics: as they were before this step, in `kept`

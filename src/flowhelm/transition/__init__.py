@@ -13,7 +13,7 @@ from . import diffusion, resize
 from .draw import Moments, shifted
 from .gaussian import ancestral, ancestral_moments, noised, renoise, renoise_moments
 from .glass import glass, glass_estimate
-from .langevin import langevin, langevin_moments
+from .langevin import langevin, langevin_corrected, langevin_moments
 from .ode import euler, heun, midpoint, rk4
 
 Transition = Callable[[Flow, Tensor, Tensor, Tensor, Noise | None, Ends | None], Tensor]
@@ -33,6 +33,7 @@ __all__ = [
     "glass_estimate",
     "heun",
     "langevin",
+    "langevin_corrected",
     "langevin_moments",
     "midpoint",
     "noised",

@@ -177,7 +177,7 @@ def prepared(request: DistilRequest) -> Problem:
     times = _grid(request) if request.method == "straighten" else None
     about = Described(
         kind=way.kind, base=base.name, sha256=distilled.sha256(bundled.weights(request.prior)), solver=way.solver,
-        calls=request.steps, times=times, scale=scale if rule else 1.0, parts=request.parts, method=request.method,
+        calls=request.steps, times=times, scale=scale if rule else 1.0, parts=request.parts, up=request.way_up, method=request.method,
         updates=request.updates, flowhelm=__version__,
     )  # fmt: skip
     made = distilled.blank(base, about)
@@ -185,9 +185,9 @@ def prepared(request: DistilRequest) -> Problem:
     if about.kind == "refiner":
         net.requires_grad_(True)
     else:
-        net = distilled.trainable(net, request.rank, request.seed)
+        net = distilled.trainable(net, request.rank, request.seed, up=request.way_up)
     if request.method == "free_flow":
-        critic = distilled.trainable(copy.deepcopy(base.net), request.rank, request.seed)
+        critic = distilled.trainable(copy.deepcopy(base.net), request.rank, request.seed, up=request.way_up)
         net = distil.Watched(net, critic)
     flow = replace(made, net=net.to(device).to(memory_format=torch.channels_last))
     return Problem(request, way, base, teacher, told, flow, about, values, method)

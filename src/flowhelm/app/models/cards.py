@@ -51,7 +51,7 @@ def listing() -> Iterator[str]:
 
 def _students() -> dict[str, tuple[str, str, str]]:
     return {
-        name: (PRIORS[base][0], f"of {base}, {calls} calls", PRIORS[base][2])
+        name: (PRIORS[base][0], f"of {base}, {calls} call{'s' * (calls > 1)}", PRIORS[base][2])
         for name, (base, calls) in STUDENTS.items()
     }
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ... import guide, operators, restore, steer
+from ... import guide, operators, restore, steer, tune
 from ...flow import Flow
 from ...measure import Measurement
 from ...memory import Footprint, footprint, hollow, modules
@@ -22,6 +22,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import Step
 from ..options.signature import bind, pick
+from . import tuned
 
 GIB = 2**30
 TILE = 256
@@ -35,7 +36,7 @@ def sample(flow: Flow, y: Measurement, x: Tensor, times: Tensor, *, noise: Noise
     return integrate(flow, x, times, noise=noise)
 
 
-METHODS: tuple[Callable[..., Any], ...] = (sample, *steer.ALL, *restore.ALL)
+METHODS: tuple[Callable[..., Any], ...] = (sample, *steer.ALL, *restore.ALL, *tune.ALL)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class Task:
         values = bind(run, options), bind(made, operator_options)
         return cls(flow, run, values[0], made, values[1], rows, steps, words, scale)
 
+    @property
+    def tunes(self) -> bool:
+        """Whether it trains an adapter, which sees all rows of an update at once."""
+        return self.method in tune.ALL
+
     def footprint(self, settings: Settings) -> Footprint:
         if settings not in self.known:
             flow = hollow(self.flow)
@@ -108,6 +114,8 @@ class Task:
 
     def begin(self, device: str) -> Callable[[Flow, int], Iterator[Step]]:
         def start(flow: Flow, steps: int) -> Iterator[Step]:
+            if self.tunes:
+                return tuned.begun(self.method, self.options, flow, self.rows, steps, device)
             shape = picture(flow)
             physics: Any = operators.built(self.operator, shape, self.operator_options, device)
             with torch.no_grad():
@@ -134,7 +142,7 @@ def first(task: Task, budget: float, schemes: Iterable[str]) -> Settings | None:
                 continue
             able = tuple(part for part in least.checkpointing if task.footprint(plain).differentiates(part))
             for kind in dict.fromkeys([(), *((part,) for part in reversed(able)), able]):
-                for chunk in (None, *_chunks(task.rows)):
+                for chunk in (None, *(() if task.tunes else _chunks(task.rows))):
                     settings = replace(plain, checkpointing=kind, chunk=chunk)
                     if task.footprint(settings).peak <= budget:
                         return settings
@@ -155,7 +163,7 @@ def _chunks(rows: int) -> list[int]:
 def frugal(task: Task, scheme: str) -> Settings:
     """What takes the least without another function."""
     able = tuple(part for part in ("network", "decoder") if _checkpointable(task.flow, part))
-    return Settings(scheme, able, 1 if task.rows > 1 else None)
+    return Settings(scheme, able, 1 if task.rows > 1 and not task.tunes else None)
 
 
 def without_needless(task: Task, settings: Settings) -> Settings:
@@ -202,13 +210,14 @@ def remedies(
         anew = replace(task, options={**task.options, "recompute": True})
         if memory := needs(anew, scheme):
             yield f"--recompute, the same result in more time {memory}"
-    if task.footprint(frugal(task, scheme)).differentiates("network"):
+    if task.footprint(frugal(task, scheme)).differentiates("network") and not task.tunes:
         for name in OTHERS:
             if memory := needs(replace(task, method=pick("method", name, METHODS), options={}), scheme):
                 yield f"the method {name}, which does not differentiate the network {memory}"
                 break
-    if task.rows > 1 and (memory := needs(replace(task, rows=1), scheme)):
-        yield f"one row at a time {memory}"
+    least = 2 if task.tunes else 1
+    if task.rows > least and (memory := needs(replace(task, rows=least), scheme)):
+        yield f"{'two pictures in an update' if task.tunes else 'one row at a time'} {memory}"
     sized: Any = getattr(task.flow, "sized", None)
     multiple = getattr(task.flow, "multiple", 16)
     for factor in (2, 4, 8) if sized is not None else ():

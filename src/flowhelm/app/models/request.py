@@ -166,7 +166,9 @@ class PlanRequest(Request):
     model: Annotated[str, Untyped()] = Field(
         description="A bundled prior, a .safetensors file, deepinv:NAME or a diffusers pipeline."
     )
-    method: Annotated[str, Untyped()] = Field(description="A method of `flowhelm methods`, or sample.")
+    method: Annotated[str, Untyped()] = Field(
+        description="A method of `flowhelm methods` or of `flowhelm align`, or sample."
+    )
     method_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the method.")
     operator_options: Annotated[dict[str, Any], Untyped()] = Field({}, description="Options of the operator.")
     vram: float = Field(gt=0, description="Memory of the GPU, in GiB.")

@@ -38,7 +38,7 @@ PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("tune", "ALL"),
     ),
     "operator": (("operators", "ALL"),),
-    "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL")),
+    "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL"), ("tune", "ALL")),
     "recipe": (("recipes", "ALL"),),
 }
 """Where the functions of each kind are listed: tuples of them, or one by its name."""

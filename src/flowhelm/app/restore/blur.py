@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from ...priors.pipelines import Pipeline
 from ...restore.hqs import hqs
 from ...step import run
 from ..errors import BadInput
-from ..files.compression import STRONG, as_noise
+from ..files.compression import STRONG, as_noise, jpeg_quality, noise_before
 from ..files.pictures import Picture
 from ..options.request import Plain
 from ..run import Event, Noted, Warned
@@ -57,9 +58,22 @@ def asked(operator: str, options: Mapping[str, Any]) -> bool:
     return operator == "deblur" and AUTO in (options.get("sigma"), options.get("kernel"))
 
 
-def rounded(std: float, quality: int | None) -> float:
-    """The noise in a picture for who looks for its blur: what a JPEG file of such quality has rounded away counts as noise."""
-    return std if quality is None or quality <= STRONG else math.hypot(std, as_noise(quality))
+def rounded(std: float, jpeg: Path | bytes | None) -> float:
+    """The noise in a picture for who takes back its blur: in a JPEG file there is what was rounded away, too, and noise that the
+    compression has made too fine to be sure of. Too much taken for noise costs sharpness, too little rings.
+
+    Args:
+        jpeg: the file that the picture comes from, if it is one of JPEG.
+    """
+    quality = None if jpeg is None else jpeg_quality(jpeg)
+    if jpeg is None or quality is None:
+        return std
+    return math.hypot(max(std, noise_before(jpeg)), 0.0 if quality <= STRONG else as_noise(quality))
+
+
+def vague(std: float, quality: int | None) -> bool:
+    """Whether a blur seems larger than it is, since what JPEG has rounded away looks like one: not where noise is stronger than that."""
+    return quality is not None and quality < FINE and std < 2 * as_noise(quality)
 
 
 def seen(
@@ -70,13 +84,11 @@ def seen(
     Args:
         quality: of the JPEG file that it comes from.
     """
-    if quality is not None and quality < FINE:  # what is left out by compression looks like a blur
-        return None
     found = blur_kind(picture.pixels, std, KERNELS)
     if found is None or found.evidence < SURE or found.sigma < WORTH or largest(found):
         return None
-    taken, trust = _tried(found, picture, std, flow)
-    return options_of(taken) if trust == "believed" else None
+    taken, trust = _tried(found, picture, std, flow, vague(std, quality))
+    return options_of(taken) if trust != "unseen" else None
 
 
 def estimated(
@@ -111,7 +123,7 @@ def estimated(
         )
     if "angle" in options:
         found = found._replace(angle=float(options["angle"]))
-    taken, trust = _tried(found, picture, std, flow, quality is not None and quality < FINE)
+    taken, trust = _tried(found, picture, std, flow, vague(std, quality))
     return Blur({**options, **options_of(taken)}, trust)
 
 

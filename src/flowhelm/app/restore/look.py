@@ -61,7 +61,7 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     noisy = "denoise" if std >= MUCH else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
         return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
-    least = max(LEAST_OTHER, blur.rounded(std, quality))
+    least = max(LEAST_OTHER, blur.rounded(std, picture.jpeg))
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
         return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options, faded=faded)

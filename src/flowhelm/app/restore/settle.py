@@ -79,12 +79,11 @@ def settle(
         picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
     if guessed and isinstance(picture, Picture):
         std = estimated(request.operator, picture, looking)
+        if request.operator in ("deblur", "motion"):
+            std = float(f"{blur.rounded(std, picture.jpeg):.3g}")
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
         quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
-        if guessed:
-            std = float(f"{blur.rounded(std, quality):.3g}")
-            request = request.changed(std=std)
         found = blur.estimated(chosen, picture, std, looking, quality)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)

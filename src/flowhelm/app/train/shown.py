@@ -45,12 +45,12 @@ def shown(made: Recipe, average: nn.Module, name: str) -> Shown:
 def write(it: Shown, made: Recipe, path: Path, done: int) -> None:
     """The file of the weights; of a normalising flow with the plan of its inverse."""
     about: dict[str, Any] = {**made.about, "steps": done}
-    if isinstance(it, TokenPrior | Alone):
+    if isinstance(it, TokenPrior | Alone) and not hasattr(it.net, "kind"):
         tokens.save(it.net, path, about, getattr(it, "tokenizer", None))
     elif isinstance(it, Normalising):
         bundled.save(it.net, path, about | {"plan": plan(toughness(it, noisy(made, it)))}, "tarflow")
     else:
-        bundled.save(it.net, path, about)
+        bundled.save(it.net, path, about)  # type: ignore[arg-type]
 
 
 def samples(it: Shown, made: Recipe) -> Image.Image:

@@ -3,7 +3,7 @@
     python -m flowhelm.bench.quality.flaws --data test_photos.zip
     python -m flowhelm.bench.quality.flaws --data bsds400.zip --folder train --fit      # the weights of flowhelm.flaws
 
-Each picture is given scratches, dust and a crease (`bench.quality.damage`). Recall counts damaged pixels that are marked or beside a mark,
+Each picture is given scratches, dust and a crease (`recipes.scratched`). Recall counts damaged pixels that are marked or beside a mark,
 precision marked ones that are damaged or beside damage. PSNR is of the whole picture: as it came, filled in by the default of
 `flowhelm restore --operator inpaint` behind the mask that was found, and behind the true one. On the clean pictures themselves it is
 counted on how many `flowhelm look` speaks of scratches, and of the damaged ones likewise.
@@ -26,7 +26,7 @@ from ...app.restore.restorer import Restorer
 from ...flaws import features_of, flaws, products
 from ...metrics import psnr
 from ...start import filled
-from .damage import scratched
+from ...recipes.scratched import scratched
 
 
 def found(marked: Tensor, damage: Tensor) -> tuple[float, float]:

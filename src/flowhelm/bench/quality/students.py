@@ -1,18 +1,23 @@
-"""Few-step students of a class-conditional prior: how near to its pictures, how varied, how fast; all trained for as long.
+r"""Few-step students of a class-conditional prior: how near to its pictures, how varied, how fast; all trained for as long.
 
     python -m flowhelm.bench.quality.students run fashion --data fashion_mnist.npz --work bench --csv students.csv
     python -m flowhelm.bench.quality.students table students.csv
 
+    python -m flowhelm.bench.quality.students run aerial --data rsscn7_128.zip --split split.json --work bench --csv aerial.csv \
+        --methods teacher --calls 2 --student student.safetensors
+
 Every method is given the same seconds of one core (`time.process_time`, so that other work on the machine does not count), the making of
 its pairs included, the same adapter and the same rate; how many updates that buys is measured before. Rivals are the prior itself at 50
-Euler steps and under UniPC-2 at the students' own number of calls: with guidance, of which a call is two, and without.
+Euler steps and under UniPC-2 at the students' own number of calls: with guidance, of which a call is two, and without. A name that ends
+in /lean trains an adapter of rank 3 and the head alone: under 5 % of the weights.
 
 - Fréchet distance to the test part and accuracy: of the classifier of `bench.quality.classifier`, as in `bench.quality.generation`; the
   distance depends on the number of samples, and beside it stands that of as many training pictures.
 - diversity: mean root mean square distance of two pictures of one class, as a share of that of real test pictures.
 - distance: root mean square difference from the prior's own pictures of the same noise, 20 steps of UniPC.
 
-`seeds` samples every student again from other noise: the intervals are over those, of one training. `restore` puts students into a
+`seeds` samples every student again from other noise, `trainings` trains it again with other seeds: intervals are over trainings where
+there are several, else over samplings. `restore` puts students into a
 restoration: PSNR at few calls. Rows are appended as they are finished; run the command again to go on.
 """
 
@@ -21,10 +26,11 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
@@ -53,6 +59,9 @@ from .classifier import classifier, whole
 
 app = typer.Typer(help=__doc__, add_completion=False)
 METHODS = ("arc_flow", "free_flow", "mean_flow", "mdt_dist", "consistency", "reflow", "straighten", "flow_turbo")
+ONCE = {"free_flow": 1, "mean_flow": 2, "mdt_dist": 2, "consistency": 2, "flow_turbo": 2}
+"""Methods that train the same whatever the number of calls: they are trained once, under this number."""
+LEAN = {"rank": 3, "way_up": False}
 FINE = 20
 
 
@@ -83,13 +92,16 @@ def updates_within(request: DistilRequest, seconds: float) -> int:
 
 
 def trained(name: str, method: str, calls: int, seconds: float, batch: int, seed: int, work: Path, data: Path) -> Path:
-    """The student's file, distilled in `work` if it is not there."""
-    out = work / f"{name}-{method}-{calls}-{seconds:g}s-{seed}"
+    """The student's file, distilled in `work` if it is not there; all seeds make as many updates as the first one was given."""
+    calls = ONCE.get(method, calls)
+    stem = f"{name}-{method.replace('/', '-')}-{calls}-{seconds:g}s"
+    out, (method, _, lean) = work / f"{stem}-{seed}", method.partition("/")
     wanted = DistilRequest(
         prior=name, method=method, steps=calls, seed=seed, out=out, pairs=128, rows=batch, threads=1, minutes=1.0,
         data=data if method in ("mean_flow", "mdt_dist", "consistency", "flow_turbo") else None,
     )  # fmt: skip
-    told = work / f"{out.name}.updates"
+    wanted = wanted.changed(**LEAN) if lean else wanted
+    told = work / f"{stem}.updates"
     if not told.exists():
         told.write_text(str(updates_within(wanted, seconds)))
     count = int(told.read_text())
@@ -127,10 +139,10 @@ def varied(pictures: Tensor, labels: Tensor) -> float:
 class Judge:
     """The classifier and what real pictures say."""
 
-    def __init__(self, name: str, data: Path, work: Path, count: int):
+    def __init__(self, name: str, data: Path, work: Path, count: int, split: Path | None = None):
         kept, real = work / f"{name}_classifier.safetensors", work / f"{name}_features.safetensors"
         if not (kept.exists() and real.exists()):
-            parts = whole(name, data, None)
+            parts = whole(name, data, split)
             net = read(kept) if kept.exists() else classifier(name, parts, work)
             test, labels = parts["test"]
             order = torch.randperm(len(parts["train"][0]), generator=torch.Generator().manual_seed(0))[:2000]
@@ -153,7 +165,7 @@ class Judge:
 
 @app.command("run")
 def run_(
-    name: Annotated[str, typer.Argument(help="a bundled prior with classes: fashion")],
+    name: Annotated[str, typer.Argument(help="a bundled prior with classes: fashion, aerial")],
     data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
     work: Annotated[Path, typer.Option(help="folder of the trainings and of the classifier's weights")],
     out: Annotated[Path, typer.Option("--csv", help="file, appended to")],
@@ -167,10 +179,11 @@ def run_(
     batch: Annotated[int, typer.Option("--rows", help="of an update")] = 32,
     trainings: Annotated[int, typer.Option(help="times that each is trained")] = 1,
     files: Annotated[list[str] | None, typer.Option("--student", help="Measure this student, too.")] = None,
+    split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
 ) -> None:
     """Train students for the same time, and measure them beside the prior."""
     torch.set_num_threads(1)
-    base, judge = distilled.load(name), Judge(name, data, work, samples)
+    base, judge = distilled.load(name), Judge(name, data, work, samples, split)
     told = torch.arange(samples) % len(base.about["classes"])
     rows = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
     numbers = [int(n) for n in calls.split(",")]
@@ -223,15 +236,24 @@ ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
 
 @app.command()
 def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
-    """The table: means over samplings and trainings with 95 % intervals."""
+    """The table by calls and distance: means with 95 % intervals, over trainings where there are several, else over samplings."""
     rows = list(csv.DictReader(file.open(newline="")))
     typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
     typer.echo("|" + " --- |" * 7)
-    for key in dict.fromkeys((row["method"], row["calls"], row["samples"], row["budget"]) for row in rows):
-        own = [row for row in rows if (row["method"], row["calls"], row["samples"], row["budget"]) == key]
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["calls"], row["samples"], row["budget"]), []).append(row)
+
+    def order(key: tuple[str, ...]) -> tuple[int, int, float]:
+        steps = int(key[1])
+        asked = int(_turbo(steps).split()[0]) if key[0] == "flow_turbo" else steps * ROWS.get(key[0], 1)
+        return int(key[2]), asked, fmean(_values(groups[key], "frechet"))
+
+    for key in sorted(groups, key=order):
+        own = groups[key]
         method, steps = key[0], int(key[1])
         count = _turbo(steps) if method == "flow_turbo" else f"{steps * ROWS.get(method, 1)}"
-        cells = [method, count, *(_shown([float(row[k]) for row in own], p) for k, p in _SHOWN)]
+        cells = [method, count, *(_shown(_values(own, k), p) for k, p in _SHOWN)]
         typer.echo("| " + " | ".join(cells) + " |")
 
 
@@ -243,6 +265,14 @@ def _turbo(steps: int) -> str:
 
 
 _SHOWN = (("frechet", 3), ("reference", 3), ("accuracy", 3), ("diversity", 2), ("seconds", 5))
+
+
+def _values(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
+    """One for each training, the mean over its samplings; of a single training one for each sampling."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["training"], []).append(float(row[name]))
+    return [fmean(each) for each in found.values()] if len(found) > 1 else next(iter(found.values()))
 
 
 def _shown(row: Sequence[float], places: int) -> str:

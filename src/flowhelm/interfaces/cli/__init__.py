@@ -1,9 +1,11 @@
 """The command line. torch and all that needs it are imported inside the commands: `--help` must not wait for them."""
 
+import ctypes
 import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from importlib import import_module
 from typing import Annotated, cast
@@ -58,15 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return copy_context().run(_main, sys.argv[1:] if arguments is None else list(arguments))
 
 
+def _keep_memory() -> None:
+    """Memory that was freed is kept for the next activation: else glibc maps each large one anew, and a call of the network on a large
+    picture costs a million page faults, a quarter of its seconds. It is given back to other programs when the process ends."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # a C library without it
+            library = ctypes.CDLL(None)
+            library.mallopt(-4, 0)  # M_MMAP_MAX: nothing is mapped alone
+            library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
 def _main(arguments: list[str]) -> int:
     own.forget()
     own.trust(*arguments)
     usage_error = cast(
         "type[typer.BadParameter]", typer.BadParameter.__mro__[1]
     )  # where Typer keeps it depends on its version
-    # torch maps memory for activations in large pages; read when it is first imported. Else a large picture costs a million page faults
-    # a call, a fifth of its seconds.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _keep_memory()
     try:
         status = loaded(next(iter(arguments), ""))(args=arguments, prog_name="flowhelm", standalone_mode=False)
         return status if isinstance(status, int) else 0

@@ -98,7 +98,8 @@ def check_(
     help="Check whether a method on a model fits into a GPU's memory, and with which settings, before the model is loaded.\n\n"
     "flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24 --size 512x512 --operator superres --factor 4\n\n"
     "MODEL is a bundled prior, a .safetensors file of flowhelm, or the hub name or folder of a diffusers pipeline, of which only the "
-    "configs are read. METHOD is one of `flowhelm methods`, or sample. Status 2 and one sentence if nothing fits.",
+    "configs are read. METHOD is one of `flowhelm methods`, one of `flowhelm align` (an adapter of rank 8, --particles pictures in an "
+    "update), or sample. Status 2 and one sentence if nothing fits.",
 )
 @asks(PlanRequest)
 def plan_(

@@ -1,0 +1,164 @@
+"""Blur, noise and JPEG together, as a camera and a website leave them: one command, beside the chains of well-kept libraries.
+
+    python -m flowhelm.bench.quality.chain --data test_photos.zip --pictures 12
+
+The middle of a clean picture is blurred, noise is added, and it is saved as a JPEG file. That file is restored as
+`flowhelm restore photo.jpg` does it, without a number; by `--operator deblur --kernel auto`; and by the operator with the blur's true size.
+Chains of scikit-image (with PyWavelets) and deepinv estimate the noise by their own estimators and are given the true size of the blur
+wherever they use it; deepinv's plug-and-play scheme gets our prior. PSNR in dB.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from ...app.files.dataset import whole
+from ...app.files.pictures import read, to_pil
+from ...app.restore.look import look
+from ...app.restore.restorer import Restorer
+from ...metrics import psnr
+from ...operators.blur import kernel_of
+from ..intervals import interval
+from .blur import UNIT, blurred
+
+
+class Damage(NamedTuple):
+    """Deviation of the blur in pixels, of the noise in levels of 255, quality of the JPEG file."""
+
+    sigma: float
+    level: float
+    quality: int
+
+
+DAMAGES = (Damage(1.0, 10, 80), Damage(1.5, 5, 90), Damage(1.0, 20, 60), Damage(1.5, 3, 95), Damage(1.5, 0, 75))
+LEAST = 0.01
+"""Noise below which deepinv's scheme is told of so much, in units of [0, 1]."""
+
+
+def ours(restorer: Restorer, file: Path, damage: Damage) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """What the commands give of a file, by the words typed."""
+
+    def nothing() -> Tensor:
+        seen = look(file, restorer.prior)
+        if seen.operator is None:
+            return read(file).pixels[0]
+        return restorer(file, seen.operator, std=seen.std, operator_options=dict(seen.options)).picture
+
+    yield "`flowhelm restore photo.jpg`", nothing
+    yield (
+        "with `--operator deblur --kernel auto`",
+        lambda: restorer(file, "deblur", operator_options={"kernel": "auto"}).picture,
+    )
+    yield (
+        "with `--operator deblur --sigma TRUE`",
+        lambda: restorer(file, "deblur", operator_options={"sigma": damage.sigma}).picture,
+    )
+
+
+def scikit(y: Tensor, damage: Damage) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Chains of scikit-image: denoise, then deblur with the true kernel."""
+    from skimage import restoration
+
+    picture = ((y + 1) / 2).permute(1, 2, 0).numpy().astype(np.float64)
+    sigma = float(np.mean(restoration.estimate_sigma(picture, channel_axis=-1)))
+    psf = kernel_of(damage.sigma).numpy().astype(np.float64)
+    back = lambda found: torch.from_numpy(np.clip(found, 0, 1)).permute(2, 0, 1).float() * 2 - 1  # noqa: E731
+
+    def means() -> np.ndarray:
+        return restoration.denoise_nl_means(picture, 5, 6, 0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1)
+
+    def variation() -> np.ndarray:
+        return restoration.denoise_tv_chambolle(picture, weight=1.5 * sigma, channel_axis=-1)
+
+    def each(found: np.ndarray, deblur: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return np.stack([deblur(found[..., c]) for c in range(3)], -1)
+
+    yield "scikit-image: non-local means", lambda: back(means())
+    yield "scikit-image: total variation", lambda: back(variation())
+    yield (
+        "scikit-image: non-local means, Wiener",
+        lambda: back(each(means(), lambda c: restoration.wiener(c, psf, 0.05, clip=False))),
+    )
+    yield (
+        "scikit-image: non-local means, Richardson-Lucy",
+        lambda: back(each(means(), lambda c: restoration.richardson_lucy(np.clip(c, 1e-3, 1), psf, 5))),
+    )
+
+
+def deepinv(restorer: Restorer, y: Tensor, damage: Damage) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Chains of deepinv with our prior: its own estimate of the noise, one call, or its plug-and-play with the true blur."""
+    from deepinv.models import PatchCovarianceNoiseEstimator
+    from deepinv.optim import DPIR
+    from deepinv.physics import Blur, GaussianNoise
+
+    from ..rivals.deepinv import Handed
+
+    flow = restorer.flow.sized(*y.shape[-2:])
+    y01 = (y[None] + 1) / 2
+    sigma = max(float(PatchCovarianceNoiseEstimator.estimate_noise(y01)), LEAST)
+    physics = Blur(filter=kernel_of(damage.sigma)[None, None], padding="replicate", noise_model=GaussianNoise(sigma))
+    yield "deepinv: estimate, one call of our prior", lambda: 2 * Handed(flow)(y01, sigma)[0] - 1
+    yield "deepinv: estimate, DPIR with our prior", lambda: 2 * DPIR(sigma, denoiser=Handed(flow))(y01, physics)[0] - 1
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="zip archive of pictures")],
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    pictures: Annotated[int, typer.Option(min=2, help="of each kind of damage")] = 12,
+    folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
+    size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,
+) -> None:
+    """Damage, restore, and print a column for each kind of damage."""
+    restorer = Restorer(prior, threads=torch.get_num_threads())
+    photos = [p for _, p in whole(data, folder) if min(p.shape[-2:]) >= size + 60][::3][:pictures]
+    scores: dict[str, list[list[float]]] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for i, damage in enumerate(DAMAGES):
+            for j, picture in enumerate(photos):
+                kernel = {"kernel": "gaussian", "sigma": damage.sigma}
+                clean, y = blurred(picture, kernel, damage.level / UNIT, size, j)
+                file = Path(place) / f"{i}_{j}.jpg"
+                to_pil(y[None]).save(file, "JPEG", quality=damage.quality)
+                y = read(file).pixels[0]
+                with torch.no_grad():
+                    rows = [("as it came", lambda y=y: y)]
+                    for label, restored in (
+                        *rows, *ours(restorer, file, damage), *scikit(y, damage), *deepinv(restorer, y, damage),
+                    ):  # fmt: skip
+                        kept = scores.setdefault(label, [[] for _ in DAMAGES])
+                        kept[i].append(float(psnr(restored()[None].clamp(-1, 1), clean[None])))
+                print(
+                    f"blur {damage.sigma:g}, noise {damage.level:g}, quality {damage.quality}: {j + 1} of {len(photos)}",
+                    flush=True,
+                )
+    print(
+        "\n| PSNR, dB | "
+        + " | ".join(f"blur {d.sigma:g}, noise {d.level:g}, quality {d.quality}" for d in DAMAGES)
+        + " |"
+    )
+    print("| --- " * (1 + len(DAMAGES)) + "|")
+    for label, columns in scores.items():
+        print(f"| {label} | " + " | ".join(f"{np.mean(column):.2f}" for column in columns) + " |")
+    mine = next(iter(list(scores)[1:2]))
+    best = max(
+        (label for label in scores if ":" in label and "flowhelm" not in label), key=lambda k: float(np.mean(scores[k]))
+    )
+    margins = [
+        interval([a - b for a, b in zip(*pair, strict=True)]).shown(2)
+        for pair in zip(scores[mine], scores[best], strict=True)
+    ]
+    print(f"\n{mine} above '{best}', paired: " + ", ".join(margins))
+    assert math.isfinite(sum(sum(map(sum, columns)) for columns in scores.values()))
+
+
+if __name__ == "__main__":
+    typer.run(main)
