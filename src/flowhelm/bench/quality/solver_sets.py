@@ -130,6 +130,8 @@ def show_sets(
         for row in csv.DictReader(file.open(newline="")):
             found.setdefault(row["prior"], {}).setdefault((row["solver"], int(row["evaluations"])), []).append(row)
     for name, table in found.items():
+        most = max(map(len, table.values()))  # a cell is left out until all its seeds are there
+        found[name] = table = {key: rows for key, rows in table.items() if len(rows) == most}
         counts = sorted({n for _, n in table})
         first = next(iter(table.values()))
         print(f"\n{name}, {len(first)} x {first[0]['pictures']} pictures; real ones: {first[0]['reference'] or '-'}\n")
