@@ -25,7 +25,7 @@ from torch import Tensor
 
 from flowhelm.app.files.pictures import read, to_pil
 from flowhelm.app.show.strip import strip
-from flowhelm.bench.quality.damage import scratched
+from flowhelm.recipes.scratched import scratched
 from flowhelm.bench.quality.fade import faded
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr

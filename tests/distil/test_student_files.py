@@ -162,12 +162,13 @@ def test_students_that_ship(name):
     assert bundled.weights(name).stat().st_size <= 2_000_000
     flow, teacher = flowhelm.load(name), flowhelm.load(base)
     assert flow.about["calls"] == calls
-    told, noise = flow.told(range(10)), Noise(7, 10)
+    labels = range(len(flow.about["classes"]))
+    told, noise = flow.told(labels), Noise(7, len(labels))
     x = flow.source(noise)
     found = run(sample.jumps(told, x, flow.times(calls))).x
     rule = partial(guide.cfg, scale=teacher.scale)
-    wanted = run(sample.unipc(teacher.told(range(10), guidance=rule), x, teacher.times(10))).x
-    plain = run(sample.euler(teacher.told(range(10)), x, teacher.times(calls))).x
+    wanted = run(sample.unipc(teacher.told(labels, guidance=rule), x, teacher.times(10))).x
+    plain = run(sample.euler(teacher.told(labels), x, teacher.times(calls))).x
     assert (found - wanted).square().mean() < (plain - wanted).square().mean()
 
 

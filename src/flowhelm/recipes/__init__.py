@@ -11,6 +11,7 @@ from .fashion_tarflow import fashion_tarflow
 from .moving_digits import moving_digits
 from .photos import photos
 from .recipe import Recipe
+from .scratched import scratches
 
 ALL = (
     photos,
@@ -24,9 +25,10 @@ ALL = (
     fashion_tokens,
     blind,
     codec,
+    scratches,
 )
 
 __all__ = [
     "ALL", "Recipe", "aerial", "animals", "blind", "codec", "digits", "fashion", "fashion_codes", "fashion_tarflow", "fashion_tokens",
-    "moving_digits", "photos",
+    "moving_digits", "photos", "scratches",
 ]  # fmt: skip

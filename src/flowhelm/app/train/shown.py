@@ -45,7 +45,7 @@ def shown(made: Recipe, average: nn.Module, name: str) -> Shown:
 def write(it: Shown, made: Recipe, path: Path, done: int) -> None:
     """The file of the weights; of a normalising flow with the plan of its inverse."""
     about: dict[str, Any] = {**made.about, "steps": done}
-    if isinstance(it, TokenPrior | Alone):
+    if isinstance(it, TokenPrior | Alone) and not hasattr(it.net, "kind"):
         tokens.save(it.net, path, about, getattr(it, "tokenizer", None))
     elif isinstance(it, Normalising):
         bundled.save(it.net, path, about | {"plan": plan(toughness(it, noisy(made, it)))}, "tarflow")
@@ -71,7 +71,7 @@ def samples(it: Shown, made: Recipe) -> Image.Image:
         if isinstance(it, Normalising):
             drawn = drive(draw_bijection(it, jobs))
         elif isinstance(it, TokenPrior):
-            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))  # type: ignore[arg-type]
+            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))
         else:
             drawn = drive(draw_jobs(it, jobs, guidance=own_guidance(it) if classes else None, steps=20))
         rows = class_rows(drawn, jobs)
