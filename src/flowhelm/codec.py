@@ -118,10 +118,17 @@ class CodecPrior(Pixels):
         return Latents(*(each.to(image) for each in self.codec.analyse(wide)))
 
     def picture(self, latent: Tensor) -> Tensor:
-        """Decoded, of this size."""
+        """Decoded, of this size. Raises ValueError for a latent of another size."""
+        decoded = self.codec.decode(latent)
         if len(self.shape) < 3:
-            return self.codec.decode(latent)
-        return self.codec.decode(latent)[..., : self.shape[-2], : self.shape[-1]]
+            return decoded
+        height, width = (-(-side // self.stride) * self.stride for side in self.shape[-2:])
+        if tuple(decoded.shape[-2:]) != (height, width):
+            raise ValueError(
+                f"{self.name or 'codec'}: expected a latent of {height} x {width} pixels, got one of {decoded.shape[-2]} x "
+                f"{decoded.shape[-1]}; take sized(height, width) of its own picture"
+            )
+        return decoded[..., : self.shape[-2], : self.shape[-1]]
 
     def log_prior(self, latents: Latents) -> Tensor:
         return self.codec.log_prior(latents)

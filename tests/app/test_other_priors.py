@@ -49,7 +49,11 @@ def test_a_file_says_what_it_is(files):
     assert {name: known.kind(name) for name in known.NAMES} == dict.fromkeys(known.NAMES, "flow") | kinds
     x = torch.rand(2, 3, 20, 24)
     torch.testing.assert_close(pair.mean(x), x)  # a regressor begins as nothing
-    assert small.sized(20, 24).picture(small.sized(20, 24).analyse(x).latent).shape == x.shape
+    latent = small.sized(20, 24).analyse(x).latent
+    assert small.sized(20, 24).picture(latent).shape == x.shape
+    for given, size in ((latent[..., :-1], (32, 32)), (latent, (20, 48)), (latent, (16, 24))):
+        with pytest.raises(ValueError, match=r"expected a latent of \d+ x \d+ pixels, got one of 32 x \d+; take sized"):
+            small.sized(*size).picture(given)
 
 
 def test_a_kind_that_is_not_known_and_tensors_of_another_network(files, tmp_path):

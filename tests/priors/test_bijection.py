@@ -328,6 +328,10 @@ def test_a_video_goes_on_from_frames_that_are_given():
     assert float((other[:, 2:] - whole[:, 2:]).abs().max()) > 1e-3
     with pytest.raises(ValueError, match="expected fewer than 4 frames"):
         next(inverse.starflow_v(flow, z, given=whole))
+    with pytest.raises(ValueError, match=rf"expected noise of 4 frames, .* got \(2, {z.shape[1] // 2}, "):
+        next(inverse.starflow_v(flow, z[:, : z.shape[1] // 2]))
+    with pytest.raises(ValueError, match="expected fewer than 4 frames"):
+        next(inverse.starflow_v(flow, z, given=whole[:, :2, :, :, :1]))
     with pytest.raises(ValueError, match="expected a flow over videos"):
         next(inverse.starflow_v(small(), noise(small())))
 

@@ -61,6 +61,11 @@ def starflow_v(
 
     Yields a step for each frame; `clean` is the video so far (frames to come are 0), info["sweeps"] of the deep block in this frame.
     """
+    wanted = tuple(flow.net.tokens(z.new_zeros(1, *flow.shape)).shape[1:])
+    if tuple(z.shape[1:]) != wanted:
+        raise ValueError(
+            f"starflow_v: expected noise of {flow.shape[0]} frames, (b, {wanted[0]}, {wanted[1]}), got {tuple(z.shape)}; take flow.source"
+        )
     *shallow, deep = flow.blocks
     frames, span = flow.shape[0], z.shape[1] // flow.shape[0]
     if deep.span is not None or deep.backwards or any(each.span != span for each in shallow):
