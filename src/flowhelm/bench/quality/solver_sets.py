@@ -130,9 +130,14 @@ def show_sets(
         for row in csv.DictReader(file.open(newline="")):
             found.setdefault(row["prior"], {}).setdefault((row["solver"], int(row["evaluations"])), []).append(row)
     for name, table in found.items():
+        found[name] = table = {key: rows for key, rows in table.items() if len(rows) > 1}
+        if not table:
+            raise typer.BadParameter(f"files: expected two seeds or more of {name}, got one; run `sets` again to go on")
         counts = sorted({n for _, n in table})
         first = next(iter(table.values()))
-        print(f"\n{name}, {len(first)} x {first[0]['pictures']} pictures; real ones: {first[0]['reference'] or '-'}\n")
+        print(
+            f"\n{name}, {max(map(len, table.values()))} x {first[0]['pictures']} pictures; real ones: {first[0]['reference'] or '-'}\n"
+        )
         for what, digits in (("frechet", 3), ("accuracy", 3)):
             if not first[0][what]:
                 continue
@@ -144,20 +149,20 @@ def show_sets(
         _plot(found, plot)
 
 
-def _values(table: dict[Any, list[dict[str, str]]], words: str, count: int, what: str) -> list[float]:
-    """By seed, so that two solvers' are pairs."""
-    return [float(row[what]) for row in sorted(table.get((words, count), []), key=lambda row: int(row["seed"]))]
+def _values(table: dict[Any, list[dict[str, str]]], words: str, count: int, what: str) -> dict[str, float]:
+    """By seed."""
+    return {row["seed"]: float(row[what]) for row in table.get((words, count), [])}
 
 
 def _cell(table: dict[Any, list[dict[str, str]]], words: str, count: int, what: str, digits: int) -> str:
     here, rival = _values(table, words, count, what), _values(table, RIVAL, count, what)
     if not here:
         return ""
-    cell = interval(here).shown(digits)
-    if words == RIVAL or len(rival) != len(here):
-        return cell
-    margin, half = interval([a - b for a, b in zip(here, rival, strict=True)])
-    return f"{cell} ({margin:+.{digits}f} ± {half:.{digits}f})"
+    cell, both = interval(here.values()).shown(digits), here.keys() & rival.keys()
+    if words != RIVAL and len(both) > 1:
+        margin, half = interval([here[seed] - rival[seed] for seed in both])
+        cell += f" ({margin:+.{digits}f} ± {half:.{digits}f})"
+    return cell + (f", {len(here)} seeds" if len(here) < max(map(len, table.values())) else "")
 
 
 def _plot(found: dict[str, dict[tuple[str, int], list[dict[str, str]]]], out: Path) -> None:
@@ -172,7 +177,9 @@ def _plot(found: dict[str, dict[tuple[str, int], list[dict[str, str]]]], out: Pa
             for words, colour in zip(MAIN, COLOURS, strict=True):
                 counts = sorted(n for w, n in table if w == words and table[w, n][0][what])
                 if counts:
-                    means, halves = zip(*(interval(_values(table, words, n, what)) for n in counts), strict=True)
+                    each = [interval(_values(table, words, n, what).values()) for n in counts]
+                    means = [m for m, _ in each]
+                    halves = [h if len(table[words, n]) > 2 else 0 for n, (_, h) in zip(counts, each, strict=True)]
                     axis.errorbar(counts, means, halves, marker="o", ms=3, lw=1.4, capsize=2, color=colour, label=words)
             if not axis.lines:
                 axis.axis("off")
