@@ -6,7 +6,7 @@ Everything here is loaded when it is first used, so that `flowhelm --help` need 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "bijection": ("Bijection",),

@@ -16,7 +16,11 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "photos-2", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
-STUDENTS: dict[str, tuple[str, int]] = {"fashion-2": ("fashion", 2), "fashion-1": ("fashion", 1), "aerial-2": ("aerial", 2)}
+STUDENTS: dict[str, tuple[str, int]] = {
+    "fashion-2": ("fashion", 2),
+    "fashion-1": ("fashion", 1),
+    "aerial-2": ("aerial", 2),
+}
 """Of the students that ship: their prior, and of how many calls they are."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""

@@ -193,7 +193,7 @@ def test_cards(kind, capsys, refusal):
 
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "flowhelm 0.1.0\n"
+    assert capsys.readouterr().out == "flowhelm 0.2.0\n"
     assert main(["--help"]) == 0
     assert "flowhelm restore photo.jpg" in capsys.readouterr().out
 

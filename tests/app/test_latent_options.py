@@ -1,4 +1,4 @@
-"""--keep, --warm and --codec-error of `flowhelm restore`."""
+"""--keep, --warm, --inverted and --codec-error of `flowhelm restore`."""
 
 import json
 
@@ -8,10 +8,13 @@ import torch
 from PIL import Image
 
 from flowhelm.app.files.pictures import read
+from flowhelm.app.restore import problem
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.request import RestoreSettings
 from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
+from flowhelm.solve import integrate, inversion_start
+from flowhelm.step import run
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,22 @@ def test_a_warm_start_takes_the_rest_of_the_grid(photo):
     assert main(["rerun", "photo.run.json"]) == 0  # to the bit
 
 
+@pytest.mark.parametrize("warm", [[], ["--warm", "0.3"]])
+def test_an_inverted_start_is_the_source_of_the_filled_photograph(photo, warm, monkeypatch):
+    """The state is what `solve.inversion_start` says, whatever the seed; N + 1 evaluations more."""
+    seen = []
+    monkeypatch.setattr(problem, "inversion_start", lambda *of: seen.append((of, inversion_start(*of))) or seen[-1][1])
+    options = ("--method", "dps", "--inverted", *warm)
+    record, picture = restored(*options)
+    (flow, clean, times), begun = seen[0]
+    assert times.tolist() == record["settings"]["times"]
+    assert (run(integrate(flow, begun, times)).x - clean).square().mean() < 0.1 * clean.square().mean()
+    without = restored("--method", "dps", *warm)
+    assert record["result"]["evaluations"] == without[0]["result"]["evaluations"] + len(times)
+    assert not torch.equal(picture, without[1])
+    assert torch.equal(restored(*options, "--seed", "7")[1], picture)
+
+
 def test_the_codec_of_a_prior_over_pixels_makes_no_error(photo):
     one, other = restored()[0], restored("--codec-error")[0]
     assert one["result"]["sha256"] == other["result"]["sha256"]
@@ -67,6 +86,7 @@ def test_the_codec_s_error_makes_a_misfit_smaller(photo, sd3):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--method", "hqs", "--inverted"], "hqs always starts from the degraded picture; leave out --inverted"),
         (["--warm", "1.5"], "--warm: expected a number above 0 and below 1 or none, got 1.5"),
         (["--keep", "--operator", "jpeg", "--simulate"], "not linear"),
     ],

@@ -86,7 +86,7 @@ def test_the_noise_below_a_compression_counts_where_a_blur_is_taken_back(blurred
     assert seen.options["sigma"] == pytest.approx(1.5, rel=0.15)
 
 
-@pytest.mark.parametrize(("level", "quality"), [(0, 90), (0, 60), (10, 80)])
+@pytest.mark.parametrize(("level", "quality"), [(0, 90), (0, 60), (10, 80), (0, 12)])
 def test_a_compression_is_no_blur(blurred, level, quality):
     assert look(compressed(blurred(sigma=0.3, std=level / 127.5), quality)).operator != "deblur"
 

@@ -39,6 +39,7 @@ METHODS: dict[str, Callable] = {
     "tmpd": restore.tmpd,
     "tmpd diagonal": partial(restore.tmpd, covariance="diagonal"),
     "stsl": partial(restore.stsl, step=0.3),
+    "stsl secant": partial(restore.stsl, step=0.3, probe="secant"),
     "stsl exact": partial(restore.stsl, exact=True, step=1.0, probe="exact"),
     "flow_priors": partial(restore.flow_priors, rate=0.1, inner=5),
     "sitcom": partial(restore.sitcom, inner=10, rate=0.05),

@@ -41,6 +41,7 @@ COSTS = {  # evaluations, backwards
     "stsl": (restore.stsl, N, 1 + 2 * (N - 1)),
     "stsl without variance": (partial(restore.stsl, variance_weight=0.0), N, N),
     "stsl repeats=3": (partial(restore.stsl, repeats=3), 1 + 3 * (N - 1), 1 + 6 * (N - 1)),
+    "stsl secant": (partial(restore.stsl, probe="secant"), 1 + 2 * (N - 1), 1 + 2 * (N - 1)),
     "stsl exact": (partial(restore.stsl, probe="exact"), N, 1 + (1 + 8) * (N - 1)),  # y has eight numbers
     "sitcom": (partial(restore.sitcom, inner=M, margin=-1.0), N * (1 + M), N * M),
     "flow_priors": (partial(restore.flow_priors, inner=2), N * (1 + 2), N * 2 * 2),

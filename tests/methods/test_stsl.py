@@ -82,6 +82,39 @@ def test_probes_average_to_the_trace_and_to_its_gradient(mixture, y, x):
         assert (error < 0.02 * (1 + expected[0].abs())).all()
 
 
+def test_a_secant_is_a_difference_and_its_gradient(mixture, y, x):
+    """The gradient by finite differences of the secant, its probe held."""
+    u, eps, of = Noise(5, 3)(x), 1e-5, TIMES[0].item()
+
+    def secant(at):
+        difference = mixture.ends(at + u, T).clean - mixture.ends(at, T).clean
+        return (1 - of) ** 2 / of * (u * difference).sum(1)
+
+    clean = mixture.ends(x, T).clean
+    gradient = (mixture.jacobian(x, T) @ ((clean @ MATRIX.T - y.y) @ MATRIX)[..., None])[..., 0]
+    for j in range(2):
+        e = eps * torch.eye(2).double()[j]
+        gradient[:, j] += 0.5 * (secant(x + e) - secant(x - e)) / (2 * eps)
+    step = first(stsl(mixture, y, x, TIMES, exact=True, step=0.7, probe="secant", noise=Noise(5, 3)))
+    torch.testing.assert_close(step.info["variance"], secant(x), atol=1e-10, rtol=0)
+    expected = x + H * mixture.velocity(x, T) - 0.7 * H * (1 - T) / T / STD**2 * gradient
+    torch.testing.assert_close(step.x, expected, atol=1e-7, rtol=0)
+
+
+def test_of_a_gaussian_a_secant_is_a_quadratic_form_and_averages_to_the_trace(gaussian, y, x):
+    """D is linear: no probe is too long, and no state is left for it, so that the guidance is that of DPS."""
+    n, one = 20_000, Measurement(y.y[:1], y.operator, STD)
+    of = {"times": TIMES, "exact": True, "step": 0.7}
+    step = first(stsl(gaussian, one, x[:1].expand(n, 2), noise=Noise(0, n), probe="secant", **of))
+    u, marginal = Noise(0, n)(x[:1].expand(n, 2)), T**2 * gaussian.covariance + (1 - T) ** 2 * torch.eye(2).double()
+    covariance = (1 - T) ** 2 * gaussian.covariance @ marginal.inverse()
+    expected = torch.einsum("bi,ij,bj->b", u, covariance, u)
+    torch.testing.assert_close(step.info["variance"], expected, atol=1e-10, rtol=0)
+    whole, error = covariance.trace(), step.info["variance"].std() / n**0.5
+    assert abs(step.info["variance"].mean() - whole) < 3.5 * error < 0.1 * whole
+    torch.testing.assert_close(step.x[:1], first(dps(gaussian, one, x[:1], **of)).x, atol=1e-10, rtol=0)
+
+
 def test_repeats_are_smaller_steps_and_the_last_one_moves(mixture, y, x):
     of = partial(stsl, mixture, y, exact=True, variance_weight=0.0)
     z = x
@@ -102,4 +135,6 @@ def test_before_the_start_nothing_is_drawn_and_nothing_guided(mixture, observed,
 def test_a_probe_needs_noise(mixture, observed, x):
     with pytest.raises(ValueError, match="expected a Noise"):
         next(stsl(mixture, observed.measurement, x, TIMES))
+    with pytest.raises(ValueError, match="expected a Noise"):
+        next(stsl(mixture, observed.measurement, x, TIMES, probe="secant"))
     next(stsl(mixture, observed.measurement, x, TIMES, probe="exact"))

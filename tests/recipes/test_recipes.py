@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import priors, recipes
+from flowhelm import priors, recipes, train
 from flowhelm.recipes.aerial import measured, prompt, told
 from flowhelm.recipes.recipe import from_photos
+from flowhelm.recipes.scratched import scratched
 from flowhelm.train import Batch
 
 
@@ -243,3 +244,29 @@ def test_a_compressor_is_shown_what_it_keeps(archive):
     assert loss.isfinite().all()
     with pytest.raises(ValueError, match="patch: expected a multiple of 16, got 24"):
         recipes.codec(path, patch=24)
+
+
+def test_scratches_are_marked_where_they_lie_and_a_batch_s_number_decides_them(archive):
+    made = recipes.scratches(archive([f"{i:02}.png" for i in range(26)]), batch=8, patch=64)
+    first, again, other = made.data(0), made.data(0), made.data(1)
+    (damage,) = first.condition
+    assert torch.equal(first.clean, again.clean)
+    assert not torch.equal(damage, other.condition[0])
+    assert set(damage.unique().tolist()) == {0.0, 1.0}
+    shares = torch.cat([made.data(i).condition[0].mean((1, 2, 3)) for i in range(4)])
+    assert 0.05 < (shares == 0).float().mean() < 0.5  # pictures without any damage are among them
+    odds = torch.where(damage > 0, 20.0, -20.0)
+    right = made.loss(train.Alone(lambda picture: odds), first, None)
+    wrong = made.loss(train.Alone(lambda picture: -odds), first, None)
+    assert right.max() < 1e-6
+    expected = 20 * (1 + 2 * damage.mean((1, 2, 3)))  # a damaged pixel counts as three
+    torch.testing.assert_close(wrong, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_damage_of_a_scan_is_where_it_differs_from_the_clean_picture():
+    clean = torch.zeros(1, 3, 96, 96)
+    damaged, known = scratched(clean, 3, tint=0.2, least=0.5)
+    assert (damaged - clean).abs().amax(1, keepdim=True)[
+        known > 0
+    ].max() < 0.15  # what is fainter than a tenth does not count
+    assert (damaged - clean).abs().amax(1)[known[:, 0] == 0].mean() > 0.3

@@ -67,8 +67,8 @@ def marked(data: Data, seed: int) -> Data:
 def scan(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A patch `(1, 3, h, w)` with more kinds of damage than `scratched` makes by itself, and the mask of it.
 
-    Of four, one has no damage, one of two a tint; scratches may be faint. Half of them have noise, a third went through a JPEG file, a fifth
-    is grey: what is not damage.
+    Of four, one has no damage, one of two a tint; scratches may be faint. Half of them have noise, a third went through a JPEG file,
+    a fifth is grey: what is not damage.
     """
     uniform = lambda: float(torch.rand((), generator=generator))  # noqa: E731
     draw = lambda n: int(torch.randint(n, (), generator=generator))  # noqa: E731
@@ -105,7 +105,11 @@ def shown(apart: Data) -> Callable[[nn.Module], list[tuple[str, Tensor]]]:
     def rows(net: nn.Module) -> list[tuple[str, Tensor]]:
         batch = apart(0)
         grey = lambda share: (2 * share - 1).expand(-1, 3, -1, -1)  # noqa: E731
-        return [("scan", batch.clean), ("marked", grey(net(batch.clean).sigmoid())), ("damage", grey(batch.condition[0]))]
+        return [
+            ("scan", batch.clean),
+            ("marked", grey(net(batch.clean).sigmoid())),
+            ("damage", grey(batch.condition[0])),
+        ]
 
     return rows
 

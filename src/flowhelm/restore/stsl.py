@@ -9,14 +9,13 @@ linearised at D and C = Cov[clean | x_s] = (sigma^2 / alpha) dD/dx. The first te
     x <- move(x, s, t), the last gradient and the move made from one evaluation
 
 Needs   differentiable operator; a network that can be differentiated twice (variance_weight > 0)
-Cost    `repeats` evaluations per step, each with 1 backward through the network; for the variance with 2, the second
-        of which goes through the first as well ("exact": one more for every number in y; for tests)
-Paper   50 DDIM steps of a latent model, 5 repeats, weight eta = 0.02, from an inverted A^T y (here: from the given x).
-        There the trace is that of the Hessian of log p_s, from differences of the score at x and at x + u; such a probe of
-        unit size is too long near the data, so it is a derivative here, <p, J p> by reverse mode (J and J^T have
-        the same quadratic form), and it weighs as the bound says. `exact`, `step`, `start` as in DPS; with
-        variance_weight = 0 and repeats = 1 this is DPS. The penalty drives away from ambiguous states: its gains are
-        perceptual, it is no better sampler of the posterior.
+Cost    "jvp": `repeats` evaluations per step, each with 2 backward, the second of which goes through the first as well; 1 without
+        the variance. "secant": twice the evaluations, each with 1. "exact", for tests: 1 more for every number in y
+Paper   50 DDIM steps of a latent model, 5 repeats, weight eta = 0.02, probe "secant", from an inverted A^T y:
+        solve.inversion_start(flow, flow.encode(start.guess(y)), times), `--inverted`. Its trace is that of C, from D(x + u) - D(x),
+        u of unit size: too long near the data, where the probes here are derivatives, <p, J p> by reverse mode (J and J^T
+        have the same quadratic form). All weigh as the bound says. `exact`, `step`, `start` as in DPS, which this is with
+        variance_weight = 0, repeats = 1. The penalty leads away from ambiguous states: it gains in looks, not as a sampler.
 
 Example
 
@@ -58,7 +57,7 @@ def stsl(
     exact: bool = False,
     start: Fraction = 0.04,
     variance_weight: NonNegative = 1.0,
-    probe: Literal["jvp", "exact"] = "jvp",
+    probe: Literal["jvp", "secant", "exact"] = "jvp",
     repeats: Count = 1,
     transition: Transition = euler,
     noise: Noise | None = None,
@@ -71,19 +70,17 @@ def stsl(
         exact: follow the gradient of the bound on the log-likelihood instead of that divided by the residual's norm.
         start: time before which the state is not guided.
         variance_weight: weight of the trace, 1 as in the bound; 0 leaves it out, which is DPS.
-        probe: how the trace is probed: in one random direction (`jvp`, needs `noise`), or in all of them (`exact`).
+        probe: how the trace is probed: in one random direction (`jvp`), by a difference in one (`secant`), or in all (`exact`).
         repeats: how many gradient steps each step of the grid makes, each 1 / repeats as long.
         transition: how the state moves, such as `euler` or `ancestral`; random moves need `noise`.
 
     Yields steps with info["residual"], |A clean - y|, and info["variance"], the (probed) trace, `(b,)` each.
 
     Raises:
-        ValueError: a probe without noise.
+        ValueError: a random probe without noise.
     """
-    if variance_weight and probe == "jvp" and noise is None:
-        raise ValueError(
-            "stsl: expected a Noise (one stream per row) for the random probe, got None; pass noise=Noise(seed, rows=len(x))"
-        )
+    if variance_weight and probe != "exact" and noise is None:
+        raise ValueError("stsl: expected a Noise for the random probe, got None; pass noise=Noise(seed, rows=len(x))")
     total = len(times) - 1
     for i, (s, t) in enumerate(pairwise(times), 1):
         c = at(flow.path, s, x)
@@ -94,7 +91,10 @@ def stsl(
                 ends = flow.ends(z, s)
                 r = y.residual(flow.decode(ends.clean))
                 misfit, variance = 0.5 * dot(r, r), r.new_zeros(len(r))
-                if variance_weight and c.alpha > 0:
+                if variance_weight and c.alpha > 0 and probe == "secant" and noise is not None:
+                    u = noise(z)
+                    variance = c.sigma**2 / c.alpha * dot(u, flow.ends(z + u, s).clean - ends.clean)
+                elif variance_weight and c.alpha > 0:
                     for u in probes(r.detach(), noise if probe == "jvp" else None):
                         p = vjp(lambda clean: y.residual(flow.decode(clean)), ends.clean, u)[1]
                         (pulled,) = torch.autograd.grad(ends.clean, z, p, create_graph=True)

@@ -84,6 +84,8 @@ def seen(
     Args:
         quality: of the JPEG file that it comes from.
     """
+    if quality is not None and quality < STRONG:  # what is left out by so strong a compression looks like a blur
+        return None
     found = blur_kind(picture.pixels, std, KERNELS)
     if found is None or found.evidence < SURE or found.sigma < WORTH or largest(found):
         return None

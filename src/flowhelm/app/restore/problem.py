@@ -17,6 +17,7 @@ from ...flow import Flow
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ...rng import Noise
+from ...solve import inversion_start
 from ...step import Step
 from ..errors import BadInput
 from ..files import stacks
@@ -204,8 +205,10 @@ def _cropped(picture: Picture, factor: int) -> Picture:
 
 def begun(problem: Problem) -> Tensor | None:
     """The state to begin from, if it is not that of the method."""
-    if not problem.settings.warm:
+    settings, y, times = problem.settings, problem.observed.measurement, problem.times
+    if not settings.warm and not settings.inverted:
         return None
-    y, times = problem.observed.measurement, problem.times
     begin = start.guess(y).repeat_interleave(len(problem.noise) // len(y.y), 0)
+    if settings.inverted:
+        return inversion_start(problem.flow, problem.flow.encode(begin), times)
     return latent.warm(problem.flow, begin, times, float(times[0]), problem.noise)[0]

@@ -61,6 +61,9 @@ class Restoration(Request):
         lt=1,
         description="Start from the photograph at this time, such as 0.3, and not from noise at time 0.",
     )
+    inverted: bool = Field(
+        False, description="Start from the noise that the prior turns into the photograph, and not from drawn noise."
+    )
     codec_error: bool = Field(False, description="Count as noise what the prior's decoder cannot draw.")
     unfade: bool = Field(
         False,

@@ -157,7 +157,7 @@ def loop(problem: Problem, place: Place | None = None, keeping: Keeping | None =
     total, counted = len(times) - 1, guide.counted(problem.flow)
     spent, evaluations, index = 0.0, 0, 0
     if place is None:
-        x = begun(problem)
+        x = begun(problem._replace(flow=counted))
     else:
         noise.restore(place.noise)
         spent, evaluations, index, x = place.seconds, place.evaluations, place.done, place.x

@@ -96,13 +96,14 @@ def settle(
     method_options = complete(function_of("method", method), base | request.method_options)
     steps = request.steps or usual_steps
     pictured = from_picture(function_of("method", method))
-    if pictured and request.warm is not None:
-        raise BadInput(f"--warm: {method} always starts from the degraded picture; leave out --warm")
+    begun = "--inverted" if request.inverted else "" if request.warm is None else "--warm"
+    if pictured and begun:
+        raise BadInput(f"{begun}: {method} always starts from the degraded picture; leave out {begun}")
     start.check_kind(function_of("method", method), kind, request.prior)
-    if kind == "tokens" and request.warm is not None:
-        raise BadInput(f"--warm: {request.prior} has no state between noise and a picture; leave out --warm")
-    if kind == "paired" and request.warm is not None:
-        raise BadInput(f"--warm: {method} always starts from the mean of its regressor; leave out --warm")
+    if kind == "tokens" and begun:
+        raise BadInput(f"{begun}: {request.prior} has no state between noise and a picture; leave out {begun}")
+    if kind == "paired" and begun:
+        raise BadInput(f"{begun}: {method} always starts from the mean of its regressor; leave out {begun}")
     if not pipeline:
         start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
@@ -164,7 +165,7 @@ def _quality(picture: Picture) -> int:
     return found
 
 
-_TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "codec_error")
+_TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "inverted", "codec_error")
 
 
 def _usual(

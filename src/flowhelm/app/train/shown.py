@@ -50,7 +50,7 @@ def write(it: Shown, made: Recipe, path: Path, done: int) -> None:
     elif isinstance(it, Normalising):
         bundled.save(it.net, path, about | {"plan": plan(toughness(it, noisy(made, it)))}, "tarflow")
     else:
-        bundled.save(it.net, path, about)  # type: ignore[arg-type]
+        bundled.save(it.net, path, about)
 
 
 def samples(it: Shown, made: Recipe) -> Image.Image:
@@ -71,7 +71,7 @@ def samples(it: Shown, made: Recipe) -> Image.Image:
         if isinstance(it, Normalising):
             drawn = drive(draw_bijection(it, jobs))
         elif isinstance(it, TokenPrior):
-            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))  # type: ignore[arg-type]
+            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))
         else:
             drawn = drive(draw_jobs(it, jobs, guidance=own_guidance(it) if classes else None, steps=20))
         rows = class_rows(drawn, jobs)

@@ -1,7 +1,6 @@
 """How well `flowhelm mask` finds scratches, dust and creases, and what filling them in gains.
 
     python -m flowhelm.bench.quality.flaws --data test_photos.zip
-    python -m flowhelm.bench.quality.flaws --data bsds400.zip --folder train --fit      # the weights of flowhelm.flaws
 
 Each picture is given scratches, dust and a crease (`recipes.scratched`). Recall counts damaged pixels that are marked or beside a mark,
 precision marked ones that are damaged or beside damage. PSNR is of the whole picture: as it came, filled in by the default of
@@ -14,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from torch import Tensor
 from torch.nn import functional as fn
@@ -23,10 +21,10 @@ from ...app.files.dataset import whole
 from ...app.files.pictures import Picture, to_pil
 from ...app.restore.mask import believed
 from ...app.restore.restorer import Restorer
-from ...flaws import features_of, flaws, products
+from ...flaws import flaws
 from ...metrics import psnr
-from ...start import filled
 from ...recipes.scratched import scratched
+from ...start import filled
 
 
 def found(marked: Tensor, damage: Tensor) -> tuple[float, float]:
@@ -46,13 +44,9 @@ def main(
     every: Annotated[int, typer.Option(min=1, help="which of the pictures, counted from the first")] = 1,
     sensitivity: Annotated[float, typer.Option(min=0, max=1, help="of the mask")] = 0.6,
     size: Annotated[int, typer.Option(min=64, help="side of the crops that are restored")] = 256,
-    fit: Annotated[bool, typer.Option("--fit", help="find the weights by logistic regression, and print them")] = False,
 ) -> None:
     """Damage, mark, fill in, and print a line for each picture."""
-    photos = list(enumerate(whole(data, folder)))[:: 1 if fit else every]
-    if fit:
-        print(*fitted([picture[None, :, 40:280, 40:280] for _, (_, picture) in photos[::6]]))
-        return
+    photos = list(enumerate(whole(data, folder)))[::every]
     restorer, rows = Restorer("photos"), []
     chosen = {round(i * len(photos) / max(restored, 1)) for i in range(restored)}
     for k, (i, (name, picture)) in enumerate(photos):
@@ -89,36 +83,6 @@ def main(
         f"look speaks of scratches: {sum(row[5] for row in rows):.0f} clean, {sum(row[6] for row in rows):.0f} damaged pictures"
     )
     print(f"marked on the clean ones: {100 * mean[7]:.2f} %")
-
-
-def fitted(pictures: list[Tensor]) -> tuple[list[float], float]:
-    """Weights and bias of the logistic regression on pictures `(1, 3, h, w)`, damaged here."""
-    rows, labels = [], []
-    for i, clean in enumerate(pictures):
-        damaged, known = scratched(clean, 6 * i, scratches=3, specks=16, hairs=1)
-        beside, rise = fn.max_pool2d(1 - known, 5, 1, 2), (damaged - clean).mean(1, keepdim=True)
-        for sign in (1, -1):
-            features, seen = features_of(sign * damaged)
-            own = (known == 0) & (sign * rise > 0)
-            counts = ((seen > 0) & ((beside == 0) | own))[0, 0]
-            rows.append(features[0][:, counts].T)
-            labels.append(own[0, 0][counts].float())
-    x, y = products(torch.cat(rows)), torch.cat(labels)
-    middle, spread = x.mean(0), x.std(0)
-    x = (x - middle) / spread
-    weights = torch.zeros(x.shape[1] + 1, requires_grad=True)
-    search = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        search.zero_grad()
-        odds = x @ weights[1:] + weights[0]
-        value: Tensor = fn.binary_cross_entropy_with_logits(odds, y) + 1e-4 * weights[1:].square().sum()
-        value.backward()
-        return value
-
-    search.step(loss)
-    own = weights.detach()[1:] / spread
-    return [round(float(w), 2) for w in own], round(float(weights.detach()[0] - (middle * own).sum()), 2)
 
 
 if __name__ == "__main__":
