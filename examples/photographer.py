@@ -25,10 +25,10 @@ from torch import Tensor
 
 from flowhelm.app.files.pictures import read, to_pil
 from flowhelm.app.show.strip import strip
-from flowhelm.recipes.scratched import scratched
 from flowhelm.bench.quality.fade import faded
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
+from flowhelm.recipes.scratched import scratched
 
 Made = tuple[Tensor, Image.Image, str]
 """The truth, the picture as it came, and the suffix that it is saved under."""

@@ -38,7 +38,7 @@ def flaws(picture: Tensor, *, sensitivity: Fraction = DEFAULT, grow: Annotated[i
     """
     if picture.dim() != 4 or len(picture) != 1 or picture.shape[1] not in (1, 3):
         raise ValueError(f"flaws: expected one picture (1, c, h, w) with c 1 or 3, got {tuple(picture.shape)}")
-    high = 1 - 0.02 ** (1 - sensitivity)
+    high = 1 - 10 ** (-2.5 * (1 - sensitivity))
     found = _connected(chance(picture.detach().cpu().float()), high)
     return 1 - _widened(torch.from_numpy(found).float()[None, None], grow)
 

@@ -71,7 +71,7 @@ def samples(it: Shown, made: Recipe) -> Image.Image:
         if isinstance(it, Normalising):
             drawn = drive(draw_bijection(it, jobs))
         elif isinstance(it, TokenPrior):
-            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))
+            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))  # type: ignore[arg-type]
         else:
             drawn = drive(draw_jobs(it, jobs, guidance=own_guidance(it) if classes else None, steps=20))
         rows = class_rows(drawn, jobs)

@@ -194,7 +194,7 @@ def _plot(found: dict[str, dict[tuple[str, int], list[dict[str, str]]]], out: Pa
                 axis.set_yscale("log")
                 axis.set_title(name)
             if not column:
-                axis.set_ylabel({"frechet": "squared Fréchet distance", "accuracy": "share of the class told"}[what])
+                axis.set_ylabel({"frechet": "squared Fréchet distance", "accuracy": "share of the right class"}[what])
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower center", ncol=4, frameon=False)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.savefig(out, dpi=110)
