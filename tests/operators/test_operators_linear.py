@@ -10,6 +10,7 @@ from torch.nn import functional as fn
 
 from flowhelm import operators
 from flowhelm.measure import LinearOperator
+from flowhelm.operators.exact import mirrored_eigh
 
 torch.set_num_threads(1)
 
@@ -370,3 +371,13 @@ def test_box_and_random_mask_miss_what_they_say():
 def test_wrong_options_say_what_is_wrong(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8, 31])
+def test_a_matrix_that_is_its_own_half_turn_has_eigenvectors_of_half_the_size(size):
+    lags = torch.randn(size, generator=torch.Generator().manual_seed(size)).double()
+    place = torch.arange(size)
+    matrix = lags[(place[:, None] - place).abs()]
+    values, vectors = mirrored_eigh(matrix)
+    torch.testing.assert_close(vectors @ torch.diag(values) @ vectors.T, matrix, atol=1e-12, rtol=0)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(size).double(), atol=1e-12, rtol=0)
