@@ -280,6 +280,8 @@ GB = 2**30
 class Needs:
     """A task whose footprints are known: what is differentiated, and how many bytes settings take."""
 
+    tunes = False
+
     def __init__(self, rows: int, parts: tuple[str, ...], **sizes: float):
         self.flow, self.rows, self.parts, self.sizes = None, rows, parts, sizes
         self.asked: list[Settings] = []

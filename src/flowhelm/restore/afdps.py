@@ -69,13 +69,14 @@ def afdps(
     """AFDPS: approximation-free ensemble posterior sampling. Chen et al. 2025, arXiv:2506.03979.
 
     Args:
-        x: state `(b * particles, *shape)` at times[0], the particles of one measurement together; `noise` has as many streams.
-        times: the grid. particles: how many particles each measurement has.
+        x: state `(b * particles, *shape)` at times[0], of the grid, the particles of one measurement together; `noise` has as many streams.
+        particles: how many particles each measurement has.
         anneal: exponent of the likelihood's weight t^anneal; 0 keeps the weight at 1.
         softening: noise added to the likelihood, in units of that in x / alpha; steps are stable below 2 std softening / (level |A|^2).
         scaled: take the likelihood of x / alpha; if false, of x.
         girsanov: weigh the steps as made, for any operator; if false, by the continuous equation.
-        implicit: take U at the end of the step, by `prox`: stable for any std. corrector: how many Langevin steps follow each step.
+        implicit: take U at the end of the step, by `prox`: stable for any std.
+        corrector: how many Langevin steps follow each step.
         level: level of the diffusion eps = level sigma(t).
         diffusion: eps(t) itself, finite on the grid; see `transition.diffusion`.
         threshold: effective sample size, relative to k, below which a row is resampled (not at the end); 0 never resamples.
