@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -118,6 +119,8 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,
 ) -> None:
     """Damage, restore, and print a column for each kind of damage."""
+    if not all(map(find_spec, ("skimage", "pywt"))):
+        raise typer.BadParameter("scikit-image and PyWavelets are missing: pip install scikit-image PyWavelets")
     restorer = Restorer(prior, threads=torch.get_num_threads())
     photos = [p for _, p in whole(data, folder) if min(p.shape[-2:]) >= size + 60][::3][:pictures]
     scores: dict[str, list[list[float]]] = {}
