@@ -24,6 +24,8 @@ DEFAULT = 0.6
 """Sensitivity at which nearly all that is marked is damage (docs/unknown-damage.md)."""
 LOW = 0.5
 """Share of the least p that begins a mark, down to which it grows."""
+LEAST = 0.2
+"""The least p that begins a mark, at a sensitivity of 1."""
 BAND = 512
 """Rows that the network sees at a time, and a margin."""
 
@@ -38,7 +40,7 @@ def flaws(picture: Tensor, *, sensitivity: Fraction = DEFAULT, grow: Annotated[i
     """
     if picture.dim() != 4 or len(picture) != 1 or picture.shape[1] not in (1, 3):
         raise ValueError(f"flaws: expected one picture (1, c, h, w) with c 1 or 3, got {tuple(picture.shape)}")
-    high = 1 - 10 ** (-2.5 * (1 - sensitivity))
+    high = max(LEAST, 1 - 10 ** (-2.5 * (1 - sensitivity)))
     found = _connected(chance(picture.detach().cpu().float()), high)
     return 1 - _widened(torch.from_numpy(found).float()[None, None], grow)
 

@@ -45,6 +45,7 @@ def test_sensitivity_marks_more_and_grow_widens(clean):
 
 def test_a_clean_picture_is_left_alone(clean):
     assert flaws(clean).min() == 1
+    assert flaws(clean, sensitivity=1.0).mean() > 0.9  # and not wholly marked where much is
     edge = torch.where(torch.arange(200) < 100, -0.8, 0.8).expand(1, 3, 160, 200)
     assert flaws(edge).min() == 1  # an edge is no line
     assert flaws(torch.zeros(1, 1, 9, 9)).min() == 1
