@@ -12,7 +12,6 @@ training pictures; all solvers draw from the same noises. Rows are appended as t
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ from ...metrics import frechet_features
 from ...rewards.classifier import scaled
 from ...rng import Noise
 from ...step import run
+from .. import kept
 from ..intervals import interval
 from .bottleneck import distance
 from .classifier import classifier, whole
@@ -127,7 +127,7 @@ def show_sets(
     """The tables: means with 95 % intervals over seeds, and the margin over UniPC-2 on the same noises."""
     found: dict[str, dict[tuple[str, int], list[dict[str, str]]]] = {}
     for file in files:
-        for row in csv.DictReader(file.open(newline="")):
+        for row in kept.read(file):
             found.setdefault(row["prior"], {}).setdefault((row["solver"], int(row["evaluations"])), []).append(row)
     for name, table in found.items():
         found[name] = table = {key: rows for key, rows in table.items() if len(rows) > 1}
