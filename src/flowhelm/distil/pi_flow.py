@@ -1,4 +1,4 @@
-"""π-Flow: a call gives a mixture, whose path needs no network and is learnt on it. Chen et al. 2025, arXiv:2510.14974, section 3.
+"""Pi-Flow: a call gives a mixture, whose path needs no network and is learnt on it. Chen et al. 2025, arXiv:2510.14974, section 3.
 
 For each segment [a, b] of `segments`, from the state where the last one ended (constant between segments):
 
@@ -43,7 +43,7 @@ def pi_flow(
     student: PiFlow, batch: Batch, generator: torch.Generator, *, teacher: Flow, segments: Count = 2, looks: Count = 2,
     drop: Fraction = 0.05, anneal: Count = 1000,
 ) -> PerSample:  # fmt: skip
-    """π-Flow: a mixture's path, learnt where it leads. Chen et al. 2025, arXiv:2510.14974, section 3. The loss of every row `(b,)`.
+    """Pi-Flow: a mixture's path, learnt where it leads. Chen et al. 2025, arXiv:2510.14974, section 3. The loss of every row `(b,)`.
 
     Args:
         segments: calls of the student, each over an equal part of [0, 1]. looks: of the teacher in each.
