@@ -17,7 +17,6 @@ other powers. `least mode` is the share of the samples within three standard dev
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -42,6 +41,7 @@ from ...solve import integrate
 from ...step import run
 from ...train import fit, shuffled
 from ...transition import euler, heun, midpoint
+from .. import kept
 from ..intervals import interval
 
 CALLS = (1, 2, 4)
@@ -245,7 +245,7 @@ def main(
     exact = _exact(teacher, x)
     columns = ["method", "seed", "steps", "seconds", *(f"{w} {c}" for w in ("error", "energy") for c in CALLS)]
     columns += ["least mode"] if parts else []
-    stored = list(csv.DictReader(out.open(newline="", encoding="utf-8"))) if out is not None and out.exists() else []
+    stored = kept.stored(out)
     known = {(row["method"], int(row["seed"])): row for row in stored if int(row["steps"]) == steps}
     rows: list[dict[str, Any]] = [{**row, "seed": 0, "steps": 0} for row in solvers(teacher, x, exact)]
     rows += [{k: v if k == "method" else float(v) for k, v in row.items() if v} for row in known.values()]
@@ -264,13 +264,7 @@ def main(
             if parts:
                 row["least mode"] = least(ended(student, x, 1), teacher)
             rows.append(row)
-            if out is not None:
-                fresh = not out.exists()
-                with out.open("a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, columns)
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
+            kept.append(out, row, columns=columns)
             typer.echo(f"{name}, seed {seed}: error {row['error 1']:.3f} at one call, {row['seconds']:.0f} s", err=True)
     for line in table(rows):
         typer.echo(line)

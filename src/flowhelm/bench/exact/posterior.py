@@ -12,7 +12,6 @@ look for one good picture are not samplers and need not be near. Rows are append
 
 from __future__ import annotations
 
-import csv
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +35,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import Diverged, run
 from ...transition import euler
+from .. import kept
 
 Method = Callable[..., Iterator[Any]]
 METHODS: dict[str, Method] = {m.__name__: m for m in (*restore.ALL, *steer.ALL) if prior_kind(m) == "flow"}
@@ -246,7 +246,7 @@ def main(
     ] = None,
 ) -> None:
     """Sample known posteriors with every method; print distances from exact samples."""
-    stored = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
+    stored = kept.stored(out)
     rows: list[dict[str, Any]] = [r for r in stored if (r["samples"], r["seed"]) == (str(samples), str(seed))]
     for name in problem or PROBLEMS:
         if name not in PROBLEMS:
@@ -255,13 +255,7 @@ def main(
         for row in evaluate(name, PROBLEMS[name](), samples, seed, done):
             rows.append(row)
             print(f"{time.strftime('%H:%M:%S')} {name}: {row['method']} {row['w2'] or row['note']}", flush=True)
-            if out:
-                fresh = not out.exists()
-                with out.open("a", newline="") as f:
-                    writer = csv.DictWriter(f, list(row))
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
+            kept.append(out, row)
     order = {name: i for i, name in enumerate(PROBLEMS)}
     print(table(sorted(rows, key=lambda r: order[r["problem"]])))
 

@@ -13,7 +13,6 @@ training pictures; all solvers draw from the same noises. Rows are appended as t
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from ...metrics import frechet_features
 from ...rewards.classifier import scaled
 from ...rng import Noise
 from ...step import run
+from .. import kept
 from ..intervals import interval
 from .bottleneck import distance
 from .classifier import classifier, whole
@@ -130,7 +130,7 @@ def show_sets(
     """The tables: means with 95 % intervals over seeds, and the margin over UniPC-2 on the same noises."""
     found: dict[str, dict[tuple[str, int], list[dict[str, str]]]] = {}
     for file in files:
-        for row in csv.DictReader(file.open(newline="")):
+        for row in kept.read(file):
             found.setdefault(row["prior"], {}).setdefault((row["solver"], int(row["evaluations"])), []).append(row)
     for name, table in found.items():
         found[name] = table = {key: rows for key, rows in table.items() if len(rows) > 1}
@@ -171,7 +171,7 @@ def _best(files: list[Path]) -> dict[tuple[str, int], tuple[str, float]]:
     """Prior and evaluations -> the solver of the least mean Fréchet distance, and that; of solvers that drew with every seed."""
     table: dict[tuple[str, int], dict[str, list[float]]] = {}
     for file in files:
-        for row in csv.DictReader(file.open(newline="")):
+        for row in kept.read(file):
             cell = table.setdefault((row["prior"], int(row["evaluations"])), {})
             cell.setdefault(row["solver"], []).append(float(row["frechet"]))
     found = {}
