@@ -35,6 +35,7 @@ from ...flow import Flow, MixtureFlow, NetFlow
 from ...flow_map import NetMap
 from ...learning import Batch, Data, empty
 from ...momentum import ArcFlow
+from ...policy import PiFlow
 from ...rng import Noise
 from ...solve import integrate
 from ...step import run
@@ -99,6 +100,20 @@ class Curved(nn.Module):
         return whole, logits[..., None], nn.functional.pad(rates + self.growth, (1, 0))[..., None]
 
 
+class Mixed(nn.Module):
+    """Mixtures of the teacher's velocity and a network beside it."""
+
+    def __init__(self, teacher: Flow):
+        super().__init__()
+        self.teacher, self.own = teacher, Small(3, 3 * PARTS + 1)
+        self.apart = nn.Parameter(0.05 * torch.randn(PARTS, 2, dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts, logits, spread = self.own(torch.cat([x, t[:, None]], 1)).split([2 * PARTS, PARTS, 1], 1)
+        whole = self.teacher.velocity(x, t)[:, None] + parts.unflatten(1, (PARTS, 2)) + self.apart
+        return whole, logits[..., None], spread[..., None] + math.log(0.1)
+
+
 @dataclass(frozen=True, eq=False)
 class Double(NetFlow):
     """Of one time; states of two numbers in float64."""
@@ -147,6 +162,7 @@ def students(teacher: MixtureFlow, steps: int, seed: int) -> dict[str, tuple[Any
             partial(distil.straighten, teacher=teacher, times=grid),
             nothing,
         ),
+        "pi_flow": (PiFlow(Mixed(teacher), (2,)), partial(distil.pi_flow, teacher=teacher, anneal=third), nothing),
     }
 
 

@@ -44,11 +44,12 @@ from ...step import Step, run
 from .. import kept
 from ..intervals import interval
 from .solver_rows import RIVAL, TWICE, Rows, steps_for, told
-from .solver_sets import sets, show_sets
+from .solver_sets import pictures, sets, show_sets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 app.command()(sets)
 app.command()(show_sets)
+app.command()(pictures)
 COUNTS = (4, 6, 8, 10, 15, 25, 50)
 TOY = (5, 8, 10, 16, 32)
 SOLVERS = (
