@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -88,8 +88,11 @@ def measure(
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
     out: Annotated[Path, typer.Option(help="rows")] = Path("editing.csv"),
     count: Annotated[int, typer.Option(min=2, help="pictures of a pair of classes")] = COUNT,
+    only: Annotated[list[str] | None, typer.Option(help=f"methods, of {'; '.join(METHODS)}; default: all")] = None,
 ) -> None:
     """A row for each pair, method and share that is left out."""
+    if unknown := set(only or ()) - set(METHODS):
+        raise typer.BadParameter(f"expected methods of {'; '.join(METHODS)}, got {'; '.join(sorted(unknown))}")
     parts = whole(name, data, split)
     net = classifier(name, parts, work)
     names = [each.lower() for each in bundled.load(name).about["classes"]]
@@ -99,7 +102,7 @@ def measure(
         for old, new in PAIRS[name]:
             target = names.index(new)
             shown = pictures(parts, names.index(old), count)
-            for method, keep, evaluations, results in _edited(name, old, new, shown):
+            for method, keep, evaluations, results in _edited(name, old, new, shown, only or METHODS):
                 obeyed = float((net(results.clamp(-1, 1)).argmax(1) == target).double().mean())
                 far = float((results - shown).square().flatten(1).mean(1).sqrt().mean())
                 writer.writerow((name, old, new, method, keep, evaluations, f"{obeyed:.4f}", f"{far:.4f}", count))
@@ -112,9 +115,11 @@ def measure(
         print(f"wrote {out}")
 
 
-def _edited(name: str, old: str, new: str, shown: Tensor) -> Iterator[tuple[str, float, float, Tensor]]:
+def _edited(
+    name: str, old: str, new: str, shown: Tensor, methods: Collection[str]
+) -> Iterator[tuple[str, float, float, Tensor]]:
     for method, function in METHODS.items():
-        for keep in KEEP:
+        for keep in KEEP if method in methods else ():
             target, source = told(name, old, new, len(shown), None)
             times = target.times(STEPS)[int(keep * STEPS) :]
             steps = function(target, source, target.encode(shown), times, noise=Noise(0, range(len(shown))))
@@ -200,6 +205,7 @@ def inversion(
     data: Annotated[Path, typer.Option(help="the set's file")],
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
     count: Annotated[int, typer.Option(min=2)] = 16,
+    most: Annotated[int, typer.Option("--ends", min=1, help="iterations, of 31 at most")] = 31,
 ) -> None:
     """The error of FlowOpt's inversion by iteration, with rates within the bound that `solve.inversion_rate` finds and beyond it."""
     parts = whole(name, data, split)
@@ -210,7 +216,7 @@ def inversion(
     times = flow.times(10)
     z = inversion_start(flow, shown, times)
     bound = inversion_rate(flow, times, flow.source(Noise(1, range(count))), safety=1.0)
-    ends = (1, 2, 3, 5, 9, 16, 31)
+    ends = [end for end in (1, 2, 3, 5, 9, 16, 31) if end <= most]
     print(f"Rate found: {bound:.3g}. Root mean square error of the end, 10 steps, {count} pictures.\n")
     print("| rate | " + " | ".join(f"end {i}" for i in ends) + " |\n| --- |" + " --- |" * len(ends))
     for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
