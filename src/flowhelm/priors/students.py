@@ -113,7 +113,8 @@ def student(teacher: NetFlow) -> NetMap:
         ValueError: a teacher whose network is neither a `UNet` nor `Planes`.
     """
     config = dict(teacher.net.config) if isinstance(teacher.net, Planes) else _config(teacher)
-    net = type(teacher.net)(**config | {"spans": True})
+    made = Planes if isinstance(teacher.net, Planes) else UNet
+    net: UNet | Planes = made(**config | {"spans": True})
     net.load_state_dict(teacher.net.state_dict(), strict=False)
     return NetMap(TwoTimes(net), teacher.shape, teacher.path, teacher.condition, teacher.null)
 
