@@ -14,7 +14,7 @@ METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "
 """Of the core: one file each, never importing one another."""
 LAYERS = (
     ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
-    ("flow", "flow_map", "momentum", "masked", "bijection", "codec", "paired", "measure", "particles"),
+    ("flow", "flow_map", "momentum", "policy", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
         "step",
         "grids",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .flow_map import Distilled
+from .policy import without
 from .shapes import State, Time
 
 
@@ -45,12 +46,8 @@ class Momentum(NamedTuple):
 
     def thinned(self, share: float, generator: torch.Generator) -> Momentum:
         """Constants, with each part of a row left out with probability `share`; one of them at least stays."""
-        keep = torch.rand(self.logits.shape[:2], generator=generator, device=self.logits.device) >= share
-        keep[:, 0] |= ~keep.any(1)
-        gone = ~keep.view(*keep.shape, *[1] * (self.logits.ndim - 2))
-        return Momentum(
-            self.parts.detach(), self.logits.detach().masked_fill(gone, -torch.inf), self.rates.detach(), self.start
-        )
+        left = without(self.logits, share, generator)
+        return Momentum(self.parts.detach(), left, self.rates.detach(), self.start)
 
     def _since(self, t: Time) -> Tensor:
         """t - start, as what multiplies the parts: `(b or 1, 1, 1, ...)`."""

@@ -338,12 +338,34 @@ def test_auto_takes_what_was_measured(flow, monkeypatch):
     assert solvers.auto(diffusion, "another", 9, None) == ("unipc:variable=snr,rule=bh2", None)
 
 
+def test_auto_takes_what_drew_best_where_evaluations_are_few(flow, monkeypatch):
+    """At that number alone, if no grid is asked for, and in half as many steps where each takes two evaluations."""
+    drew = {"solver": "midpoint", "grid": "own", "frechet": 1.0}
+    table = {"known": {"4": {"solver": "ab", "grid": "own", "pictures": drew}}, "other": {"4": {"pictures": drew}}}
+    monkeypatch.setattr(solvers, "measured", lambda: table)
+    assert solvers.auto(flow, "known", 4, None) == ("midpoint", "own")
+    assert solvers.auto(flow, "known", 3, None) == ("ab", "own")
+    assert solvers.auto(flow, "known", 4, "uniform") == ("ab", "uniform")
+    assert solvers.auto(flow, "other", 4, None) == ("midpoint", "own")
+    assert solvers.auto(flow, "other", 3, None) == ("dpm:variable=log", None)
+    words, _, times = solvers.settled(flow, "known", 4, "auto", None)
+    assert (words, len(times)) == ("midpoint", 3)
+    assert len(solvers.settled(flow, "known", 4, "midpoint", None)[2]) == 5  # steps are steps where a solver is named
+    seen, asked = [], []
+    flow.net.register_forward_pre_hook(lambda net, given: asked.append(1))
+    one = drawn(flow, [("dark", 1)], steps=4, solver="auto", name="known", each=seen.append)
+    assert len(asked) == 4
+    assert torch.equal(one, drawn(flow, [("dark", 1)], steps=2, solver="midpoint"))
+    assert [(each.index, each.total) for each in seen] == [(1, 2), (2, 2)]
+
+
 def test_the_table_that_ships_can_be_taken(flow):
     for name, table in solvers.measured().items():
         for steps, row in table.items():
             words, _, times = solvers.settled(flow, name, int(steps), "auto", None)
-            assert words == row["solver"]
-            assert len(times) == int(steps) + 1
+            assert words == row.get("pictures", row)["solver"]
+            assert (len(times) - 1) * solvers.CALLS.get(words, 1) == int(steps)
+        assert all(int(steps) == 4 for steps, row in table.items() if "pictures" in row)
 
 
 def test_reuse_asks_for_fewer_rows(flow):

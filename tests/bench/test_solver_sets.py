@@ -1,13 +1,14 @@
 """Sets of pictures by solver: resumed by rows, the same whatever the batch, margins by pairs of seeds."""
 
 import csv
+import json
 
 import pytest
 import torch
 
 from flowhelm.bench.quality import solver_sets
 from flowhelm.bench.quality.solver_rows import RIVAL, steps_for
-from flowhelm.bench.quality.solver_sets import drawn, sets, show_sets
+from flowhelm.bench.quality.solver_sets import drawn, pictures, sets, show_sets
 
 
 def test_evaluations_are_steps_of_one_or_two():
@@ -63,6 +64,23 @@ def test_margins_are_of_pairs(tmp_path, capsys):
     assert f"| {RIVAL} | 3.000 ± {half:.3f} |" in said
     assert f"| unipc | 2.250 ± {4.303 * 1.75 / 3**0.5:.3f} (-0.750 ± {4.303 * 0.25 / 3**0.5:.3f}) |" in said
     assert "| unipc | 0.750 ± 0.000 (+0.000 ± 0.000) |" in said
+
+
+def test_the_best_pictures_go_into_the_table_of_auto(tmp_path):
+    """At few evaluations only; a solver that lacks a seed is left out, and what the table has of nearness stays."""
+    cells = {("ab", "4"): (2.0, 4.0), ("midpoint", "4"): (2.5, 2.5), ("unipc", "4"): (1.0,), ("ab", "8"): (1.0, 1.0)}
+    with (tmp_path / "sets.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("prior", "seed", "solver", "evaluations", "frechet"))
+        writer.writerows((p, i, *key, v) for p in ("a", "b") for key, of in cells.items() for i, v in enumerate(of))
+    near = {"solver": "dpm", "grid": "own", "error": 0.1}
+    (tmp_path / "auto.json").write_text(json.dumps({"b": {"4": near, "8": near}}))
+    pictures([tmp_path / "sets.csv"], out=tmp_path / "auto.json", upto=4)
+    best = {"solver": "midpoint", "grid": "own", "frechet": 2.5}
+    assert json.loads((tmp_path / "auto.json").read_text()) == {
+        "a": {"4": {"pictures": best}},
+        "b": {"4": near | {"pictures": best}, "8": near},
+    }
 
 
 def test_a_folder_for_the_classifier_is_asked_for(tmp_path):

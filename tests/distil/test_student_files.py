@@ -22,7 +22,14 @@ from flowhelm.solve import integrate
 from flowhelm.step import run
 from flowhelm.transition import heun
 
-KINDS = {"map": "jumps", "ends": "jumps:fresh=100", "arc": "jumps", "straight": "jumps", "refiner": "flow_turbo"}
+KINDS = {
+    "map": "jumps",
+    "ends": "jumps:fresh=100",
+    "arc": "jumps",
+    "pi": "jumps",
+    "straight": "jumps",
+    "refiner": "flow_turbo",
+}
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +289,7 @@ def test_without_a_refiner_it_is_the_pseudo_corrector():
         run(sample.flow_turbo(LAW, x, grid(4), light=5, refiner=Knows(nn.Identity(), (4,))))
 
 
-@pytest.mark.parametrize("kind", ["map", "arc", "straight"])
+@pytest.mark.parametrize("kind", ["map", "arc", "pi", "straight"])
 def test_an_adapter_of_the_prior_goes_onto_its_student(kind, tiny):
     """A student that has learnt nothing and an adapter of its prior are a student of the prior with the adapter."""
     prior = bundled.load(tiny)

@@ -3,10 +3,10 @@
 For each segment [a, b] of `segments`, from the state where the last one ended (constant between segments):
 
     p     <- the student's profile at the state,   q <- stop(p) with parts dropped
-    repeat `looks` times:
-        x   <- rolled along q over a random interval
-        u   <- stop(v_teacher(x, t)),   mean <- average of p over [t, t + hop + window]
-        loss   |mean - u|^2,            x <- x + hop u
+    repeat `looks` times (`policy.mixed`):
+        y   <- rolled along q over a random interval, to the time s
+        u   <- stop(v_teacher(y, s)),   mean <- average of p over [s, s + hop + window]
+        loss   |mean - u|^2,            y <- y + hop u
     state <- rolled along q to b
 
 Needs   a teacher, a `momentum.ArcFlow` that begins as the teacher's Euler step. No data: give `empty`
@@ -27,12 +27,12 @@ Example
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..entry import Count, Fraction, guarded
 from ..flow import Flow
 from ..learning.batches import Batch, conditioned, like
 from ..momentum import ArcFlow
+from ..policy import mixed
 from ..shapes import PerSample
 
 
@@ -58,22 +58,8 @@ def arc_flow(
     for segment in range(segments):
         t = torch.tensor(segment * length, dtype=torch.float64)
         p = student.profile(x, t)
-        q, end, state = p.thinned(drop, generator), t + length, x
-        own = _lengths((1 - guided) * (length - window), looks, False, generator)
-        hops = _lengths(guided * (length - window), looks, True, generator)
-        for roll, hop in zip(own, hops, strict=True):
-            x, t = q.moved(x, t, t + roll), t + roll
-            with torch.no_grad():
-                u = teacher.velocity(x, t)
-            loss = loss + length / looks * (p.average(t, t + hop + window) - u).square().flatten(1).mean(1)
-            x, t = x + hop.to(x) * u, t + hop
-        x = q.moved(state, end - length, end)
+        q, end = p.thinned(drop, generator), t + length
+        for _, s, u, hop in mixed(q, teacher, x, t, length - window, looks, guided, generator):
+            loss = loss + length / looks * (p.average(s, s + hop + window) - u).square().flatten(1).mean(1)
+        x = q.moved(x, t, end)
     return loss
-
-
-def _lengths(whole: float, count: int, full: bool, generator: torch.Generator) -> Tensor:
-    """So many random lengths `(count,)` float64 that add up to `whole`, or, not full, to less."""
-    places = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float64).cpu().sort().values
-    if full:
-        places = torch.cat([places[: count - 1], places.new_ones(1)])
-    return whole * torch.diff(places, prepend=places.new_zeros(1))

@@ -17,7 +17,7 @@ from .foreign import (
     from_velocity,
 )
 from .opening import load
-from .students import arc, refiner, student
+from .students import arc, pi, refiner, student
 from .unet import Field, field
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "from_v",
     "from_velocity",
     "load",
+    "pi",
     "refiner",
     "student",
 ]

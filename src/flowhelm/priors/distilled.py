@@ -29,22 +29,24 @@ from ..flow import Guidance, NetFlow
 from ..flow_map import Distilled, NetMap
 from ..known import NAMES, PICKLES, STUDENTS
 from ..momentum import ArcFlow
+from ..policy import PiFlow
 from . import adapters, bundled
 from .bundled import Prior
-from .students import Profile, TwoTimes, arc, refiner, student
+from .students import Headed, TwoTimes, arc, pi, refiner, student
 from .unet import UNet
 
 M = TypeVar("M", bound=nn.Module)
 WHOLE = {"head", "span", "up"}
 """Layers of a student that are trained whole: small ones, and those that an adapter cannot change."""
-Kind = Literal["map", "ends", "arc", "straight", "refiner"]
+Kind = Literal["map", "ends", "arc", "pi", "straight", "refiner"]
 
 
 class Described(BaseModel):
     """What a student's file says of itself.
 
     Attributes:
-        kind: "map" of two times; "ends", of which only maps to t = 1 were trained; "arc" of profiles; "straight", a velocity; "refiner".
+        kind: "map" of two times; "ends", of which only maps to t = 1 were trained; "arc" of profiles; "pi" of mixtures; "straight", a
+            velocity; "refiner".
         base: name of the prior; sha256: of its file. solver, calls: how it draws. times: its grid, if that is not uniform.
         scale: of the guidance inside. parts, growth, widths: of the network. up: whether the way up was trained. method and the rest:
             what made it.
@@ -76,14 +78,14 @@ class Student(Distilled, Prior):
         return super().times(steps)
 
     def adapted(self, weights: Mapping[str, Tensor]) -> Self:
-        """With an adapter of its prior, such as a style, folded into the layers that it has of it; the head of an arc has the change of
-        the prior's head in every part."""
+        """With an adapter of its prior, such as a style, folded into the layers that it has of it; the head of an arc or a mixture has the
+        change of the prior's head in every part."""
         net: Any = self.net
-        if not isinstance(net, TwoTimes | Profile):
+        if not isinstance(net, TwoTimes | Headed):
             return super().adapted(weights)
         made: Any = adapter.sharing(net)
         made.net = adapter.applied(net.net, weights)
-        if isinstance(net, Profile):
+        if isinstance(net, Headed):
             change = (made.net.head.weight - net.net.head.weight).detach().repeat(made.parts, 1, 1, 1)
             head = net.head.weight.detach().clone()
             head[: len(change)] += change
@@ -110,6 +112,11 @@ class ArcStudent(ArcFlow, Student):
 
 
 @dataclass(frozen=True, eq=False)
+class PiStudent(PiFlow, Student):
+    """Of mixtures."""
+
+
+@dataclass(frozen=True, eq=False)
 class Refined(Prior):
     """A prior with a refiner beside it, for `sample.flow_turbo`; both are told the same."""
 
@@ -124,7 +131,13 @@ class Refined(Prior):
         return replace(super().rows(index, total), refiner=self.refiner.rows(index, total))
 
 
-_KINDS: Mapping[str, type[Student]] = {"map": MapStudent, "ends": EndStudent, "arc": ArcStudent, "straight": Student}
+_KINDS: Mapping[str, type[Student]] = {
+    "map": MapStudent,
+    "ends": EndStudent,
+    "arc": ArcStudent,
+    "pi": PiStudent,
+    "straight": Student,
+}
 
 
 def blank(base: Prior, about: Described) -> Any:
@@ -134,7 +147,13 @@ def blank(base: Prior, about: Described) -> Any:
     if about.kind == "straight":
         made: NetFlow = replace(base, net=copy.deepcopy(base.net), guidance=None)
     else:
-        made = arc(base, about.parts) if about.kind == "arc" else student(base)
+        made = (
+            arc(base, about.parts)
+            if about.kind == "arc"
+            else pi(base, about.parts)
+            if about.kind == "pi"
+            else student(base)
+        )
     told = {"classes", "words", "numbers", "size"} & base.about.keys()
     said = {name: base.about[name] for name in told} | {"scale": 1.0, "solver": about.solver, "calls": about.calls}
     said |= {"times": about.times} if about.times else {}

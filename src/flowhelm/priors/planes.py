@@ -130,9 +130,10 @@ class Planes(nn.Module):
         self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
         self.span = None
         if spans:
-            self.span = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
-            nn.init.zeros_(self.span[-1].weight)
-            nn.init.zeros_(self.span[-1].bias)
+            last = nn.Linear(width, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.span = nn.Sequential(nn.Linear(32, width), nn.SiLU(), last)
         self.word, self.where = nn.Embedding(words + 1, width, padding_idx=0), nn.Parameter(torch.randn(places, width))
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(Layer(self.axes, side, width, heads) for _ in range(layers))

@@ -13,6 +13,7 @@ from torch.nn import functional as fn
 from ..flow import NetFlow
 from ..flow_map import NetMap
 from ..momentum import ArcFlow
+from ..policy import PiFlow
 from .planes import Planes
 from .unet import UNet
 
@@ -28,22 +29,20 @@ class TwoTimes(nn.Module):
         return self.net(x, s, *condition, span=t - s)
 
 
-class Profile(nn.Module):
-    """A `UNet` with a head of `parts` velocities, logits and rates per pixel; see `momentum.Momentum`.
+class Headed(nn.Module):
+    """A `UNet` with a head of `parts` velocities and their logits, and of `beside` more numbers, for each pixel.
 
     Args:
         net: the body, whose own head every part begins as.
-        parts: how many. growth: least and largest exp(rate) at first, evenly spaced in the logarithm; the first part does not grow.
+        parts: how many. beside: what the other numbers are at first, `(n,)`.
         noise: standard deviation of what tells the parts' biases apart at first.
     """
 
-    def __init__(
-        self, net: UNet, parts: int = 16, growth: tuple[float, float] = (0.2, 4.0), noise: float = 0.05, seed: int = 0
-    ):
+    def __init__(self, net: UNet, parts: int, beside: Tensor, noise: float, seed: int):
         super().__init__()
         self.net, self.parts, self.channels = net, parts, int(net.config["channels"])
         wide = self.channels * parts
-        self.head = nn.Conv2d(net.head.in_channels, 4 * (wide + parts + parts - 1), 3, padding=1)
+        self.head = nn.Conv2d(net.head.in_channels, 4 * (wide + parts + len(beside)), 3, padding=1)
         draws = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             # the channels of pixel_shuffle: four places of each channel, one channel after another
@@ -52,16 +51,47 @@ class Profile(nn.Module):
             self.head.weight[: 4 * wide] = net.head.weight.repeat(parts, 1, 1, 1)
             own = noise * torch.randn(wide, generator=draws).repeat_interleave(4)
             self.head.bias[: 4 * wide] = net.head.bias.repeat(parts) + own  # type: ignore[index, union-attr]
-            low, high = (math.log(g) for g in growth)
-            self.head.bias[4 * (wide + parts) :] = torch.linspace(low, high, parts - 1).repeat_interleave(4)  # type: ignore[index]
+            self.head.bias[4 * (wide + parts) :] = beside.repeat_interleave(4)  # type: ignore[index]
 
     def forward(self, x: Tensor, t: Tensor, *condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocities `(b, parts, c, h, w)`, logits `(b, parts, 1, h, w)`, and the others `(b, n, 1, h, w)`."""
         linear, rest, inward = (s.to(x.dtype) for s in self.net.scales(t))
         found = self.net.headed(self.head, inward * x, t, *condition)
-        parts, logits, rates = found.split([self.channels * self.parts, self.parts, self.parts - 1], dim=1)
-        parts = parts.unflatten(1, (self.parts, self.channels))
-        velocities = linear[:, None] * x[:, None] + rest[:, None] * parts
-        return velocities, logits[:, :, None], fn.pad(rates, (0, 0, 0, 0, 1, 0))[:, :, None]
+        wide = self.channels * self.parts
+        parts, logits, others = found.split([wide, self.parts, found.shape[1] - wide - self.parts], dim=1)
+        velocities = linear[:, None] * x[:, None] + rest[:, None] * parts.unflatten(1, (self.parts, self.channels))
+        return velocities, logits[:, :, None], others[:, :, None]
+
+
+class Profile(Headed):
+    """Velocities, logits and rates per pixel; see `momentum.Momentum`.
+
+    Args:
+        net, parts, noise: as for `Headed`.
+        growth: least and largest exp(rate) at first, evenly spaced in the logarithm; the first part does not grow.
+    """
+
+    def __init__(
+        self, net: UNet, parts: int = 16, growth: tuple[float, float] = (0.2, 4.0), noise: float = 0.05, seed: int = 0
+    ):
+        low, high = (math.log(g) for g in growth)
+        super().__init__(net, parts, torch.linspace(low, high, parts - 1), noise, seed)
+
+    def forward(self, x: Tensor, t: Tensor, *condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        velocities, logits, rates = super().forward(x, t, *condition)
+        return velocities, logits, fn.pad(rates, (0, 0, 0, 0, 0, 0, 1, 0))
+
+
+class Components(Headed):
+    """Velocities, logits and the logarithm of a standard deviation per pixel; see `policy.Mixture`.
+
+    Args:
+        net, parts, noise: as for `Headed`.
+        spread: the standard deviation at first, in units of sigma.
+    """
+
+    def __init__(self, net: UNet, parts: int = 8, spread: float = 0.1, noise: float = 0.05, seed: int = 0):
+        super().__init__(net, parts, torch.tensor([math.log(spread)]), noise, seed)
 
 
 class Half(nn.Module):
@@ -83,7 +113,8 @@ def student(teacher: NetFlow) -> NetMap:
         ValueError: a teacher whose network is neither a `UNet` nor `Planes`.
     """
     config = dict(teacher.net.config) if isinstance(teacher.net, Planes) else _config(teacher)
-    net = type(teacher.net)(**config | {"spans": True})
+    made = Planes if isinstance(teacher.net, Planes) else UNet
+    net: UNet | Planes = made(**config | {"spans": True})
     net.load_state_dict(teacher.net.state_dict(), strict=False)
     return NetMap(TwoTimes(net), teacher.shape, teacher.path, teacher.condition, teacher.null)
 
@@ -99,6 +130,19 @@ def arc(teacher: NetFlow, parts: int = 16, growth: tuple[float, float] = (0.2, 4
     _config(teacher)
     net = Profile(copy.deepcopy(teacher.net), parts, growth, noise)  # type: ignore[arg-type]
     return ArcFlow(net, teacher.shape, teacher.path, teacher.condition, teacher.null)
+
+
+def pi(teacher: NetFlow, parts: int = 8, spread: float = 0.1, noise: float = 0.05) -> PiFlow:
+    """π-Flow's student: mixtures of `parts` means, each the teacher's at first.
+
+    The smaller the spread, the nearer are its moves to Euler's at first; without noise they are no others.
+
+    Raises:
+        ValueError: a teacher whose network is no `UNet`.
+    """
+    _config(teacher)
+    net = Components(copy.deepcopy(teacher.net), parts, spread, noise)  # type: ignore[arg-type]
+    return PiFlow(net, teacher.shape, teacher.path, teacher.condition, teacher.null)
 
 
 def refiner(teacher: NetFlow, widths: tuple[int, ...] = (16, 32)) -> NetFlow:

@@ -40,6 +40,7 @@ class Way(NamedTuple):
 
 WAYS: Mapping[str, Way] = {
     "arc_flow": Way("arc", "jumps", "nothing"),
+    "pi_flow": Way("pi", "jumps", "nothing"),
     "free_flow": Way("map", "jumps", "nothing"),
     "mean_flow": Way("map", "jumps", "pictures"),
     "mdt_dist": Way("ends", "jumps:fresh=100", "pictures"),

@@ -16,7 +16,7 @@ class DistilRequest(DeviceRequest):
     prior: str = Field(description="The teacher: a bundled prior by name, or a .safetensors file of `flowhelm train`.")
     method: str = Field(
         "arc_flow",
-        description="arc_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten or flow_turbo; default: arc_flow.",
+        description="arc_flow, pi_flow, free_flow, mean_flow, mdt_dist, consistency, reflow, straighten or flow_turbo; default: arc_flow.",
     )
     method_options: dict[str, Any] = Field({}, description="Options of the method's loss.")
     steps: int = Field(2, ge=1, le=64, description="Calls of the student to a picture.")
@@ -33,7 +33,9 @@ class DistilRequest(DeviceRequest):
         True,
         description="Train the layers of the way up whole, where no adapter fits; without them, --rank 3 of arc_flow trains under 5 %.",
     )
-    parts: int = Field(8, ge=2, le=256, description="Of arc_flow: velocities of a profile.")
+    parts: int = Field(
+        8, ge=2, le=256, description="Of arc_flow and pi_flow: velocities of a profile, means of a mixture."
+    )
     average: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of the weights.")
     scale: float | None = Field(
         None, description="Guidance of the teacher, which the student has inside; default: the prior's."

@@ -84,7 +84,7 @@ class Drawing(Conditions):
     solver: Solver = Field(
         "auto",
         description="Solver of the flow, NAME or NAME:option=value,...: euler, heun, ab, unipc, dpm, ...; auto: what erred least on the "
-        "prior with so many steps (of a pipeline euler, of tokens unmasking).",
+        "prior with so many evaluations, at 4 what drew the best pictures (of a pipeline euler, of tokens unmasking).",
     )
     grid: Grid | None = Field(
         None,

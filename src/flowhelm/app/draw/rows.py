@@ -62,6 +62,7 @@ def draw_jobs(
         reuse: see `guide.reused`; 1 for always.
     """
     _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
+    steps = len(times) - 1
     size = batches(flow, len(jobs), guidance is not None)
     device = device_of(flow)
     parts, total = [], steps * math.ceil(len(jobs) / size)
@@ -94,6 +95,7 @@ def draw_flow(
     """
     size, parts = 1 if isinstance(flow, Pipeline) else count, []
     _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
+    steps = len(times) - 1
     for first in range(0, count, size):
         rows = range(first, first + size)
         part, noise = flow.rows(torch.tensor(rows), count), Noise(seed, rows)

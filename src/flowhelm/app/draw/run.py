@@ -30,6 +30,7 @@ from . import bijections
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
+from .solvers import CALLS
 from .solvers import settled as settled_solver
 
 R = TypeVar("R", bound=Drawing)
@@ -120,7 +121,8 @@ def pictures(request: Drawing, solver: Solver | Transition | None = None, *, tel
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
     yield _said(flow, request, solver)
-    yield Planned(count * request.steps, text=outlook(flow, 1, count, request) if tell else "")
+    steps = _steps(flow, request, solver)
+    yield Planned(count * steps, text=outlook(flow, 1, count, request) if tell else "")
     drawn = yield from draw_flow(flow, count, **how(request, solver))
     return Drawn(drawn, jobs_of([], count))
 
@@ -140,7 +142,7 @@ def pictures_of(
     if tell:
         labels = [label for label, _ in jobs[:rows]]
         text = outlook(conditioned(flow, labels, request.prompt, request.numbers, rule), rows, count, request)
-    yield Planned(count * request.steps, text=text)
+    yield Planned(count * _steps(flow, request, solver), text=text)
     drawn = yield from draw_jobs(
         flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, **how(request, solver)
     )
@@ -159,6 +161,11 @@ def calls_of(flow: Flow, request: R) -> R:
     return request if calls is None or "steps" in request.model_fields_set else request.changed(steps=calls)
 
 
+def _steps(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> int:
+    """Of the solver that is taken: `auto` may take half as many, each of two evaluations."""
+    return len(settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)[2]) - 1
+
+
 def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> Said:
     """The solver and the levels that are really visited: a shift, and one made twice, is to be seen."""
     words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
@@ -166,10 +173,6 @@ def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> S
     what = "shares masked" if isinstance(flow, Masked) else "noise levels"
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
     return Said(f"Solver {words}, {len(times) - 1} steps, {what} {' '.join(shown)}.")
-
-
-CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
-"""Evaluations of a step of the solvers that need more than one."""
 
 
 @torch.no_grad()

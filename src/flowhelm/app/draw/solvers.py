@@ -1,9 +1,10 @@
 """Which solver and which grid: by name with options, or `auto`, by what was measured.
 
     solver_of("unipc:order=3")               flowhelm.sample.unipc with order 3
-    settled(flow, "fashion", 8, "auto", None)  the solver and the grid that erred least on that prior with 8 steps
+    settled(flow, "fashion", 8, "auto", None)  the solver and the grid that erred least on that prior with 8 evaluations
 
-`solvers.json` is what `python -m flowhelm.bench.quality.sampling table` writes from its measurements: prior -> steps -> solver and grid.
+`solvers.json` is what `python -m flowhelm.bench.quality.sampling table` writes from its measurements: prior -> evaluations -> solver and
+grid that erred least; and "pictures", what drew the best pictures where so few evaluations leave all far from the solution.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from ...transition import Transition
 from ..errors import BadInput
 from ..options.signature import function_of
 
+CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
+"""Evaluations of a step of the solvers that need more than one."""
 GRIDS: tuple[Callable[..., Tensor], ...] = (grids.uniform, grids.shifted, grids.arc, grids.logit)
 
 
@@ -39,6 +42,7 @@ def settled(
 
     Args:
         prior: its name, by which `auto` and `grid="boss"` look up what was found for it.
+        steps: of the solver; of `auto` evaluations, of which its solver may take two to a step.
         solver: `auto`, a name with or without options, or any solver or transition.
         grid: None for the prior's own (`auto`: for the one it was measured with).
 
@@ -55,7 +59,11 @@ def settled(
     if callable(solver):
         words, made = getattr(solver, "__name__", "a solver of your own"), of_any(solver)
     else:
-        words, grid = auto(flow, prior, steps, grid) if solver == "auto" else (solver, grid)
+        if solver == "auto":
+            words, grid = auto(flow, prior, steps, grid)
+            steps //= CALLS.get(words.partition(":")[0], 1)
+        else:
+            words = solver
         made = solver_of(words)
         if not isinstance(flow, Masked) and words.partition(":")[0] in {each.__name__ for each in sample.TOKENS}:
             raise BadInput(f"--solver {words} is for priors over tokens, and {prior!r} is a flow; leave it out")
@@ -63,8 +71,9 @@ def settled(
 
 
 def auto(flow: Flow, prior: str, steps: int, grid: str | None) -> tuple[str, str | None]:
-    """The words of the solver and of the grid: those of the nearest number of steps that was measured for the prior.
+    """The words of the solver and of the grid: those of the nearest number of evaluations that was measured for the prior.
 
+    At 4 evaluations, if no grid is asked for, those that drew the best pictures: two steps of the midpoint rule on three priors of four.
     Beyond what was measured, and of another prior: UniPC on the velocity (up to 4 steps DPM-Solver++ over log(1 + alpha / sigma), best of
     all measured priors there); on paths that are not linear UniPC on the clean estimate over log(alpha / sigma). For pipelines Euler,
     the steps that they take themselves and that models of few steps were trained for. For a student what it was trained for.
@@ -74,6 +83,10 @@ def auto(flow: Flow, prior: str, steps: int, grid: str | None) -> tuple[str, str
     if own := getattr(flow, "about", {}).get("solver"):  # of a student
         return own, grid
     known = measured().get(prior, {})
+    drawn = known.get(str(steps), {}).get("pictures")
+    if drawn and grid is None:
+        return drawn["solver"], drawn["grid"]
+    known = {n: row for n, row in known.items() if "solver" in row}
     if any(int(n) >= steps for n in known):
         best = known[min(known, key=lambda n: abs(math.log(int(n) / steps)))]
         return best["solver"], grid or best["grid"]

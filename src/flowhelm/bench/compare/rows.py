@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ...app.files.atomic import put
+from .. import kept
 
 Row = Mapping[str, Any]
 
@@ -158,29 +157,9 @@ def _append_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         head = text.partition("\n")[0].split(",")
         if head != list(FIELDS) and _ours(head):  # of an earlier version: the whole file gets today's columns
             rows = [*_read_csv(path), *rows]
-            put(path, lambda temporary: _write_csv(temporary, rows))
+            kept.write(path, rows)
             return
-    _write_csv(path, rows)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    held = io.StringIO()
-    writer = csv.DictWriter(held, list(FIELDS), lineterminator="\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            if whole < size:
-                file.truncate(whole)
-            size = whole
-        if not size:
-            writer.writeheader()
-        writer.writerows(rows)
-        file.write(held.getvalue().encode())
-        file.flush()
-        os.fsync(file.fileno())
+    kept.append(path, *rows, columns=list(FIELDS))
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:

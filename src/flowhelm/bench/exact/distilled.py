@@ -17,7 +17,6 @@ other powers. `least mode` is the share of the samples within three standard dev
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -36,11 +35,13 @@ from ...flow import Flow, MixtureFlow, NetFlow
 from ...flow_map import NetMap
 from ...learning import Batch, Data, empty
 from ...momentum import ArcFlow
+from ...policy import PiFlow
 from ...rng import Noise
 from ...solve import integrate
 from ...step import run
 from ...train import fit, shuffled
 from ...transition import euler, heun, midpoint
+from .. import kept
 from ..intervals import interval
 
 CALLS = (1, 2, 4)
@@ -99,6 +100,20 @@ class Curved(nn.Module):
         return whole, logits[..., None], nn.functional.pad(rates + self.growth, (1, 0))[..., None]
 
 
+class Mixed(nn.Module):
+    """Mixtures of the teacher's velocity and a network beside it."""
+
+    def __init__(self, teacher: Flow):
+        super().__init__()
+        self.teacher, self.own = teacher, Small(3, 3 * PARTS + 1)
+        self.apart = nn.Parameter(0.05 * torch.randn(PARTS, 2, dtype=torch.float64))
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts, logits, spread = self.own(torch.cat([x, t[:, None]], 1)).split([2 * PARTS, PARTS, 1], 1)
+        whole = self.teacher.velocity(x, t)[:, None] + parts.unflatten(1, (PARTS, 2)) + self.apart
+        return whole, logits[..., None], spread[..., None] + math.log(0.1)
+
+
 @dataclass(frozen=True, eq=False)
 class Double(NetFlow):
     """Of one time; states of two numbers in float64."""
@@ -147,6 +162,7 @@ def students(teacher: MixtureFlow, steps: int, seed: int) -> dict[str, tuple[Any
             partial(distil.straighten, teacher=teacher, times=grid),
             nothing,
         ),
+        "pi_flow": (PiFlow(Mixed(teacher), (2,)), partial(distil.pi_flow, teacher=teacher, anneal=third), nothing),
     }
 
 
@@ -229,7 +245,7 @@ def main(
     exact = _exact(teacher, x)
     columns = ["method", "seed", "steps", "seconds", *(f"{w} {c}" for w in ("error", "energy") for c in CALLS)]
     columns += ["least mode"] if parts else []
-    stored = list(csv.DictReader(out.open(newline="", encoding="utf-8"))) if out is not None and out.exists() else []
+    stored = kept.stored(out)
     known = {(row["method"], int(row["seed"])): row for row in stored if int(row["steps"]) == steps}
     rows: list[dict[str, Any]] = [{**row, "seed": 0, "steps": 0} for row in solvers(teacher, x, exact)]
     rows += [{k: v if k == "method" else float(v) for k, v in row.items() if v} for row in known.values()]
@@ -248,13 +264,7 @@ def main(
             if parts:
                 row["least mode"] = least(ended(student, x, 1), teacher)
             rows.append(row)
-            if out is not None:
-                fresh = not out.exists()
-                with out.open("a", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, columns)
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
+            kept.append(out, row, columns=columns)
             typer.echo(f"{name}, seed {seed}: error {row['error 1']:.3f} at one call, {row['seconds']:.0f} s", err=True)
     for line in table(rows):
         typer.echo(line)

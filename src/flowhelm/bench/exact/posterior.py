@@ -12,7 +12,6 @@ look for one good picture are not samplers and need not be near. Rows are append
 
 from __future__ import annotations
 
-import csv
 import inspect
 import itertools
 import time
@@ -37,6 +36,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import Diverged, run
 from ...transition import euler
+from .. import kept
 from ..intervals import interval
 
 Method = Callable[..., Iterator[Any]]
@@ -255,7 +255,7 @@ def main(
     ] = None,
 ) -> None:
     """Sample known posteriors with every method; print distances from exact samples."""
-    stored = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
+    stored = kept.stored(out)
     drawn = [str(seed + run) for run in range(seeds)]
     rows: list[dict[str, Any]] = [r for r in stored if r["samples"] == str(samples) and r["seed"] in drawn]
     for name, run_ in itertools.product(problem or PROBLEMS, drawn):
@@ -265,13 +265,7 @@ def main(
         for row in evaluate(name, PROBLEMS[name](), samples, int(run_), done, only):
             rows.append(row)
             print(f"{time.strftime('%H:%M:%S')} {name}: {row['method']} {row['w2'] or row['note']}", flush=True)
-            if out:
-                fresh = not out.exists()
-                with out.open("a", newline="") as f:
-                    writer = csv.DictWriter(f, list(row))
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerow(row)
+            kept.append(out, row)
     order = {name: i for i, name in enumerate(PROBLEMS)}
     print(table(sorted(rows, key=lambda r: order[r["problem"]])))
 

@@ -19,7 +19,6 @@ Best of N and Feynman-Kac particles train nothing: each picture is chosen among 
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -47,6 +46,7 @@ from ...learning import Copy
 from ...rng import Noise
 from ...step import Diverged, Reward
 from ...step import run as final
+from .. import kept
 from ..intervals import interval
 from .classifier import classifier, whole
 
@@ -92,10 +92,8 @@ def asked(
 
 def rows_of(folder: Path, reward: str, method: str, seed: int, setting: Mapping[str, float]) -> list[dict[str, Any]]:
     """The checks of a run that has ended."""
-    with (folder / "checks.csv").open(newline="", encoding="utf-8") as file:
-        checks = list(csv.DictReader(file))
-    with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
-        seconds = {row["update"]: float(row["seconds"]) for row in csv.DictReader(file)}
+    checks = kept.read(folder / "checks.csv")
+    seconds = {row["update"]: float(row["seconds"]) for row in kept.read(folder / "log.csv")}
     value, beside = (name for name in list(checks[0])[2:6] if not name.endswith(" error"))
     return [
         {
@@ -181,14 +179,7 @@ def gathered(
         seeds = sorted({int(row["seed"]) for row in rows if row["reward"] == reward})
         for seed in seeds:
             rows += untrained(reward, seed, runs / "work")
-
-    def written(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    put(out, written)
+    kept.write(out, rows)
 
 
 @torch.no_grad()
@@ -231,9 +222,8 @@ def _row(
 def read(path: Path) -> dict[tuple[str, str], dict[int, list[dict[str, str]]]]:
     """(reward, method) -> seed -> its rows in order."""
     out: dict[tuple[str, str], dict[int, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            out[row["reward"], row["method"]][int(row["seed"])].append(row)
+    for row in kept.read(path):
+        out[row["reward"], row["method"]][int(row["seed"])].append(row)
     return out
 
 

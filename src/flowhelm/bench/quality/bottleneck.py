@@ -11,7 +11,6 @@ with 95 % intervals over seeds. From plain runs, the plain row has the floor: tw
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 import time
@@ -34,6 +33,7 @@ from ...rng import Noise
 from ...sample import bottleneck
 from ...solve import integrate
 from ...step import Step, run
+from .. import kept
 from ..intervals import interval
 
 WAYS = (
@@ -191,10 +191,7 @@ def main(
     rows, shown = measure(flow, ways or list(WAYS), steps, pictures, seeds, say, real)
     print(f"\n{flow.name} at {size} x {size}, {steps} steps, {seeds} x {pictures} pictures\n\n{table(rows)}")
     if out:
-        with out.open("w", newline="") as f:
-            writer = csv.DictWriter(f, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        kept.write(out, rows)
     if sheet:
         drawn_sheet([(name, made) for name, made in shown.items()]).save(sheet)
 

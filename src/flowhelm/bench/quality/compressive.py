@@ -11,7 +11,6 @@ promise.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,6 +30,7 @@ from ...metrics import psnr
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import run as end_of
+from .. import kept
 from ..intervals import interval
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -140,12 +140,7 @@ def run(
             began = time.monotonic()
             x = end_of(restore.vble(codec, y, *start.begin(restore.vble, codec, y, steps), law="point", noise=noise)).x
             tell("VBLE, point", x, began, steps)
-    fresh = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+    kept.append(out, *rows, columns=COLUMNS)
 
 
 def _intervals(codec: CodecPrior, y: Measurement, end: Any, clean: Tensor, noise: Noise) -> dict[str, str]:
@@ -175,7 +170,7 @@ def table(rows: Annotated[Path, typer.Argument(help="what `run` wrote")]) -> Non
         + "| --- " * 8
         + "|"
     )
-    for r in csv.DictReader(rows.open(newline="", encoding="utf-8")):
+    for r in kept.read(rows):
         share, promised = (f"{float(r[n]):.1%}" if r[n] else "" for n in ("coverage", "promised"))
         print(f"| {r['task']} | {r['method']} | {r['steps']} | {float(r['psnr']):.2f} ± {float(r['half']):.2f} | {share} | {promised} "
               f"| {r['width']} | {r['seconds']} |")  # fmt: skip

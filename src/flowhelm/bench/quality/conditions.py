@@ -15,7 +15,6 @@ many are true in sign (half by chance). Rows are appended to the CSV file.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from functools import partial
@@ -29,6 +28,7 @@ from torch import Tensor
 from ... import guide
 from ...priors.bundled import Prior, load
 from ...recipes.aerial import NUMBERS, WORDS, measured, prompt, whole
+from .. import kept
 from .classifier import classifier
 from .generation import pictures_of
 
@@ -134,12 +134,7 @@ def main(
             row |= {"scenes": len(labels), "seen": f"{right:.4f}", "words": f"{words:.4f}"}
             row |= {f"{name}_correlation": f"{c:.4f}" for name, c in zip(NUMBERS, correlation, strict=True)}
             row |= {f"{name}_off": f"{o:.4f}" for name, o in zip(NUMBERS, off, strict=True)}
-            fresh = not out.exists()
-            with out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+            kept.append(out, row)
 
 
 if __name__ == "__main__":

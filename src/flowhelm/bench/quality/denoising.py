@@ -11,7 +11,6 @@ usual PNG files of the same pictures. Rows are appended to the CSV file; run the
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from ...flow import NetFlow
 from ...metrics import psnr, ssim
 from ...priors.bundled import Prior, load
 from ...rng import Noise
+from .. import kept
 
 SIGMAS = (15, 25, 50)
 
@@ -135,7 +135,7 @@ def main(
     print(
         f"prior {prior}: {parameters:,} parameters, {multiply_adds(flow):,.0f} multiply-adds per pixel, one evaluation"
     )
-    stored = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
+    stored = kept.stored(out)
     rows: list[dict[str, Any]] = [r for r in stored if (r["prior"], r["seed"]) == (flow.name, str(seed))]
     done = {(r["image"], float(r["sigma"])) for r in rows}
     count: dict[str, int] = {}
@@ -148,13 +148,7 @@ def main(
     for i, (photo, sigma) in enumerate(todo, 1):
         row = evaluate(flow, photo, sigma, seed)
         rows.append(row)
-        if out:
-            fresh = not out.exists()
-            with out.open("a", newline="") as f:
-                writer = csv.DictWriter(f, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+        kept.append(out, row)
         left = (time.monotonic() - began) / i * (len(todo) - i)
         print(f"\r{i} of {len(todo)}, {left:.0f} s left   ", end="" if i < len(todo) else "\n", flush=True)
     print(table(rows))

@@ -13,7 +13,6 @@ what a sceptic asks for: a real picture of the new class, the nearest of the tra
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -32,6 +31,7 @@ from ...priors import bundled
 from ...rng import Noise
 from ...solve import integrate, inversion_rate, inversion_start
 from ...step import run as final
+from .. import kept
 from .classifier import classifier, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
@@ -100,23 +100,23 @@ def measure(
     parts = whole(name, data, split)
     net = classifier(name, parts, work)
     names = [each.lower() for each in bundled.load(name).about["classes"]]
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("prior", "old", "new", "method", "keep", "evaluations", "obeyed", "distance", "pictures"))
-        for old, new in PAIRS[name]:
-            target = names.index(new)
-            shown = pictures(parts, names.index(old), count)
-            for method, keep, evaluations, results in _edited(name, old, new, shown, only or METHODS):
-                obeyed = float((net(results.clamp(-1, 1)).argmax(1) == target).double().mean())
-                far = float((results - shown).square().flatten(1).mean(1).sqrt().mean())
-                writer.writerow((name, old, new, method, keep, evaluations, f"{obeyed:.4f}", f"{far:.4f}", count))
-                file.flush()
-            real = pictures(parts, target, 10**6, "train")
-            near = torch.cdist(shown.flatten(1), real.flatten(1)).min(1).values / shown[0].numel() ** 0.5
-            writer.writerow(
-                (name, old, new, "nearest real picture", "", 0, "1.0000", f"{float(near.mean()):.4f}", count)
-            )
-        print(f"wrote {out}")
+    columns = ("prior", "old", "new", "method", "keep", "evaluations", "obeyed", "distance", "pictures")
+    out.unlink(missing_ok=True)
+    for old, new in PAIRS[name]:
+        target = names.index(new)
+        shown = pictures(parts, names.index(old), count)
+
+        def add(*cells: object, pair: tuple[str, str] = (old, new)) -> None:
+            kept.append(out, dict(zip(columns, (name, *pair, *cells, count), strict=True)))
+
+        for method, keep, evaluations, results in _edited(name, old, new, shown, only or METHODS):
+            obeyed = float((net(results.clamp(-1, 1)).argmax(1) == target).double().mean())
+            far = float((results - shown).square().flatten(1).mean(1).sqrt().mean())
+            add(method, keep, evaluations, f"{obeyed:.4f}", f"{far:.4f}")
+        real = pictures(parts, target, 10**6, "train")
+        near = torch.cdist(shown.flatten(1), real.flatten(1)).min(1).values / shown[0].numel() ** 0.5
+        add("nearest real picture", "", 0, "1.0000", f"{float(near.mean()):.4f}")
+    print(f"wrote {out}")
 
 
 def _edited(
@@ -135,8 +135,7 @@ def _edited(
 @app.command()
 def table(rows: Annotated[Path, typer.Argument(help="of `run`")]) -> None:
     """The share that obeys at equal distance to the picture: mean over pairs, with a 95 % interval over all pictures."""
-    with rows.open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
+    found = kept.read(rows)
     name = found[0]["prior"]
     levels = LEVELS[name]
     print(f"| {name} | evaluations | " + " | ".join(f"obeyed at {level:g}" for level in levels) + " |")

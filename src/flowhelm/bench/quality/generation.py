@@ -19,7 +19,6 @@ CSV file as they are finished; run the command again to go on.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +40,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import run
 from ...transition import Transition, euler, heun, midpoint
+from .. import kept
 from .classifier import classifier, whole
 
 SOLVERS: dict[str, tuple[Transition, int]] = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2)}
@@ -183,8 +183,8 @@ class Table:
     def __init__(self, prior: Prior, name: str, judge: Judge, out: Path | None, batch: int):
         self.prior, self.judge, self.out, self.batch = prior, judge, out, batch
         self.who = {"set": name, "prior": prior.name, "trained": str(prior.about.get("steps", ""))}
-        stored = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
-        self.kept = [r for r in stored if all(r[k] == v for k, v in self.who.items())]
+        stored = kept.stored(out)
+        self.rows = [r for r in stored if all(r[k] == v for k, v in self.who.items())]
         self.spent, self.made = 0.0, 0  # seconds, rows of the network
 
     def row(self, part: str, way: Way, samples: int, seed: int, left: int) -> dict[str, str]:
@@ -195,21 +195,15 @@ class Table:
             "scale": numbers.get("scale", ""), "decay": numbers.get("decay", ""), "steps": str(way.steps),
             "solver": way.solver,
         }  # fmt: skip
-        for old in self.kept:
+        for old in self.rows:
             if all(old[k] == v for k, v in key.items()):
                 return old
         pictures, calls = self._draw(way, samples, seed, left)
         told = torch.arange(samples) % len(self.prior.about["classes"])
         cost = {"evaluations": str(calls), "network_rows": str(calls * (1 if way.guidance == "none" else 2))}
         row = key | cost | self.judge(pictures, told, list(self.prior.about["classes"]), near=part == "table")
-        self.kept.append(row)
-        if self.out:
-            fresh = not self.out.exists()
-            with self.out.open("a", newline="") as f:
-                writer = csv.DictWriter(f, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+        self.rows.append(row)
+        kept.append(self.out, row)
         print(
             f"{time.strftime('%H:%M:%S')} {part}: {label(row)}, {way.steps} steps: accuracy {float(row['accuracy']):.2%}, "
             f"Fréchet {float(row['to_test']):.3f} (training pictures {float(row['reference']):.3f})",

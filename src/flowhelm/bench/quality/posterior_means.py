@@ -14,7 +14,6 @@ it favours anyone.
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +37,7 @@ from ...solve import integrate
 from ...step import run as end_of
 from ...train import seeded
 from ...transition import ancestral, euler
+from .. import kept
 from ..intervals import interval
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -134,19 +134,14 @@ def run(
             rows.append(row)
             print(f"{one:8} {method:24} {row['psnr']} dB  distance {row['distance']}  {row['seconds']} s", flush=True)
             began = time.monotonic()
-    fresh = not out.exists()
-    with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+    kept.append(out, *rows, columns=COLUMNS)
 
 
 @app.command()
 def table(rows: Annotated[Path, typer.Argument(help="what `run` wrote")]) -> None:
     """Print the figures as Markdown."""
     print("| task | method | evaluations | PSNR in dB | distance |\n| --- | --- | --- | --- | --- |")
-    for r in csv.DictReader(rows.open(newline="", encoding="utf-8")):
+    for r in kept.read(rows):
         print(
             f"| {r['task']} | {r['method']} | {r['evaluations']} | {float(r['psnr']):.2f} ± {float(r['half']):.2f} | {r['distance']} |"
         )
@@ -158,7 +153,7 @@ def plot(
     out: Annotated[Path, typer.Option(help="the picture")] = Path("posterior_means.png"),
 ) -> None:
     """Draw the plane: PSNR to the right, distance of the features upward, lower and further right is better."""
-    found = list(csv.DictReader(rows.open(newline="", encoding="utf-8")))
+    found = kept.read(rows)
     made = figure(9.6, 4.4)
     for axes, task in zip(made.subplots(1, 2), dict.fromkeys(r["task"] for r in found), strict=True):
         mine = [r for r in found if r["task"] == task and r["method"] != "degraded"]

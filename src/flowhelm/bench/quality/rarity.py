@@ -16,7 +16,6 @@ is, a start of a greater spread, and the one of four samples that has the highes
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import run as final
 from ...train import fit, quantiles, rarity, rarity_loss, shuffled
+from .. import kept
 from ..intervals import interval
 from .classifier import classifier, whole
 
@@ -177,32 +177,28 @@ def measure(
     """A row for each way to sample and seed."""
     parts, prior = whole(name, data, split), load(name)
     judge, net = Judge(classifier(name, parts, work), parts), noisy_classifier(prior, parts)
-    kept = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
+    there = kept.stored(out)
     fields = ("prior", "way", "scale", "passes", "seed", "samples", "rare", "to_rare", "to_all", "accuracy")
     shown: list[tuple[str, Tensor]] = []
-    with out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields)
-        if not kept:
-            writer.writeheader()
-        for seed in range(seeds):
-            for way in WAYS:
-                key = {
-                    "prior": name,
-                    "way": way.name,
-                    "scale": f"{way.scale:g}",
-                    "seed": f"{seed}",
-                    "samples": f"{samples}",
-                }
-                if any(all(row[k] == v for k, v in key.items()) for row in kept):
-                    continue
-                rows = range(seed * samples, (seed + 1) * samples)
-                pictures = torch.cat([drawn(prior, way, rows[i : i + 50], 7, net) for i in range(0, samples, 50)])
-                figures = judge(pictures, told(prior, rows)[1])
-                writer.writerow(key | {"passes": f"{way.passes:g}"} | {k: f"{v:.4f}" for k, v in figures.items()})
-                file.flush()
-                print(f"seed {seed + 1} of {seeds}, {label(way.name, way.scale)}", file=sys.stderr, flush=True)
-                if seed == 0:
-                    shown.append((label(way.name, way.scale), scaled(pictures[:10])))
+    for seed in range(seeds):
+        for way in WAYS:
+            key = {
+                "prior": name,
+                "way": way.name,
+                "scale": f"{way.scale:g}",
+                "seed": f"{seed}",
+                "samples": f"{samples}",
+            }
+            if any(all(row[k] == v for k, v in key.items()) for row in there):
+                continue
+            rows = range(seed * samples, (seed + 1) * samples)
+            pictures = torch.cat([drawn(prior, way, rows[i : i + 50], 7, net) for i in range(0, samples, 50)])
+            figures = judge(pictures, told(prior, rows)[1])
+            row = key | {"passes": f"{way.passes:g}"} | {k: f"{v:.4f}" for k, v in figures.items()}
+            kept.append(out, row, columns=fields)
+            print(f"seed {seed + 1} of {seeds}, {label(way.name, way.scale)}", file=sys.stderr, flush=True)
+            if seed == 0:
+                shown.append((label(way.name, way.scale), scaled(pictures[:10])))
     if sheet and shown:
         put_picture(sheet, laid(shown))
         print(f"wrote {sheet}")
@@ -216,8 +212,7 @@ def label(name: str, scale: float) -> str:
 @app.command()
 def table(rows: Annotated[Path, typer.Argument(help="of `run`")]) -> None:
     """Means over the seeds, with 95 % intervals."""
-    with rows.open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
+    found = kept.read(rows)
     print(
         "| way | passes | rare | to rare pictures | to all pictures | accuracy |\n| --- | --- | --- | --- | --- | --- |"
     )

@@ -17,7 +17,6 @@ appended as they are finished; the same command goes on.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -42,13 +41,15 @@ from ...priors.bundled import load
 from ...rng import Noise
 from ...solve import Solver
 from ...step import Step, run
+from .. import kept
 from ..intervals import interval
 from .solver_rows import RIVAL, TWICE, Rows, steps_for, told
-from .solver_sets import sets, show_sets
+from .solver_sets import pictures, sets, show_sets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 app.command()(sets)
 app.command()(show_sets)
+app.command()(pictures)
 COUNTS = (4, 6, 8, 10, 15, 25, 50)
 TOY = (5, 8, 10, 16, 32)
 SOLVERS = (
@@ -439,7 +440,7 @@ def _read(files: list[Path]) -> list[tuple[str, str, dict[tuple[str, int], Tenso
     """Prior, grid, and (solver, evaluations) -> the distance of each picture."""
     found: dict[tuple[str, str], dict[tuple[str, int], Tensor]] = {}
     for file in files:
-        for row in csv.DictReader(file.open(newline="")):
+        for row in kept.read(file):
             each = torch.tensor([float(e) for e in row["each"].split()], dtype=torch.float64)
             found.setdefault((row["prior"], row["grid"]), {})[row["solver"], int(row["evaluations"])] = each
     return [(name, grid, table) for (name, grid), table in found.items()]

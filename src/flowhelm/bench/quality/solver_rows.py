@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from ...app.draw.conditions import own_guidance
 from ...flow import Flow
 from ...priors.bundled import load
+from .. import kept
 
 RIVAL = "unipc:variable=snr,rule=bh2"
 TWICE = {"heun": 1, "midpoint": 0}
@@ -41,7 +41,7 @@ class Rows:
 
     def __init__(self, out: Path | None):
         self.out = out
-        self.rows = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
+        self.rows = kept.stored(out)
 
     def has(self, **key: str) -> bool:
         return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
@@ -49,10 +49,4 @@ class Rows:
     def add(self, row: dict[str, str]) -> None:
         self.rows.append(row)
         print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        if self.out:
-            fresh = not self.out.exists()
-            with self.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+        kept.append(self.out, row)

@@ -3,6 +3,7 @@
     python -m flowhelm.bench.quality.sampling sets fashion --data fashion_mnist.npz --work bench --csv sets.csv
     python -m flowhelm.bench.quality.sampling sets photos --data test_photos.zip --csv sets.csv
     python -m flowhelm.bench.quality.sampling show-sets sets.csv --plot sets.png
+    python -m flowhelm.bench.quality.sampling pictures sets.csv --out solvers.json     what `--solver auto` takes at 4 evaluations
 
 Squared Fréchet distance (`metrics.frechet`) to the test part in the features of the classifier of `bench.quality.classifier`, and that
 classifier's accuracy, as in `bench.quality.generation`. `photos` has no classes: its distance is of 8 x 8 patches from centre crops of
@@ -12,10 +13,11 @@ training pictures; all solvers draw from the same noises. Rows are appended as t
 
 from __future__ import annotations
 
-import csv
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any
 
 import torch
@@ -28,6 +30,7 @@ from ...metrics import frechet_features
 from ...rewards.classifier import scaled
 from ...rng import Noise
 from ...step import run
+from .. import kept
 from ..intervals import interval
 from .bottleneck import distance
 from .classifier import classifier, whole
@@ -127,7 +130,7 @@ def show_sets(
     """The tables: means with 95 % intervals over seeds, and the margin over UniPC-2 on the same noises."""
     found: dict[str, dict[tuple[str, int], list[dict[str, str]]]] = {}
     for file in files:
-        for row in csv.DictReader(file.open(newline="")):
+        for row in kept.read(file):
             found.setdefault(row["prior"], {}).setdefault((row["solver"], int(row["evaluations"])), []).append(row)
     for name, table in found.items():
         found[name] = table = {key: rows for key, rows in table.items() if len(rows) > 1}
@@ -147,6 +150,36 @@ def show_sets(
             print()
     if plot:
         _plot(found, plot)
+
+
+def pictures(
+    files: Annotated[list[Path], typer.Argument(help="CSV files of `sets`")],
+    out: Annotated[Path, typer.Option(help="JSON file of `table`, added to")] = Path("solvers.json"),
+    upto: Annotated[int, typer.Option(help="evaluations")] = 4,
+) -> None:
+    """What drew the best pictures of each prior at so few evaluations, where all solvers are far from the solution."""
+    found, best = json.loads(out.read_text("utf-8")), _best(files)
+    for (name, count), (words, distance_) in best.items():
+        if count <= upto:
+            row = found.setdefault(name, {}).setdefault(str(count), {})
+            row["pictures"] = {"solver": words, "grid": "own", "frechet": round(distance_, 4)}
+    out.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n", "utf-8")
+    print(f"wrote {out}")
+
+
+def _best(files: list[Path]) -> dict[tuple[str, int], tuple[str, float]]:
+    """Prior and evaluations -> the solver of the least mean Fréchet distance, and that; of solvers that drew with every seed."""
+    table: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for file in files:
+        for row in kept.read(file):
+            cell = table.setdefault((row["prior"], int(row["evaluations"])), {})
+            cell.setdefault(row["solver"], []).append(float(row["frechet"]))
+    found = {}
+    for key, cell in table.items():
+        whole = {words: fmean(each) for words, each in cell.items() if len(each) == max(map(len, cell.values()))}
+        words = min(whole, key=lambda each: whole[each])
+        found[key] = (words, whole[words])
+    return found
 
 
 def _values(table: dict[Any, list[dict[str, str]]], words: str, count: int, what: str) -> dict[str, float]:

@@ -22,7 +22,6 @@ features between the results of one row, each of its own seed.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -46,6 +45,7 @@ from ...rewards import Compressibility, brightness
 from ...rng import Noise
 from ...step import Reward, run
 from ...transition import ancestral, diffusion, glass, langevin
+from .. import kept
 from ..intervals import interval
 from .classifier import classifier, whole
 
@@ -208,11 +208,6 @@ def measure(
                 )
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def table(rows: list[dict[str, str]]) -> str:
     """Markdown: reward at each budget, held-out beside it, a line for each method; means over targets."""
     lines: list[str] = []
@@ -281,10 +276,10 @@ def main(
 ) -> None:
     """Reward against budget."""
     if shown is not None:
-        plot(read(shown), out)
+        plot(kept.read(shown), out)
         return
     if listed is not None:
-        print(table(read(listed)))
+        print(table(kept.read(listed)))
         return
     if prior not in CLASSES or data is None or work is None or held_out_work is None:
         raise typer.BadParameter(
@@ -293,15 +288,10 @@ def main(
     parts = whole(prior, data, split)
     net, other = (classifier(prior, parts, folder, seed) for seed, folder in enumerate((work, held_out_work)))
     flow = bundled.load(prior)
-    done = {tuple(r[c] for c in FIELDS[:6]) for r in read(out)} if out.exists() else set()
-    with open(out, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not done:
-            writer.writeheader()
-        for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done, only, budget or BUDGETS):
-            writer.writerow(row)
-            file.flush()
-            print(" ".join(f"{v:>12}" for v in row.values()))
+    done = {tuple(r[c] for c in FIELDS[:6]) for r in kept.stored(out)}
+    for row in measure(prior, flow, net, other, list(flow.about["classes"]), seeds, done, only, budget or BUDGETS):
+        kept.append(out, row, columns=FIELDS)
+        print(" ".join(f"{v:>12}" for v in row.values()))
 
 
 if __name__ == "__main__":

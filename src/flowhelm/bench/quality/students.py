@@ -23,7 +23,6 @@ restoration: PSNR at few calls. Rows are appended as they are finished; run the 
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +44,7 @@ from ...app.distil.run import distil
 from ...app.draw.solvers import solver_of
 from ...app.files.atomic import put
 from ...app.run import drive, signals
+from ...distil.reflow import begun
 from ...flow import Flow
 from ...flow_map import ahead
 from ...metrics import frechet_features
@@ -54,11 +54,22 @@ from ...rewards.classifier import read
 from ...rng import Noise
 from ...step import run as ended
 from ...train import fit
+from .. import kept
 from ..intervals import interval
 from .classifier import classifier, whole
 
 app = typer.Typer(help=__doc__, add_completion=False)
-METHODS = ("arc_flow", "free_flow", "mean_flow", "mdt_dist", "consistency", "reflow", "straighten", "flow_turbo")
+METHODS = (
+    "arc_flow",
+    "pi_flow",
+    "free_flow",
+    "mean_flow",
+    "mdt_dist",
+    "consistency",
+    "reflow",
+    "straighten",
+    "flow_turbo",
+)
 ONCE = {"free_flow": 1, "mean_flow": 2, "mdt_dist": 2, "consistency": 2, "flow_turbo": 2}
 """Methods that train the same whatever the number of calls: they are trained once, under this number."""
 LEAN = {"rank": 3, "way_up": False}
@@ -76,8 +87,7 @@ def updates_within(request: DistilRequest, seconds: float) -> int:
     pairs: list[Tensor] = []
     if problem.drawn:
         began = time.process_time()
-        bound = replace(problem.teacher, condition=tuple(c[:8] for c in problem.told))
-        x = bound.source(Noise(0, 8))
+        bound, x = begun(problem.teacher, range(8), 0)
         end = ended(sample.unipc(bound, x, bound.times(request.pair_steps))).x
         seconds -= (time.process_time() - began) / 8 * request.pairs
         many = math.ceil(request.rows / 8)
@@ -91,13 +101,27 @@ def updates_within(request: DistilRequest, seconds: float) -> int:
     return max(1, int(seconds / (sum(spent[1:]) / len(spent[1:]))))
 
 
-def trained(name: str, method: str, calls: int, seconds: float, batch: int, seed: int, work: Path, data: Path) -> Path:
-    """The student's file, distilled in `work` if it is not there; all seeds make as many updates as the first one was given."""
+def trained(
+    name: str,
+    method: str,
+    calls: int,
+    seconds: float,
+    batch: int,
+    seed: int,
+    work: Path,
+    data: Path | None,
+    average: float,
+) -> Path:
+    """The student's file, distilled in `work` if it is not there; all seeds make as many updates as the first one was given.
+
+    Args:
+        data: what methods that read pictures read; None where the teacher draws them, 128 within the same seconds.
+    """
     calls = ONCE.get(method, calls)
     stem = f"{name}-{method.replace('/', '-')}-{calls}-{seconds:g}s"
     out, (method, _, lean) = work / f"{stem}-{seed}", method.partition("/")
     wanted = DistilRequest(
-        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=128, rows=batch, threads=1, minutes=1.0,
+        prior=name, method=method, steps=calls, seed=seed, out=out, pairs=128, rows=batch, threads=1, minutes=1.0, average=average,
         data=data if method in ("mean_flow", "mdt_dist", "consistency", "flow_turbo") else None,
     )  # fmt: skip
     wanted = wanted.changed(**LEAN) if lean else wanted
@@ -165,7 +189,7 @@ class Judge:
 
 @app.command("run")
 def run_(
-    name: Annotated[str, typer.Argument(help="a bundled prior with classes: fashion, aerial")],
+    name: Annotated[str, typer.Argument(help="a bundled prior with classes: fashion, aerial, animals")],
     data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
     work: Annotated[Path, typer.Option(help="folder of the trainings and of the classifier's weights")],
     out: Annotated[Path, typer.Option("--csv", help="file, appended to")],
@@ -178,6 +202,9 @@ def run_(
     seeds: Annotated[int, typer.Option(help="times that each samples, from other noise")] = 2,
     batch: Annotated[int, typer.Option("--rows", help="of an update")] = 32,
     trainings: Annotated[int, typer.Option(help="times that each is trained")] = 1,
+    average: Annotated[
+        float, typer.Option(help="decay of the weights' moving average; less where few updates are made")
+    ] = 0.99,
     files: Annotated[list[str] | None, typer.Option("--student", help="Measure this student, too.")] = None,
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
 ) -> None:
@@ -185,7 +212,7 @@ def run_(
     torch.set_num_threads(1)
     base, judge = distilled.load(name), Judge(name, data, work, samples, split)
     told = torch.arange(samples) % len(base.about["classes"])
-    rows = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
+    rows = kept.stored(out)
     numbers = [int(n) for n in calls.split(",")]
 
     def measured(who: str, flow: Prior, solver: str, steps: int, spent: float, seed: int, training: int) -> None:
@@ -199,12 +226,7 @@ def run_(
         row = key | judge(pictures, told) | {"seconds": f"{cost:.5f}"}
         rows.append(row)
         typer.echo(" ".join(f"{k}={v}" for k, v in row.items()))
-        fresh = not out.exists()
-        with out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        kept.append(out, row)
 
     guided = replace(base, guidance=partial(guide.cfg, scale=base.scale))
     for method in filter(None, methods.split(",")):
@@ -219,7 +241,7 @@ def run_(
             continue
         for count in numbers if method != "free_flow" else [1]:
             for training in range(trainings):
-                path = trained(name, method, count, seconds, batch, training, work, data)
+                path = trained(name, method, count, seconds, batch, training, work, None if split else data, average)
                 flow = distilled.load(path)
                 own = replace(flow, guidance=guided.guidance) if method == "flow_turbo" else flow
                 for seed in range(seeds):
@@ -237,7 +259,7 @@ ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
 @app.command()
 def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
     """The table by calls and distance: means with 95 % intervals, over trainings where there are several, else over samplings."""
-    rows = list(csv.DictReader(file.open(newline="")))
+    rows = kept.read(file)
     typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
     typer.echo("|" + " --- |" * 7)
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}

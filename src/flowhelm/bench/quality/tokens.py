@@ -13,12 +13,11 @@ training pictures counts as noise for them (`latent.honest`).
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -38,6 +37,7 @@ from ...rewards.classifier import Classifier
 from ...rng import Noise
 from ...start import begin
 from ...step import Step, run
+from .. import kept
 from ..compare.protocols import Task, measured, pnp_flow
 from ..intervals import interval
 from .classifier import classifier
@@ -163,15 +163,13 @@ def pictures(
     names = [str(int(i)) for i in index]
     net = classifier("fashion", sets, work)
     priors: Mapping[str, Flow] = {"tokens": bundled.load(tokens), "flow": bundled.load("fashion")}
-    done = _read(out)
+    done = kept.stored(out)
     codec = priors["tokens"]
     examples = sets["train"][0][7:2007:20].float() / 127.5 - 1
     shown: dict[str, list[Tensor]] = {}
     if ("codec", "decoded tokens of the clean picture") not in {(r["task"], r["method"]) for r in done}:
-        _write(
-            out,
-            _rows("codec", "decoded tokens of the clean picture", codec.decode(codec.encode(clean)), clean, net, names),
-        )
+        decoded = codec.decode(codec.encode(clean))
+        kept.append(out, *_rows("codec", "decoded tokens of the clean picture", decoded, clean, net, names))
     for task in pnp_flow((1, 32, 32)):
         measured_ = measured(task, clean, names, seed)
         shown[task.name] = [clean[:8]]
@@ -189,7 +187,7 @@ def pictures(
                 misfit = measured_.residual(image)
                 for row, each in zip(made, misfit.tolist(), strict=True):
                     row |= {"misfit": f"{each:.4f}", "gflop": f"{cost:.4g}", "steps": str(steps)}
-                _write(out, made)
+                kept.append(out, *made)
                 print(f"{task.name:9} {name:27} {interval(float(r['psnr']) for r in made).shown(3)} dB", flush=True)
     if picture is not None:
         labels = ["clean", *(name for name in WAYS if only in name)]
@@ -200,7 +198,7 @@ def pictures(
 @app.command()
 def table(path: Annotated[Path, typer.Argument(help="What `pictures` has written.")]) -> None:
     """The rows of `pictures` as a table for each task, means and 95 % intervals over pictures."""
-    rows = _read(path)
+    rows = kept.read(path)
     for task in dict.fromkeys(row["task"] for row in rows):
         some = [row for row in rows if row["task"] == task]
         print(f"\n**{task}**, {len({row['picture'] for row in some})} pictures\n")
@@ -225,22 +223,6 @@ def _rows(
         {"task": task, "method": name, "picture": picture, "psnr": f"{p:.4f}", "features": f"{d:.5f}", **empty}
         for picture, p, d in of
     ]
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

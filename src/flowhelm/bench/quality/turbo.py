@@ -20,7 +20,6 @@ appended as they are finished; run the command again to go on.
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +39,7 @@ from ...rng import Noise
 from ...solve import integrate
 from ...step import run as ended
 from ...transition import heun
+from .. import kept
 from ..intervals import interval
 from .students import Judge
 
@@ -104,7 +104,7 @@ def run_(
     flow, base = distilled.load(refiner), bundled.load(name)
     judge, labels = Judge(name, data, work, samples), torch.arange(samples) % len(base.about["classes"])
     quick = compiled(flow) if fast else None
-    rows = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
+    rows = kept.stored(out)
     known = {(row["schedule"], row["seed"], row["samples"]) for row in rows}
     for seed in range(seeds):
         parts = [list(range(first, min(first + BATCH, samples))) for first in range(0, samples, BATCH)]
@@ -138,12 +138,7 @@ def run_(
                 else {"seconds": "", "compiled": ""}
             )
             typer.echo(" ".join(f"{k}={v}" for k, v in row.items()))
-            fresh = not out.exists()
-            with out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+            kept.append(out, row)
 
 
 def timed(
@@ -172,7 +167,7 @@ def table(
     by: Annotated[Literal["frechet", "distance"], typer.Option(help="what has to be as good as Heun's")] = "frechet",
 ) -> None:
     """The schedules, means over samplings with 95 % intervals, and what each part saves."""
-    rows = list(csv.DictReader(file.open(newline="")))
+    rows = kept.read(file)
     names = list(dict.fromkeys(row["schedule"] for row in rows))
     own = {name: [row for row in rows if row["schedule"] == name] for name in names}
     typer.echo("| schedule | network + refiner | Fréchet to test | distance | ms a picture | compiled |")

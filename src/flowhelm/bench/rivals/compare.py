@@ -12,7 +12,6 @@ the loop. Rows are appended to the CSV file; run the command again to go on.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import statistics
@@ -36,6 +35,7 @@ from ...operators import box, deblur, denoise, random_mask, superres
 from ...priors.bundled import load
 from ...rng import Noise
 from ...step import Diverged
+from .. import kept
 from ..intervals import interval
 from .ours import DEFAULT, OURS, Contestant, Metered, Problem, Rival, Setting
 
@@ -90,7 +90,7 @@ class Bench:
 
     def __init__(self, flow: Flow, key: dict[str, str], evaluations: int, seed: int, out: Path | None):
         self.flow, self.key, self.evaluations, self.seed, self.out = flow, key, evaluations, seed, out
-        stored = list(csv.DictReader(out.open(newline=""))) if out and out.exists() else []
+        stored = kept.stored(out)
         self.rows = [r for r in stored if all(r[k] == v for k, v in key.items())]
         self.spent, self.made, self.left = 0.0, 0, 0
 
@@ -136,12 +136,7 @@ class Bench:
         self.rows.append(row)
         if self.out is None:
             return
-        fresh = not self.out.exists()
-        with self.out.open("a", newline="") as f:
-            writer = csv.DictWriter(f, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        kept.append(self.out, row)
 
     def setting(self, task: str, name: str, who: Contestant) -> Setting:
         """The best that was tried in this file, else that of `SETTINGS`, else the documented one."""

@@ -16,8 +16,8 @@ from .words import asks, first, sorted_out
     help="Distil a prior into a student that draws in one to four calls of the network.\n\n"
     "flowhelm distil fashion --method arc_flow --steps 2 --updates 500 --out runs/two\n\n"
     "flowhelm sample fashion --student runs/two/student.safetensors\n\n"
-    "Methods: arc_flow, free_flow (one call), straighten read no pictures; reflow draws pairs, makes paths straight and distils, in one "
-    "command; mean_flow, mdt_dist, consistency and flow_turbo (a refiner beside the prior) read pictures: --data, or the teacher's. "
+    "Methods: arc_flow, pi_flow, free_flow (one call), straighten read no pictures; reflow draws pairs, makes paths straight and distils, "
+    "in one command; mean_flow, mdt_dist, consistency and flow_turbo (a refiner beside the prior) read pictures: --data, or the teacher's. "
     "Options of the loss are given here like any other; docs/distillation.md says which method pays.\n\n"
     "The folder holds the student, the log, its curve, the teacher beside the student from the same noise, and a card. Ctrl-C saves "
     "everything, and the same command goes on, to the same student.",
