@@ -50,7 +50,7 @@ from flowhelm.train.reconstruction import by_place, occupied, reconstruction
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 SOLIDS, APART, BATCH, SHAPE = 2000, 240, 32, (18, 16, 16)
 CODEC, STEPS = 1000, 600
-UPDATES = {"mdt_dist": 240, "reflow": 900}
+UPDATES, RATES = {"mdt_dist": 120, "reflow": 450}, {"mdt_dist": 2e-4, "reflow": 1e-3}
 TREATMENTS = {
     "raw": "as the encoder gives them", "scale": "one scale for all", "channel": "standardized by plane and channel",
     "weight": "and weighted by place", "look": "and held to what is seen",
@@ -231,9 +231,9 @@ def table(
     typer.echo("| latents | distance, 20 steps | text obeyed | nearest | distance, 5 steps | text obeyed | nearest |")
     typer.echo("| --- |" + " --- |" * 6)
     floor = judged(solid(codec, stored["apart"], 16))
-    cells = f"{floor['distance']:.3f} | {100 * floor['obeyed']:.1f} % | {floor['iou']:.2f}"
+    apart = f"{floor['distance']:.3f} | {100 * floor['obeyed']:.1f} % | {floor['iou']:.2f}"
     typer.echo(
-        f"| no flow: solids held apart, through the codec | {cells} | | | |\n"
+        f"| no flow: solids held apart, through the codec | {apart} | | | |\n"
         f"| no flow: solids of the training | {judged(stored['solids'][:APART])['distance']:.3f} | | | | | |"
     )
     rows = []
@@ -269,7 +269,7 @@ def distil(
     updates: Annotated[int | None, typer.Option(min=1, help=f"Default: {UPDATES}, about as long each.")] = None,
     drawn_pairs: Annotated[
         int, typer.Option("--pairs", min=BATCH, help="Solids that the teacher draws for reflow.")
-    ] = 512,
+    ] = 384,
     scale: Annotated[float, typer.Option(help="Of the guidance that the students learn.")] = 2.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the training.")] = 0,
 ) -> None:
@@ -289,7 +289,7 @@ def distil(
             loss, data = partial(reflow, points=2), pairs(teacher, drawn_pairs, batch=BATCH, steps=20, seed=seed)
         average = copy.deepcopy(made.net)
         for update in fit(
-            made, loss, data, steps=count, average=average, rate=1e-3, warmup=20, ema=0.98, weight_decay=0.0, seed=seed,
+            made, loss, data, steps=count, average=average, rate=RATES[name], warmup=20, ema=0.98, weight_decay=0.0, seed=seed,
             checkpoint=out / f"{name}-{seed}.run.safetensors", minutes=1,
         ):  # fmt: skip
             if update.index % max(1, count // 10) == 0:

@@ -113,6 +113,18 @@ def test_the_command_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     assert "| exact samples | " in capsys.readouterr().out
 
 
+def test_several_seeds_are_a_mean_and_its_interval(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(posterior, "METHODS", {"dps": dps})
+    out = tmp_path / "rows.csv"
+    posterior.main(samples=100, problem=["plane, std 1"], seed=3, seeds=2, only="dps, norm", out=out)
+    rows = list(csv.DictReader(out.open(newline="")))
+    assert [(r["method"], r["seed"]) for r in rows] == [
+        (name, seed) for seed in "34" for name in ("exact samples", "dps, norm, step 0.05")
+    ]
+    one, two = (float(r["w2"]) for r in rows[1::2])
+    assert f"| {(one + two) / 2:.3f} ± {12.706 * abs(one - two) / 2:.3f} |" in capsys.readouterr().out
+
+
 def test_a_problem_that_is_not_there_is_told():
     with pytest.raises(Exception, match="expected problems among"):
         posterior.main(samples=10, problem=["sphere"], seed=0, out=None)

@@ -47,16 +47,20 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "flow_opt_edit, 3 ends": partial(edit.flow_opt_edit, iterations=3),
     "flow_opt_edit, 9 ends": edit.flow_opt_edit,
     "inversion": edit.inversion,
+    "inversion, guidance 6": edit.inversion,
     "sdedit": edit.sdedit,
     "stsl_edit": edit.stsl_edit,
     "stsl_edit, step 0": partial(edit.stsl_edit, step=0.0),
 }
+GUIDANCE = {"inversion, guidance 6": 6.0}
+"""Of the new condition, where it is not the prior's own; 6 is what a contrast of 2 makes of the prior's 2, were the old condition none."""
 PRICE = {
     "flow_edit": (1, 1),
     "flow_edit, 4 draws": (4, 4),
     "flow_opt_edit, 3 ends": (1, 3),
     "flow_opt_edit, 9 ends": (1, 9),
     "inversion": (1, 1),
+    "inversion, guidance 6": (1, 1),
     "stsl_edit": (2, 3),
     "stsl_edit, step 0": (2, 1),
 }
@@ -120,7 +124,7 @@ def _edited(
 ) -> Iterator[tuple[str, float, float, Tensor]]:
     for method, function in METHODS.items():
         for keep in KEEP if method in methods else ():
-            target, source = told(name, old, new, len(shown), None)
+            target, source = told(name, old, new, len(shown), GUIDANCE.get(method))
             times = target.times(STEPS)[int(keep * STEPS) :]
             steps = function(target, source, target.encode(shown), times, noise=Noise(0, range(len(shown))))
             before, after = PRICE.get(method, (0, 1))
@@ -190,7 +194,7 @@ def shown_sheet(
         shown = pictures(parts, names.index(old), 2)
         columns["picture"].append(shown)
         for method, function in METHODS.items():
-            target, source = told(name, old, new, 2, None)
+            target, source = told(name, old, new, 2, GUIDANCE.get(method))
             times = target.times(STEPS)[int(keep * STEPS) :]
             columns[method].append(final(function(target, source, shown, times, noise=Noise(0, range(2)))).x)
     put_picture(out, laid([(method, torch.cat(each)) for method, each in columns.items()]))
