@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from flowhelm import NetFlow
+from flowhelm.bench.intervals import Mean, interval
 from flowhelm.priors.recaller import Recaller
 from flowhelm.recipes.digits import whole
 from flowhelm.train import Data, fit, seeded
@@ -35,9 +36,9 @@ def small(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def losses(net: Recaller, data: Data, first: str, unlabelled: bool, wrong: bool = False) -> list[float]:
-    """By place, over 1280 sequences at the times 0.1, 0.3, ..., 0.9."""
-    total = torch.zeros(LENGTH)
+def losses(net: Recaller, data: Data, first: str, unlabelled: bool, wrong: bool = False) -> list[Mean]:
+    """By place, over 1280 sequences at the times 0.1, 0.3, ..., 0.9: means of 20 batches, with their intervals."""
+    found = []
     for index in range(20):
         clean, (label,), *_ = data(index)
         if wrong:  # the pictures before the last are of another sequence
@@ -48,8 +49,8 @@ def losses(net: Recaller, data: Data, first: str, unlabelled: bool, wrong: bool 
         wide = t[..., None, None, None]
         told = torch.full_like(label, int(net.null[0])) if unlabelled else label
         v, _ = net.step((1 - wide) * source + wide * clean, t, told, net.empty(len(clean)))
-        total += (v - (clean - source)).square().mean((0, 2, 3, 4)) / 20
-    return total.tolist()
+        found.append((v - (clean - source)).square().mean((0, 2, 3, 4)).tolist())
+    return [interval(place) for place in zip(*found, strict=True)]
 
 
 def main(
@@ -84,7 +85,7 @@ def main(
                     typer.echo(f"step {update.index} of {steps}, loss {float(update.loss):.3f}", err=True)
             right = losses(average, apart, first, unlabelled)
             wrong = losses(average, apart, first, unlabelled, wrong=True)[-1]
-            cells = " | ".join(f"{value:.3f}" for value in (*right, wrong))
+            cells = " | ".join(value.shown(3) for value in (*right, wrong))
             typer.echo(f"| {'on' if remembers else 'off'} | {seed} | {cells} | {time.process_time() - began:.0f} |")
 
 

@@ -28,7 +28,7 @@ from flowhelm.recipes.fashion import whole
 from flowhelm.train import Data, fit, seeded, shuffled
 from flowhelm.train.block import block, residual, switched
 
-SHAPE, SAMPLES = (1, 16, 16), 2000
+SHAPE, SAMPLES, PART = (1, 16, 16), 2000, 500
 
 
 class Seer(nn.Module):
@@ -89,22 +89,24 @@ def trained(net: Blocks, loss: partial, data: Data, steps: int, file: Path) -> B
 
 
 @torch.no_grad()
-def drawn(net: Blocks, steps: int, exact: bool) -> tuple[Tensor, float]:
+def drawn(net: Blocks, steps: int, exact: bool, samples: int) -> tuple[Tensor, float]:
     """Samples, and FLOPs of each in millions."""
     each = net.segments if net.segments > 1 else 1
     parts = []
-    for index in range(SAMPLES // 500):
-        flow = NetFlow(net, SHAPE, null=net.null).bind(torch.arange(500) % 10)
-        x = torch.randn(500, *SHAPE, generator=seeded(0, index))
+    for index, first in enumerate(range(0, samples, PART)):
+        count = min(PART, samples - first)
+        flow = NetFlow(net, SHAPE, null=net.null).bind(torch.arange(count) % 10)
+        x = torch.randn(count, *SHAPE, generator=seeded(0, index))
         with FlopCounterMode(display=False) as counter:
             parts.append(run(switched(flow, x, per_segment=steps // each, exact=exact)).x)
-    return torch.cat(parts).clamp(-1, 1), counter.get_total_flops() / 500 / 1e6
+    return torch.cat(parts).clamp(-1, 1), counter.get_total_flops() / count / 1e6
 
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder of the checkpoints.")],
     data: Annotated[Path, typer.Option(help="fashion_mnist.npz.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 1000,
+    samples: Annotated[int, typer.Option(min=2, help="Of each cell; distances depend on it.")] = SAMPLES,
 ) -> None:
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def main(
             kinds["three, features carried on"] = False
         for kind, exact in kinds.items():
             for calls in (6, 12, 24):
-                pictures, cost = drawn(net, calls, exact)
+                pictures, cost = drawn(net, calls, exact, samples)
                 distance = float(frechet_features(features(pictures), features(clean)))
                 found.append({"way": kind, "steps": calls, "mflops": round(cost, 1), "distance": round(distance, 3)})
         typer.echo(f"{name}: {time.process_time() - began:.0f} s", err=True)

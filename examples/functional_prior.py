@@ -61,11 +61,11 @@ def apart(prior: NetworkPrior, process: GaussianProcess, seed: int) -> float:
     return float(energy_distance(prior(e, GRID), functions(process, GRID, batch=2000, seed=seed + 100)(0).clean))
 
 
-def sampled(prior: NetworkPrior, x: Tensor, y: Tensor, at: Tensor, seed: int) -> Tensor:
+def sampled(prior: NetworkPrior, x: Tensor, y: Tensor, at: Tensor, seed: int, burn: int) -> Tensor:
     """Functions of the posterior at the points: `(CHAINS * KEPT, n)`."""
     generator = seeded(seed, 0, purpose="chains")
     start = torch.randn(CHAINS, prior.size, generator=generator)
-    chain = sghmc(posterior(prior, x, y, NOISE), start, generator, burn=BURN, every=EVERY)
+    chain = sghmc(posterior(prior, x, y, NOISE), start, generator, burn=burn, every=max(1, burn * EVERY // BURN))
     return torch.cat([prior(e, at).detach() for e in islice(chain, KEPT)])
 
 
@@ -74,6 +74,7 @@ def main(
     length: Annotated[float, typer.Option(help="Length scale of the process.")] = 0.6,
     critic: Annotated[bool, typer.Option(help="Also fit by the Wasserstein critic.")] = True,
     seeds: Annotated[int, typer.Option(min=1, help="Fits of each.")] = 3,
+    moves: Annotated[int, typer.Option(min=1, help="Of the chains, before the first state is kept.")] = BURN,
 ) -> None:
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def main(
     typer.echo(f"| process, exact | 0 | {float(variance[gap].mean().sqrt()):.2f} | 0 | |")
     for axis, (name, prior) in zip(axes, priors.items(), strict=True):
         began = time.process_time()
-        f = sampled(prior, x, y, at, seed=0)
+        f = sampled(prior, x, y, at, seed=0, burn=moves)
         m, v = f.mean(0), f.var(0)
         one, other = variance + 1e-3, v + 1e-3
         divergence = 0.5 * (one / other + (m - mean) ** 2 / other - 1 - (one / other).log())

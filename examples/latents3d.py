@@ -5,6 +5,8 @@
     python examples/latents3d.py table runs/3d           # figures and a sheet of the five
     python examples/latents3d.py draw runs/3d "large torus" "small sphere box" --ply
     python examples/latents3d.py planes                  # what a network costs by the number of planes
+    python examples/latents3d.py distil runs/3d          # 3 minutes each: students of one call or two, by MDT-dist and by pairs
+    python examples/latents3d.py students runs/3d        # figures and a sheet of the students beside their teacher
 
 Solids are spheres, boxes and tori, or one on another, by formula (`recipes.latents3d`). A training that was cut goes on.
 The table: Fréchet distance of 240 samples to solids held apart, by occupancies averaged over 4 x 4 x 4 cells; the
@@ -13,9 +15,10 @@ share whose nearest training solid, by intersection over union, has the text tha
 
 import copy
 import math
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Annotated
 
 import torch
@@ -26,12 +29,16 @@ from torch.nn import functional as fn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowhelm import NetFlow, Noise, guide, run
+from flowhelm import NetFlow, Noise, guide, run, sample
 from flowhelm.app.files.atomic import put_picture
 from flowhelm.app.files.ply import put_solid
 from flowhelm.app.show.sheet import sheet
+from flowhelm.bench.intervals import interval
 from flowhelm.codec import Codec, LatentFlow, Standardized, standardized
+from flowhelm.distil import mdt_dist, pairs, reflow
+from flowhelm.flow_map import Distilled
 from flowhelm.metrics import frechet_features
+from flowhelm.priors import student as student_of
 from flowhelm.priors.mmdit import MMDiT, numbered
 from flowhelm.priors.planes import Planes
 from flowhelm.priors.triplane import AXES, TriPlane, depths, grid, shaded
@@ -43,6 +50,7 @@ from flowhelm.train.reconstruction import by_place, occupied, reconstruction
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 SOLIDS, APART, BATCH, SHAPE = 2000, 240, 32, (18, 16, 16)
 CODEC, STEPS = 1000, 600
+UPDATES = {"mdt_dist": 240, "reflow": 900}
 TREATMENTS = {
     "raw": "as the encoder gives them", "scale": "one scale for all", "channel": "standardized by plane and channel",
     "weight": "and weighted by place", "look": "and held to what is seen",
@@ -68,11 +76,15 @@ def codec_of(out: Path) -> TriPlane:
 
 
 @app.command()
-def encode(out: Out, steps: Annotated[int, typer.Option(min=1, help="Steps of the codec.")] = CODEC) -> None:
+def encode(
+    out: Out,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the codec.")] = CODEC,
+    count: Annotated[int, typer.Option("--solids", min=BATCH, help="Of the training; others are held apart.")] = SOLIDS,
+) -> None:
     """Fit encoder and decoder, and encode the solids."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    train, apart = pool(SOLIDS, seeded(0, 0, purpose="solids")), pool(APART, seeded(1, 0, purpose="solids"))
+    train, apart = pool(count, seeded(0, 0, purpose="solids")), pool(APART, seeded(1, 0, purpose="solids"))
     torch.manual_seed(0)
     codec = TriPlane()
     average = copy.deepcopy(codec)
@@ -191,6 +203,21 @@ def nearest(volumes: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
     return (both / whole.clamp(min=1)).max(1).indices, (both / whole.clamp(min=1)).max(1).values
 
 
+def judge(stored: dict[str, Tensor]) -> Callable[[Tensor], dict[str, float]]:
+    """What the table says of volumes `(240, 16, 16, 16)` drawn for the texts of the solids held apart."""
+
+    def small(volumes: Tensor) -> Tensor:
+        return fn.avg_pool3d(volumes.float()[:, None], 4).flatten(1).double()
+
+    def judged(volumes: Tensor) -> dict[str, float]:
+        which, iou = nearest(volumes, stored["solids"])
+        obeyed = (stored["words"][which] == stored["asked"]).all(1)
+        far = frechet_features(small(volumes), small(stored["judges"]))
+        return {"distance": float(far), "obeyed": float(obeyed.float().mean()), "iou": float(iou.mean())}
+
+    return judged
+
+
 @app.command()
 def table(
     out: Out,
@@ -200,21 +227,14 @@ def table(
     """Judge the trainings, and draw from each."""
     torch.set_num_threads(1)
     codec, stored = codec_of(out), load_file(out / "latents.safetensors")
-    asked, judges, known = stored["asked"], stored["judges"], stored["solids"]
-    small = lambda v: fn.avg_pool3d(v.float()[:, None], 4).flatten(1).double()  # noqa: E731
-    distance = lambda v: float(frechet_features(small(v), small(judges)))  # noqa: E731
-
-    def judged(volumes: Tensor) -> dict[str, float]:
-        which, iou = nearest(volumes, known)
-        obeyed = (stored["words"][which] == asked).all(1)
-        return {"distance": distance(volumes), "obeyed": float(obeyed.float().mean()), "iou": float(iou.mean())}
-
+    asked, judged = stored["asked"], judge(stored)
     typer.echo("| latents | distance, 20 steps | text obeyed | nearest | distance, 5 steps | text obeyed | nearest |")
     typer.echo("| --- |" + " --- |" * 6)
     floor = judged(solid(codec, stored["apart"], 16))
+    cells = f"{floor['distance']:.3f} | {100 * floor['obeyed']:.1f} % | {floor['iou']:.2f}"
     typer.echo(
-        f"| no flow: solids held apart, through the codec | {floor['distance']:.3f} | {floor['obeyed']:.1%} | {floor['iou']:.2f} | | | |\n"
-        f"| no flow: solids of the training | {distance(known[: len(judges)]):.3f} | | | | | |"
+        f"| no flow: solids held apart, through the codec | {cells} | | | |\n"
+        f"| no flow: solids of the training | {judged(stored['solids'][:APART])['distance']:.3f} | | | | | |"
     )
     rows = []
     for name, words in TREATMENTS.items():
@@ -233,14 +253,110 @@ def table(
         if found:
             cells = []
             for steps in (20, 5):
-                d = found[f"distance{steps}"]
-                half_width = {2: 12.71, 3: 4.30}.get(len(d), 3.0) * stdev(d) / len(d) ** 0.5 if len(d) > 1 else 0
-                cells.append(f"{fmean(d):.3f}" + (f" ± {half_width:.3f}" if half_width else ""))
-                cells.append(f"{fmean(found[f'obeyed{steps}']):.1%}")
-                cells.append(f"{fmean(found[f'iou{steps}']):.2f}")
+                cells.append(interval(found[f"distance{steps}"]).shown(3))
+                cells.append(f"{interval(100 * each for each in found[f'obeyed{steps}']).shown(1)} %")
+                cells.append(interval(found[f"iou{steps}"]).shown(2))
             typer.echo(f"| {words} | {' | '.join(cells)} |")
     put_picture(out / "solids.png", sheet(rows))
     typer.echo(f"\nwrote {out / 'solids.png'}: {', '.join(SHOWN)}", err=True)
+
+
+@app.command()
+def distil(
+    out: Out,
+    method: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(UPDATES)}; default: both.")] = None,
+    treatment: Annotated[str, typer.Option(help=f"Of the teacher: one of {', '.join(TREATMENTS)}.")] = "weight",
+    updates: Annotated[int | None, typer.Option(min=1, help=f"Default: {UPDATES}, about as long each.")] = None,
+    drawn_pairs: Annotated[
+        int, typer.Option("--pairs", min=BATCH, help="Solids that the teacher draws for reflow.")
+    ] = 512,
+    scale: Annotated[float, typer.Option(help="Of the guidance that the students learn.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the training.")] = 0,
+) -> None:
+    """Distil the flow into students of one call or two: by MDT-dist, which reads the solids, and by pairs that the teacher draws."""
+    torch.set_num_threads(1)
+    if unknown := set(method or ()) - set(UPDATES):
+        raise typer.BadParameter(f"expected methods of {', '.join(UPDATES)}, got {', '.join(sorted(unknown))}")
+    flow, stored = prior(out, treatment), load_file(out / "latents.safetensors")
+    latents, words = flow.codec.normalize(stored["latents"]), stored["words"]  # type: ignore[attr-defined]
+    teacher = flow.flow.bind(words, guidance=partial(guide.cfg, scale=scale))
+    for name in method or UPDATES:
+        count, began = updates or UPDATES[name], time.process_time()
+        made = begun(flow.flow, name)
+        made.net.requires_grad_(True)
+        loss, data = partial(mdt_dist, teacher=teacher), shuffled(latents, words, batch=BATCH, seed=seed)
+        if name == "reflow":
+            loss, data = partial(reflow, points=2), pairs(teacher, drawn_pairs, batch=BATCH, steps=20, seed=seed)
+        average = copy.deepcopy(made.net)
+        for update in fit(
+            made, loss, data, steps=count, average=average, rate=1e-3, warmup=20, ema=0.98, weight_decay=0.0, seed=seed,
+            checkpoint=out / f"{name}-{seed}.run.safetensors", minutes=1,
+        ):  # fmt: skip
+            if update.index % max(1, count // 10) == 0:
+                used = time.process_time() - began
+                typer.echo(f"{name}: {update.index} of {count}, loss {float(update.loss):.4f}, {used:.0f} s", err=True)
+        save_file(average.state_dict(), out / f"{name}-{seed}.safetensors")
+
+
+def begun(teacher: NetFlow, method: str) -> Distilled:
+    """A student that begins as the teacher, its network a copy."""
+    if method == "mdt_dist":
+        return student_of(teacher)
+    return Distilled(copy.deepcopy(teacher.net), teacher.shape, teacher.path, null=teacher.null)
+
+
+def by_teacher(flow: LatentFlow, steps: int, scale: float, words: Tensor, seed: int) -> Tensor:
+    return drawn(flow, words, steps, seed, scale)
+
+
+@torch.no_grad()
+def by_student(flow: LatentFlow, made: Distilled, fresh: float, calls: int, words: Tensor, seed: int) -> Tensor:
+    told, noise = made.bind(words), Noise(seed, range(len(words)))
+    x = run(sample.jumps(told, told.source(noise), told.times(calls), fresh=fresh, noise=noise.named("jump"))).x
+    return flow.codec.scale * x + flow.codec.shift  # type: ignore[attr-defined]
+
+
+@app.command()
+def students(
+    out: Out,
+    treatment: Annotated[str, typer.Option(help=f"Of the teacher: one of {', '.join(TREATMENTS)}.")] = "weight",
+    seeds: Annotated[int, typer.Option(min=1, help="Times that each draws, from other noise.")] = 3,
+    scale: Annotated[float, typer.Option(help="Of the teacher's guidance.")] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the students' training.")] = 0,
+) -> None:
+    """Judge the students beside their teacher, and draw from each."""
+    torch.set_num_threads(1)
+    flow, stored = prior(out, treatment), load_file(out / "latents.safetensors")
+    codec, judged, asked = codec_of(out), judge(stored), stored["asked"]
+
+    ways: dict[str, Callable[[Tensor, int], Tensor]] = {
+        f"the teacher, {steps} Euler step{'s' * (steps > 1)}, guided": partial(by_teacher, flow, steps, scale)
+        for steps in (20, 2, 1)
+    }
+    for name in UPDATES:
+        if (file := out / f"{name}-{seed}.safetensors").exists():
+            made = begun(flow.flow, name)
+            made.net.load_state_dict(load_file(file))
+            fresh = 100.0 if name == "mdt_dist" else 0.0  # a map to the end only
+            for calls in (2, 1):
+                ways[f"{name}, {calls} call{'s' * (calls > 1)}"] = partial(by_student, flow, made, fresh, calls)
+    typer.echo("| drawn by | distance | text obeyed, % | nearest | ms a solid |\n| --- | --- | --- | --- | --- |")
+    rows = []
+    for name, way in ways.items():
+        found, spent = [], []
+        for draw in range(seeds):
+            began = time.process_time()
+            planes = way(asked, draw)
+            spent.append(1e3 * (time.process_time() - began) / len(asked))
+            found.append(judged(solid(codec, planes, 16)))
+        columns = [
+            interval(each[key] * by for each in found) for key, by in (("distance", 1), ("obeyed", 100), ("iou", 1))
+        ]
+        cells = [each.shown(digits) for each, digits in zip([*columns, interval(spent)], (3, 1, 2, 1), strict=True)]
+        typer.echo(f"| {name} | {' | '.join(cells)} |")
+        rows.append((name, shaded(solid(codec, way(numbered(SHOWN, WORDS, 3), 5), 64, turn()))))
+    put_picture(out / "students.png", sheet(rows))
+    typer.echo(f"\nwrote {out / 'students.png'}: {', '.join(SHOWN)}", err=True)
 
 
 @app.command()

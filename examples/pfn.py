@@ -103,12 +103,12 @@ def trained(out: Path, prior: Prior, steps: int, minutes: float) -> PFN:
 
 
 @torch.no_grad()
-def judged(net: PFN, prior: Prior) -> None:
+def judged(net: PFN, prior: Prior, tested: int) -> None:
     length, noise = RANGES[prior]
     rival = " fit, gap |" * (prior is Prior.random)
     typer.echo(f"| known points | exact, nats | network, gap |{rival}\n{'| --- ' * (4 if rival else 3)}|")
     for known in KNOWN:
-        batch = processes(length, noise, points=known + 1, batch=TESTED, seed=2)(known)
+        batch = processes(length, noise, points=known + 1, batch=tested, seed=2)(known)
         x, y = batch.condition[0].double(), batch.clean.double()
         right = exact(prior, x[:, :known], y[:, :known], x[:, known:], y[:, known:])[:, 0]
         ours = net.bars.log_density(net(x.float(), y[:, :known].float()), y[:, known:].float())[:, 0]
@@ -181,11 +181,12 @@ def main(
     minutes: Annotated[
         float, typer.Option(help="Stop the training after so many, of one core; then judge.")
     ] = math.inf,
+    tested: Annotated[int, typer.Option(min=2, help="Data sets of each row of the table.")] = TESTED,
 ) -> None:
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     net = trained(out, prior, steps, minutes)
-    judged(net, prior)
+    judged(net, prior, tested)
     drawn(net, prior, out / f"{prior.value}.png")
     typer.echo(f"wrote {out / prior.value}.png")
 

@@ -108,6 +108,7 @@ def table(
     out: Annotated[Path, typer.Argument(help="folder of the weights")],
     data: Annotated[Path, typer.Option(help="fashion_mnist.npz")],
     steps: Annotated[int, typer.Option(min=1, help="of Euler")] = 20,
+    samples: Annotated[int, typer.Option(min=2, help="of each of three draws; distances depend on it")] = SAMPLES,
 ) -> None:
     """Distance and obedience of the samples of each density that is trained; writes samples.png."""
     real, labels, bright = pictures(data, "test")
@@ -128,10 +129,10 @@ def table(
         cells: dict[str, list[float]] = {}
         for scale in (1.0, 2.0):
             for seed in range(3):
-                asked, light = labels[seed * SAMPLES :][:SAMPLES], bright[seed * SAMPLES :][:SAMPLES]
+                asked, light = labels[seed * samples :][:samples], bright[seed * samples :][:samples]
                 rule = None if scale == 1 else partial(guide.cfg, scale=scale)
                 flow = flow_of(net.eval()).bind(numbered(texts(asked, light), WORDS), guidance=rule)
-                x = run(integrate(flow, flow.source(Noise(seed, range(SAMPLES))), flow.times(steps))).x
+                x = run(integrate(flow, flow.source(Noise(seed, range(samples))), flow.times(steps))).x
                 middle = torch.stack([real[labels == k].mean((1, 2, 3)).median() for k in range(10)])
                 found = {
                     "distance": float(frechet_features(_small(x), _small(real))),

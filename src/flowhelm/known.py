@@ -22,6 +22,8 @@ STUDENTS: dict[str, tuple[str, int]] = {
     "aerial-2": ("aerial", 2),
 }
 """Of the students that ship: their prior, and of how many calls they are."""
+ADAPTERS = {"jpeg": "photos"}
+"""Of the adapters that ship: their prior."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""
 OWN = {"paired": ("pmrf", "blind"), "codec": ("vble", "codec")}

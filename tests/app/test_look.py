@@ -3,6 +3,7 @@
 import json
 import shlex
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,20 @@ import torch
 from PIL import Image
 
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files.compression import as_noise, jpeg_quality, noise_before
-from flowhelm.app.files.pictures import to_pil
+from flowhelm.app.files.compression import jpeg_quality, noise_before
+from flowhelm.app.files.pictures import read, to_pil
 from flowhelm.app.restore.request import RestoreRequest
+from flowhelm.app.restore.restorer import Restorer
 from flowhelm.app.restore.settle import settle
 from flowhelm.app.run import drive
 from flowhelm.interfaces.cli import main
+from flowhelm.metrics import psnr
+from flowhelm.noise_level import one_call
+from flowhelm.operators.jpeg import as_noise
+from flowhelm.priors import adapters
+from flowhelm.priors.bundled import load
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -66,6 +75,51 @@ def test_jpeg_is_undone_at_the_quality_of_the_file(tmp_path, clean):
     assert settle(RestoreRequest(photo=path, operator="jpeg")).operator_options.quality == 33
     told = RestoreRequest(photo=path, operator="jpeg", operator_options={"quality": 50})
     assert settle(told).operator_options.quality == 50
+
+
+def test_jpeg_files_are_denoised_by_the_network_that_knows_them(tmp_path, clean):
+    to_pil(clean).save(path := tmp_path / "a.jpg", quality=40)
+
+    def of(**given):
+        return settle(RestoreRequest(**{"photo": path, "operator": "denoise"} | given))
+
+    found = of()
+    assert str(found.adapter) == "jpeg"
+    assert found.std >= float(f"{as_noise(40):.3g}")
+    others = (
+        {"look": "natural"},
+        {"method": "pnp_flow"},
+        {"steps": 8},
+        {"prior": "photos-2"},
+        {"unfade": True},
+        {"operator": "jpeg"},
+    )
+    for other in ({"std": 0.1}, *others):
+        assert of(**other).adapter is None, other
+    to_pil(clean).save(png := tmp_path / "a.png")
+    to_pil(clean).save(fine := tmp_path / "fine.jpg", quality=98)
+    assert of(photo=png).adapter is None
+    assert of(photo=fine).adapter is None
+
+
+@pytest.mark.parametrize("quality", [20, 75])
+def test_the_adapter_takes_back_more_than_the_prior_alone(tmp_path, quality):
+    """The same through an open prior, where JPEG files and others follow one another."""
+    with Image.open(ROOT / "examples" / "coffee.png") as image:
+        clean = image.convert("RGB").crop((128, 128, 288, 288))
+    clean.save(path := tmp_path / "a.jpg", quality=quality)
+    truth = torch.from_numpy(np.asarray(clean).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    restorer = Restorer("photos", threads=1)
+    error = lambda made: float(psnr(made, truth))  # noqa: E731
+    packed, plain = (restorer(path, "denoise", **more).picture[None] for more in ({}, {"std": as_noise(quality)}))
+    came = read(path).pixels
+    assert error(packed) > error(plain) + 0.2
+    assert error(packed) > error(came) + 0.5
+    flow = adapters.applied(load("photos"), "jpeg").sized(160, 160)
+    level = restorer.prepare(path, "denoise").settings["std"]
+    torch.testing.assert_close(packed, one_call(flow)(came, level), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="was made for the weights of photos"):
+        adapters.applied(load("photos-2"), "jpeg")
 
 
 def test_looking_says_the_line_and_restoring_takes_it(noisy, capsys):

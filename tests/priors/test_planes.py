@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowhelm import NetFlow
 from flowhelm.codec import LatentFlow, Standardized, standardized
+from flowhelm.flow_map import along
+from flowhelm.priors import student
 from flowhelm.priors.mmdit import numbered
 from flowhelm.priors.planes import Layer, Planes
 from flowhelm.priors.triplane import AXES, TriPlane, depths, grid, middles, shaded, silhouettes
@@ -157,6 +159,25 @@ def test_a_row_does_not_see_its_neighbours_and_nothing_said_is_null(net):
     torch.testing.assert_close(flow.velocity(x, t), nothing.velocity(x, t))
     upside = net(x[2:], t[2:], numbered(["small box sphere"], WORDS, 3))
     assert (upside - together[2:]).abs().max() > 1e-6  # words have places
+
+
+def test_a_student_over_planes_is_its_teacher_without_the_waves_that_no_derivative_passes(net):
+    """Whatever the span; forward-mode and a difference agree on how it changes along the flow, which the teacher's fast waves forbid."""
+    with torch.no_grad():
+        for waves in (slice(8, 16), slice(24, 32)):
+            net.time[0].weight[:, waves] = 0
+    words = numbered(["large torus", "small box", "small sphere box"], WORDS, 3)
+    teacher = NetFlow(net, (6, 4, 4), null=net.null).bind(words)
+    made = student(teacher)
+    made.net.double()
+    x, s = torch.randn(3, 6, 4, 4, dtype=torch.float64), torch.tensor([0.2, 0.5, 0.9]).double()
+    for t in (s, torch.ones_like(s)):
+        torch.testing.assert_close(made.average(x, s, t), teacher.velocity(x, s))
+    nn.init.normal_(made.net.net.span[-1].weight)
+    assert (made.average(x, s, torch.ones_like(s)) - teacher.velocity(x, s)).abs().max() > 1e-6
+    v = teacher.velocity(x, s)
+    exact, near = (along(made.average, x, s, torch.ones_like(s), v, step=step)[1] for step in (None, 1e-5))
+    torch.testing.assert_close(near, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
 
 
 def test_what_it_costs_is_linear_in_the_planes():

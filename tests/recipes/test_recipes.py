@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from flowhelm import priors, recipes, train
+from flowhelm.flow import Ends
+from flowhelm.operators.jpeg import as_noise
 from flowhelm.recipes.aerial import measured, prompt, told
 from flowhelm.recipes.recipe import from_photos
 from flowhelm.recipes.scratched import scratched
@@ -270,3 +272,30 @@ def test_damage_of_a_scan_is_where_it_differs_from_the_clean_picture():
         known > 0
     ].max() < 0.15  # what is fainter than a tenth does not count
     assert (damaged - clean).abs().amax(1)[known[:, 0] == 0].mean() > 0.3
+
+
+def test_what_a_file_lost_is_measured_in_units_of_its_level(archive):
+    made = recipes.jpeg(archive([f"{i:02}.png" for i in range(26)]), batch=8, patch=64)
+    first, again = made.data(0), made.data(0)
+    found, level = first.condition
+    assert torch.equal(found, again.condition[0])
+    assert not torch.equal(found, made.data(1).condition[0])
+    assert (level >= as_noise(96)).all()
+    assert len(level.unique()) > 1
+    levels = (found + 1) * 127.5
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)  # pixels of a file
+
+    class Knows:
+        """E[clean | x_t] = x_t / t + off: what it is shown is the file's picture at the time 1 / (1 + level)."""
+
+        off = 0.0
+
+        def ends(self, x, t):
+            t = t.reshape(-1, 1, 1, 1)
+            return Ends(torch.zeros_like(x), x / t + self.off)
+
+    flow = Knows()
+    error = (found - first.clean).square().mean((1, 2, 3))
+    torch.testing.assert_close(made.loss(flow, first, None), error / level**2)
+    flow.off = first.clean - found
+    assert made.loss(flow, first, None).max() < 1e-6

@@ -450,11 +450,14 @@ def test_with_networks_the_divergence_is_least_for_some_noise():
         ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
         radius = torch.cat([torch.cdist(part, x).kthvalue(k, 1).values for part in truth[:1000].split(250)])
         model = torch.digamma(double(float(k))) - math.log(len(x)) - ball - d * radius.log()
-        return float((log_density(truth[:1000]) - model).mean())
+        apart = log_density(truth[:1000]) - model
+        return float(apart.mean()), 1.96 * float(apart.std()) / len(apart) ** 0.5
 
     def shown(name, x):
-        figures = divergence(x), float(-log_density(x).mean()), float(sliced(x, truth))
-        print("{}: KL {:.3f}, -log density {:.2f}, sliced W2 {:.3f}".format(name, *figures))
+        density = -log_density(x)
+        half = 1.96 * float(density.std()) / len(x) ** 0.5
+        figures = (*divergence(x), float(density.mean()), half, float(sliced(x, truth)))
+        print("{}: KL {:.3f} ± {:.3f}, -log density {:.2f} ± {:.2f}, sliced W2 {:.3f}".format(name, *figures))
         return figures[0]
 
     floor = shown("\nother samples of the data", other)

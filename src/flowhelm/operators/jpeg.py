@@ -82,6 +82,12 @@ def luma_steps(quality: int) -> Tensor:
     return _table(_LUMA, quality)
 
 
+def as_noise(quality: int) -> float:
+    """The standard deviation, in [-1, 1], of noise that is as far from the clean picture as what JPEG did, to the eye of a prior of
+    clean pictures: a sixth of a mean quantisation step (measured; `python -m flowhelm.bench.quality.noise_level`)."""
+    return float(f"{float(luma_steps(quality).mean()) / 6 / 127.5:.3g}")
+
+
 def _round_trip(image: Tensor, luma: Tensor, chroma: Tensor, halve: bool) -> Tensor:
     channels, height, width = image.shape[1:]
     # whole numbers of up to 2^36 are exact in float64

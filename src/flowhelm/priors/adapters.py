@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .. import adapter
 from ..flow import Flow
+from ..known import ADAPTERS
 from .bundled import PICKLES
 
 F = TypeVar("F", bound=Flow)
@@ -44,13 +45,13 @@ class Adapter(NamedTuple):
     about: About
 
 
-def save(flow: Any, path: Path, about: Mapping[str, Any]) -> None:
+def save(flow: Any, path: Path, about: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
     """Writes the adapter of a flow that `with_lora` made, beside and then renamed.
 
     Args:
-        about: what made it; JSON can hold it.
+        about: what made it; JSON can hold it. dtype: of the numbers in the file.
     """
-    weights = adapter.state(flow.net)
+    weights = {name: each.to(dtype) for name, each in adapter.state(flow.net).items()}
     rank = max(len(each) for name, each in weights.items() if name.endswith("lora_A.weight"))
     names = sorted({name.rpartition(".lora_")[0] for name in weights})
     prefix = component(flow)
@@ -65,13 +66,19 @@ def save(flow: Any, path: Path, about: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
+def place(path: str | Path) -> Path:
+    """The file of an adapter: of one that ships by its name, unless there is a file of that name."""
+    ships = str(path) in ADAPTERS and not Path(path).exists()
+    return Path(__file__).parent / "weights" / f"{path}.safetensors" if ships else Path(path)
+
+
 def read(path: str | Path) -> Adapter:
-    """An adapter's file, of ours or of diffusers (PEFT's names).
+    """An adapter's file, of ours or of diffusers (PEFT's names), or one that ships, by its name.
 
     Raises:
         ValueError: no such file, a pickle, or a file that holds no adapter; one sentence.
     """
-    path = Path(path)
+    path = place(path)
     if path.suffix.lower() in PICKLES:
         raise ValueError(
             f"adapter: '{path}' is a pickle, and reading one can run any code; expected a .safetensors file"
@@ -176,4 +183,4 @@ def _scale(said: Any, rank: int) -> float:
     return alpha / rank if isinstance(alpha, int | float) and 0 < alpha < 1e6 else 1.0
 
 
-__all__ = ["About", "Adapter", "applied", "component", "fingerprint", "read", "save"]
+__all__ = ["About", "Adapter", "applied", "component", "fingerprint", "place", "read", "save"]

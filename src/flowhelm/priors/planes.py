@@ -13,12 +13,19 @@ Paper   No code and no equations of its layers were published. Tests hold that t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from .triplane import AXES
+
+
+def _waves(t: Tensor, x: Tensor, count: int) -> Tensor:
+    """Sines and cosines of times or spans `(b,)`, `(b, 32)`, typed as x: the slowest `count` of sixteen, 0 for the others."""
+    angles = t[:, None] * 0.5 * 2.0 ** torch.arange(16, device=x.device)
+    return (torch.stack([angles.sin(), angles.cos()], 1) * (torch.arange(16, device=x.device) < count)).flatten(1).to(x)
 
 
 class Own(nn.Module):
@@ -93,13 +100,15 @@ class Planes(nn.Module):
     Args:
         shape: `(planes c, s, s)`, s a multiple of `patch`. words: how many there are, numbered from 1; 0 is no word. places: of a text.
         axes: of each plane, its rows' and its columns'. width: a multiple of heads. layers: how many.
+        spans: for flow maps. It is also given a span of time, `span=` `(b,)` in [0, 1], without effect at first, and hears of its
+            time only what a derivative passes through: waves of up to 64 radians, not of 16384.
 
     words `(b, places)` int64; None, or zeros, says nothing.
     """
 
     def __init__(
         self, shape: tuple[int, int, int], *, words: int, places: int = 3, axes: Sequence[tuple[int, int]] = AXES, patch: int = 2,
-        width: int = 64, layers: int = 3, heads: int = 4,
+        width: int = 64, layers: int = 3, heads: int = 4, spans: bool = False,
     ):  # fmt: skip
         super().__init__()
         if shape[0] % len(axes) or shape[1] != shape[2] or shape[1] % patch or width % heads:
@@ -107,17 +116,31 @@ class Planes(nn.Module):
                 f"Planes: expected channels for each of {len(axes)} planes, sides that are equal and multiples of patch = {patch} and a "
                 f"width that is one of heads = {heads}, got {tuple(shape)} and {width}"
             )
+        self.config: dict[str, Any] = {
+            "shape": tuple(shape),
+            "words": words,
+            "places": places,
+            "axes": tuple(axes),
+            "patch": patch,
+        }
+        self.config |= {"width": width, "layers": layers, "heads": heads, "spans": spans}
         self.shape, self.patch, self.axes = tuple(shape), patch, tuple(axes)
         side, numbers, count = shape[1] // patch, shape[0] // len(axes) * patch**2, len(axes)
         self.inner, self.place = Own(count, numbers, width), nn.Parameter(0.02 * torch.randn(count, 1, side**2, width))
         self.time = nn.Sequential(nn.Linear(32, width), nn.SiLU(), nn.Linear(width, width))
+        self.span = None
+        if spans:
+            last = nn.Linear(width, width)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.span = nn.Sequential(nn.Linear(32, width), nn.SiLU(), last)
         self.word, self.where = nn.Embedding(words + 1, width, padding_idx=0), nn.Parameter(torch.randn(places, width))
         self.pooled = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(Layer(self.axes, side, width, heads) for _ in range(layers))
         self.last, self.outer = Own(count, width, 2 * width, zero=True), Own(count, width, numbers, zero=True)
         self.null = (torch.zeros(places, dtype=torch.int64),)
 
-    def forward(self, x: Tensor, t: Tensor, words: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, words: Tensor | None = None, *, span: Tensor | None = None) -> Tensor:
         if x.shape[1:] != self.shape:
             raise ValueError(
                 f"Planes: expected planes (b, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}; "
@@ -125,9 +148,11 @@ class Planes(nn.Module):
             )
         if words is None:
             words = torch.zeros(len(x), len(self.where), dtype=torch.int64, device=x.device)
-        angles = t.expand(len(x))[:, None] * 0.5 * 2.0 ** torch.arange(16, device=x.device)
         read = self.word(words) + self.where * (words > 0)[..., None]
-        told = fn.silu(self.time(torch.cat([angles.sin(), angles.cos()], -1).to(x)) + self.pooled(read.mean(1)))
+        told = self.time(_waves(t.expand(len(x)), x, 8 if self.span else 16)) + self.pooled(read.mean(1))
+        if span is not None and self.span is not None:
+            told = told + self.span(_waves(span, x, 8))
+        told = fn.silu(told)
         parts = x.unflatten(1, (len(self.axes), -1)).transpose(0, 1)
         tokens = fn.unfold(parts.flatten(0, 1), self.patch, stride=self.patch).transpose(1, 2)
         h, text = self.inner(tokens.unflatten(0, parts.shape[:2])) + self.place, read[None]

@@ -14,13 +14,14 @@ from ..flow import NetFlow
 from ..flow_map import NetMap
 from ..momentum import ArcFlow
 from ..policy import PiFlow
+from .planes import Planes
 from .unet import UNet
 
 
 class TwoTimes(nn.Module):
-    """A `UNet` with spans as a network of two times: `net(x, s, t, *condition)` -> average velocity from s to t."""
+    """A `UNet` or `Planes` with spans as a network of two times: `net(x, s, t, *condition)` -> average velocity from s to t."""
 
-    def __init__(self, net: UNet):
+    def __init__(self, net: UNet | Planes):
         super().__init__()
         self.net = net
 
@@ -105,12 +106,15 @@ class Half(nn.Module):
 
 
 def student(teacher: NetFlow) -> NetMap:
-    """A flow map that begins as Euler steps of the teacher, whose conditions it takes; its guidance is to be learnt.
+    """A flow map that begins as Euler steps of the teacher, whose conditions it takes; its guidance is to be learnt. A student over planes
+    begins as its teacher but for the fast waves of the time; see `Planes`.
 
     Raises:
-        ValueError: a teacher whose network is no `UNet`.
+        ValueError: a teacher whose network is neither a `UNet` nor `Planes`.
     """
-    net = UNet(**_config(teacher) | {"spans": True})
+    config = dict(teacher.net.config) if isinstance(teacher.net, Planes) else _config(teacher)
+    made = Planes if isinstance(teacher.net, Planes) else UNet
+    net: UNet | Planes = made(**config | {"spans": True})
     net.load_state_dict(teacher.net.state_dict(), strict=False)
     return NetMap(TwoTimes(net), teacher.shape, teacher.path, teacher.condition, teacher.null)
 

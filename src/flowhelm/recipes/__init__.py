@@ -5,6 +5,7 @@ from .animals import animals
 from .as_tokens import fashion_codes, fashion_tokens
 from .blind import blind
 from .codec import codec
+from .compressed import jpeg
 from .digits import digits
 from .fashion import fashion
 from .fashion_tarflow import fashion_tarflow
@@ -26,9 +27,10 @@ ALL = (
     blind,
     codec,
     scratches,
+    jpeg,
 )
 
 __all__ = [
     "ALL", "Recipe", "aerial", "animals", "blind", "codec", "digits", "fashion", "fashion_codes", "fashion_tarflow", "fashion_tokens",
-    "moving_digits", "photos", "scratches",
+    "jpeg", "moving_digits", "photos", "scratches",
 ]  # fmt: skip

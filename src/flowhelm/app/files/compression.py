@@ -20,12 +20,6 @@ STRONG = 60
 """The quality up to which blocks are seen."""
 
 
-def as_noise(quality: int) -> float:
-    """The standard deviation, in [-1, 1], of noise that is as far from the clean picture as what JPEG did, to the prior's eye: a sixth
-    of a mean quantisation step (measured; `python -m flowhelm.bench.quality.noise_level`)."""
-    return float(f"{float(luma_steps(quality).mean()) / 6 / 127.5:.3g}")
-
-
 def jpeg_quality(file: str | Path | bytes) -> int | None:
     """libjpeg's quality, 1 to 100, whose table is nearest to that of a file or its bytes; None of a file that is no JPEG."""
     try:

@@ -22,6 +22,11 @@ BIJECTIONS = {  # the same, of normalising flows
     "fashion-tarflow": ("28 x 28 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
 }
 
+BESIDE = {  # the same, of networks that commands take by themselves
+    "jpeg": ("any size", "an adapter of photos, for JPEG files", "free photographs: CC0 to CC BY-SA"),
+    "scratches": ("any size", "marks scratches of a scan", "free photographs: CC0 to CC BY-SA"),
+}
+
 DENOISERS = {  # name: (million parameters, noise in [-1, 1] that it was trained for, what)
     "DRUNet": (32.6, "up to 0.39", "a U-net that is told the noise (Zhang et al. 2021)"),
     "GSDRUNet": (17.0, "up to 0.39", "a gradient step on a potential (Hurault et al. 2022)"),
@@ -43,6 +48,9 @@ def listing() -> Iterator[str]:
     yield ""
     yield "Students, which draw in few calls (flowhelm sample PRIOR --student CALLS):"
     yield from _rows(_students(), 17)
+    yield ""
+    yield "Networks that restore and mask take by themselves (flowhelm restore photo.jpg, flowhelm mask scan.jpg):"
+    yield from _rows(BESIDE, 11)
     yield ""
     yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
     for name, (millions, noise, what) in DENOISERS.items():
@@ -75,10 +83,12 @@ def card(name: str) -> str:
             "The network and its weights are deepinv's: https://deepinv.github.io/deepinv/user_guide/reconstruction/pretrained-models.html\n\n"
             f"## Terms\n\nThose of its authors, who are named there; the file is at https://huggingface.co/deepinv\n"
         )
-    if name not in {*PRIORS, *BIJECTIONS, *STUDENTS}:
+    if name not in {*PRIORS, *BIJECTIONS, *STUDENTS, *BESIDE}:
         from ..errors import nearest
 
-        raise ValueError(f"there is no bundled prior {name!r}; {nearest(name, (*PRIORS, *BIJECTIONS, *STUDENTS))}")
+        raise ValueError(
+            f"there is no bundled prior {name!r}; {nearest(name, (*PRIORS, *BIJECTIONS, *STUDENTS, *BESIDE))}"
+        )
     path = FOLDER / f"{name}.md"
     if not path.is_file():
         raise ValueError(f"the card of {name!r} is not in this installation; expected {str(path)!r}")

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -144,9 +145,12 @@ def bundled_prior(request: ModelRequest, device: str) -> Prior:
 
 
 def adapted(flow: F, request: ModelRequest) -> F:
-    """A prior with the adapter of a run's settings folded into its weights; itself if there is none."""
-    path = getattr(request, "adapter", None)
-    return flow if path is None else adapters.applied(flow, path)
+    """A prior with the adapter of a run's settings folded into its weights; itself if there is none, or if it has that one already."""
+    path, about = getattr(request, "adapter", None), getattr(flow, "about", {})
+    if path is None or about.get("adapter") == (name := _adapter_name(path)):
+        return flow
+    made = adapters.applied(flow, path)
+    return replace(made, about={**about, "adapter": name}) if isinstance(made, Prior) else made
 
 
 def adapter_path(request: ModelRequest) -> dict[str, str]:
@@ -155,7 +159,11 @@ def adapter_path(request: ModelRequest) -> dict[str, str]:
     if path is None:
         return {}
     adapters.read(path)  # what is wrong with it is said at once
-    return {"adapter": str(Path(path).absolute())}
+    return {"adapter": _adapter_name(path)}
+
+
+def _adapter_name(path: Path) -> str:
+    return str(path if adapters.place(path) != path else path.absolute())
 
 
 def free(device: str) -> int:

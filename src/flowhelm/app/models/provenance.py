@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ... import __version__
+from ...priors import adapters
 from ..files.atomic import sha256
 from . import opening
 from .doctor import installed
@@ -18,7 +19,7 @@ USUAL = ("torchvision", "deepinv", "numpy", "Pillow")
 def weights(request: ModelRequest) -> dict[str, str]:
     """Fingerprints of the weights of a run."""
     adapter = getattr(request, "adapter", None)
-    of_adapter = {} if adapter is None else {"adapter sha256": sha256(adapter)}
+    of_adapter = {} if adapter is None else {"adapter sha256": sha256(adapters.place(adapter))}
     if not opening.is_pipeline(request.prior):
         return {"prior sha256": sha256(opening.weights(request.prior))} | of_adapter
     found = {"prior fingerprint": opening.fingerprint(request.prior)} | of_adapter

@@ -130,7 +130,8 @@ class AdaptedRequest(ModelRequest):
     """A prior that may have an adapter."""
 
     adapter: Annotated[Path | None, Flag(metavar="FILE")] = Field(
-        None, description="An adapter of the prior: a .safetensors file of `flowhelm align`, or a LoRA of diffusers."
+        None,
+        description="An adapter of the prior: a .safetensors file of `flowhelm align`, a LoRA of diffusers, or 'jpeg', which ships.",
     )
     student: Annotated[str | None, Flag(metavar="N|FILE")] = Field(
         None,

@@ -15,11 +15,12 @@ from ...blur_kind import LEAST, LEAST_SIGMA, MOST_SIGMA, Found, blur_kind
 from ...flow import NetFlow
 from ...noise_level import one_call
 from ...operators.blur import KERNELS, deblur
+from ...operators.jpeg import as_noise
 from ...priors.pipelines import Pipeline
 from ...restore.hqs import hqs
 from ...step import run
 from ..errors import BadInput
-from ..files.compression import STRONG, as_noise, jpeg_quality, noise_before
+from ..files.compression import STRONG, jpeg_quality, noise_before
 from ..files.pictures import Picture
 from ..options.request import Plain
 from ..run import Event, Noted, Warned

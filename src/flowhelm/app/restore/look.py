@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ...known import ADAPTERS
+from ...operators.jpeg import as_noise
 from ...priors import bundled
 from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
 from . import blur, fade
 from .mask import believed
-from .noise import LEAST_OTHER, MUCH, of_photo, word
+from .noise import LEAST_OTHER, MUCH, of_photo, packed, word
 
 
 class Seen(NamedTuple):
@@ -21,7 +24,7 @@ class Seen(NamedTuple):
     Attributes:
         text: a sentence. operator: to restore it with, or None: nothing that would surely help. options: of the operator.
         std: of the noise, or of what is taken for it. scratched: something lies on it.
-        faded: it looks like a print that has lost its colours.
+        faded: it looks like a print that has lost its colours. packed: what JPEG did to it will be taken back.
     """
 
     text: str
@@ -30,6 +33,7 @@ class Seen(NamedTuple):
     options: Mapping[str, Plain] = {}
     scratched: bool = False
     faded: bool = False
+    packed: bool = False
 
     def line(self, photo: str) -> str:
         """What to type."""
@@ -44,7 +48,8 @@ class Seen(NamedTuple):
                 f"{photo} --operator deblur --kernel auto, superres or inpaint"
             )
         told = blur.typed(self.options) if self.options else f"--operator {self.operator}"
-        return f"flowhelm restore {photo} {told} --std {self.std:g}{unfade}"
+        std = "" if self.packed else f" --std {self.std:g}"  # the command finds it, and the network for it
+        return f"flowhelm restore {photo} {told}{std}{unfade}"
 
 
 def look(photo: Path, prior: str = "photos") -> Seen:
@@ -55,9 +60,12 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     flow, curve = bundled.load(prior), fade.curve_of(picture.pixels)
     faded = fade.is_sure(curve)
     picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve if faded else None))
-    std = float(f"{of_photo(picture.pixels, flow, picture.jpeg):.3g}")
+    back = ADAPTERS["jpeg"] == prior and packed(picture) and not faded
+    std = float(f"{of_photo(picture.pixels, flow, picture.jpeg, back):.3g}")
+    # the level that is told to the network holds what JPEG did, too; a person is told of the noise alone
+    alone = math.sqrt(max(0.0, std**2 - as_noise(quality) ** 2)) if back and quality else std
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
-    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {std:g} ({word(std)}){blocks}{', faded' * faded}"
+    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {alone:.3g} ({word(alone)}){blocks}{', faded' * faded}"
     noisy = "denoise" if std >= MUCH else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
         return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
@@ -65,4 +73,4 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
         return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options, faded=faded)
-    return Seen(text, noisy, std, faded=faded)
+    return Seen(text, noisy, std, faded=faded, packed=back and noisy is not None)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...flow import NetFlow
 from ...noise_level import Denoise, noise_level, one_call
+from ...operators.jpeg import as_noise
 from ...priors.pipelines import Pipeline
-from ..files.compression import STRONG, as_noise, jpeg_quality, noise_before
+from ..files.compression import STRONG, jpeg_quality, noise_before
 from ..files.pictures import Picture
 from ..run import Event, Noted, Warned
 from .presets import STD
@@ -21,6 +22,8 @@ PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 SEEN = 3.5 / 127.5, 0.75
 """Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
 counts as."""
+FINE = 96
+"""The quality of a JPEG file above which there is nothing to take back; the adapter was trained up to it."""
 MUCH = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
 LEAST = {"denoise": 0.005}
@@ -29,23 +32,32 @@ LEAST_OTHER = 0.01
 _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
 
 
-def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None) -> float:
-    """The standard deviation of the noise to restore a photograph with."""
+def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None, packed: bool = False) -> float:
+    """The standard deviation of the noise to restore a photograph with; `packed`: by a network that knows what JPEG does."""
     if operator not in PHOTOGRAPHS:
         return STD
-    found = of_photo(picture.pixels, flow, picture.jpeg)
+    found = of_photo(picture.pixels, flow, picture.jpeg, packed)
     return float(f"{max(found, LEAST.get(operator, LEAST_OTHER)):.3g}")
 
 
-def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None) -> float:
-    """The standard deviation of what is to be taken for noise: of a JPEG file the noise before it was compressed, and strong blocks."""
+def packed(picture: Picture) -> bool:
+    """Whether it comes from a JPEG file of which the adapter `jpeg` takes back what the compression did."""
+    quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
+    return quality is not None and quality <= FINE
+
+
+def of_photo(
+    pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None, packed: bool = False
+) -> float:
+    """The standard deviation of what is to be taken for noise: of a JPEG file the noise before it was compressed, and strong blocks,
+    or, where a network knows them (`packed`), all."""
     found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
     if photo is None or quality is None:
         return found
     before, blocks = noise_before(photo), as_noise(quality)
     if before >= SEEN[0] + SEEN[1] * blocks:
         return math.hypot(max(found, before), blocks)
-    return math.hypot(found, blocks) if quality <= STRONG else found
+    return math.hypot(found, blocks) if packed or quality <= STRONG else found
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
@@ -66,8 +78,12 @@ def _denoise(flow: NetFlow) -> Denoise:
     return denoise
 
 
-def told(std: float, unseen: bool) -> Event:
+def told(std: float, unseen: bool, packed: bool = False) -> Event:
     """What a person is told of an estimate; `unseen`: by a method that repairs whatever it sees, and is not told the noise."""
+    if packed:
+        return Noted(
+            f"what JPEG did to the picture, and its noise, count as noise of {std:g} ({word(std)}); the adapter jpeg takes both back"
+        )
     if not unseen:
         return Noted(f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it")
     if std >= MUCH:

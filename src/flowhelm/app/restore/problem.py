@@ -133,6 +133,8 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
     if flow is None:
         flow = yield from opened(settings, work_of(settings, observed.shape))
+    elif not pipeline:
+        flow = opening.adapted(flow, settings)  # which may be of this picture alone
     if observed.std > 1.05 * (most := flow.levels[1]):
         yield Warned(
             f"{settings.prior} was trained for noise up to {most:.2g}, and this picture has {observed.std:.2g}: some will stay; "
@@ -183,7 +185,7 @@ def alike(problem: Problem) -> Hashable:
     """Equal for problems that may run together: of one size, operator, noise level and grid."""
     observed, settings = problem.observed, problem.settings
     told = settings.model_dump(
-        mode="json", include={"operator", "operator_options", "method", "method_options", "times"}
+        mode="json", include={"adapter", "operator", "operator_options", "method", "method_options", "times"}
     )
     # the decoder's error is of the picture
     own = settings.seed if settings.codec_error else None

@@ -128,7 +128,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     yield from notes(problem)
     settings = problem.settings
     if settings.estimated:
-        yield noise.told(settings.std, problem.unseen)
+        yield noise.told(settings.std, problem.unseen, str(settings.adapter) == "jpeg")
     yield from blur.told(settings)
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""

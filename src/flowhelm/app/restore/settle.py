@@ -10,7 +10,7 @@ import torch
 
 from ... import known, raster, start
 from ...cards import from_picture
-from ...known import STUDENTS
+from ...known import ADAPTERS, STUDENTS
 from ...priors import bundled, denoisers
 from ...priors.bundled import NAMES, Prior
 from ...priors.pipelines import Pipeline
@@ -23,7 +23,7 @@ from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
 from . import blur, fade, presets
-from .noise import PHOTOGRAPHS, estimated
+from .noise import PHOTOGRAPHS, estimated, packed
 from .presets import STD
 from .problem import channels
 from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
@@ -78,7 +78,10 @@ def settle(
     if isinstance(picture, Picture):
         picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
     if guessed and isinstance(picture, Picture):
-        std = estimated(request.operator, picture, looking)
+        back = curve is None and _alone(request, drawn) and packed(picture)
+        std = estimated(request.operator, picture, looking, back)
+        if back:
+            request = request.changed(adapter=Path("jpeg"))
         if request.operator in ("deblur", "motion"):
             std = float(f"{blur.rounded(std, picture.jpeg):.3g}")
         request = request.changed(std=std)
@@ -136,6 +139,12 @@ def settle(
         },
         "restore",
     )
+
+
+def _alone(request: RestoreRequest, drawn: bool) -> bool:
+    """Whether it is the one call of the prior that the adapter `jpeg` is of."""
+    usual = request.method in (None, "hqs") and request.steps in (None, 1) and request.look == "faithful" and not drawn
+    return usual and request.operator == "denoise" and request.prior == ADAPTERS["jpeg"] and request.adapter is None
 
 
 def asks_picture(request: Restoration) -> bool:

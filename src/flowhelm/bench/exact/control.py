@@ -13,7 +13,6 @@ the horizon of one step under operators that leave pixels unseen, with and witho
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 import weakref
@@ -48,6 +47,7 @@ from ...steer.mpc_flow import mpc_flow
 from ...steer.mpc_flow_dt import mpc_flow_dt
 from ...steer.oc_flow import oc_flow
 from ...step import Step, run
+from .. import kept
 
 STD, STRENGTH = 0.05, 25.0
 
@@ -332,13 +332,8 @@ def _shown(number: float, digits: int) -> str:
 
 def write(path: Path, rows: list[Row]) -> None:
     """CSV, one line a row; written beside and then put in its place."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as f:
-        writer = csv.writer(f)
-        names = [field.name for field in fields(Row)]
-        writer.writerow(names)
-        writer.writerows([getattr(row, name) for name in names] for row in rows)
-    part.replace(path)
+    names = [field.name for field in fields(Row)]
+    kept.write(path, [{name: getattr(row, name) for name in names} for row in rows])
 
 
 def main(

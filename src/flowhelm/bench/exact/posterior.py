@@ -13,6 +13,7 @@ look for one good picture are not samplers and need not be near. Rows are append
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -36,6 +37,7 @@ from ...solve import integrate
 from ...step import Diverged, run
 from ...transition import euler
 from .. import kept
+from ..intervals import interval
 
 Method = Callable[..., Iterator[Any]]
 METHODS: dict[str, Method] = {m.__name__: m for m in (*restore.ALL, *steer.ALL) if prior_kind(m) == "flow"}
@@ -174,8 +176,10 @@ def sampled(problem: Problem, method: Method, variant: Variant, samples: int, se
     return Sampled(last.x, weights, flow.count.rows / len(x), float(flow.count.backward))
 
 
-def evaluate(name: str, problem: Problem, samples: int, seed: int, done: set[str]) -> Iterator[dict[str, Any]]:
-    """One row for each way of sampling that is not done yet."""
+def evaluate(
+    name: str, problem: Problem, samples: int, seed: int, done: set[str], only: str = ""
+) -> Iterator[dict[str, Any]]:
+    """One row for each way of sampling that is not done yet; of exact samples and those whose name has `only` in it."""
     posterior, n = problem.posterior, samples
     mean, covariance = posterior.moments()
     reference = posterior.sample(Noise(seed, n).named("reference"))
@@ -193,7 +197,7 @@ def evaluate(name: str, problem: Problem, samples: int, seed: int, done: set[str
             label = f"{title}, {variant.label}" if variant.label else title
             ways[label] = partial(sampled, problem, method, variant, samples, seed)
     for label, way in ways.items():
-        if label in done:
+        if label in done or (only not in label and label != "exact samples"):
             continue
         began = time.perf_counter()
         row: dict[str, Any] = {"problem": name, "method": label, "samples": samples, "seed": seed}
@@ -219,7 +223,7 @@ FIGURES = ("w2", "mean", "trace", "used", "evaluations", "backward", "seconds")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown, one table per problem."""
+    """Markdown, one table per problem: means over the seeds, with their intervals."""
     lines = []
     for problem in dict.fromkeys(r["problem"] for r in rows):
         mine = [r for r in rows if r["problem"] == problem]
@@ -228,11 +232,14 @@ def table(rows: list[dict[str, Any]]) -> str:
             "| method | sliced W2 | error of the mean | trace of covariance / exact | samples | evaluations | backward |"
         ]
         lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
-        for r in mine:
+        for method in dict.fromkeys(r["method"] for r in mine):
+            same = [r for r in mine if r["method"] == method]
+            r = same[0]
             if r["note"]:
-                lines.append(f"| {r['method']} | {r['note']} | | | | | |")
+                lines.append(f"| {method} | {r['note']} | | | | | |")
             else:
-                figures = " | ".join(f"{float(r[key]):.3f}" for key in ("w2", "mean", "trace"))
+                each = (interval(float(s[key]) for s in same if s[key]) for key in ("w2", "mean", "trace"))
+                figures = " | ".join(mean.shown(3) for mean in each)
                 lines.append(f"| {r['method']} | {figures} | {r['used']} | {r['evaluations']} | {r['backward']} |")
     return "\n".join(lines)
 
@@ -241,18 +248,21 @@ def main(
     samples: Annotated[int, typer.Option(help="of each method; fewer for those that cost much")] = 8000,
     problem: Annotated[list[str] | None, typer.Option(help="names of problems; all if not given")] = None,
     seed: Annotated[int, typer.Option()] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each, with this seed and those after it")] = 1,
+    only: Annotated[str, typer.Option(help="methods whose name has this in it; all if not given")] = "",
     out: Annotated[
         Path | None, typer.Option("--csv", help="file of one row per problem and method, appended to")
     ] = None,
 ) -> None:
     """Sample known posteriors with every method; print distances from exact samples."""
     stored = kept.stored(out)
-    rows: list[dict[str, Any]] = [r for r in stored if (r["samples"], r["seed"]) == (str(samples), str(seed))]
-    for name in problem or PROBLEMS:
+    drawn = [str(seed + run) for run in range(seeds)]
+    rows: list[dict[str, Any]] = [r for r in stored if r["samples"] == str(samples) and r["seed"] in drawn]
+    for name, run_ in itertools.product(problem or PROBLEMS, drawn):
         if name not in PROBLEMS:
             raise typer.BadParameter(f"expected problems among {', '.join(PROBLEMS)}, got {name}")
-        done = {r["method"] for r in rows if r["problem"] == name}
-        for row in evaluate(name, PROBLEMS[name](), samples, seed, done):
+        done = {r["method"] for r in rows if r["problem"] == name and str(r["seed"]) == run_}
+        for row in evaluate(name, PROBLEMS[name](), samples, int(run_), done, only):
             rows.append(row)
             print(f"{time.strftime('%H:%M:%S')} {name}: {row['method']} {row['w2'] or row['note']}", flush=True)
             kept.append(out, row)

@@ -55,7 +55,8 @@ def ours(restorer: Restorer, file: Path, damage: Damage) -> Iterator[tuple[str, 
         seen = look(file, restorer.prior)
         if seen.operator is None:
             return read(file).pixels[0]
-        return restorer(file, seen.operator, std=seen.std, operator_options=dict(seen.options)).picture
+        std = "auto" if seen.packed else seen.std
+        return restorer(file, seen.operator, std=std, operator_options=dict(seen.options)).picture
 
     yield "`flowhelm restore photo.jpg`", nothing
     yield (

@@ -13,9 +13,8 @@ what a sceptic asks for: a real picture of the new class, the nearest of the tra
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +31,7 @@ from ...priors import bundled
 from ...rng import Noise
 from ...solve import integrate, inversion_rate, inversion_start
 from ...step import run as final
+from .. import kept
 from .classifier import classifier, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
@@ -88,33 +88,38 @@ def measure(
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
     out: Annotated[Path, typer.Option(help="rows")] = Path("editing.csv"),
     count: Annotated[int, typer.Option(min=2, help="pictures of a pair of classes")] = COUNT,
+    only: Annotated[list[str] | None, typer.Option(help=f"methods, of {'; '.join(METHODS)}; default: all")] = None,
 ) -> None:
     """A row for each pair, method and share that is left out."""
+    if unknown := set(only or ()) - set(METHODS):
+        raise typer.BadParameter(f"expected methods of {'; '.join(METHODS)}, got {'; '.join(sorted(unknown))}")
     parts = whole(name, data, split)
     net = classifier(name, parts, work)
     names = [each.lower() for each in bundled.load(name).about["classes"]]
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("prior", "old", "new", "method", "keep", "evaluations", "obeyed", "distance", "pictures"))
-        for old, new in PAIRS[name]:
-            target = names.index(new)
-            shown = pictures(parts, names.index(old), count)
-            for method, keep, evaluations, results in _edited(name, old, new, shown):
-                obeyed = float((net(results.clamp(-1, 1)).argmax(1) == target).double().mean())
-                far = float((results - shown).square().flatten(1).mean(1).sqrt().mean())
-                writer.writerow((name, old, new, method, keep, evaluations, f"{obeyed:.4f}", f"{far:.4f}", count))
-                file.flush()
-            real = pictures(parts, target, 10**6, "train")
-            near = torch.cdist(shown.flatten(1), real.flatten(1)).min(1).values / shown[0].numel() ** 0.5
-            writer.writerow(
-                (name, old, new, "nearest real picture", "", 0, "1.0000", f"{float(near.mean()):.4f}", count)
-            )
-        print(f"wrote {out}")
+    columns = ("prior", "old", "new", "method", "keep", "evaluations", "obeyed", "distance", "pictures")
+    out.unlink(missing_ok=True)
+    for old, new in PAIRS[name]:
+        target = names.index(new)
+        shown = pictures(parts, names.index(old), count)
+
+        def add(*cells: object, pair: tuple[str, str] = (old, new)) -> None:
+            kept.append(out, dict(zip(columns, (name, *pair, *cells, count), strict=True)))
+
+        for method, keep, evaluations, results in _edited(name, old, new, shown, only or METHODS):
+            obeyed = float((net(results.clamp(-1, 1)).argmax(1) == target).double().mean())
+            far = float((results - shown).square().flatten(1).mean(1).sqrt().mean())
+            add(method, keep, evaluations, f"{obeyed:.4f}", f"{far:.4f}")
+        real = pictures(parts, target, 10**6, "train")
+        near = torch.cdist(shown.flatten(1), real.flatten(1)).min(1).values / shown[0].numel() ** 0.5
+        add("nearest real picture", "", 0, "1.0000", f"{float(near.mean()):.4f}")
+    print(f"wrote {out}")
 
 
-def _edited(name: str, old: str, new: str, shown: Tensor) -> Iterator[tuple[str, float, float, Tensor]]:
+def _edited(
+    name: str, old: str, new: str, shown: Tensor, methods: Collection[str]
+) -> Iterator[tuple[str, float, float, Tensor]]:
     for method, function in METHODS.items():
-        for keep in KEEP:
+        for keep in KEEP if method in methods else ():
             target, source = told(name, old, new, len(shown), None)
             times = target.times(STEPS)[int(keep * STEPS) :]
             steps = function(target, source, target.encode(shown), times, noise=Noise(0, range(len(shown))))
@@ -126,8 +131,7 @@ def _edited(name: str, old: str, new: str, shown: Tensor) -> Iterator[tuple[str,
 @app.command()
 def table(rows: Annotated[Path, typer.Argument(help="of `run`")]) -> None:
     """The share that obeys at equal distance to the picture: mean over pairs, with a 95 % interval over all pictures."""
-    with rows.open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
+    found = kept.read(rows)
     name = found[0]["prior"]
     levels = LEVELS[name]
     print(f"| {name} | evaluations | " + " | ".join(f"obeyed at {level:g}" for level in levels) + " |")
@@ -200,6 +204,7 @@ def inversion(
     data: Annotated[Path, typer.Option(help="the set's file")],
     split: Annotated[Path | None, typer.Option(help="aerial: JSON that names the test pictures")] = None,
     count: Annotated[int, typer.Option(min=2)] = 16,
+    most: Annotated[int, typer.Option("--ends", min=1, help="iterations, of 31 at most")] = 31,
 ) -> None:
     """The error of FlowOpt's inversion by iteration, with rates within the bound that `solve.inversion_rate` finds and beyond it."""
     parts = whole(name, data, split)
@@ -210,7 +215,7 @@ def inversion(
     times = flow.times(10)
     z = inversion_start(flow, shown, times)
     bound = inversion_rate(flow, times, flow.source(Noise(1, range(count))), safety=1.0)
-    ends = (1, 2, 3, 5, 9, 16, 31)
+    ends = [end for end in (1, 2, 3, 5, 9, 16, 31) if end <= most]
     print(f"Rate found: {bound:.3g}. Root mean square error of the end, 10 steps, {count} pictures.\n")
     print("| rate | " + " | ".join(f"end {i}" for i in ends) + " |\n| --- |" + " --- |" * len(ends))
     for factor in (0.25, 0.5, 1.0, 2.0, 4.0):

@@ -23,7 +23,6 @@ restoration: PSNR at few calls. Rows are appended as they are finished; run the 
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +54,7 @@ from ...rewards.classifier import read
 from ...rng import Noise
 from ...step import run as ended
 from ...train import fit
+from .. import kept
 from ..intervals import interval
 from .classifier import classifier, whole
 
@@ -212,7 +212,7 @@ def run_(
     torch.set_num_threads(1)
     base, judge = distilled.load(name), Judge(name, data, work, samples, split)
     told = torch.arange(samples) % len(base.about["classes"])
-    rows = list(csv.DictReader(out.open(newline=""))) if out.exists() else []
+    rows = kept.stored(out)
     numbers = [int(n) for n in calls.split(",")]
 
     def measured(who: str, flow: Prior, solver: str, steps: int, spent: float, seed: int, training: int) -> None:
@@ -226,12 +226,7 @@ def run_(
         row = key | judge(pictures, told) | {"seconds": f"{cost:.5f}"}
         rows.append(row)
         typer.echo(" ".join(f"{k}={v}" for k, v in row.items()))
-        fresh = not out.exists()
-        with out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        kept.append(out, row)
 
     guided = replace(base, guidance=partial(guide.cfg, scale=base.scale))
     for method in filter(None, methods.split(",")):
@@ -264,7 +259,7 @@ ROWS = {"UniPC-2, guided": 2, "Euler, guided": 2}
 @app.command()
 def table(file: Annotated[Path, typer.Argument(help="CSV file of `run`")]) -> None:
     """The table by calls and distance: means with 95 % intervals, over trainings where there are several, else over samplings."""
-    rows = list(csv.DictReader(file.open(newline="")))
+    rows = kept.read(file)
     typer.echo("| drawn by | calls | Fréchet to test | training pictures | right class | diversity | ms a picture |")
     typer.echo("|" + " --- |" * 7)
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}

@@ -81,7 +81,7 @@ def restore(
             return
         operator = seen.operator
         believed |= {"operator": operator, "operator_options": dict(seen.options)}
-        if context.params["std"] == "auto" and not seen.faded:
+        if context.params["std"] == "auto" and not seen.faded and not seen.packed:
             believed["std"] = seen.std
     if operator is None:
         names = ", ".join(sources.names("operator"))

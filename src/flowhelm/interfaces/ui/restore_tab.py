@@ -295,8 +295,8 @@ def _looked(path: str | None) -> Iterator[tuple[Any, ...]]:
                 "What looks like scratches or dust is painted over: rub out or add what you like, then press Restore."
             )
         elif seen.operator is not None or seen.faded:
-            found[0], found[1] = "denoise", OTHER
-            found[2] = gr.update(value=f"{max(seen.std, 0.005):g}", visible=True)
+            found[0], found[1] = "denoise", FIRST if seen.packed else OTHER
+            found[2] = gr.update(value=f"{max(seen.std, 0.005):g}", visible=not seen.packed)
             tell.append("Press Restore to take the noise away." if seen.operator else "Press Restore.")
         else:
             tell.append(
