@@ -5,9 +5,8 @@ arXiv:2504.05304): the law of the clean state, seen from (x_s, s), is sum_k w_k 
 Bayes' rule says exactly what is left of it,
 
     z <- (alpha/sigma)^2 - (alpha_s/sigma_s)^2,   n <- alpha x / sigma^2 - alpha_s x_s / sigma_s^2
-    clean_k <- (variance n + mean_k) / (variance z + 1)
     log w_k <- log w_k + (mean_k . n - z |mean_k|^2 / 2) / (variance z + 1),       . over the channels
-    clean   <- sum_k w_k clean_k,   and the velocity that goes with it
+    clean   <- (variance n + sum_k w_k mean_k) / (variance z + 1),   and the velocity that goes with it
 """
 
 from __future__ import annotations
@@ -93,8 +92,9 @@ class Mixture(NamedTuple):
         z = _wide((here.alpha / here.sigma) ** 2 - (first.alpha / first.sigma) ** 2)
         n = (here.alpha / here.sigma**2 * x - first.alpha / first.sigma**2 * self.x)[:, None]
         whole = self.variance * z + 1
-        fit = (self.means * n - z / 2 * self.means.square()).sum(2, keepdim=True) / whole
-        return ((self.logits + fit).softmax(1) * (self.variance * n + self.means) / whole).sum(1)
+        fit = (self.means * (n - z / 2 * self.means)).sum(2, keepdim=True) / whole
+        mean = ((self.logits + fit).softmax(1) * self.means).sum(1, keepdim=True)
+        return ((self.variance * n + mean) / whole)[:, 0]
 
     def velocity(self, x: State, t: Time) -> State:
         """Of the path that passes x `(b, *shape)` at t < 1."""
