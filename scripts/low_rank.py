@@ -17,7 +17,7 @@ import torch
 import typer
 
 from flowhelm import recipes
-from flowhelm.adapter import layers
+from flowhelm.adapter import layers, put, state
 from flowhelm.priors import adapters
 from flowhelm.priors.bundled import load
 from flowhelm.train import fit
@@ -64,7 +64,7 @@ def main(
                 print(
                     f"update {update.index} of {updates}, loss {sum(losses[-25:]) / len(losses[-25:]):.4f}", flush=True
                 )
-        made = made.with_net(average)
+        put(net, state(average))
     adapters.save(made, out, {"method": "low_rank", "of": Path(second).name}, dtype=torch.float16)
     print(f"wrote {out}: {out.stat().st_size / 1e6:.2f} MB")
 

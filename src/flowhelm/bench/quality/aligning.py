@@ -219,6 +219,25 @@ def _row(
     }  # fmt: skip
 
 
+def gains(by: Mapping[tuple[str, str], Mapping[int, Sequence[Mapping[str, str]]]], reward: str) -> dict[str, Any]:
+    """method -> its runs, rewards as what was gained over the prior's pictures of the same seed; what trains nothing begins there."""
+    first = {
+        seed: run[0]
+        for (kind, method), runs in by.items()
+        if kind == reward and method in GRID
+        for seed, run in runs.items()
+    }
+    out: dict[str, Any] = {}
+    for method in dict.fromkeys(m for r, m in by if r == reward):
+        for seed, run in by[reward, method].items():
+            base = first[seed]
+            rows = [dict(row) for row in (run if method in GRID else [base, *run])]
+            for row in rows:
+                row |= {name: str(float(row[name]) - float(base[name])) for name in ("value", "held out")}
+            out.setdefault(method, []).append(rows)
+    return out
+
+
 def read(path: Path) -> dict[tuple[str, str], dict[int, list[dict[str, str]]]]:
     """(reward, method) -> seed -> its rows in order."""
     out: dict[tuple[str, str], dict[int, list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
@@ -228,10 +247,10 @@ def read(path: Path) -> dict[tuple[str, str], dict[int, list[dict[str, str]]]]:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Mean and half the width of a 95 % interval by Student's law; a dash where a run is missing."""
+    """Mean and half the width of a 95 % interval by Student's law; a dash where a run is missing, "beyond" of a run that diverged."""
     if any(math.isnan(value) for value in values):
         return f"- ({sum(not math.isnan(v) for v in values)} of {len(values)})"
-    return interval(values).shown(3)
+    return interval(values).shown(2) if abs(sum(values)) < 1000 * len(values) else "beyond"
 
 
 @app.command()
@@ -242,12 +261,11 @@ def table(rows: Annotated[Path, typer.Argument(help="of `csv`")]) -> None:
         print(f"**{reward}**\n")
         levels = " | ".join(f"at {level:g}" for level in LEVELS)
         print(
-            f"| method | reward {levels} | held out at {LEVELS[1]:g} | diversity | dark | edges "
+            f"| method | reward gained {levels} | held out at {LEVELS[1]:g} | diversity | dark | edges "
             "| at the end: reward | distance | diversity |"
         )
         print("| --- |" + " --- |" * (len(LEVELS) + 7))
-        for method in dict.fromkeys(m for r, m in by if r == reward):
-            runs = list(by[reward, method].values())
+        for method, runs in gains(by, reward).items():
             cells = [cell([at_distance(run, level) for run in runs]) for level in LEVELS]
             cells += [
                 cell([at_distance(run, LEVELS[1], column) for run in runs])
