@@ -25,7 +25,7 @@ from flowhelm.train import fit
 
 def main(
     first: Annotated[str, typer.Argument(help="a bundled prior, or a weights file")],
-    second: Annotated[str, typer.Argument(help="another, trained on from the first")],
+    second: Annotated[str, typer.Argument(help="another, trained on from the first; or an adapter to train on")],
     out: Annotated[Path, typer.Option(help="file to write")],
     rank: Annotated[int, typer.Option(min=1, help="of each layer's change")] = 16,
     recipe: Annotated[str | None, typer.Option(help="train the adapter on by this recipe of `flowhelm train`")] = None,

@@ -97,7 +97,9 @@ def paint(page: Page) -> None:
 def run(page: Page) -> None:
     page.evaluate("() => { document.querySelector('#status p').innerText = '' }")
     page.click("#run")
-    page.wait_for_function("() => /evaluations in/.test(document.querySelector('#status').innerText)", timeout=300_000)
+    page.wait_for_function(
+        "() => /evaluations? .*in [0-9.]+ s/.test(document.querySelector('#status').innerText)", timeout=300_000
+    )
     page.mouse.move(5, 5)
     page.wait_for_timeout(1500)
 

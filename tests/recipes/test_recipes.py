@@ -277,7 +277,9 @@ def test_damage_of_a_scan_is_where_it_differs_from_the_clean_picture():
 def test_what_a_file_lost_is_measured_in_units_of_its_level(archive):
     made = recipes.jpeg(archive([f"{i:02}.png" for i in range(26)]), batch=8, patch=64)
     first, again = made.data(0), made.data(0)
-    found, level = first.condition
+    found, level, unit = first.condition
+    assert (unit >= level).all()
+    assert (unit > level).any()
     assert torch.equal(found, again.condition[0])
     assert not torch.equal(found, made.data(1).condition[0])
     assert (level >= as_noise(96)).all()
@@ -296,6 +298,6 @@ def test_what_a_file_lost_is_measured_in_units_of_its_level(archive):
 
     flow = Knows()
     error = (found - first.clean).square().mean((1, 2, 3))
-    torch.testing.assert_close(made.loss(flow, first, None), error / level**2)
+    torch.testing.assert_close(made.loss(flow, first, None), error / unit**2)
     flow.off = first.clean - found
     assert made.loss(flow, first, None).max() < 1e-6

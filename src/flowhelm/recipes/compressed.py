@@ -25,8 +25,8 @@ QUALITY, NOISE = (6, 96), 40 / 127.5
 def jpeg(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recipe:
     """The mean of the picture that a JPEG file was made of, in one call of the network of `photos`.
 
-    The level that it is told is that which `flowhelm restore` finds in such a file: the noise before the compression, and a sixth of
-    a mean quantisation step. `scripts/low_rank.py` makes a small adapter of what it has learnt beyond `photos`.
+    The level that it is told is a sixth of a mean quantisation step, as the file's tables say; noise that was compressed with the picture
+    it finds by itself. `scripts/low_rank.py` makes a small adapter of what it has learnt beyond `photos`.
 
     Args:
         data: zip archive of photographs; the last 24 by name are held apart.
@@ -54,20 +54,21 @@ def jpeg(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recip
 
 
 def packed(data: Data, seed: int) -> Data:
-    """Batches whose conditions are the pictures as they came out of their files, and the levels `(b,)` that the network is told."""
+    """Batches whose conditions are the pictures as they came out of their files, the levels `(b,)` that the network is told, and those
+    `(b,)` of the noise and of what the compression did together."""
 
     def packed_batch(index: int) -> Batch:
         generator = seeded(seed, index, purpose="files")
         clean = data(index).clean
         rows = [through_a_file(row, generator) for row in clean]
-        clean, found = torch.stack([row for row, _, _ in rows]), torch.stack([row for _, row, _ in rows])
-        return Batch(clean, (found, torch.tensor([level for _, _, level in rows])))
+        clean, found = torch.stack([row[0] for row in rows]), torch.stack([row[1] for row in rows])
+        return Batch(clean, (found, torch.tensor([row[2] for row in rows]), torch.tensor([row[3] for row in rows])))
 
     return packed_batch
 
 
-def through_a_file(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """`(3, h, w)` in [-1, 1] -> itself (of ten one is grey), what a JPEG file makes of it, and its level.
+def through_a_file(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float, float]:
+    """`(3, h, w)` in [-1, 1] -> itself (of ten one is grey), what a JPEG file makes of it, the level of its quality, and with the noise's.
 
     Qualities are drawn by the logarithm of 100 less the quality, since most files are good ones; half of the pictures have noise first;
     of three files one keeps all of the colours' resolution.
@@ -84,7 +85,7 @@ def through_a_file(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, T
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "JPEG", quality=quality, subsampling=0 if whole else 2)
     found = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 127.5 - 1
-    return clean, found, math.hypot(std, as_noise(quality))
+    return clean, found, as_noise(quality), math.hypot(std, as_noise(quality))
 
 
 def restored(flow: Flow, found: Tensor, level: Tensor) -> Tensor:
@@ -94,10 +95,10 @@ def restored(flow: Flow, found: Tensor, level: Tensor) -> Tensor:
 
 
 def mean_error(flow: Flow, batch: Batch, generator: torch.Generator) -> Tensor:
-    """Mean squared error of each row `(b,)`, in units of a level's variance."""
-    found, level = batch.condition
+    """Mean squared error of each row `(b,)`, in units of the variance of its noise and of what the compression did."""
+    found, level, unit = batch.condition
     each = (restored(flow, found, level) - batch.clean).square().flatten(1).mean(1)
-    return each / level**2
+    return each / unit**2
 
 
 def shown(apart: Data) -> Callable[[nn.Module], list[tuple[str, Tensor]]]:
@@ -105,7 +106,7 @@ def shown(apart: Data) -> Callable[[nn.Module], list[tuple[str, Tensor]]]:
 
     def rows(net: nn.Module) -> list[tuple[str, Tensor]]:
         batch = apart(0)
-        found, level = batch.condition
+        found, level, _ = batch.condition
         mean = restored(NetFlow(net, tuple(batch.clean.shape[1:])), found, level)
         return [("file", found), ("restored", mean), ("clean", batch.clean)]
 

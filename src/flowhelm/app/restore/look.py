@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ...known import ADAPTERS
-from ...operators.jpeg import as_noise
 from ...priors import bundled
 from ..files import stacks
 from ..files.compression import STRONG, jpeg_quality
@@ -61,16 +59,16 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     faded = fade.is_sure(curve)
     picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve if faded else None))
     back = ADAPTERS["jpeg"] == prior and packed(picture) and not faded
-    std = float(f"{of_photo(picture.pixels, flow, picture.jpeg, back):.3g}")
-    # the level that is told to the network holds what JPEG did, too; a person is told of the noise alone
-    alone = math.sqrt(max(0.0, std**2 - as_noise(quality) ** 2)) if back and quality else std
+    found = of_photo(picture.pixels, flow, picture.jpeg)
+    std, noise = float(f"{found.std(back):.3g}"), found.noise if back else found.std()
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
-    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {alone:.3g} ({word(alone)}){blocks}{', faded' * faded}"
-    noisy = "denoise" if std >= MUCH else None
+    text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {noise:.3g} ({word(noise)}){blocks}{', faded' * faded}"
+    noisy = "denoise" if max(std, noise) >= MUCH else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
         return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
-    least = max(LEAST_OTHER, blur.rounded(std, picture.jpeg))
+    least = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg))
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
-        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{least:.3g}"), options, faded=faded)
+        std = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg, blur.SOFT))
+        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{std:.3g}"), options, faded=faded)
     return Seen(text, noisy, std, faded=faded, packed=back and noisy is not None)

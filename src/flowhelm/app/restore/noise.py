@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None, 
     """The standard deviation of the noise to restore a photograph with; `packed`: by a network that knows what JPEG does."""
     if operator not in PHOTOGRAPHS:
         return STD
-    found = of_photo(picture.pixels, flow, picture.jpeg, packed)
+    found = of_photo(picture.pixels, flow, picture.jpeg).std(packed)
     return float(f"{max(found, LEAST.get(operator, LEAST_OTHER)):.3g}")
 
 
@@ -46,18 +46,30 @@ def packed(picture: Picture) -> bool:
     return quality is not None and quality <= FINE
 
 
-def of_photo(
-    pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None, packed: bool = False
-) -> float:
-    """The standard deviation of what is to be taken for noise: of a JPEG file the noise before it was compressed, and strong blocks,
-    or, where a network knows them (`packed`), all."""
+class Level(NamedTuple):
+    """What is found in a photograph, as standard deviations: its noise, before a compression if it was seen there; what JPEG did, as
+    noise; and whether that counts for a prior that does not know JPEG: of strong blocks, and where noise was compressed with them."""
+
+    noise: float
+    blocks: float = 0.0
+    counts: bool = False
+
+    def std(self, packed: bool = False) -> float:
+        """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and finds the noise itself."""
+        if packed:
+            return self.blocks
+        return math.hypot(self.noise, self.blocks) if self.counts else self.noise
+
+
+def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | bytes | None) -> Level:
+    """The noise of a photograph, pixels `(1, c, h, w)`, and what its compression did, if it comes from a JPEG file."""
     found, quality = level(pixels, flow), None if photo is None else jpeg_quality(photo)
     if photo is None or quality is None:
-        return found
+        return Level(found)
     before, blocks = noise_before(photo), as_noise(quality)
     if before >= SEEN[0] + SEEN[1] * blocks:
-        return math.hypot(max(found, before), blocks)
-    return math.hypot(found, blocks) if packed or quality <= STRONG else found
+        return Level(max(found, before), blocks, True)
+    return Level(found, blocks, quality <= STRONG)
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
@@ -82,7 +94,7 @@ def told(std: float, unseen: bool, packed: bool = False) -> Event:
     """What a person is told of an estimate; `unseen`: by a method that repairs whatever it sees, and is not told the noise."""
     if packed:
         return Noted(
-            f"what JPEG did to the picture, and its noise, count as noise of {std:g} ({word(std)}); the adapter jpeg takes both back"
+            f"what JPEG did to the picture counts as noise of {std:g} ({word(std)}); the adapter jpeg takes it back, and the noise with it"
         )
     if not unseen:
         return Noted(f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it")

@@ -61,6 +61,7 @@ def settle(
     std = STD if request.std == "auto" else request.std
     chosen = dict(request.operator_options)
     blurred: blur.Trust | None = None
+    sure = 0.0
     if blur.asked(request.operator, chosen):
         if request.simulate:
             raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
@@ -83,11 +84,12 @@ def settle(
         if back:
             request = request.changed(adapter=Path("jpeg"))
         if request.operator in ("deblur", "motion"):
-            std = float(f"{blur.rounded(std, picture.jpeg):.3g}")
+            sure = blur.rounded(std, picture.jpeg)
+            std = float(f"{blur.rounded(std, picture.jpeg, blur.SOFT):.3g}")
         request = request.changed(std=std)
     if blurred and isinstance(picture, Picture):
         quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
-        found = blur.estimated(chosen, picture, std, looking, quality)
+        found = blur.estimated(chosen, picture, sure or std, looking, quality)
         chosen, blurred = found.options, found.trust
     of_prior = opening.settled(request)
     if tables and isinstance(picture, Picture):

@@ -39,16 +39,18 @@ LOWER = (3, 5, 8, 12), (0.02, 0.04, 0.08, 0.15)
 ADAPTER = "`flowhelm restore photo.jpg --operator denoise`"
 
 
-def of_file(restorer: Restorer, file: Path) -> dict[str, Tensor]:
+def of_file(restorer: Restorer, file: Path, eight: bool) -> dict[str, Tensor]:
     """Restored pictures `(3, h, w)`, by who made them."""
     came = read(file).pixels
     flow = restorer.flow.sized(*came.shape[-2:])
+    seen = of_photo(came, flow, file)
     made = {
         "as it came": came[0],
-        "one call of `photos`": one_call(flow)(came, max(of_photo(came, flow, file, packed=True), 0.005))[0],
-        "`--operator jpeg`, eight calls": restorer(file, "jpeg").picture,
+        "one call of `photos`": one_call(flow)(came, max(seen.std(), seen.blocks))[0],
         ADAPTER: restorer(file, "denoise").picture,
     }
+    if eight:
+        made["`--operator jpeg`, eight calls"] = restorer(file, "jpeg").picture
     return made | others(came)
 
 
@@ -104,6 +106,9 @@ def main(
     last: Annotated[int | None, typer.Option(min=1, help="only the last so many pictures by name")] = None,
     every: Annotated[int, typer.Option(min=1, help="take each so-manieth picture")] = 1,
     size: Annotated[int, typer.Option(min=64, help="side of the middle that is taken")] = 192,
+    eight: Annotated[
+        bool, typer.Option("--eight", help="with the operator jpeg, too, which takes ten times as long")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--csv", help="file of the rows, appended to")] = None,
 ) -> None:
     """Save, restore, and print a row for each kind of file."""
@@ -119,7 +124,8 @@ def main(
                     continue
                 saved(photo, level, quality, file)
                 found = {
-                    who: float(psnr(made[None], photo.clean[None])) for who, made in of_file(restorer, file).items()
+                    who: float(psnr(made[None], photo.clean[None]))
+                    for who, made in of_file(restorer, file, eight).items()
                 }
                 said = {"image": photo.name, "noise": str(level), "quality": str(quality)}
                 new = [said | {"method": who, "psnr": f"{value:.4f}"} for who, value in found.items()]

@@ -109,7 +109,7 @@ def main(
         denoise = one_call(flow.sized(*clean.shape[-2:]))
         remains = float((y - clean).square().mean().sqrt())
         true = remains if kind == "jpeg" else level / UNIT
-        found = of_photo(y, flow, file if kind == "jpeg" else None)
+        found = of_photo(y, flow, file if kind == "jpeg" else None).std()
         loss = float(psnr(denoise(y, true), clean) - psnr(denoise(y, max(found, 0.001)), clean))
         row: dict[str, Any] = {"kind": kind, "name": name, "true": true * UNIT, "ours": found * UNIT, "loss": loss}
         if kind == "jpeg":
