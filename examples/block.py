@@ -136,7 +136,7 @@ def main(
         if depths[2]:
             net.requires_grad_(False)
             net.residual.requires_grad_(True)
-            net = trained(net, residual, rows, steps // 3, out / "residual.safetensors")
+            net = trained(net, residual, rows, max(1, steps // 3), out / "residual.safetensors")
             kinds["three, features carried on"] = False
         for kind, exact in kinds.items():
             for calls in (6, 12, 24):

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -222,6 +223,7 @@ def judge(stored: dict[str, Tensor]) -> Callable[[Tensor], dict[str, float]]:
 def table(
     out: Out,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each treatment.")] = 1,
+    draws: Annotated[int, typer.Option(min=1, help="Times that each training draws, from other noise.")] = 1,
     scale: Annotated[float, typer.Option(help="Of guidance.")] = 1.0,
 ) -> None:
     """Judge the trainings, and draw from each."""
@@ -244,9 +246,10 @@ def table(
                 continue
             flow = prior(out, name, seed)
             for steps in (20, 5):
-                volumes = solid(codec, drawn(flow, asked, steps, seed, scale), 16)
-                for key, value in judged(volumes).items():
-                    found.setdefault(f"{key}{steps}", []).append(value)
+                each = [judged(solid(codec, drawn(flow, asked, steps, seed + k, scale), 16)) for k in range(draws)]
+                for key in each[0]:
+                    values = [one[key] for one in each]
+                    found.setdefault(f"{key}{steps}", []).extend(values if seeds == 1 else [fmean(values)])
             if seed == 0:
                 planes = drawn(flow, numbered(SHOWN, WORDS, 3), 20, 5, scale)
                 rows.append((words, shaded(solid(codec, planes, 64, turn()))))

@@ -69,10 +69,10 @@ def data(tmp_path_factory):
     """Stand-ins for the sets that the commands name, of a few pictures each."""
     folder, draw = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
     labels = np.tile(np.arange(10, dtype=np.uint8), 56)
-    for name in ("fashion_mnist.npz", "mnist_t10k.npz"):
-        grey = np.stack([picture(draw, 28, label)[..., 0] for label in labels])
-        parts = {"train_images": grey, "train_labels": labels, "test_images": grey[::-1], "test_labels": labels[::-1]}
-        np.savez(folder / name, **parts)
+    grey = np.stack([picture(draw, 28, label)[..., 0] for label in labels])
+    parts = {"train_images": grey, "train_labels": labels, "test_images": grey[::-1], "test_labels": labels[::-1]}
+    np.savez(folder / "fashion_mnist.npz", **parts)
+    np.savez(folder / "mnist_t10k.npz", images=np.tile(grey, (4, 1, 1)), labels=np.tile(labels, 4))
     with zipfile.ZipFile(folder / "test_photos.zip", "w") as archive:
         for number in range(4):
             archive.writestr(f"CBSD68/{number}.png", png(picture(draw, 96, number)))

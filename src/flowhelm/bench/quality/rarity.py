@@ -103,7 +103,7 @@ def noisy_classifier(prior: Prior, parts: dict[str, tuple[Tensor, Tensor]], step
     some = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:SCORED]
     clean = scaled(pictures[some])
     found = torch.cat(
-        [scores(prior, clean[i : i + 100], labels[some][i : i + 100].tolist(), i) for i in range(0, SCORED, 100)]
+        [scores(prior, clean[i : i + 100], labels[some][i : i + 100].tolist(), i) for i in range(0, len(clean), 100)]
     )
     torch.manual_seed(0)
     net = Noisy(clean.shape[1], CLASSES)
@@ -173,10 +173,11 @@ def measure(
     sheet: Annotated[Path | None, typer.Option(help="PNG of ten samples of every way")] = None,
     samples: Annotated[int, typer.Option(min=10, help="of a way and a seed")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="of samples")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="of the training of the classifier of rarity")] = 600,
 ) -> None:
     """A row for each way to sample and seed."""
     parts, prior = whole(name, data, split), load(name)
-    judge, net = Judge(classifier(name, parts, work), parts), noisy_classifier(prior, parts)
+    judge, net = Judge(classifier(name, parts, work), parts), noisy_classifier(prior, parts, steps)
     there = kept.stored(out)
     fields = ("prior", "way", "scale", "passes", "seed", "samples", "rare", "to_rare", "to_all", "accuracy")
     shown: list[tuple[str, Tensor]] = []
