@@ -72,6 +72,7 @@ METHODS = (
 )
 ONCE = {"free_flow": 1, "mean_flow": 2, "mdt_dist": 2, "consistency": 2, "flow_turbo": 2}
 """Methods that train the same whatever the number of calls: they are trained once, under this number."""
+RIVALS = ("teacher", "unipc")
 LEAN = {"rank": 3, "way_up": False}
 FINE = 20
 
@@ -193,9 +194,10 @@ def run_(
     data: Annotated[Path, typer.Option(help="the set's file; see flowhelm.recipes")],
     work: Annotated[Path, typer.Option(help="folder of the trainings and of the classifier's weights")],
     out: Annotated[Path, typer.Option("--csv", help="file, appended to")],
-    methods: Annotated[str, typer.Option(help="with commas; 'teacher' for the rivals; nothing for none")] = ",".join(
-        ("teacher", *METHODS)
-    ),
+    methods: Annotated[
+        str,
+        typer.Option(help="with commas; 'teacher' for the rivals, 'unipc' for those of few calls; nothing for none"),
+    ] = ",".join(("teacher", *METHODS)),
     calls: Annotated[str, typer.Option(help="of the students, with commas")] = "1,2,4",
     seconds: Annotated[float, typer.Option(help="of one core, for each training")] = 240.0,
     samples: Annotated[int, typer.Option(help="of each row; distances depend on it")] = 300,
@@ -231,13 +233,14 @@ def run_(
     guided = replace(base, guidance=partial(guide.cfg, scale=base.scale))
     for method in filter(None, methods.split(",")):
         for seed in range(seeds):
-            if method == "teacher":
+            if method in RIVALS:
                 for count in numbers:
                     measured("UniPC-2, not guided", base, "unipc", count, 0, seed, 0)
                     if count > 1 and count % 2 == 0:
                         measured("UniPC-2, guided", guided, "unipc", count // 2, 0, seed, 0)
+            if method == "teacher":
                 measured("Euler, guided", guided, "euler", 50, 0, seed, 0)
-        if method == "teacher":
+        if method in RIVALS:
             continue
         for count in numbers if method != "free_flow" else [1]:
             for training in range(trainings):
