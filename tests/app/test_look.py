@@ -13,6 +13,7 @@ from PIL import Image
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.compression import jpeg_quality, noise_before
 from flowhelm.app.files.pictures import read, to_pil
+from flowhelm.app.restore import noise
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.restorer import Restorer
 from flowhelm.app.restore.settle import settle
@@ -100,6 +101,17 @@ def test_jpeg_files_are_denoised_by_the_network_that_knows_them(tmp_path, clean)
     to_pil(clean).save(fine := tmp_path / "fine.jpg", quality=98)
     assert of(photo=png).adapter is None
     assert of(photo=fine).adapter is None
+
+
+def test_stripes_that_the_adapter_would_smooth_are_left_to_the_prior(tmp_path, clean):
+    stripes = 0.8 * torch.sign(torch.sin(torch.arange(96) * 3.0)).expand(1, 3, 96, 96)
+    for picture, fits in ((stripes, False), (clean, True)):
+        to_pil(picture).save(path := tmp_path / "a.jpg", quality=50)
+        assert noise.unpacks(read(path), load("photos"), as_noise(50)) is fits
+    to_pil(stripes).save(path, quality=50)
+    found = settle(RestoreRequest(photo=path, operator="denoise"))
+    assert found.adapter is None
+    assert found.std >= float(f"{as_noise(50):.3g}")  # strong blocks count for the prior itself
 
 
 @pytest.mark.parametrize("quality", [20, 75])

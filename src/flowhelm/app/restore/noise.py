@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor
 
 from ...flow import NetFlow
 from ...noise_level import Denoise, noise_level, one_call
 from ...operators.jpeg import as_noise
+from ...priors import adapters
 from ...priors.pipelines import Pipeline
 from ..files.compression import STRONG, jpeg_quality, noise_before
 from ..files.pictures import Picture
@@ -24,6 +26,9 @@ SEEN = 3.5 / 127.5, 0.75
 counts as."""
 SURE = 8 / 127.5, 1.5
 """The same, above which it is noise: of 34 pictures without any at most two are above."""
+MOST, TRIAL = (4 / 127.5, 0.7, 12 / 127.5), 256
+"""How far the adapter may change the middle of a picture, of so many pixels a side: so much, so large a share of what the compression
+counts as, and at most so much. Of pictures without noise the most is two thirds of that (`bench.quality.compressed`)."""
 FINE = 96
 """The quality of a JPEG file above which there is nothing to take back; the adapter was trained up to it."""
 MUCH = 0.02
@@ -45,8 +50,19 @@ def estimated(
     if operator not in PHOTOGRAPHS:
         return STD, False
     found = of_photo(picture.pixels, flow, picture.jpeg)
-    packed = alone and found.packed
+    packed = alone and found.packed and unpacks(picture, flow, found.blocks)
     return float(f"{max(found.std(packed), LEAST.get(operator, LEAST_OTHER)):.3g}"), packed
+
+
+@torch.no_grad()
+def unpacks(picture: Picture, flow: NetFlow | Pipeline | None, blocks: float) -> bool:
+    """Whether the adapter `jpeg` is believed: not where it changes the middle of a picture more than a compression does, since it takes
+    fine regular stripes for damage. `flow`: the adapter's prior."""
+    made: Any = adapters.applied(flow, "jpeg")  # type: ignore[type-var]
+    top, left = ((side - min(side, TRIAL)) // 32 * 16 for side in picture.pixels.shape[-2:])
+    middle = picture.pixels[..., top : top + TRIAL, left : left + TRIAL]
+    change = float((_denoise(made)(middle, blocks) - middle).square().mean().sqrt())
+    return change <= min(MOST[0] + MOST[1] * blocks, MOST[2])
 
 
 class Level(NamedTuple):
