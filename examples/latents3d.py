@@ -51,7 +51,7 @@ from flowhelm.train.reconstruction import by_place, occupied, reconstruction
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
 SOLIDS, APART, BATCH, SHAPE = 2000, 240, 32, (18, 16, 16)
 CODEC, STEPS = 1000, 600
-UPDATES, RATES = {"mdt_dist": 120, "reflow": 450}, {"mdt_dist": 2e-4, "reflow": 1e-3}
+UPDATES, RATES = {"mdt_dist": 80, "reflow": 450}, {"mdt_dist": 2e-4, "reflow": 1e-3}
 TREATMENTS = {
     "raw": "as the encoder gives them", "scale": "one scale for all", "channel": "standardized by plane and channel",
     "weight": "and weighted by place", "look": "and held to what is seen",

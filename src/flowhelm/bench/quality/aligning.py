@@ -127,16 +127,19 @@ def train(
     data: Annotated[Path, typer.Option(help="fashion_mnist.npz, for the two classifiers")],
     out: Annotated[Path, typer.Option(help="folder of the runs")],
     seeds: Annotated[int, typer.Option(min=1, help="runs of each")] = 3,
-    budget: Annotated[int, typer.Option(min=1000, help="evaluations of a run")] = 8_000,
+    budget: Annotated[int, typer.Option(min=100, help="evaluations of a run")] = 8_000,
     only: Annotated[list[str] | None, typer.Option(help="these rewards: brightness, class")] = None,
+    methods: Annotated[list[str] | None, typer.Option("--method", help=f"these methods, of {', '.join(GRID)}")] = None,
 ) -> None:
     """Search the settings on coats, then train on bags; what is there is not done again."""
+    if unknown := set(methods or ()) - set(GRID):
+        raise typer.BadParameter(f"expected methods of {', '.join(GRID)}, got {', '.join(sorted(unknown))}")
     parts = whole("fashion", data, None)
     for seed in (0, 1):
         classifier("fashion", parts, out / "work" / str(seed), seed)
     for reward in only or UNIT:
         chosen: dict[str, dict[str, float]] = {}
-        for method, settings in GRID.items():
+        for method, settings in ((name, GRID[name]) for name in methods or GRID):
             found = []
             for i, setting in enumerate(settings):
                 folder = out / reward / method / f"search{i}"
@@ -144,7 +147,9 @@ def train(
                 found.append(best_within(rows_of(folder, reward, method, 100, setting), SEARCHED))
             chosen[method] = settings[found.index(max(found))]
             print(f"{reward}, {method}: {chosen[method]} of {[round(each, 3) for each in found]}", flush=True)
-        put(out / reward / "settings.json", lambda path, kept=chosen: path.write_text(json.dumps(kept), "utf-8"))  # type: ignore[misc]
+        file = out / reward / "settings.json"
+        every = (json.loads(file.read_text("utf-8")) if file.exists() else {}) | chosen
+        put(file, lambda path, kept=every: path.write_text(json.dumps(kept), "utf-8"))  # type: ignore[misc]
         for seed in range(seeds):
             for method, setting in chosen.items():
                 done(
