@@ -13,7 +13,7 @@ from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
 from . import blur, fade
 from .mask import believed
-from .noise import LEAST_OTHER, MUCH, of_photo, packed, word
+from .noise import LEAST_OTHER, MUCH, of_photo, word
 
 
 class Seen(NamedTuple):
@@ -58,8 +58,8 @@ def look(photo: Path, prior: str = "photos") -> Seen:
     flow, curve = bundled.load(prior), fade.curve_of(picture.pixels)
     faded = fade.is_sure(curve)
     picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve if faded else None))
-    back = ADAPTERS["jpeg"] == prior and packed(picture) and not faded
     found = of_photo(picture.pixels, flow, picture.jpeg)
+    back = found.packed and ADAPTERS["jpeg"] == prior and not faded
     std, noise = float(f"{found.std(back):.3g}"), found.noise if back else found.std()
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {noise:.3g} ({word(noise)}){blocks}{', faded' * faded}"

@@ -22,6 +22,8 @@ PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 SEEN = 3.5 / 127.5, 0.75
 """Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
 counts as."""
+SURE = 8 / 127.5, 1.5
+"""The same, above which it is noise: of 34 pictures without any at most two are above."""
 FINE = 96
 """The quality of a JPEG file above which there is nothing to take back; the adapter was trained up to it."""
 MUCH = 0.02
@@ -32,27 +34,30 @@ LEAST_OTHER = 0.01
 _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
 
 
-def estimated(operator: str, picture: Picture, flow: NetFlow | Pipeline | None, packed: bool = False) -> float:
-    """The standard deviation of the noise to restore a photograph with; `packed`: by a network that knows what JPEG does."""
+def estimated(
+    operator: str, picture: Picture, flow: NetFlow | Pipeline | None, alone: bool = False
+) -> tuple[float, bool]:
+    """The standard deviation of the noise to restore a photograph with, and whether the adapter `jpeg` is to do it.
+
+    Args:
+        alone: it is one call of the prior that the adapter is of.
+    """
     if operator not in PHOTOGRAPHS:
-        return STD
-    found = of_photo(picture.pixels, flow, picture.jpeg).std(packed)
-    return float(f"{max(found, LEAST.get(operator, LEAST_OTHER)):.3g}")
-
-
-def packed(picture: Picture) -> bool:
-    """Whether it comes from a JPEG file of which the adapter `jpeg` takes back what the compression did."""
-    quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
-    return quality is not None and quality <= FINE
+        return STD, False
+    found = of_photo(picture.pixels, flow, picture.jpeg)
+    packed = alone and found.packed
+    return float(f"{max(found.std(packed), LEAST.get(operator, LEAST_OTHER)):.3g}"), packed
 
 
 class Level(NamedTuple):
     """What is found in a photograph, as standard deviations: its noise, before a compression if it was seen there; what JPEG did, as
-    noise; and whether that counts for a prior that does not know JPEG: of strong blocks, and where noise was compressed with them."""
+    noise; whether that counts for a prior that does not know JPEG: of strong blocks, and where noise was compressed with them; and whether
+    the adapter `jpeg` is for it: not for strong noise, which it hardly sees in a good file."""
 
     noise: float
     blocks: float = 0.0
     counts: bool = False
+    packed: bool = False
 
     def std(self, packed: bool = False) -> float:
         """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and finds the noise itself."""
@@ -68,8 +73,8 @@ def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | byte
         return Level(found)
     before, blocks = noise_before(photo), as_noise(quality)
     if before >= SEEN[0] + SEEN[1] * blocks:
-        return Level(max(found, before), blocks, True)
-    return Level(found, blocks, quality <= STRONG)
+        return Level(max(found, before), blocks, True, quality <= FINE and before < SURE[0] + SURE[1] * blocks)
+    return Level(found, blocks, quality <= STRONG, quality <= FINE)
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:

@@ -127,8 +127,9 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
         yield from opening.hint(settings)
     yield from notes(problem)
     settings = problem.settings
+    packed = str(settings.adapter) == "jpeg"  # which leaves more or less of the picture than a noise level says
     if settings.estimated:
-        yield noise.told(settings.std, problem.unseen, str(settings.adapter) == "jpeg")
+        yield noise.told(settings.std, problem.unseen, packed)
     yield from blur.told(settings)
     story = record.story_of(settings)
     text = outlook(problem) if place is None else ""
@@ -146,7 +147,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     for name in ("preview", "partial", "resume"):
         paths[name].unlink(missing_ok=True)
     yield Written(written)
-    yield from summary(result, problem.unseen)
+    yield from summary(result, problem.unseen or packed)
     return made
 
 

@@ -23,7 +23,7 @@ from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
 from . import blur, fade, presets
-from .noise import PHOTOGRAPHS, estimated, packed
+from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
 from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
@@ -79,8 +79,7 @@ def settle(
     if isinstance(picture, Picture):
         picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
     if guessed and isinstance(picture, Picture):
-        back = curve is None and _alone(request, drawn) and packed(picture)
-        std = estimated(request.operator, picture, looking, back)
+        std, back = estimated(request.operator, picture, looking, curve is None and _alone(request, drawn))
         if back:
             request = request.changed(adapter=Path("jpeg"))
         if request.operator in ("deblur", "motion"):

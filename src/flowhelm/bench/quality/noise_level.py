@@ -148,7 +148,7 @@ def main(
     clean_scores = []
     for name, picture in photos[:: max(1, len(photos) // 12)]:
         clean = picture[None]
-        std = estimated("denoise", Picture(clean), flow)
+        std, _ = estimated("denoise", Picture(clean), flow)
         clean_scores.append((float(psnr(one_call(flow.sized(*clean.shape[-2:]))(clean, std), clean)), Path(name).stem))
     folder_.cleanup()
     low, which = min(clean_scores)
