@@ -293,6 +293,7 @@ def test_what_a_file_lost_is_measured_in_units_of_its_level(archive):
         off = 0.0
 
         def ends(self, x, t):
+            torch.testing.assert_close((1 - t) / t, level)  # the noise of the state, as a share of the picture
             t = t.reshape(-1, 1, 1, 1)
             return Ends(torch.zeros_like(x), x / t + self.off)
 
