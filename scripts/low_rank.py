@@ -25,7 +25,7 @@ from flowhelm.train import fit
 
 def main(
     first: Annotated[str, typer.Argument(help="a bundled prior, or a weights file")],
-    second: Annotated[str, typer.Argument(help="another, trained on from the first; or an adapter to train on")],
+    second: Annotated[str, typer.Argument(help="another, trained on from the first")],
     out: Annotated[Path, typer.Option(help="file to write")],
     rank: Annotated[int, typer.Option(min=1, help="of each layer's change")] = 16,
     recipe: Annotated[str | None, typer.Option(help="train the adapter on by this recipe of `flowhelm train`")] = None,
@@ -34,6 +34,11 @@ def main(
     rate: Annotated[float, typer.Option(help="of that training")] = 3e-4,
 ) -> None:
     """Write the adapter, and print how much of the change it holds."""
+    known = {each.__name__: each for each in recipes.ALL}
+    if recipe is not None and (recipe not in known or data is None):
+        raise typer.BadParameter(
+            f"--recipe: expected one of {', '.join(known)}, and its --data, got {recipe} and {data}"
+        )
     base, other = load(first), load(second)
     old, new = base.net.state_dict(), other.net.state_dict()
     if {k: v.shape for k, v in old.items()} != {k: v.shape for k, v in new.items()}:
@@ -53,7 +58,7 @@ def main(
             whole, kept = whole + float(s.square().sum()), kept + float(s[:rank].square().sum())
     print(f"{kept / whole:.1%} of the change")
     if recipe is not None:
-        task = next(each for each in recipes.ALL if each.__name__ == recipe)(data)  # type: ignore[operator]
+        task: recipes.Recipe = known[recipe](data)  # type: ignore[operator]
         average = copy.deepcopy(net)
         losses: list[float] = []
         for update in fit(

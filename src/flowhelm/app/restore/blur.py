@@ -44,8 +44,8 @@ MILDER = (1.0, 0.8, 0.6)
 FINE = 90
 """The quality of a JPEG file below which what was rounded away makes a blur seem larger than it is, by a tenth to a quarter."""
 SOFT = 0.5
-"""How much of what JPEG rounds away of a sharp picture it rounds away of a blurred one, where it is restored; measured on pictures that
-`bench.quality.chain` does not show: half gains 0.2 to 0.3 dB where there is no noise, up to 0.1 where there is."""
+"""How much of what JPEG rounds away of a sharp picture it rounds away of a blurred one, where it is restored; chosen on pictures that
+`bench.quality.chain` does not show."""
 TRIAL, STEPS = 256, 8
 """The side of the middle of a picture that is tried, and the steps."""
 

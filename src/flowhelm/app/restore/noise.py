@@ -25,10 +25,10 @@ SEEN = 3.5 / 127.5, 0.75
 """Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
 counts as."""
 SURE = 8 / 127.5, 1.5
-"""The same, above which it is noise: of 34 pictures without any at most two are above."""
+"""The same, above which it is noise: hardly a picture without any is above."""
 MOST, TRIAL = (4 / 127.5, 0.7, 12 / 127.5), 256
 """How far the adapter may change the middle of a picture, of so many pixels a side: so much, so large a share of what the compression
-counts as, and at most so much. Of pictures without noise the most is two thirds of that (`bench.quality.compressed`)."""
+counts as, and at most so much."""
 FINE = 96
 """The quality of a JPEG file above which there is nothing to take back; the adapter was trained up to it."""
 MUCH = 0.02

@@ -86,6 +86,7 @@ def table(rows: list[dict[str, str]]) -> str:
         found = groups.setdefault((row["noise"], row["quality"]), {})
         found.setdefault(row["method"], []).append(float(row["psnr"]))
     lines: list[str] = []
+    every: list[float] = []
     for (noise, quality), found in groups.items():
         best: dict[str, list[float]] = {}
         for name, values in found.items():
@@ -95,9 +96,13 @@ def table(rows: list[dict[str, str]]) -> str:
         if not lines:
             lines = [f"| noise | quality | {' | '.join(best)} | gain | least gain |", "|" + " --- |" * (len(best) + 4)]
         gains = [ours - came for ours, came in zip(best[ADAPTER], best["as it came"], strict=True)]
+        every += gains
         means = " | ".join(f"{np.mean(values):.2f}" for values in best.values())
         lines.append(f"| {noise} | {quality} | {means} | {interval(gains).shown(2)} | {min(gains):.2f} |")
-    return "\n".join(lines)
+    worse = sum(gain < 0 for gain in every)
+    return "\n".join(
+        [*lines, "", f"worse than they came: {worse} of {len(every)} files, the worst by {-min(every):.2f} dB"]
+    )
 
 
 def main(
