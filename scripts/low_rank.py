@@ -34,7 +34,7 @@ def main(
     rate: Annotated[float, typer.Option(help="of that training")] = 3e-4,
 ) -> None:
     """Write the adapter, and print how much of the change it holds."""
-    known = {each.__name__: each for each in recipes.ALL}
+    known: dict[str, Any] = {each.__name__: each for each in recipes.ALL}
     if recipe is not None and (recipe not in known or data is None):
         raise typer.BadParameter(
             f"--recipe: expected one of {', '.join(known)}, and its --data, got {recipe} and {data}"
@@ -58,7 +58,7 @@ def main(
             whole, kept = whole + float(s.square().sum()), kept + float(s[:rank].square().sum())
     print(f"{kept / whole:.1%} of the change")
     if recipe is not None:
-        task: recipes.Recipe = known[recipe](data)  # type: ignore[operator]
+        task: recipes.Recipe = known[recipe](data)
         average = copy.deepcopy(net)
         losses: list[float] = []
         for update in fit(
