@@ -340,7 +340,7 @@ class MixtureFlow(Pixels):
 
     def _parts(self, x: State, t: Time) -> tuple[Tensor, ...]:
         """log r_k; e_k along the eigenvectors of S_k, and the eigenvalues of C_k: `(b, k)`, `(b, k, d)`, `(b | 1, k, d)`."""
-        flat = x.flatten(1)
+        flat = x.flatten(1).to(self.means)
         a = at(self.path, t, flat[..., None])  # (b, 1, 1), or 0-dim
         # a product for each row, and not one of the batch, whose rounding would depend on the number of rows
         e = (flat[:, None, None] @ self._vectors)[..., 0, :] - a.alpha * self._centres

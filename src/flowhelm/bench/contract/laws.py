@@ -136,7 +136,7 @@ def null(method: Method, flow: Flow, y: Measurement) -> str:
     expected = _whole(method, flow, y)
     x, measured, state, step = expected.x.clone(), y.y.clone(), torch.random.get_rng_state(), None
     with torch.no_grad():
-        for step in method(flow, y, x, expected.times, noise=Noise(0, len(x))):
+        for step in method(flow, y, x, expected.times, noise=Noise(0, len(x))):  # noqa: B007
             if torch.is_grad_enabled():
                 raise Breach(
                     "it turns gradients on for whoever reads its steps; write @torch.no_grad() above def, and with torch.enable_grad() "
