@@ -49,7 +49,7 @@ class _Whole(NamedTuple):
     x: Tensor
     times: Tensor
     end: Tensor
-    count: Count
+    spent: Count
 
 
 @cache
