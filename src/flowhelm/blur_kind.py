@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ def blur_kind(picture: Tensor, std: float, kernels: dict[str, Kernel], *, soft: 
         return None
     spectrum = _Spectrum(picture, std, WINDOW, soft)
     found = [_best(name, kernel, spectrum) for name, kernel in kernels.items()]
-    none = float(spectrum.evidence([torch.ones(1, 1)], steps=12)[0])
+    none = float(spectrum.evidence([(_none, 0.0, 0.0)], steps=12)[0])
     found = [each._replace(evidence=each.evidence - none) for each in found]
     best = max(found, key=lambda each: each.evidence)
     usual = next((each for each in found if each.kernel == "gaussian"), best)
@@ -75,13 +76,13 @@ def _best(name: str, kernel: Kernel, spectrum: _Spectrum) -> Found:
         math.log10(LEAST_SIGMA), math.log10(MOST_SIGMA * (1.5 if turning else 1)), 18 if turning else 24
     ).tolist()
     tried = [(sigma, angle) for sigma in sigmas for angle in (_angles(sigma) if turning else [0.0])]
-    told = spectrum.evidence([kernel(*each) for each in tried])
+    told = spectrum.evidence([(kernel, *each) for each in tried])
     (sigma, angle), most = tried[int(told.argmax())], float(told.max())
     step, turn = math.log(sigmas[1] / sigmas[0]), 0.5 * _angles(sigma)[1]
     for _ in range(6):
         near = [(sigma * math.exp(by * step), angle) for by in (-1, -0.5, 0.5, 1)]
         near += [(sigma, angle + by * turn) for by in (-1, -0.5, 0.5, 1) if turning]
-        told = spectrum.evidence([kernel(*each) for each in near])
+        told = spectrum.evidence([(kernel, *each) for each in near])
         if float(told.max()) > most:
             most, (sigma, angle) = float(told.max()), near[int(told.argmax())]
         step, turn = step / 1.7, turn / 1.7
@@ -125,27 +126,15 @@ class _Spectrum:
         self.sure = torch.tensor([1e-6, 1 / SPREAD**2, 4.0, 4.0, 4.0, 4.0])
         share = 1.0 if grey else float(weights.square().sum())
         self.noise = share * (std**2 + LEVEL**2 / 12)  # rounding, too
-        ramp = torch.hann_window(n, dtype=torch.float64)
-        lags = torch.fft.irfft(torch.fft.rfft(ramp, 2 * n).abs().square(), 2 * n)[: n // 2 + 1]
-        lags = (
-            torch.cat([lags, lags[1:-1].flip(0)]) / lags[0]
-        )  # how much of a product of pixels so far apart a window holds
-        self.taper = (lags[:, None] * lags).float()
         self.soft = (-((2 * math.pi * soft * radius) ** 2)).exp().float()
 
-    def evidence(self, kernels: Sequence[Tensor], steps: int = 6, together: int = 32) -> Tensor:
-        """Logarithms `(n,)`, up to a constant."""
-        gain = [self._gain(k) for k in kernels]
+    def evidence(self, kernels: Sequence[tuple[Kernel, float, float]], steps: int = 6, together: int = 32) -> Tensor:
+        """Logarithms `(n,)`, up to a constant, of kernels of a kind, width and angle."""
+        gain = [_gain(self.side, *each)[self.used] for each in kernels]
         found = [
             self._evidence(torch.stack(gain[i : i + together]).float(), steps) for i in range(0, len(gain), together)
         ]
         return torch.cat(found)
-
-    def _gain(self, kernel: Tensor) -> Tensor:
-        """The power `(f,)` that the kernel passes, as it is seen in a window, which fills its zeros a little."""
-        size = (self.side, self.side)
-        passed = torch.fft.rfft2(kernel, s=size).abs().square()
-        return torch.fft.rfft2(torch.fft.irfft2(passed, s=size) * self.taper).real.clamp(min=0)[self.used]
 
     def _evidence(self, gain: Tensor, steps: int) -> Tensor:
         gain = gain * self.soft
@@ -167,6 +156,25 @@ class _Spectrum:
         fit = -((total.log() + self.power / total) * self.looks).sum(1)
         found: Tensor = fit - 0.5 * (self.sure * (b - self.mean).square()).sum(1) - 0.5 * torch.logdet(curved)
         return found
+
+
+def _none(sigma: float, angle: float) -> Tensor:
+    return torch.ones(1, 1)
+
+
+@lru_cache(1024)  # the widths and angles that are tried first are the same for every picture
+def _gain(side: int, kernel: Kernel, sigma: float, angle: float) -> Tensor:
+    """The power `(side, side // 2 + 1)` that a kernel passes, as it is seen in a window, which fills its zeros a little."""
+    passed = torch.fft.rfft2(kernel(sigma, angle), s=(side, side)).abs().square()
+    return torch.fft.rfft2(torch.fft.irfft2(passed, s=(side, side)) * _taper(side)).real.clamp(min=0)
+
+
+@cache
+def _taper(n: int) -> Tensor:
+    """How much of a product of pixels so far apart a window holds, `(n, n)`."""
+    lags = torch.fft.irfft(torch.fft.rfft(torch.hann_window(n, dtype=torch.float64), 2 * n).abs().square(), 2 * n)
+    lags = torch.cat([lags[: n // 2 + 1], lags[1 : n // 2].flip(0)]) / lags[0]
+    return (lags[:, None] * lags).float()
 
 
 def _power(light: Tensor, n: int) -> Tensor:

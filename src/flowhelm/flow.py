@@ -331,6 +331,9 @@ class MixtureFlow(Pixels):
     covariances: Tensor
     path: Path = linear
     shape: tuple[int, ...] = ()
+    _values: Tensor = field(init=False, repr=False)
+    _vectors: Tensor = field(init=False, repr=False)
+    _centres: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (self.weights > 0).all():
@@ -339,19 +342,35 @@ class MixtureFlow(Pixels):
             _check_normal("MixtureFlow", mean, covariance)
         object.__setattr__(self, "weights", self.weights / self.weights.sum())
         object.__setattr__(self, "shape", tuple(self.shape) or (self.means.shape[1],))
+        values, vectors = torch.linalg.eigh(self.covariances)
+        object.__setattr__(self, "_values", values.clamp(min=0))  # as in GaussianFlow
+        object.__setattr__(self, "_vectors", vectors)
+        object.__setattr__(self, "_centres", (self.means[:, None] @ vectors)[:, 0])
 
     def _parts(self, x: State, t: Time) -> tuple[Tensor, ...]:
-        """log r_k and e_k, C_k^{-1} e_k, C_k^{-1} for a batch: `(b, k)`, `(b, k, d)`, `(b, k, d)`, `(b | 1, k, d, d)`."""
-        a = at(self.path, t, x.flatten(1)[..., None, None])  # (b, 1, 1, 1), or 0-dim
-        eye = torch.eye(self.means.shape[1], dtype=self.means.dtype, device=self.means.device)
-        c = a.alpha**2 * self.covariances + a.sigma**2 * eye
-        c = c if c.ndim == 4 else c[None]
-        alpha = a.alpha if a.alpha.ndim == 0 else a.alpha[..., 0]
-        e = x.flatten(1)[:, None] - alpha * self.means
-        inverse = torch.linalg.inv(c)
-        solved = (inverse @ e[..., None])[..., 0]
-        log_p = -0.5 * ((e * solved).sum(-1) + torch.logdet(c) + e.shape[-1] * math.log(2 * math.pi))
-        return self.weights.log() + log_p, e, solved, inverse
+        """log r_k; e_k along the eigenvectors of S_k, and the eigenvalues of C_k: `(b, k)`, `(b, k, d)`, `(b | 1, k, d)`."""
+        flat = x.flatten(1).to(self.means)
+        a = at(self.path, t, flat[..., None])  # (b, 1, 1), or 0-dim
+        # a product for each row, and not one of the batch, whose rounding would depend on the number of rows
+        e = (flat[:, None, None] @ self._vectors)[..., 0, :] - a.alpha * self._centres
+        c = (a.alpha**2 * self._values + a.sigma**2).view(-1, *self.means.shape)
+        log_p = -0.5 * ((e**2 / c + c.log()).sum(-1) + self.means.shape[1] * math.log(2 * math.pi))
+        return self.weights.log() + log_p, e, c
+
+    def _turned(self, e: Tensor) -> Tensor:
+        """U_k e_k: `(b, k, d)`."""
+        return (e[..., None, :] @ self._vectors.mT)[..., 0, :]
+
+    def _matrices(self, spectrum: Tensor) -> Tensor:
+        """U_k diag(spectrum) U_k^T: `(1, k, d) -> (1, k, d, d)`."""
+        return (self._vectors * spectrum[..., None, :]) @ self._vectors.mT
+
+    def _given(self, x: State, t: Time) -> tuple[Tensor, ...]:
+        """Of p(clean | x_t = x), 0-dim t: log r_k, means `(b, k, d)` and covariances `(1, k, d, d)` of the components."""
+        log_r, e, c = self._parts(x, t)
+        a = self.path(t)
+        clean = self.means + self._turned(a.alpha * self._values / c * e)
+        return log_r, clean, self._matrices(a.sigma**2 * self._values / c)
 
     def log_density(self, x: State, t: Time) -> PerSample:
         """log p_t(x): `(b,)`."""
@@ -362,36 +381,32 @@ class MixtureFlow(Pixels):
         return self._parts(x, t)[0].softmax(1)
 
     def velocity(self, x: State, t: Time) -> State:
-        log_r, _, solved, _ = self._parts(x, t)
-        a = [c if c.ndim == 0 else c[..., None] for c in at(self.path, t, x.flatten(1))]
-        moved = a[0] * a[2] * (self.covariances @ solved[..., None])[..., 0] + a[1] * a[3] * solved
-        return (log_r.softmax(1)[..., None] * (a[2] * self.means + moved)).sum(1).view_as(x)
+        log_r, e, c = self._parts(x, t)
+        a, r = at(self.path, t, e), log_r.softmax(1)
+        gain = (a.alpha * a.d_alpha * self._values + a.sigma * a.d_sigma) / c
+        return self._turned(r[..., None] * (a.d_alpha * self._centres + gain * e)).sum(1).view_as(x)
 
     def score(self, x: State, t: Time) -> State:
         """grad log p_t(x), shaped as x."""
-        log_r, _, solved, _ = self._parts(x, t)
-        return -(log_r.softmax(1)[..., None] * solved).sum(1).view_as(x)
+        log_r, e, c = self._parts(x, t)
+        return -self._turned(log_r.softmax(1)[..., None] * e / c).sum(1).view_as(x)
 
     def jacobian(self, x: State, t: Time) -> Tensor:
         """Jacobian of the denoiser E[clean | x_t] with respect to x: `(b, d, d)`, symmetric; 0-dim t."""
-        log_r, _, solved, inverse = self._parts(x, t)
-        r, alpha = log_r.softmax(1), self.path(t).alpha
-        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
+        log_r, e, c = self._parts(x, t)
+        r, gain = log_r.softmax(1), self.path(t).alpha * self._values / c
+        clean, score = self.means + self._turned(gain * e), -self._turned(e / c)
         centred = clean - (r[..., None] * clean).sum(1, keepdim=True)
-        score = -solved + (r[..., None] * solved).sum(1, keepdim=True)
-        within = (r[..., None, None] * (alpha * self.covariances @ inverse)).sum(1)
-        return within + torch.einsum("bk,bki,bkj->bij", r, centred, score)
+        within = (r[..., None, None] * self._matrices(gain)).sum(1)
+        return within + torch.einsum("bk,bki,bkj->bij", r, centred, score - (r[..., None] * score).sum(1, keepdim=True))
 
     def covariance(self, x: State, t: Time) -> Tensor:
         """Cov[clean | x_t = x] = (sigma^2 / alpha) jacobian, written without the division: `(b, d, d)`; 0-dim t."""
-        log_r, _, solved, inverse = self._parts(x, t)
-        r, alpha = log_r.softmax(1), self.path(t).alpha
-        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
+        log_r, clean, within = self._given(x, t)
+        r = log_r.softmax(1)
         centred = clean - (r[..., None] * clean).sum(1, keepdim=True)
-        within = self.covariances - alpha**2 * self.covariances @ inverse @ self.covariances
-        return torch.einsum("bk,bkij->bij", r, within.expand(len(x), *within.shape[1:])) + torch.einsum(
-            "bk,bki,bkj->bij", r, centred, centred
-        )
+        between = torch.einsum("bk,bki,bkj->bij", r, centred, centred)
+        return (r[..., None, None] * within).sum(1) + between
 
     def posterior(self, matrix: Tensor, y: Tensor, covariance: Tensor) -> MixtureFlow:
         """The flow of p(clean | y), y = matrix clean + N(0, covariance): again a mixture, with new weights."""
@@ -403,10 +418,7 @@ class MixtureFlow(Pixels):
 
     def log_likelihood(self, x: State, t: Time, matrix: Tensor, y: Tensor, covariance: Tensor) -> PerSample:
         """log p(y | x_t = x) for y = matrix clean + N(0, covariance): `(b,)`; 0-dim t."""
-        log_r, _, solved, inverse = self._parts(x, t)
-        alpha = self.path(t).alpha
-        clean = self.means + alpha * (self.covariances @ solved[..., None])[..., 0]
-        within = self.covariances - alpha**2 * self.covariances @ inverse @ self.covariances
+        log_r, clean, within = self._given(x, t)
         law = torch.distributions.MultivariateNormal(clean @ matrix.T, matrix @ within @ matrix.T + covariance)
         return (log_r.log_softmax(1) + law.log_prob(y)).logsumexp(1)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,15 +126,12 @@ def _smallest(rows: Tensor) -> float:
 
 def _unclipped(clean: Tensor, found: float) -> float:
     """The standard deviation of noise which, added to pictures and clipped to [-1, 1], leaves `found`; `clean` is E[clipped]."""
-    low, high = found, 3 * found
+    low, high, known = found, 3 * found, clean.flatten().double().numpy()
     for _ in range(14):
         std = (low + high) / 2
-        left, right = torch.full_like(clean, -1 - 2 * std), torch.full_like(clean, 1 + 2 * std)
-        for _ in range(16):  # clipping has moved the mean, too
-            middle = (left + right) / 2
-            below = _clipped(middle, std)[0] < clean
-            left, right = torch.where(below, middle, left), torch.where(below, right, middle)
-        less = float(_clipped((left + right) / 2, std)[1].mean()) < found**2
+        # clipping has moved the mean, too: what is left of the variance is looked up by it
+        mean, left = _clipped(torch.linspace(-1 - 2 * std, 1 + 2 * std, 1001, dtype=torch.float64), std)
+        less = np.interp(known, mean.numpy(), left.numpy()).mean() < found**2
         low, high = (std, high) if less else (low, std)
     return (low + high) / 2
 

@@ -363,7 +363,7 @@ def all_of(count: int, whole: Folder, monkeypatch, capfd) -> Counter[str]:
 
 @pytest.mark.timeout(1200)
 def test_damaged_files(whole, monkeypatch, capfd):
-    ended = all_of(8 * len(KINDS), whole, monkeypatch, capfd)
+    ended = all_of(5 * len(KINDS), whole, monkeypatch, capfd)
     assert all(ended[f"{name} refused"] for name in KINDS if name not in MILD)
 
 

@@ -46,23 +46,24 @@ def restored(flow, photos, method=FLOWER, steps=10, seed=0):
 
 
 def test_alone_in_a_batch_and_with_two_threads():
-    flow, photos, before = priors.load("photos"), pictures(5, 64), torch.get_num_threads()
+    flow, photos, before = priors.load("photos"), pictures(3, 48), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        together = restored(flow, photos)
-        alone = restored(flow, photos[2:3])
+        together = restored(flow, photos, steps=4)
+        alone = restored(flow, photos[1:2], steps=4)
         torch.set_num_threads(2)
-        assert (restored(flow, photos[2:3]) - alone).abs().max() <= 1e-4
+        assert (restored(flow, photos[1:2], steps=4) - alone).abs().max() <= 1e-4
     finally:
         torch.set_num_threads(before)
-    assert (together[2:3] - alone).abs().max() <= 1e-4
-    assert (together[0] - together[2]).abs().max() > 0.1  # the pictures do differ
+    assert (together[1:2] - alone).abs().max() <= 1e-4
+    assert (together[0] - together[1]).abs().max() > 0.1  # the pictures do differ
 
 
 def test_the_same_seed_twice(prior):
     flow, photos = priors.load(prior), pictures(1, 32)
-    assert restored(flow, photos).equal(restored(flow, photos))
-    assert not restored(flow, photos).equal(restored(flow, photos, seed=1))
+    once = restored(flow, photos)
+    assert once.equal(restored(flow, photos))
+    assert not once.equal(restored(flow, photos, seed=1))
 
 
 @pytest.mark.parametrize("method", [FLOWER, dps, flow_dps, pnp_flow], ids=["mpc_flow", "dps", "flow_dps", "pnp_flow"])
@@ -225,21 +226,22 @@ PARTICLES = {
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("when", [2, 5, 6])
 @pytest.mark.parametrize("method", PARTICLES)
-def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, stopped_after, capsys, method, when):
+def test_what_a_method_carries_goes_on_to_the_same_bits(photo, prior, monkeypatch, stopped_after, capsys, method):
     """Weights, tempering, records, quotas and a source, beside the state of every particle and its stream."""
     given = words(photo, prior, *PARTICLES[method].split())
+    results, left = [], photo.with_name("photo.resume.safetensors")
     assert main([*given, "--out", str(photo.with_name("whole.png"))]) == 0
-    stopped_after(when)
-    assert main(given) == 130
-    monkeypatch.undo()
-    size = Image.open(photo.with_name("photo.partial.png")).size
-    assert size == (48, 40)
-    assert main(["restore", "--resume", str(photo.with_name("photo.resume.safetensors"))]) == 0
-    assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
-    one, two = (json.loads(photo.with_name(f"{name}.run.json").read_text())["result"] for name in ("whole", "photo"))
-    assert one["sha256"] == two["sha256"]
+    for when in (2, 5, 6):
+        stopped_after(when)
+        assert main(given) == 130
+        monkeypatch.setattr(job, "misfit", misfit)
+        assert Image.open(photo.with_name("photo.partial.png")).size == (48, 40)
+        assert main(["restore", "--resume", str(left)]) == 0
+        assert photo.with_name("photo.restored.png").read_bytes() == photo.with_name("whole.png").read_bytes()
+        results.append(json.loads(photo.with_name("photo.run.json").read_text())["result"]["sha256"])
+        photo.with_name("photo.restored.png").unlink()
+    assert {*results} == {json.loads(photo.with_name("whole.run.json").read_text())["result"]["sha256"]}
 
 
 def test_particles_draw_from_the_children_of_their_picture_s_stream(photo, prior, monkeypatch):
@@ -305,7 +307,7 @@ def interrupted(*given: str) -> tuple[int, str, str]:
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_in_a_shell(photo, prior):
     long = words(photo, prior)
-    long[long.index("6")] = "400"
+    long[long.index("6")] = "200"
     code, out, err = interrupted(*long)
     assert code == 130
     assert "Traceback" not in err

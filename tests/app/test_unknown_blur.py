@@ -45,8 +45,6 @@ def blurred(tmp_path):
 @pytest.mark.parametrize(
     ("true", "typed"),
     [
-        ({"sigma": 1.5}, {"sigma": "auto"}),
-        ({"sigma": 1.5}, {"kernel": "auto"}),
         ({"kernel": "disc", "sigma": 1.5}, {"kernel": "auto", "sigma": "auto"}),
         ({"kernel": "line", "sigma": 2.0, "angle": 30.0}, {"kernel": "auto"}),
         ({"kernel": "line", "sigma": 2.0, "angle": 30.0}, {"kernel": "line", "sigma": "auto", "angle": 30.0}),

@@ -69,6 +69,7 @@ def test_a_sound_method_keeps_every_law(flows, y):
         (laws.contract, {"step": STEP.replace("clean)", 'clean, {"a": torch.tensor(1.0)})')}, "a row for each of 3"),
         (laws.null, {"x": "x.copy_(t.to(x) * clean)"}, "writes into the state"),
         (laws.null, {"x": MOVE.replace("noise(x)", "torch.randn_like(x)")}, r"draw noise\(x\)"),
+        (laws.null, {"above": "", "step": f"(torch.set_grad_enabled(True), {STEP})[1]"}, "turns gradients on"),
         (laws.fit, {"x": "x - (t - s).to(x) * (clean - x)"}, "look at the sign"),
         (laws.rows, {"x": f"({MOVE}) / (1 + clean.norm())"}, "of each row"),
         (laws.resume, {"x": f"({MOVE}) / i"}, "on x and times alone"),

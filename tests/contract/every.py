@@ -49,7 +49,7 @@ METHODS: dict[str, Callable] = {
     "flow_chef euler": partial(steer.flow_chef, rate=0.5, inner=1, transition=euler),
     "oc_flow": partial(steer.oc_flow, iterations=STEPS),
     "flow_grad": partial(steer.flow_grad, iterations=STEPS),
-    "d_flow": partial(steer.d_flow, iterations=STEPS, inner=partial(inner.lbfgs, iterations=2)),
+    "d_flow": partial(steer.d_flow, iterations=STEPS, inner=partial(inner.lbfgs, iterations=1)),
     "flow_opt": partial(steer.flow_opt, iterations=STEPS, rate=0.3),
     "fk": partial(steer.fk, proposal="gradient"),  # a single particle: without a proposal nothing would draw it to y
     "fk control": partial(steer.fk, proposal="control", potential="max"),

@@ -156,7 +156,7 @@ def test_the_distillation_of_mdt_is_the_gap_of_marginal_velocities(batch):
 @pytest.mark.parametrize("h", [0.0, 0.7, 3.0])
 def test_a_stochastic_jump_keeps_the_law(h):
     """Where the map is exact, the state after it has the marginal law of its time."""
-    rows = 200_000
+    rows = 40_000
     s, t = (torch.tensor(time, dtype=torch.float64) for time in (0.3, 0.65))
     clean, noise = samples(rows), torch.randn(rows, 2, generator=generator(), dtype=torch.float64)
     x = jump(
@@ -167,9 +167,9 @@ def test_a_stochastic_jump_keeps_the_law(h):
         torch.randn(rows, 2, generator=generator(1), dtype=torch.float64),
         h=h,
     )
-    assert torch.allclose(x.mean(0), t * LAW.mean, atol=0.01)
+    assert torch.allclose(x.mean(0), t * LAW.mean, atol=0.015)
     assert torch.allclose(
-        x.T.cov(), t**2 * LAW.covariance + (1 - t) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.01
+        x.T.cov(), t**2 * LAW.covariance + (1 - t) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.015
     )
     if h == 0:
         assert torch.allclose(x, LAW.map(mix(LAW.path, noise, clean, s), s, t))

@@ -64,6 +64,8 @@ SMALLER = (
     ("(3, 64, 64)", "(3, 8, 8)"),
     ("batch=64", "batch=4"),
     ("times(50)", "times(2)"),
+    ("count=8)", "count=1)"),
+    ("count=4, steps=50", "count=1, steps=2"),
     ("rows=8), beta=50.0, updates=20)", "rows=2), beta=50.0, steps=2, updates=1)"),
 )
 """The same programs in less time."""

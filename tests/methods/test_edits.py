@@ -24,7 +24,7 @@ def law(mean, deviation=S):
     return GaussianFlow(mean, deviation**2 * torch.eye(2).double())
 
 
-def grid(start, steps=2000):
+def grid(start, steps=500):
     return torch.linspace(start, 1, steps + 1).double()
 
 
@@ -38,7 +38,7 @@ def kept(start):
 def test_between_two_normal_laws_the_picture_moves_by_what_the_means_differ(method, start):
     """Of equal spread: x + (m_new - m_old) (1 - s t / c_t); noise cancels in FlowEdit, and inversion is exact in the limit."""
     x = run(method(law(NEW), law(OLD), CLEAN, grid(start), noise=Noise(0, rows=3))).x
-    torch.testing.assert_close(x, CLEAN + (NEW - OLD) * (1 - kept(start)), atol=2e-3, rtol=0)
+    torch.testing.assert_close(x, CLEAN + (NEW - OLD) * (1 - kept(start)), atol=8e-3, rtol=0)
 
 
 @pytest.mark.parametrize("draws", [1, 3])
@@ -65,7 +65,7 @@ def test_flow_opt_contracts_by_what_the_flow_stretches(start):
     made = partial(edit.flow_opt_edit, law(NEW), law(OLD), CLEAN, grid(start), iterations=3)
     steps = list(made(rate=0.3))
     for before, after in pairwise(steps):
-        torch.testing.assert_close(after.x - CLEAN, (before.x - CLEAN) * (1 - 0.3 * stretch), atol=5e-3, rtol=0)
+        torch.testing.assert_close(after.x - CLEAN, (before.x - CLEAN) * (1 - 0.3 * stretch), atol=2e-2, rtol=0)
         far = (after.x - CLEAN).square().mean(1).sqrt()
         torch.testing.assert_close(after.info["distance"], far)
     first = run(edit.inversion(law(NEW), law(OLD), CLEAN, grid(start))).x
@@ -81,7 +81,7 @@ def test_sdedit_forgets_what_the_noise_covers(start):
     x = run(edit.sdedit(law(NEW), law(OLD), CLEAN, grid(start), noise=Noise(3, rows=3))).x
     noised = start * CLEAN + (1 - start) * source
     stretch = S / (S**2 * start**2 + (1 - start) ** 2) ** 0.5
-    torch.testing.assert_close(x, NEW + stretch * (noised - start * NEW), atol=2e-3, rtol=0)
+    torch.testing.assert_close(x, NEW + stretch * (noised - start * NEW), atol=8e-3, rtol=0)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.3, 0.7])
@@ -90,7 +90,7 @@ def test_contrast_goes_beyond_the_new_mean(start, contrast):
     """The velocities of equal spread differ by their means: it is inversion towards m_new + contrast (m_new - m_old)."""
     made = partial(edit.stsl_edit, law(NEW), law(OLD), CLEAN, grid(start), noise=Noise(0, rows=3), step=0.0)
     expected = CLEAN + (1 + contrast) * (NEW - OLD) * (1 - kept(start))
-    torch.testing.assert_close(run(made(contrast=contrast)).x, expected, atol=5e-3, rtol=0)
+    torch.testing.assert_close(run(made(contrast=contrast)).x, expected, atol=2e-2, rtol=0)
 
 
 @pytest.mark.parametrize(("repeats", "weight"), [(1, 1.0), (3, 0.0)])

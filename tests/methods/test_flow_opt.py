@@ -46,7 +46,7 @@ def to(target):
 # convergence
 
 
-@pytest.mark.parametrize("steps", [4, 40])
+@pytest.mark.parametrize("steps", [4, 20])
 def test_it_converges_below_the_threshold_and_diverges_above(steps):
     flow = normal([1.9, 1.2, 0.7])
     times, target = flow.times(steps), torch.randn(5, 3).double()
@@ -54,8 +54,8 @@ def test_it_converges_below_the_threshold_and_diverges_above(steps):
     largest = torch.linalg.eigvalsh((matrix + matrix.T) / 2).max()
     torch.testing.assert_close(matrix, matrix.T)
     print(f"{steps} steps: largest eigenvalue {float(largest):.3f}, exact map 1.9")
-    if steps == 40:
-        assert abs(largest / 1.9 - 1) < 0.04  # f is S^1/2 z + m
+    if steps == 20:
+        assert abs(largest / 1.9 - 1) < 0.08  # f is S^1/2 z + m
     start = torch.randn(5, 3).double()
     for share, converges in ((0.98, True), (1.03, False)):
         solve = flow_opt(

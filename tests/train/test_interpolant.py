@@ -311,12 +311,14 @@ def gaussians(interpolant):
     return Exact(interpolant, law([1.0, -2.0], [[0.5, 0.2], [0.2, 0.3]]), law([-1.0, 0.5], [[0.2, -0.1], [-0.1, 0.6]]))
 
 
-class Told(Noise):
-    def __init__(self, value):
-        self.value = value
+class Halves(Noise):
+    """No noise in the first half of the rows, and 1 everywhere in the other."""
+
+    def __init__(self):
+        pass
 
     def __call__(self, like):
-        return torch.full_like(like, self.value)
+        return torch.cat([torch.zeros_like(like[::2]), torch.ones_like(like[::2])])
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["forward", "backward"])
@@ -325,7 +327,7 @@ class Told(Noise):
 def test_samplers_keep_the_marginals(interpolant, eps, back):
     """Between Gaussians a step is affine: its mean and covariance are followed without sampling, and their error is O(h)."""
     exact, errors = gaussians(interpolant), []
-    probe = torch.cat([torch.eye(2), torch.zeros(1, 2)]).double()
+    probe = torch.cat([torch.eye(2), torch.zeros(1, 2)]).double().repeat(2, 1)
 
     def law(t):
         w = interpolant(t)
@@ -333,21 +335,21 @@ def test_samplers_keep_the_marginals(interpolant, eps, back):
             0
         ] + w.gamma**2 * exact.eye
 
-    for steps in (80, 160):
+    for steps in (40, 80):
         times = torch.linspace(0.1, 0.9, steps + 1, dtype=torch.float64)
         times = times.flip(0) if back else times
         mean, covariance = law(times[0])
         for s, t in pairwise(times):
             move = partial(interpolate, interpolant, exact.velocity, probe, torch.stack([s, t]))
             move = partial(move, denoiser=exact.denoiser, diffusion=eps)
-            still, pushed = (run(move(noise=Told(v))).x for v in (0.0, 1.0))
+            still, pushed = run(move(noise=Halves())).x.chunk(2)
             matrix = (still[:2] - still[2]).T
             mean, covariance = matrix @ mean + still[2], matrix @ covariance @ matrix.T
             covariance = covariance + (pushed - still)[0, 0] ** 2 * exact.eye
         true = law(times[-1])
         errors.append(max((mean - true[0]).abs().max(), (covariance - true[1]).abs().max()))
-    print(f"off by {errors[0]:.4f} with 80 steps, {errors[1]:.4f} with 160")
-    assert errors[1] < 0.05
+    print(f"off by {errors[0]:.4f} with 40 steps, {errors[1]:.4f} with 80")
+    assert errors[1] < 0.1
     assert 0.4 < errors[1] / errors[0] < 0.6
 
 

@@ -9,6 +9,8 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from torch import Tensor
 from ... import cards
 from ...flow import Flow
 from ...guide import counted
+from ...guide.counted import Count
 from ...measure import Measurement
 from ...rng import Noise
 from ...solve import integrate
@@ -38,6 +41,23 @@ def _steps(method: Method, flow: Flow, y: Measurement, seed: int = 0) -> Iterato
     x, times = _begun(method, flow, y, Noise(1, len(y.y)))
     # whatever needs a gradient outside, a method gives none back
     return method(flow, y, x.clone().requires_grad_(), times, noise=Noise(seed, len(x)))
+
+
+class _Whole(NamedTuple):
+    """A run from its start to its end, and what it cost."""
+
+    x: Tensor
+    times: Tensor
+    end: Tensor
+    spent: Count
+
+
+@cache
+def _whole(method: Method, flow: Flow, y: Measurement) -> _Whole:
+    """The run that the laws compare with: made once for all of them."""
+    watched = counted(flow)
+    x, times = _begun(method, watched, y, Noise(1, len(y.y)))
+    return _Whole(x, times, run(method(watched, y, x.clone(), times, noise=Noise(0, len(x)))).x, watched.count)
 
 
 def contract(method: Method, flow: Flow, y: Measurement) -> str:
@@ -109,11 +129,20 @@ def _check(step: Step, number: int, total: int, times: Tensor, flow: Flow, rows:
 
 
 def null(method: Method, flow: Flow, y: Measurement) -> str:
-    """The same seed gives the same result, and nothing is written to: not the start, the measurement, nor the random numbers of torch."""
-    x, times = _begun(method, flow, y, Noise(1, len(y.y)))
-    before, measured, state = x.clone(), y.y.clone(), torch.random.get_rng_state()
-    first = run(method(flow, y, x, times, noise=Noise(0, len(x)))).x
-    if not torch.equal(x, before):
+    """The same seed gives the same result, with gradients on or off, and nothing is written to.
+
+    Not to the start, the measurement, or the random numbers of torch; and gradients that are off stay off between two steps.
+    """
+    expected = _whole(method, flow, y)
+    x, measured, state, step = expected.x.clone(), y.y.clone(), torch.random.get_rng_state(), None
+    with torch.no_grad():
+        for step in method(flow, y, x, expected.times, noise=Noise(0, len(x))):  # noqa: B007
+            if torch.is_grad_enabled():
+                raise Breach(
+                    "it turns gradients on for whoever reads its steps; write @torch.no_grad() above def, and with torch.enable_grad() "
+                    "around what needs them, never around yield"
+                )
+    if not torch.equal(x, expected.x):
         raise Breach("it writes into the state it is given; make a new tensor, x = x + ..., instead of x += ...")
     if not torch.equal(y.y, measured):
         raise Breach("it writes into the measurement; make a new tensor instead of changing y.y")
@@ -121,16 +150,15 @@ def null(method: Method, flow: Flow, y: Measurement) -> str:
         raise Breach(
             "it draws from torch's own random numbers; draw noise(x), which gives each row a stream of its own"
         )
-    if not torch.equal(run(method(flow, y, x, times, noise=Noise(0, len(x)))).x, first):
+    if step is None or not torch.equal(step.x, expected.end):
         raise Breach("the same seed gives two results; draw from noise only, and keep nothing between two calls")
     return "a seed is a result, and what it is given stays as it was"
 
 
 def fit(method: Method, flow: Flow, y: Measurement, share: float = 1.0) -> str:
     """Every measurement is fitted better than by a draw of the prior; together they have less than `share` of its misfit."""
-    x, times = _begun(method, flow, y, Noise(1, len(y.y)))
+    x, _, restored, _ = _whole(method, flow, y)
     free = run(integrate(flow, x, flow.times(STEPS))).x
-    restored = run(method(flow, y, x, times, noise=Noise(0, len(x)))).x
     apart, near = (y.misfit(flow.decode(each)) for each in (free, restored))
     before, after = float(apart.mean()), float(near.mean())
     count = float(y.count(len(y.y))[0])
@@ -145,26 +173,24 @@ def fit(method: Method, flow: Flow, y: Measurement, share: float = 1.0) -> str:
 
 def rows(method: Method, flow: Flow, y: Measurement, tolerance: float = 1e-5) -> str:
     """A row does not see its neighbours: alone it becomes what it becomes among others."""
-    x, times = _begun(method, flow, y, Noise(1, len(y.y)))
-    together = run(method(flow, y, x, times, noise=Noise(0, len(x)))).x
-    for i in range(len(y.y)):
-        own = Measurement(y.y[i : i + 1], y.operator, y.std)
-        alone = run(method(flow, own, x[i : i + 1], times, noise=Noise(0, [i]))).x
-        apart = float((alone - together[i : i + 1]).abs().max() / together.abs().max().clamp(min=1.0))
-        if not apart <= tolerance:
-            raise Breach(
-                f"row {i} of {len(x)} is {apart:.1e} away from what it is alone; take norms, sums and step lengths of each row, "
-                "not of the batch, and draw noise(x)"
-            )
+    x, times, together, _ = _whole(method, flow, y)
+    i = len(x) // 2  # the one in the middle, which has neighbours on both sides
+    own = Measurement(y.y[i : i + 1], y.operator, y.std)
+    alone = run(method(flow, own, x[i : i + 1].clone(), times, noise=Noise(0, [i]))).x
+    apart = float((alone - together[i : i + 1]).abs().max() / together.abs().max().clamp(min=1.0))
+    if not apart <= tolerance:
+        raise Breach(
+            f"row {i} of {len(x)} is {apart:.1e} away from what it is alone; take norms, sums and step lengths of each row, "
+            "not of the batch, and draw noise(x)"
+        )
     return "a row alone is what it is among others"
 
 
 def resume(method: Method, flow: Flow, y: Measurement, index: int = STEPS // 2) -> str:
     """From a step, its noise and what its info carries a run goes on to the same result, to the bit."""
-    x, times = _begun(method, flow, y, Noise(1, len(y.y)))
-    expected = run(method(flow, y, x, times, noise=Noise(0, len(x)))).x
+    x, times, expected, _ = _whole(method, flow, y)
     noise, last = Noise(0, len(x)), None
-    for last in method(flow, y, x, times, noise=noise):
+    for last in method(flow, y, x.clone(), times, noise=noise):
         if last.index == index:
             break
     if last is None or (last.t == times[-1] and last.index < last.total):
@@ -183,10 +209,7 @@ def resume(method: Method, flow: Flow, y: Measurement, index: int = STEPS // 2) 
 
 def cost(method: Method, flow: Flow, y: Measurement) -> str:
     """It costs what its card says: `Cost  1 evaluation per step, forward only`."""
-    watched = counted(flow)
-    x, times = _begun(method, watched, y, Noise(1, len(y.y)))
-    run(method(watched, y, x, times, noise=Noise(0, len(x))))
-    count = watched.count
+    x, _, _, count = _whole(method, flow, y)
     each, back = count.rows / len(x) / STEPS, count.backward / STEPS
     found = f"{each:.3g} evaluation{'s' * (each != 1)} per step, " + (
         f"{back:.3g} backward{'s' * (back != 1)} through the network" if back else "forward only"

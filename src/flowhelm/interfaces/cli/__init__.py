@@ -4,11 +4,12 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from functools import cache
 from importlib import import_module
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -41,6 +42,12 @@ def loaded(command: str = "") -> typer.Typer:
     order = [f"{__name__}.{home}" for home in HOMES]
     app.registered_commands.sort(key=lambda each: order.index(each.callback.__module__) if each.callback else -1)
     return app
+
+
+@cache
+def _parser(command: str) -> Callable[..., Any]:
+    """Of a command or, where it is "", of all: made once, for whoever calls `main` again and again."""
+    return typer.main.get_command(loaded(command))
 
 
 @app.callback(invoke_without_command=True)
@@ -78,7 +85,8 @@ def _main(arguments: list[str]) -> int:
     )  # where Typer keeps it depends on its version
     _keep_memory()
     try:
-        status = loaded(next(iter(arguments), ""))(args=arguments, prog_name="flowhelm", standalone_mode=False)
+        command = next((each for each in arguments[:1] if any(each in names for names in HOMES.values())), "")
+        status = _parser(command)(args=arguments, prog_name="flowhelm", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except usage_error as error:
         return fail(error.format_message(), 2)
