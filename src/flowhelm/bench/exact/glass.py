@@ -140,8 +140,12 @@ KINDS: dict[str, tuple[Kind, tuple[float, ...]]] = {
 }
 
 
-def led(guided: Flow, move: Transition) -> Transition:
-    """The move of the plain flow, carried on by what guidance at its first state is worth for its mean.
+Shift = Callable[[State, Time, Ends], Tensor | float]
+"""(x, t, plain ends) -> by how much guidance at x moves the clean estimate."""
+
+
+def led(move: Transition, shift: Shift) -> Transition:
+    """A move that is guided from outside: carried on by what guidance at its first state is worth for its mean.
 
     Given clean, the mean of the next state is abar clean + gamma x_s (`transition.glass`, with the noising process's rho), so that a
     shift of the clean estimate moves it by abar times as much.
@@ -151,8 +155,7 @@ def led(guided: Flow, move: Transition) -> Transition:
         here, there = flow.path(s.double()), flow.path(t.double())
         plain = flow.ends(x, s) if ends is None else ends
         gamma = here.alpha * there.sigma**2 / (here.sigma**2 * there.alpha)
-        shift = guided.ends(x, s).clean - plain.clean  # an evaluation that the plain one could have spared
-        return move(flow, x, s, t, noise, plain) + (there.alpha - gamma * here.alpha) * shift
+        return move(flow, x, s, t, noise, plain) + (there.alpha - gamma * here.alpha) * shift(x, s, plain)
 
     return moved
 
@@ -162,8 +165,9 @@ def sampled(problem: Problem, way: Way, kind: Kind, strength: float, noise: Nois
     flow = kind(problem, strength)
     grid = torch.linspace(START, 1, way.moves + 1, dtype=torch.float64)
     x = noise(problem.prior.means.new_empty(len(noise), 2))
-    if way.outside:
-        return run(integrate(problem.prior, x, grid, transition=led(flow, way.transition), noise=noise)).x
+    if way.outside:  # the ends are asked for twice at the first state of a move: one evaluation, were it kept
+        move = led(way.transition, lambda x, s, plain: flow.ends(x, s).clean - plain.clean)
+        return run(integrate(problem.prior, x, grid, transition=move, noise=noise)).x
     return run(integrate(flow, x, grid, transition=way.transition, noise=noise)).x
 
 
