@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import typer
 
 from flowhelm.bench.exact import glass as known
 from flowhelm.bench.exact.posterior import plane
@@ -67,5 +68,7 @@ def test_the_tables(capsys):
     known.guided(seeds=2, samples=50, counts="5")
     lines = capsys.readouterr().out.splitlines()[4:]
     assert len(lines) == len(known.KINDS) * 4
-    inside, outside = (line.split("|")[3] for line in lines[:2])
-    assert inside == outside  # five evaluations are five moves of one
+    inside, outside = (line.split("|")[3].strip() for line in lines[:2])
+    assert outside == f"{inside} (0.000 ± 0.000 above)"  # five evaluations are five moves of one
+    with pytest.raises(typer.BadParameter, match="got wish"):
+        known.guided(gradient=["wish"])

@@ -173,8 +173,15 @@ def sampled(problem: Problem, way: Way, kind: Kind, strength: float, noise: Nois
 
 @app.command()
 @torch.no_grad()
-def guided(seeds: Seeds = 8, samples: Samples = 1000, counts: Counts = "10,20,40") -> None:
+def guided(
+    seeds: Seeds = 8,
+    samples: Samples = 1000,
+    counts: Counts = "10,20,40",
+    gradient: Annotated[list[str] | None, typer.Option(help=f"of {'; '.join(KINDS)}; default: all")] = None,
+) -> None:
     """Guidance inside the inner flow against guidance from outside: distance to the tilted law, by evaluations."""
+    if unknown := set(gradient or ()) - set(KINDS):
+        raise typer.BadParameter(f"expected gradients of {'; '.join(KINDS)}, got {'; '.join(sorted(unknown))}")
     problem, budgets = plane(0.5), [int(n) for n in counts.split(",")]
 
     def distance(way: Way, kind: Kind, strength: float, seed: int) -> float:
@@ -185,10 +192,15 @@ def guided(seeds: Seeds = 8, samples: Samples = 1000, counts: Counts = "10,20,40
         float(sliced_w2(*(problem.posterior.sample(Noise(seed, samples).named(part)) for part in ("truth", "other"))))
         for seed in range(seeds)
     ]
-    print(f"Exact samples: {interval(floors).shown(3)}. In brackets the strength, where it was chosen.\n")
+    print(
+        f"Exact samples: {interval(floors).shown(3)}. In brackets the strength, where it was chosen, and, from outside, what it is "
+        "above guidance inside, seed by seed.\n"
+    )
     print("| guided by | way | " + " | ".join(f"{n} evaluations" for n in budgets) + " |")
     print("| --- | --- |" + " --- |" * len(budgets))
-    for name, (kind, strengths) in KINDS.items():
+    for name in gradient or KINDS:
+        kind, strengths = KINDS[name]
+        inside: dict[int, list[float]] = {}
         for place in ways(MOVES):
             cells = []
             for calls in budgets:
@@ -198,8 +210,10 @@ def guided(seeds: Seeds = 8, samples: Samples = 1000, counts: Counts = "10,20,40
                     for strength in (strengths if len(strengths) > 1 else ())
                 }
                 strength = min(tried, key=tried.__getitem__) if tried else strengths[0]
-                found = interval(distance(way, kind, strength, seed) for seed in range(seeds))
-                cells.append(found.shown(3) + (f" ({strength:g})" if tried else ""))
+                found = [distance(way, kind, strength, seed) for seed in range(seeds)]
+                beyond = interval(b - a for a, b in zip(inside.setdefault(calls, found), found, strict=True))
+                said = [f"{strength:g}"] * bool(tried) + [f"{beyond.shown(3)} above"] * way.outside
+                cells.append(interval(found).shown(3) + (f" ({'; '.join(said)})" if said else ""))
             print(f"| {name} | {place} | {' | '.join(cells)} |", flush=True)
 
 

@@ -8,9 +8,9 @@ Each of the held-out scenes is described in one of three ways, and one picture i
 - prompt: every word that is true of it (its land cover, and for each number in a third at the end of the law, its word).
 
 Of the pictures, clamped and rounded to 8 bits, the same numbers are measured. Per number: the correlation of what was asked for
-with what was measured and its 95 % interval, and the mean absolute difference in standard deviations of the set (two scenes drawn at
-random differ by 1.13 on a normal law). Of the land covers: how many the classifier of `bench.quality.classifier` sees. Of the other words: how
-many are true in sign (half by chance). Rows are appended to the CSV file.
+with what was measured, its 95 % interval, and the mean absolute difference in standard deviations of the set (two scenes
+drawn at random differ by 1.13 on a normal law). Of the land covers: how many the classifier of `bench.quality.classifier` sees. Of the
+other words: how many are true in sign (half by chance). Rows are appended to the CSV file.
 """
 
 from __future__ import annotations

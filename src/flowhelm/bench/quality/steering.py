@@ -234,11 +234,15 @@ def table(rows: list[dict[str, str]]) -> str:
             cells = []
             for budget in budgets:
                 some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
+                if not some:
+                    cells.append("-")
+                    continue
                 mean, beside = (sum(float(r[c]) for r in some) / len(some) for c in ("value", "held_out"))
                 width = sum(float(r["spread"]) ** 2 for r in some) ** 0.5 / len(some)
                 cells.append(f"{mean:.3f} ± {width:.3f} ({beside:.2f})")
             last = [float(r["diversity"]) for r in mine if r["method"] == method and int(r["budget"]) == budgets[-1]]
-            lines.append(f"| {method} | " + " | ".join(cells) + f" | {sum(last) / len(last):.2f} |")
+            diversity = f"{sum(last) / len(last):.2f}" if last else "-"
+            lines.append(f"| {method} | {' | '.join(cells)} | {diversity} |")
         lines.append("")
     return "\n".join(lines)
 
