@@ -33,8 +33,8 @@ class Scene(NamedTuple):
     """What a prompt says; None for what is not known.
 
     Attributes:
-        cover: land cover, in any words. place: such as "Utah, United States". month: 1 to 12. year: of the picture. clouds: share of the sky.
-        temperature: mean of the month, degrees Celsius. precipitation: mm a day. radiation: of the sun, W/m2.
+        cover: land cover, in any words. place: such as "Utah, United States". month: 1 to 12. year: of the picture.
+        clouds: share of the sky. temperature: mean of the month, degrees Celsius. precipitation: mm a day. radiation: of the sun, W/m2.
     """
 
     cover: str | None = None
