@@ -2,11 +2,13 @@
 
     python examples/block.py runs/block --data fashion_mnist.npz
     python examples/block.py runs/block --data fashion_mnist.npz --seeds 3   # intervals over trainings, 8 minutes each
+    python examples/block.py runs/block --data fashion_mnist.npz --seeds 3 --segments 1 --segments 3 --segments 6
 
 Fashion-MNIST at 16 x 16, equally many steps each: one network of five layers; three of them, one for each third of time; and three of two
 layers with shared features of three layers, held to those of a small classifier, with and without the features carried on by a residual
-network of one layer, which is trained afterwards, a third as long. Prints the Fréchet distance of 2000 samples to the test part, in the
-classifier's last features, and the FLOPs of a sample, by Euler steps. A training that was cut goes on from its checkpoint.
+network of one layer, which is trained afterwards, a third as long. `--segments` asks for other numbers than three. Prints the Fréchet
+distance of 2000 samples to the test part, in the classifier's last features, and the FLOPs of a sample, by Euler steps. A training
+that was cut goes on from its checkpoint.
 """
 
 import copy
@@ -32,6 +34,8 @@ from flowhelm.train import Data, fit, seeded, shuffled
 from flowhelm.train.block import block, residual, switched
 
 SHAPE, SAMPLES, PART, CALLS = (1, 16, 16), 2000, 500, (6, 12, 24)
+NUMBERS = {1: "one", 2: "two", 3: "three", 6: "six"}
+"""Of segments, as the table says them; each divides the steps."""
 
 
 class Seer(nn.Module):
@@ -112,8 +116,13 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 1000,
     samples: Annotated[int, typer.Option(min=2, help="Of each cell; distances depend on it.")] = SAMPLES,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network, from other weights and batches.")] = 1,
+    segments: Annotated[
+        list[int] | None, typer.Option(help=f"Of {', '.join(map(str, NUMBERS))}; may be repeated. Default: 3.")
+    ] = None,
 ) -> None:
     torch.set_num_threads(1)
+    if unknown := set(segments or ()) - set(NUMBERS):
+        raise typer.BadParameter(f"segments: expected {', '.join(map(str, NUMBERS))}, got {unknown.pop()}")
     out.mkdir(parents=True, exist_ok=True)
     parts = {name: (fn.avg_pool2d(clean.float(), 2) / 127.5 - 1, label) for name, (clean, label) in whole(data).items()}
     see = seer(out, shuffled(*parts["train"], batch=128))
@@ -123,25 +132,26 @@ def main(
     )
     features = lambda x: see.places(x).mean(1)  # noqa: E731
     held = partial(block, semantics=see.places)
-    make = lambda segments, depths: Blocks(SHAPE, 10, segments, patch=4, depths=depths)  # noqa: E731
-    ways = {
-        "one network": (1, (0, 5, 0), block),
-        "three networks": (3, (0, 5, 0), block),
-        "three, shared features": (3, (3, 2, 1), held),
-    }
+    make = lambda count, depths: Blocks(SHAPE, 10, count, patch=4, depths=depths)  # noqa: E731
+    ways = {"one network": (1, (0, 5, 0), block)}
+    for count in segments or [3]:
+        if count > 1:
+            ways[f"{NUMBERS[count]} networks"] = (count, (0, 5, 0), block)
+        ways[f"{NUMBERS[count]}, shared features"] = (count, (3, 2, 1), held)
     found = []
-    for seed, (name, (segments, depths, loss)) in product(range(seeds), ways.items()):
+    for seed, (name, (count, depths, loss)) in product(range(seeds), ways.items()):
         rows = shuffled(*parts["train"], batch=128, seed=seed)
         torch.manual_seed(seed)
         began = time.process_time()
         file = out / f"{name.replace(' ', '_').replace(',', '')}-{seed}.safetensors"
-        net = trained(make(segments, depths), loss, rows, steps, file, seed)
+        net = trained(make(count, depths), loss, rows, steps, file, seed)
         kinds = {name: True}
         if depths[2]:
             net.requires_grad_(False)
             net.residual.requires_grad_(True)
-            net = trained(net, residual, rows, max(1, steps // 3), out / f"residual-{seed}.safetensors", seed)
-            kinds["three, features carried on"] = False
+            file = out / f"{NUMBERS[count]}_residual-{seed}.safetensors"
+            net = trained(net, residual, rows, max(1, steps // 3), file, seed)
+            kinds[f"{NUMBERS[count]}, features carried on"] = False
         for kind, exact in kinds.items():
             for calls in CALLS:
                 pictures, cost = drawn(net, calls, exact, samples, seed)
