@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -126,12 +125,14 @@ def _smallest(rows: Tensor) -> float:
 
 def _unclipped(clean: Tensor, found: float) -> float:
     """The standard deviation of noise which, added to pictures and clipped to [-1, 1], leaves `found`; `clean` is E[clipped]."""
-    low, high, known = found, 3 * found, clean.flatten().double().numpy()
+    low, high, known = found, 3 * found, clean.flatten().double()
     for _ in range(14):
         std = (low + high) / 2
         # clipping has moved the mean, too: what is left of the variance is looked up by it
         mean, left = _clipped(torch.linspace(-1 - 2 * std, 1 + 2 * std, 1001, dtype=torch.float64), std)
-        less = np.interp(known, mean.numpy(), left.numpy()).mean() < found**2
+        after = torch.searchsorted(mean, known).clamp(1, len(mean) - 1)
+        share = (known - mean[after - 1]) / (mean[after] - mean[after - 1])
+        less = float(torch.lerp(left[after - 1], left[after], share.clamp(0, 1)).mean()) < found**2
         low, high = (std, high) if less else (low, std)
     return (low + high) / 2
 

@@ -1,8 +1,6 @@
 """flowhelm grids: what it writes is what it measured, on noises of their own; what is wrong is said before the work."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -138,13 +136,12 @@ def test_another_solver_is_added_and_the_same_seed_gives_the_same_file(toy, made
     assert set(read(again).solvers["euler"].steps) == {2}
 
 
-def test_the_command(toy, tmp_path):
+def test_the_command(toy, tmp_path, capsys):
     out = tmp_path / "x.grids.json"
-    command = [sys.executable, "-m", "flowhelm", "grids", str(toy), *SMALL, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "| 3 |" in done.stdout
-    assert "left" in done.stderr
+    assert main(["grids", str(toy), *SMALL, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "| 3 |" in said.out
+    assert "left" in said.err
     assert set(read(out).solvers["euler"].steps) == {2, 3}
 
 

@@ -71,7 +71,7 @@ def inner(tree: Any, name: str) -> list[Any]:
 def test_a_new_option_is_everywhere(tmp_path):
     pytest.importorskip("gradio")
     pytest.importorskip("fastapi")
-    shutil.copytree(ROOT / "src" / "flowhelm", tmp_path / "flowhelm", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "src" / "flowhelm", tmp_path / "flowhelm")
     methods = tmp_path / "flowhelm" / "restore"
     (methods / "shiny.py").write_text(METHOD)
     listed = (methods / "__init__.py").read_text()

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -464,14 +463,14 @@ def test_beyond_this_machine_only_with_a_token(prior, capsys, monkeypatch):
     assert main(["serve", "--prior", "photoss"]) == 2
 
 
-def test_without_the_extra_it_says_what_to_install(prior):
-    code = (
-        "import sys; sys.modules['fastapi'] = None\nfrom flowhelm.interfaces.cli import main; sys.exit(main(['serve']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "pip install 'flowhelm[ui]'" in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_without_the_extra_it_says_what_to_install(monkeypatch, refusal):
+    from flowhelm.interfaces import http
+    from flowhelm.interfaces.http import serve
+
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, serve.__name__)
+    monkeypatch.delattr(http, "serve")
+    assert "fastapi is missing): pip install 'flowhelm[ui]'" in refusal("serve")
 
 
 # --- many at once ---

@@ -1,6 +1,6 @@
 """Every method on pipelines: through packing, guidance and a decoder that is no toy of ours.
 
-pytest tests/contract/test_pipelines.py -m "slow or not slow"      every method on every family with all its options, not on one alone
+pytest tests/contract/test_pipelines.py -m "slow or not slow"      every method with all its options on every family
 """
 
 from functools import partial

@@ -11,10 +11,9 @@ from flowhelm.priors import pipelines
 
 
 @EACH
-def test_saved_and_loaded_it_is_the_same(name, tmp_path):
+def test_saved_and_loaded_it_is_the_same(name, folder):
     told = tiny.CASES[name][1]
-    fresh(name).save_pretrained(tmp_path)
-    mine = pipelines.load(tmp_path, dtype=torch.float32, size=told["size"])
+    mine = pipelines.load(folder(name), dtype=torch.float32, size=told["size"])
     assert type(mine) is type(flow(name))
     assert not mine.net.training
     assert not any(each.requires_grad for each in mine.net.parameters())

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from families import EACH, READ, READING, T, bound, flow
+from families import EACH, EACH_KIND, READ, READING, T, bound, flow
 
 from flowhelm.bench.pipelines import tiny
 from flowhelm.memory import Ledger, attention, hollow, without_data
@@ -48,7 +48,7 @@ def test_rows_and_words(name, folder):
         assert each.dtype in (torch.bfloat16, torch.int64, torch.bool)
 
 
-@EACH
+@EACH_KIND
 def test_a_velocity_holds_as_much_without_data(name):
     # networks keep tables of angles for each size that they have seen: a copy has seen none, in whatever order the tests run
     given = copy.deepcopy(wordless(flow(name), 40, tiny.CASES[name][1].get("scale")))

@@ -73,7 +73,7 @@ def test_words_are_told_apart():
 
 @pytest.mark.parametrize("label", [-1, len(COVERS)])
 def test_a_land_cover_that_there_is_not(label):
-    with pytest.raises(ValueError, match=r"expected land covers of 0 to 6 \(grass, .* parking\), got"):
+    with pytest.raises(ValueError, match=r"expected 0 to 6 \(grass, .* parking\), got"):
         told(torch.tensor([label]), torch.zeros(1), torch.zeros(1))
 
 

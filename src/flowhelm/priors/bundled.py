@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
@@ -285,6 +286,15 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     )  # fmt: skip
 
 
+@lru_cache(16)
+def _stated(held: str, config: str) -> tuple[dict[str, Any], dict[str, torch.Size]]:
+    """Of a network, its settings and the shapes of its tensors; takes no memory, however large the network is said to be."""
+    network, settings = KINDS[held]
+    read = settings.model_validate_json(config).model_dump(exclude_unset=True)
+    with torch.device("meta"):
+        return read, {name: each.shape for name, each in network(**read).state_dict().items()}
+
+
 def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
@@ -326,15 +336,12 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
                 return _published(about, {key: f.get_tensor(key) for key in f.keys()}, path.stem, device)  # noqa: SIM118
             if held not in KINDS:
                 raise ValueError(f"it holds a prior of kind {held[:40]!r}, which this version does not know")
-            network, settings = KINDS[held]
-            config = settings.model_validate_json(about["config"]).model_dump(exclude_unset=True)
+            config, shapes = _stated(held, about["config"])
             described = About.model_validate_json(about.get("about", "{}")).model_dump(exclude_unset=True)
             tensors = {key: f.get_tensor(key).float() for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
-        with torch.device("meta"):  # takes no memory, however large the network is said to be
-            shapes = {name: each.shape for name, each in network(**config).state_dict().items()}
         if {name: each.shape for name, each in tensors.items()} != shapes:
             raise ValueError("its tensors are not those of the network that it says it is")
-        net: Any = network(**config)
+        net: Any = KINDS[held][0](**config)
         net.load_state_dict(tensors)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]

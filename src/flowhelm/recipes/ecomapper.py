@@ -101,7 +101,7 @@ def told(labels: Tensor, temperature: Tensor, precipitation: Tensor) -> Tensor:
     """
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(COVERS):
         raise ValueError(
-            f"told: expected land covers of 0 to {len(COVERS) - 1} ({', '.join(COVERS)}), got {int(labels.min())} to {int(labels.max())}"
+            f"land covers: expected 0 to {len(COVERS) - 1} ({', '.join(COVERS)}), got {int(labels.min())} to {int(labels.max())}"
         )
     warm = 1 + len(COVERS) + binned(temperature, TEMPERATURES)
     wet = 2 + len(COVERS) + len(TEMPERATURES) + binned(precipitation, PRECIPITATIONS)

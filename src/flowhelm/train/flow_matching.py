@@ -79,7 +79,7 @@ def flow_matching(
     clean = batch.clean
     if batch.condition and not hasattr(flow, "condition"):
         raise ValueError(
-            f"flow_matching: expected a batch without conditions for a {type(flow).__name__}, which is told by bind, got "
+            f"flow_matching: expected a batch without conditions for a {type(flow).__name__}, which bind tells what it shows, got "
             f"{len(batch.condition)}; bind the flow to them inside your loss"
         )
     start = source(clean, generator) if batch.source is None else batch.source

@@ -6,6 +6,7 @@ It is read here, and not by FastAPI, which reads a body of many megabytes before
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, cast
@@ -109,6 +110,7 @@ def _not_read(name: str, option: str) -> BadInput:
 # --- OpenAPI ---
 
 
+@cache
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The options of an operator or a method, but for those that are uploaded."""
     whole, files = model_of(function).model_json_schema(), uploaded(function)
@@ -134,6 +136,7 @@ def settings_schema() -> dict[str, Any]:
 _OF_ONE = ("title", "description", "default")  # the methods that have an option of this name differ in them
 
 
+@cache
 def body() -> dict[str, Any]:
     """The multipart form."""
     schema, binary = settings_schema(), {"type": "string", "contentMediaType": "application/octet-stream"}
