@@ -123,5 +123,7 @@ def test_the_loss_is_the_papers(base, data):
 
 
 def test_conditions_are_bound_not_batched(base, data):
-    with pytest.raises(ValueError, match="without conditions for a StableDiffusion3, which bind tells what it shows, got 2"):
+    with pytest.raises(
+        ValueError, match="without conditions for a StableDiffusion3, which bind tells what it shows, got 2"
+    ):
         flow_matching(base, data(0), seeded(0, 0))
