@@ -11,7 +11,6 @@ and how far each of the four numbers that `aerial` is told follows what was aske
 """
 
 import copy
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,7 @@ from torch.nn import functional as fn
 from flowhelm import NetFlow, Noise, run
 from flowhelm.app.files.atomic import put_picture
 from flowhelm.app.show.sheet import sheet
+from flowhelm.bench import intervals
 from flowhelm.metrics import ssim
 from flowhelm.priors.controlled import Controlled
 from flowhelm.priors.mmdit import MMDiT
@@ -135,10 +135,10 @@ def spearman(a: Tensor, b: Tensor) -> float:
     return correlation(ranks(a), ranks(b))
 
 
-def between(correlation: float, count: int) -> str:
-    """With its interval of 95 %, by Fisher's transformation."""
-    low, high = (math.tanh(math.atanh(correlation) + sign * 1.96 / (count - 3) ** 0.5) for sign in (-1, 1))
-    return f"{correlation:.3f} ({low:.3f} to {high:.3f})"
+def between(r: float, count: int) -> str:
+    """With its interval of 95 %."""
+    low, high = intervals.correlation(r, count)
+    return f"{r:.3f} ({low:.3f} to {high:.3f})"
 
 
 def numbers(pictures: Tensor) -> Tensor:
