@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
@@ -165,6 +166,8 @@ class NetFlow(Adaptable, Pixels):
             (k particles each) repeats every row k times.
         null: a row `(1, ...)` of each that says nothing; what training drops conditions to and guidance compares with.
         guidance: how the velocities with and without the condition are joined; None for the conditional one alone.
+        autocast: what `torch.autocast` computes the network's convolutions and products of matrices in, `torch.bfloat16` say; None
+            for the type of its weights.
 
     The state keeps its own dtype (float32); it is cast for the network and back. Time reaches the network as a tensor,
     so a compiled network is compiled once for all times. Cost with guidance: two rows per row, in one call.
@@ -176,9 +179,15 @@ class NetFlow(Adaptable, Pixels):
     condition: tuple[Tensor, ...] = ()
     null: tuple[Tensor, ...] = ()
     guidance: Guidance | None = None
+    autocast: torch.dtype | None = None
 
     def velocity(self, x: State, t: Time) -> State:
-        told = self._told(len(x), next(self.net.parameters(), x).device)
+        device = next(self.net.parameters(), x).device
+        told = self._told(len(x), device)
+        with nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast):
+            return self._guided(x, t, told)
+
+    def _guided(self, x: State, t: Time, told: list[Tensor]) -> State:
         if self.guidance is None:
             return self._ask(x, t, told)
         null = [n.to(c.device).expand(c.shape) for n, c in zip(self.null, told, strict=True)]

@@ -22,19 +22,21 @@ Weights = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
+def squares(flow: Flow, clean: Tensor, t: Time, noise: Noise) -> Tensor:
+    """Mean square error of the velocity for clean - source, given x_t, of each row: `(b,)`, float64 on the CPU; 0-dim t."""
+    source = noise(clean)
+    velocity = flow.velocity(mix(flow.path, source, clean, t), t)
+    c = at(flow.path, t, clean)
+    return (velocity - c.d_sigma * source - c.d_alpha * clean).double().square().flatten(1).mean(1).cpu()
+
+
 def errors(flow: Flow, clean: Tensor, times: Times, noise: Noise) -> Tensor:
     """Mean square error of the velocity for clean - source, given x_t, at each time: `times`-shaped, float64 on the CPU.
 
     For `clean` states `(b, *shape)`, one evaluation and one draw per time; repeat it for a mean. The least that any network
     can reach is tr Cov[clean - source | x_t] / d, and t -> d / tr Cov is what weights the prior.
     """
-    found = []
-    for t in times:
-        source = noise(clean)
-        velocity = flow.velocity(mix(flow.path, source, clean, t), t)
-        c = at(flow.path, t, clean)
-        found.append((velocity - c.d_sigma * source - c.d_alpha * clean).double().square().mean().cpu())
-    return torch.stack(found)
+    return torch.stack([squares(flow, clean, t, noise).mean() for t in times])
 
 
 def reciprocal(error: Tensor) -> Tensor:

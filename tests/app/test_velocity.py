@@ -50,24 +50,32 @@ def test_the_table_is_the_mean_square_error(here, capsys):
     chosen = [0, 2, 4]  # evenly spaced
     rows = [np.asarray(Image.open(here / "pictures" / f"{i}.png"))[1:9, 0:8] for i in chosen]
     clean = torch.from_numpy(np.stack(rows))[:, None].float() / 127.5 - 1
-    noise, error = Noise(7, [f"{i}.png" for i in chosen]), []
+    noise, error, half = Noise(7, [f"{i}.png" for i in chosen]), [], []
     for s in t:
         of = []
         for _ in range(2):
             source = noise(clean)
             with torch.no_grad():
                 v = flow.velocity(s.float() * clean + (1 - s.float()) * source, s)
-            of.append((v - clean + source).square().mean())
-        error.append(sum(of) / 2)
+            of.append((v - clean + source).square().flatten(1).mean(1))
+        each = sum(of) / 2
+        error.append(each.mean())
+        half.append(1.96 * each.std() / 3**0.5)
     torch.testing.assert_close(torch.tensor(found["error"]), torch.tensor(error), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(found["half"]), torch.tensor(half), atol=1e-5, rtol=1e-4)
     assert found["t"] == t.tolist()
     torch.testing.assert_close(
         torch.tensor(found["weight"]).double(), reciprocal(torch.tensor(found["error"])), atol=1e-6, rtol=0
     )
     assert (found["prior"], found["images"], found["size"], found["draws"], found["seed"]) == ("tiny", 3, 8, 2, 7)
     said = capsys.readouterr().out.splitlines()
-    assert said[0].split() == ["t", "error", "weight"]
-    assert said[2].split() == ["0.25", f"{found['error'][1]:.4f}", f"{found['weight'][1]:.3f}"]
+    assert said[0].split() == ["t", "error", "±", "weight"]
+    assert said[2].split() == [
+        "0.25",
+        f"{found['error'][1]:.4f}",
+        f"{found['half'][1]:.4f}",
+        f"{found['weight'][1]:.3f}",
+    ]
     assert said[-1] == "wrote table.json"
 
 
@@ -119,3 +127,4 @@ def test_larger_crops_than_the_prior_has_pictures(here):
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(here / "pictures" / "9.png")
     assert velocity("--size", "16", images="1") == 0
     assert made(here)["size"] == 16
+    assert made(here)["half"] == [None] * 5  # of one picture

@@ -7,9 +7,21 @@ from PIL import Image
 from torch import nn
 from toys import seeded
 
+from flowhelm.bench.intervals import interval
 from flowhelm.bench.quality import classifier as clothes
 from flowhelm.bench.quality import generation
-from flowhelm.bench.quality.generation import Judge, Table, Way, chosen, drawn, evaluate, markdown, nearest, read
+from flowhelm.bench.quality.generation import (
+    Judge,
+    Table,
+    Way,
+    chosen,
+    drawn,
+    evaluate,
+    markdown,
+    nearest,
+    over_seeds,
+    read,
+)
 from flowhelm.metrics import frechet_features
 from flowhelm.priors.bundled import Prior
 from flowhelm.priors.unet import UNet
@@ -201,6 +213,17 @@ def test_what_is_saved_is_counted_in_steps():
     assert "with 25 steps (5.0 times as many)" in said[0]
     assert "with 10 steps (1.0 times as many)" in said[1]
     assert "with none of these" in said[2]
+
+
+def test_draws_over_seeds_are_compared_on_the_same_noise(net, parts, tmp_path):
+    table = Table(prior(), "bars", Judge(net, parts, looked=30, seed=0), tmp_path / "rows.csv", 8)
+    rows = list(evaluate(table, ["cfg:1", "raag:2:8"], [2], "euler", 30, 12, 5, 0.95, 3))
+    assert [(r["guidance"], r["seed"]) for r in rows] == [(g, s) for g in ("cfg", "raag") for s in "567"]
+    far = [float(r["to_test"]) for r in rows]
+    above = interval(b - a for a, b in zip(far[:3], far[3:], strict=True))
+    said = over_seeds(rows).splitlines()
+    assert said[2].split("|")[4:6] == [f" {interval(far[:3]).shown(3)} ", " - "]
+    assert said[3].split("|")[5] == f" {above.shown(3)} (cfg scale 1) "
 
 
 def test_the_table_searches_goes_on_and_says_what_is_saved(net, parts, tmp_path, monkeypatch):

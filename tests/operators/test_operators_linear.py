@@ -10,7 +10,7 @@ from torch.nn import functional as fn
 
 from flowhelm import operators
 from flowhelm.measure import LinearOperator
-from flowhelm.operators.exact import mirrored_eigh
+from flowhelm.operators.exact import mirrored_eigh, turned
 
 torch.set_num_threads(1)
 
@@ -378,6 +378,9 @@ def test_a_matrix_that_is_its_own_half_turn_has_eigenvectors_of_half_the_size(si
     lags = torch.randn(size, generator=torch.Generator().manual_seed(size)).double()
     place = torch.arange(size)
     matrix = lags[(place[:, None] - place).abs()]
-    values, vectors = mirrored_eigh(matrix)
+    values, like, unlike = mirrored_eigh(matrix)
+    eye = torch.eye(size).double()
+    vectors = turned(eye, like, unlike, back=True)
     torch.testing.assert_close(vectors @ torch.diag(values) @ vectors.T, matrix, atol=1e-12, rtol=0)
-    torch.testing.assert_close(vectors.T @ vectors, torch.eye(size).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(vectors.T @ vectors, eye, atol=1e-12, rtol=0)
+    torch.testing.assert_close(turned(eye, like, unlike), vectors.T, atol=1e-12, rtol=0)

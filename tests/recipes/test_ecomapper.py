@@ -71,6 +71,12 @@ def test_words_are_told_apart():
     assert len(set(WORDS)) == len(WORDS) == len(COVERS) + 6 + 9
 
 
+@pytest.mark.parametrize("label", [-1, len(COVERS)])
+def test_a_land_cover_that_there_is_not(label):
+    with pytest.raises(ValueError, match=r"expected 0 to 6 \(grass, .* parking\), got"):
+        told(torch.tensor([label]), torch.zeros(1), torch.zeros(1))
+
+
 def test_rain_greens_what_grows_and_snow_brightens():
     torch.manual_seed(0)
     scene, warm = 0.6 * torch.rand(1, 3, 8, 8) - 0.5, lambda v: torch.full((9,), v)

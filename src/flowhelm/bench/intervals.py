@@ -32,6 +32,12 @@ def interval(values: Iterable[float]) -> Mean:
     return Mean(fmean(values), student(len(values) - 1) * stdev(values) / math.sqrt(len(values)))
 
 
+def correlation(r: float, count: int) -> tuple[float, float]:
+    """Both ends of the 95 % interval of a correlation of `count` pairs, at least 4, by Fisher's transform (1921)."""
+    middle, half = math.atanh(r), NormalDist().inv_cdf(0.975) / math.sqrt(count - 3)
+    return math.tanh(middle - half), math.tanh(middle + half)
+
+
 def student(freedom: int) -> float:
     """The 97.5 % quantile of Student's t: expanded around the normal one (Abramowitz & Stegun 26.7.5), to 0.2 %."""
     if freedom in _SMALL:

@@ -122,12 +122,12 @@ class OpenBlur(_Cropped):
         return self.crop(self.scene.A_A_adjoint(self._padded(w)))
 
 
-def mirrored_eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """`torch.linalg.eigh` of a symmetric matrix `(n, n)` that is its own half turn, as symmetric Toeplitz ones are: eigenvalues (in no
-    order) and eigenvectors, at a quarter of the cost.
+def mirrored_eigh(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`torch.linalg.eigh` of a symmetric matrix `(n, n)` that is its own half turn, as symmetric Toeplitz ones are, at a quarter of the
+    cost: eigenvalues (in no order) and eigenvectors, as `turned` takes them.
 
     The eigenvectors are the same, or of opposite sign, from either end, so that two matrices of half the size have them (Cantoni &
-    Butler 1976).
+    Butler 1976): the first n - n // 2 of them are the same, and of either kind the first half is returned, with the middle.
     """
     half, odd = divmod(len(matrix), 2)
     near, far = matrix[:half, :half], matrix[len(matrix) - half :, :half].flip(0)
@@ -136,26 +136,37 @@ def mirrored_eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         side = math.sqrt(2) * matrix[:half, half : half + 1]
         even = torch.cat([torch.cat([even, side], 1), torch.cat([side.T, matrix[half : half + 1, half : half + 1]], 1)])
     (values, like), (others, unlike) = torch.linalg.eigh(even), torch.linalg.eigh(near - far)
-    top, below = like[:half] / math.sqrt(2), unlike / math.sqrt(2)
-    like = torch.cat([top, like[half:], top.flip(0)])
-    unlike = torch.cat([below, below.new_zeros(odd, half), -below.flip(0)])
-    return torch.cat([values, others]), torch.cat([like, unlike], 1)
+    like = torch.cat([like[:half] / math.sqrt(2), like[half:]])
+    return torch.cat([values, others]), like, unlike / math.sqrt(2)
+
+
+def turned(y: Tensor, like: Tensor, unlike: Tensor, *, back: bool = False) -> Tensor:
+    """Columns `(..., n, m)` in the eigenvectors of `mirrored_eigh`, or `back`: at half the cost of a product with all of them."""
+    half, n = len(unlike), y.shape[-2]
+    if back:
+        same, other = like @ y[..., : n - half, :], unlike @ y[..., n - half :, :]
+        near = same[..., :half, :]
+        return torch.cat([near + other, same[..., half:, :], (near - other).flip(-2)], -2)
+    near, far = y[..., :half, :], y[..., n - half :, :].flip(-2)
+    same = torch.cat([near + far, y[..., half : n - half, :]], -2)
+    return torch.cat([like.T @ same, unlike.T @ (near - far)], -2)
 
 
 class OpenSeparableBlur(_Cropped):
     """In closed form, for a kernel that is a column times a row: A A^T is then the Kronecker product of two small matrices.
 
-    Costs four products with matrices of the picture's sides, and their eigenvectors once.
+    Costs half of four products with matrices of the picture's sides, and their eigenvectors once.
     """
 
     def __init__(self, shape: tuple[int, int, int], column: Tensor, row: Tensor):
         super().__init__(shape, torch.outer(column, row))
-        (rows, left), (columns, right) = (
-            mirrored_eigh(_gram(taps.double(), side))
-            for taps, side in zip((column, row), self.frame_sides, strict=True)
-        )
-        self.register_buffer("left", left.float())
-        self.register_buffer("right", right.float())
+        values = []
+        for name, taps, side in zip(("left", "right"), (column, row), self.frame_sides, strict=True):
+            found, like, unlike = mirrored_eigh(_gram(taps.double(), side))
+            values.append(found)
+            self.register_buffer(f"{name}_like", like.float())
+            self.register_buffer(f"{name}_unlike", unlike.float())
+        rows, columns = values
         self.register_buffer("gram", torch.outer(rows, columns).clamp_min(0).float())
 
     def A_dagger(self, y: Tensor) -> Tensor:
@@ -165,7 +176,9 @@ class OpenSeparableBlur(_Cropped):
         return self._filtered(residual, gamma / (1 + gamma * self.gram))
 
     def _filtered(self, y: Tensor, gain: Tensor) -> Tensor:
-        return self.left @ (gain * (self.left.T @ y @ self.right)) @ self.right.T
+        left, right = (self.left_like, self.left_unlike), (self.right_like, self.right_unlike)
+        along = turned(turned(y, *left).mT, *right).mT
+        return turned(turned(gain * along, *left, back=True).mT, *right, back=True).mT
 
 
 class Grey(_ThinSVD, Decolorize):

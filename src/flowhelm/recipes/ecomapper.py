@@ -33,8 +33,8 @@ class Scene(NamedTuple):
     """What a prompt says; None for what is not known.
 
     Attributes:
-        cover: land cover. place: such as "Utah, United States". month: 1 to 12. year: of the picture. clouds: share of the sky.
-        temperature: mean of the month, degrees Celsius. precipitation: mm a day. radiation: of the sun, W/m2.
+        cover: land cover, in any words. place: such as "Utah, United States". month: 1 to 12. year: of the picture.
+        clouds: share of the sky. temperature: mean of the month, degrees Celsius. precipitation: mm a day. radiation: of the sun, W/m2.
     """
 
     cover: str | None = None
@@ -94,7 +94,15 @@ def masked(scene: Scene, chances: Mapping[str, float], generator: torch.Generato
 
 
 def told(labels: Tensor, temperature: Tensor, precipitation: Tensor) -> Tensor:
-    """Texts of three words `(n, 3)`, numbers in `WORDS` from 1: land cover `(n,)` int64, and the bins of both numbers `(n,)`."""
+    """Texts of three words `(n, 3)`, numbers in `WORDS` from 1: land cover `(n,)` int64, and the bins of both numbers `(n,)`.
+
+    Raises:
+        ValueError: a land cover that there is not.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(COVERS):
+        raise ValueError(
+            f"land covers: expected 0 to {len(COVERS) - 1} ({', '.join(COVERS)}), got {int(labels.min())} to {int(labels.max())}"
+        )
     warm = 1 + len(COVERS) + binned(temperature, TEMPERATURES)
     wet = 2 + len(COVERS) + len(TEMPERATURES) + binned(precipitation, PRECIPITATIONS)
     return torch.stack([labels + 1, warm, wet], 1)

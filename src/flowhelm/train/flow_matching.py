@@ -66,20 +66,30 @@ def flow_matching(
     """The loss of every row `(b,)`: mean over a state's elements of the squared error of the velocity.
 
     Args:
+        flow: of a network; or a pipeline, bound to what each row shows, for batches without conditions.
         density: of the time; see `train.times`.
         source: what t = 0 is; anything but `normal` must also be what `flow.source` draws. A batch that brings its own keeps it.
         coupling: None for independent pairs; see `train.coupling`.
         weight: times `(b,)` -> weights `(b,)`; None for 1. A density and a weight are alternatives: not both for one purpose.
         drop: share of rows whose condition is dropped, for classifier-free guidance.
+
+    Raises:
+        ValueError: a batch with conditions for a pipeline.
     """
     clean = batch.clean
+    if batch.condition and not hasattr(flow, "condition"):
+        raise ValueError(
+            f"flow_matching: expected a batch without conditions for a {type(flow).__name__}, which bind tells what it shows, got "
+            f"{len(batch.condition)}; bind the flow to them inside your loss"
+        )
     start = source(clean, generator) if batch.source is None else batch.source
     if coupling is not None:
         start = start[coupling(start, clean, generator)]
     t = draw(density, len(clean), generator).to(clean)
     told = dropped(batch.condition, flow.null, drop, generator) if batch.condition and drop else batch.condition
     a = at(flow.path, t, clean)
-    error = replace(flow, condition=told).velocity(mix(flow.path, start, clean, t), t)
+    asked = replace(flow, condition=told) if told else flow
+    error = asked.velocity(mix(flow.path, start, clean, t), t)
     error = error - (a.d_sigma * start + a.d_alpha * clean)
     loss = error.square().flatten(1).mean(1)
     return loss if weight is None else weight(t) * loss

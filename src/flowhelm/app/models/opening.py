@@ -21,13 +21,14 @@ from ...priors.pipelines.hub import cached
 from ..errors import BadInput, first_line
 from ..options import own
 from ..run import Event, Noted, Run
+from . import precision
 from .request import METHOD as METHOD
 from .request import STEPS as STEPS
 from .request import ModelRequest, check_flow
 from .request import is_pipeline as is_pipeline
 
 F = TypeVar("F", bound=Flow)
-OF_PIPELINES = ("prompt", "negative", "scale", "dtype", "quantize", "checkpointing", "tiling", "no_plan")
+OF_PIPELINES = ("prompt", "negative", "scale", "quantize", "checkpointing", "tiling", "no_plan")
 """Fields of a request that a bundled prior does not take."""
 PACKED = {None: "none", "nf4": "nf4", "int8": "int8", "torchao-int8": "int8", "quanto-int8": "int8"}
 """What a plan calls that which `--quantize` asks for."""
@@ -82,7 +83,7 @@ def weights(name: str) -> Path:
 
 
 def settled(request: ModelRequest) -> dict[str, Any]:
-    """What a run's settings say of its prior, every default filled in; of a bundled prior the type of its weights alone.
+    """What a run's settings say of its prior, every default filled in; of a bundled prior the type that it computes in alone.
 
     Raises:
         BadInput: an option that a bundled prior does not take.
@@ -95,7 +96,7 @@ def settled(request: ModelRequest) -> dict[str, Any]:
                 f"--{typed[0].replace('_', '-')} is for pipelines of diffusers (a folder, or a name of the hub); "
                 f"the prior {request.prior!r} takes none"
             )
-        return {"dtype": "float32"}
+        return {"dtype": request.dtype or "float32"}
     quantize = request.quantize
     return given | {
         "prompt": request.prompt or "",
@@ -140,8 +141,8 @@ def opened(request: ModelRequest, *, size: tuple[int, int] | None = None, work: 
 
 
 def bundled_prior(request: ModelRequest, device: str) -> Prior:
-    """The bundled prior of a run's settings, with its adapter if there is one."""
-    return adapted(plain(request.prior, device), request)
+    """The bundled prior of a run's settings, with its adapter if there is one, computing in the type that they say."""
+    return precision.computing(adapted(plain(request.prior, device), request), request.dtype or "float32")
 
 
 def adapted(flow: F, request: ModelRequest) -> F:

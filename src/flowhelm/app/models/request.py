@@ -109,7 +109,9 @@ class ModelRequest(DeviceRequest):
     negative: str | None = Field(None, description="What the picture must not show; for guided pipelines.")
     scale: float | None = Field(None, description="Strength of the guidance; default: the pipeline's own.")
     dtype: Dtype | None = Field(
-        None, description="Type of a pipeline's weights: float32, bfloat16 or float16; default: bfloat16 on a GPU."
+        None,
+        description="Type to compute in: float32, bfloat16 or float16; default: of a pipeline bfloat16 on a GPU, of a bundled prior "
+        "bfloat16 for restoring a megapixel or more on a processor with AMX, else float32.",
     )
     quantize: str | None = Field(
         None,

@@ -1,8 +1,9 @@
 """How wrong a prior's velocity is at each time: the table that weights the prior of FLAIR.
 
-    {"t": [...], "error": [...], "weight": [...], ...}
+    {"t": [...], "error": [...], "half": [...], "weight": [...], ...}
 
-error is the mean square of velocity - (clean - source) on noisy pictures, weight its reciprocal, 1 on average over the grid.
+error is the mean square of velocity - (clean - source) on noisy pictures, half that of its 95 % interval over pictures (by the normal
+law; null for one picture), weight the reciprocal of the error, 1 on average over the grid.
 In Python: `flair(..., weights=weights("photos.json"))`.
 """
 
@@ -15,7 +16,7 @@ import torch
 from ... import __version__
 from ...priors import bundled
 from ...rng import Noise
-from ...velocity_error import Weights, errors, reciprocal, table
+from ...velocity_error import Weights, reciprocal, squares, table
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.dataset import pictures
@@ -48,23 +49,26 @@ def velocity(request: VelocityRequest) -> Run[dict[str, Any]]:
     names = [found.names[i : i + rows] for i in range(0, images, rows)]
     parts = [(part, Noise(request.seed, mine)) for part, mine in zip(clean.split(rows), names, strict=True)]
     t = torch.linspace(0, 1, points, dtype=torch.float64)
-    error = torch.zeros_like(t)
+    found_at = torch.zeros(points, images, dtype=torch.float64)
     yield Planned(points)
     for k in range(points):
-        for part, noise in parts * draws:
-            error[k] += errors(flow, part, t[k : k + 1], noise)[0] * len(part) / (images * draws)
-        yield Stepped(k + 1, points, f"t {float(t[k]):.2f}, error {float(error[k]):.4f}")
+        for _ in range(draws):
+            found_at[k] += torch.cat([squares(flow, part, t[k], noise) for part, noise in parts]) / draws
+        yield Stepped(k + 1, points, f"t {float(t[k]):.2f}, error {float(found_at[k].mean()):.4f}")
+    error = found_at.mean(1)
+    half = (1.96 / images**0.5 * found_at.std(1)).tolist() if images > 1 else [None] * points
     weight = reciprocal(error)
     made = {
-        "t": t.tolist(), "error": error.tolist(), "weight": weight.tolist(),
+        "t": t.tolist(), "error": error.tolist(), "half": half, "weight": weight.tolist(),
         "flowhelm": __version__, "prior": flow.name, "prior sha256": files.sha256(bundled.weights(request.prior)),
         "data": found.origin, "data sha256": found.sha256, "folder": request.folder, "images": images, "size": side,
         "draws": draws, "seed": request.seed,
     }  # fmt: skip
     files.write_json(request.out, made)
-    yield Said(f"{'t':>5} {'error':>8} {'weight':>7}")
+    yield Said(f"{'t':>5} {'error':>8} {'±':>7} {'weight':>7}")
     for k in sorted({round(i * (points - 1) / 10) for i in range(11)}):
-        yield Said(f"{float(t[k]):5.2f} {float(error[k]):8.4f} {float(weight[k]):7.3f}")
+        width = "-" if half[k] is None else f"{half[k]:.4f}"
+        yield Said(f"{float(t[k]):5.2f} {float(error[k]):8.4f} {width:>7} {float(weight[k]):7.3f}")
     yield Written([request.out])
     return made
 

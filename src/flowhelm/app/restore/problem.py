@@ -23,11 +23,11 @@ from ..errors import BadInput
 from ..files import stacks
 from ..files.atomic import check_writable
 from ..files.pictures import Picture
-from ..models import opening
+from ..models import opening, precision
 from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
-from ..run import Run, Warned
+from ..run import Noted, Run, Warned
 from .fade import unfaded
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
@@ -135,6 +135,14 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
         flow = yield from opened(settings, work_of(settings, observed.shape))
     elif not pipeline:
         flow = opening.adapted(flow, settings)  # which may be of this picture alone
+    if not pipeline:
+        usual = precision.usual(flow, observed.shape[1] * observed.shape[2], settings.device)
+        if settings.dtype is None and usual != "float32":
+            yield Noted(
+                "the network computes in bfloat16, which this processor is fast at; set --dtype float32 to change it"
+            )
+        settings = settings.changed(dtype=settings.dtype or usual)
+        flow = precision.computing(flow, settings.dtype or usual)
     if observed.std > 1.05 * (most := flow.levels[1]):
         yield Warned(
             f"{settings.prior} was trained for noise up to {most:.2g}, and this picture has {observed.std:.2g}: some will stay; "
@@ -185,7 +193,7 @@ def alike(problem: Problem) -> Hashable:
     """Equal for problems that may run together: of one size, operator, noise level and grid."""
     observed, settings = problem.observed, problem.settings
     told = settings.model_dump(
-        mode="json", include={"adapter", "operator", "operator_options", "method", "method_options", "times"}
+        mode="json", include={"adapter", "dtype", "operator", "operator_options", "method", "method_options", "times"}
     )
     # the decoder's error is of the picture
     own = settings.seed if settings.codec_error else None

@@ -182,7 +182,7 @@ class RestoreSettings(RestoreRequest):
     method_options: SerializeAsAny[Request]  # type: ignore[assignment]
     times: list[Annotated[float, Field(ge=0, le=1)]] | None  # None: of a pipeline, before the picture's size is known
     threads: int = Field(ge=1, le=MOST_THREADS)
-    dtype: Dtype
+    dtype: Dtype | None  # None: of a bundled prior, before the picture's size is known
     text_device: str | None = None
     range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None  # values of black and white, of a stack
     drawn: bool = False  # one of several samples: of weighted particles one is drawn, not their mean

@@ -90,7 +90,8 @@ def settle(
         quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
         found = blur.estimated(chosen, picture, sure or std, looking, quality)
         chosen, blurred = found.options, found.trust
-    of_prior = opening.settled(request)
+    # in what type a bundled prior computes, the size of the picture says
+    of_prior = opening.settled(request) | ({} if pipeline else {"dtype": request.dtype})
     if tables and isinstance(picture, Picture):
         chosen["quality"] = _quality(picture)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():

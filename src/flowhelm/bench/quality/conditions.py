@@ -8,9 +8,9 @@ Each of the held-out scenes is described in one of three ways, and one picture i
 - prompt: every word that is true of it (its land cover, and for each number in a third at the end of the law, its word).
 
 Of the pictures, clamped and rounded to 8 bits, the same numbers are measured. Per number: the correlation of what was asked for
-with what was measured, and the mean absolute difference in standard deviations of the set (two scenes drawn at random
-differ by 1.13 on a normal law). Of the land covers: how many the classifier of `bench.quality.classifier` sees. Of the other words: how
-many are true in sign (half by chance). Rows are appended to the CSV file.
+with what was measured, its 95 % interval, and the mean absolute difference in standard deviations of the set (two scenes
+drawn at random differ by 1.13 on a normal law). Of the land covers: how many the classifier of `bench.quality.classifier` sees. Of the
+other words: how many are true in sign (half by chance). Rows are appended to the CSV file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ... import guide
 from ...priors.bundled import Prior, load
 from ...recipes.aerial import NUMBERS, WORDS, measured, prompt, whole
 from .. import kept
+from ..intervals import correlation as ends
 from .classifier import classifier
 from .generation import pictures_of
 
@@ -120,7 +121,10 @@ def main(
         found = standard(pictures)
         correlation, off = (each.tolist() for each in agreement(asked, found))
         words = kept_words(labels, asked, found)
-        cells = " | ".join(f"{c:.2f} ({o:.2f})" for c, o in zip(correlation, off, strict=True))
+        cells = " | ".join(
+            "{:.2f} ({:.2f} to {:.2f}; {:.2f})".format(c, *ends(c, len(labels)), o)
+            for c, o in zip(correlation, off, strict=True)
+        )
         print(f"| {kind} | {right:.1%} | {cells} | {words:.1%} |", flush=True)
         if out:
             row = {

@@ -32,6 +32,7 @@ from ...rng import Noise
 from ...solve import integrate, inversion_rate, inversion_start
 from ...step import run as final
 from .. import kept
+from ..intervals import Mean, interval
 from .classifier import classifier, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
@@ -220,21 +221,26 @@ def inversion(
     z = inversion_start(flow, shown, times)
     bound = inversion_rate(flow, times, flow.source(Noise(1, range(count))), safety=1.0)
     ends = [end for end in (1, 2, 3, 5, 9, 16, 31) if end <= most]
-    print(f"Rate found: {bound:.3g}. Root mean square error of the end, 10 steps, {count} pictures.\n")
+    print(f"Rate found: {bound:.3g}. Root mean square error of the end, 10 steps: mean over {count} pictures ± 95 %.\n")
     print("| rate | " + " | ".join(f"end {i}" for i in ends) + " |\n| --- |" + " --- |" * len(ends))
     for factor in (0.25, 0.5, 1.0, 2.0, 4.0):
-        errors = {}
+        errors: dict[int, Mean] = {}
 
         def distance(image: Tensor) -> Tensor:
             return -(image - shown).square().flatten(1).sum(1) / 2
 
         for step in steer.flow_opt(flow, distance, z, times, rate=factor * bound, iterations=max(ends)):
-            errors[step.index] = float((step.clean - shown).square().mean().sqrt())
-            if not math.isfinite(errors[step.index]):
+            errors[step.index] = _off(step.clean, shown)
+            if not math.isfinite(errors[step.index].value):
                 break
-        print(f"| {factor:g} x | " + " | ".join(f"{errors[i]:.3g}" if i in errors else "diverged" for i in ends) + " |")
-    plain = final(integrate(flow, z, times)).x
-    print(f"\nPlain inversion, nothing moved: {float((plain - shown).square().mean().sqrt()):.3g}")
+        cells = [errors[i].shown(3) if i in errors else "diverged" for i in ends]
+        print(f"| {factor:g} x | {' | '.join(cells)} |", flush=True)
+    print(f"\nPlain inversion, nothing moved: {_off(final(integrate(flow, z, times)).x, shown).shown(3)}")
+
+
+def _off(image: Tensor, shown: Tensor) -> Mean:
+    """Root mean square difference of each picture, over the pictures."""
+    return interval((image - shown).double().square().flatten(1).mean(1).sqrt().tolist())
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ would be saved, the classifier of `bench.quality.classifier` says
   picture than to the second (Gu et al. 2023, arXiv:2310.02664, section 2).
 
 A guidance without numbers ("cfg", "raag") is searched for at each number of steps: over `GRID`, with fewer samples of another
-seed, for the lowest distance to the training part among those with the accuracy asked for. Rows are appended to the
-CSV file as they are finished; run the command again to go on.
+seed, for the lowest distance to the training part among those with the accuracy asked for. With --seeds, every row is drawn from
+as many seeds, and a second table has the means with 95 % intervals, and the differences from the same noise between RAAG and
+constant guidance. Rows are appended to the CSV file as they are finished; run the command again to go on.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ...solve import integrate
 from ...step import run
 from ...transition import Transition, euler, heun, midpoint
 from .. import kept
+from ..intervals import interval
 from .classifier import classifier, whole
 
 SOLVERS: dict[str, tuple[Transition, int]] = {"euler": (euler, 1), "midpoint": (midpoint, 2), "heun": (heun, 2)}
@@ -250,27 +252,28 @@ def evaluate(
     search: int,
     seed: int,
     target: float,
+    seeds: int = 1,
 ) -> Iterator[dict[str, str]]:
-    """The rows of the table; what is to be searched for is searched for first."""
+    """The rows of the table, one for each of `seeds` seeds from `seed` on; what is to be searched for is searched for first."""
     wanted = [(steps_, *read(text)) for steps_ in steps for text in guidances]
     plan = [
         (name, steps_, [Way(name, n, steps_, solver) for n in ([numbers] if numbers is not None else GRID[name])])
         for steps_, name, numbers in wanted
     ]
     todo = [(way.rows * search, way) for _, _, ways in plan for way in ways if len(ways) > 1]
-    todo += [(ways[0].rows * samples, ways[0]) for _, _, ways in plan]
+    todo += [(ways[0].rows * samples * seeds, ways[0]) for _, _, ways in plan]
     left = sum(cost for cost, _ in todo)
     for _, _, ways in plan:
         if len(ways) > 1:
             found = []
             for way in ways:
                 left -= way.rows * search
-                found.append(table.row("search", way, search, seed + 1, left))
+                found.append(table.row("search", way, search, seed + seeds, left))
             best = chosen(found, target)
             ways[:] = [way for way, row in zip(ways, found, strict=True) if row is best]
-    for _, _, (way,) in plan:
+    for (_, _, (way,)), each in product(plan, range(seed, seed + seeds)):
         left -= way.rows * samples
-        yield table.row("table", way, samples, seed, left)
+        yield table.row("table", way, samples, each, left)
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -299,6 +302,25 @@ def markdown(rows: list[dict[str, str]]) -> str:
         )
         if cfg:
             lines.append(f"\n{label(r)}, {r['steps']} steps: Fréchet {float(r['to_test']):.3f}; {said}")
+    return "\n".join(lines)
+
+
+def over_seeds(rows: list[dict[str, str]]) -> str:
+    """Means over seeds with 95 % intervals, and what RAAG's distance is above that of constant guidance from the same noise."""
+    groups: dict[tuple[str, int], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault((label(row), int(row["steps"])), []).append(row)
+    constant = [key for key in groups if key[0].startswith("cfg ")]
+    lines = ["| guidance | steps | accuracy | Fréchet to test | above constant guidance |", "| --- |" + " --- |" * 4]
+    for (name, steps), mine in groups.items():
+        accuracy = interval(100 * float(row["accuracy"]) for row in mine).shown(1)
+        far = [float(row["to_test"]) for row in mine]
+        beside = []
+        for other in constant if name.startswith("raag ") else ():
+            if other[1] == steps:
+                theirs = [float(row["to_test"]) for row in groups[other]]
+                beside.append(f"{interval(a - b for a, b in zip(far, theirs, strict=True)).shown(3)} ({other[0]})")
+        lines.append(f"| {name} | {steps} | {accuracy} % | {interval(far).shown(3)} | {'; '.join(beside) or '-'} |")
     return "\n".join(lines)
 
 
@@ -352,6 +374,7 @@ def main(
     looked: Annotated[int, typer.Option(help="samples whose neighbours are searched for")] = 1000,
     batch: Annotated[int, typer.Option(help="samples at a time; of no effect on them")] = 100,
     seed: Annotated[int, typer.Option()] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="draws of each row, from --seed on")] = 1,
     out: Annotated[Path | None, typer.Option("--csv", help="file, appended to")] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="PNG of samples and their neighbours, by the table's best row")
@@ -368,13 +391,15 @@ def main(
     judge = Judge(net, parts, looked, seed)
     table = Table(flow, name, judge, out, batch)
     counts = [int(n) for n in steps.split(",")]
-    rows = list(evaluate(table, guidance.split(","), counts, solver, samples, search, seed, target))
+    rows = list(evaluate(table, guidance.split(","), counts, solver, samples, search, seed, target, seeds))
     print(
         f"\n{name}, prior {flow.name}, {flow.about.get('steps', '?')} steps of training, {solver}, accuracy asked for {target:.1%}\n"
     )
-    print(markdown(rows))
+    print(markdown([row for row in rows if row["seed"] == str(seed)]))
+    if seeds > 1:
+        print(f"\n{seeds} draws of each:\n\n{over_seeds(rows)}")
     if sheet:
-        best = chosen(rows, target)
+        best = chosen([row for row in rows if row["seed"] == str(seed)], target)
         numbers = tuple(float(best[k]) for k in NAMES[best["guidance"]])
         draw_sheet(sheet, flow, Way(best["guidance"], numbers, int(best["steps"]), solver), judge, seed)
 

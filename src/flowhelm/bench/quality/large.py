@@ -1,6 +1,7 @@
 """Does a large photograph fit into a small memory, and are there seams? The command itself, in a process of its own.
 
-    python -m flowhelm.bench.quality.large                       # 4000 x 3000 pixels: denoising, and one step of deblurring
+    python -m flowhelm.bench.quality.large                       # 4000 x 3000 pixels: denoising, one step of deblurring, and eight
+    python -m flowhelm.bench.quality.large --width 2000 --height 1500 --only deblur --dtype float32
 
 The peak is that of the process's resident set, libraries and files included. A step of deblurring takes what eight take, one after
 another. Seams: the largest difference between the network cut into tiles and whole, on a picture that is small enough for both.
@@ -31,6 +32,7 @@ STD = 0.1
 JOBS = {
     "denoise": ["--operator", "denoise"],
     "deblur, one step": ["--operator", "deblur", "--sigma", "1.6", "--steps", "1"],
+    "deblur": ["--operator", "deblur", "--sigma", "1.6"],
 }
 
 
@@ -64,7 +66,8 @@ def main(
     width: Annotated[int, typer.Option(min=64)] = 4000,
     height: Annotated[int, typer.Option(min=64)] = 3000,
     prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
-    only: Annotated[str | None, typer.Option(help="the first word of one job")] = None,
+    only: Annotated[str | None, typer.Option(help="one job")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: as the command has it")] = None,
 ) -> None:
     """Measure, and print a line for each."""
     print(f"seams of tiles of 128 pixels in 320: {seams(320, 128, prior):.1e} at most", flush=True)
@@ -72,8 +75,9 @@ def main(
         to_pil(scene(height, width)).save(photo := Path(folder) / "photo.png")
         print(f"\n| {width} x {height} pixels | peak | seconds |\n| --- | --- | --- |", flush=True)
         for name, words in JOBS.items():
-            if only is None or name.startswith(only):
-                taken, seconds = peak(["restore", str(photo), *words, "--std", str(STD), "--prior", prior])
+            if only in (None, name):
+                typed = ["--dtype", dtype] if dtype else []
+                taken, seconds = peak(["restore", str(photo), *words, "--std", str(STD), "--prior", prior, *typed])
                 print(f"| {name} | {taken:.2f} GiB | {seconds:.0f} |", flush=True)
 
 

@@ -14,8 +14,9 @@ and, for RBF, the best of 25 starts.
 
 GLASS makes 5 moves of 2 inner Euler steps, so it scores half as often. Feynman-Kac particles are steered at
 5 / (standard deviation of the reward over the prior), and their SDE has the diffusion 1 - t. The result is the sample of the highest
-reward. Guided: by `guide.rewarded` in every evaluation between 0.2 and 0.7 (inside), without a backward pass through the network, or by
-`fk`'s gradient proposal (outside), which has one for each evaluation and so a third of the particles; differentiable rewards only.
+reward. Guided, differentiable rewards only: inside by `guide.rewarded` in every evaluation between 0.2 and 0.7, without a backward pass
+through the network; outside by the same gradient once a move, at the state where it begins in that time; or by `fk`'s gradient proposal,
+which has a backward pass for each evaluation and so a third of the particles.
 Rows are appended as they come and skipped if they exist. Diversity: mean distance of the classifier's
 features between the results of one row, each of its own seed.
 """
@@ -37,15 +38,17 @@ from ...app.files.atomic import put
 from ...app.show.figures import figure, png
 from ...budget import Budget
 from ...flow import Flow
+from ...grad import value_and_grad
 from ...grids import arc, uniform
 from ...guide import on_path, rewarded
-from ...path import VP
+from ...path import VP, Ends, tilted
 from ...priors import bundled
 from ...rewards import Compressibility, brightness
 from ...rng import Noise
 from ...step import Reward, run
 from ...transition import ancestral, diffusion, glass, langevin
 from .. import kept
+from ..exact.glass import led
 from ..intervals import interval
 from .classifier import classifier, whole
 
@@ -55,8 +58,8 @@ STARTS = 25
 """Sources of which RBF begins with the best, as in its paper; they are paid from the budget."""
 BUDGETS = (50, 100, 200, 400, 800)
 CLASSES = {"fashion": ("bag", "sneaker", "coat"), "aerial": ("forest",)}
-TILT, INSIDE = 5.0, 0.4
-"""Strength in standard deviations of the reward, and the share of it that guides inside, GLASS's own."""
+TILT, INSIDE, BETWEEN = 5.0, 0.4, (0.2, 0.7)
+"""Strength in standard deviations of the reward, and the share of it that guides, and when: GLASS's own."""
 FIELDS = (
     *("prior", "reward", "target", "method", "budget", "seeds", "evaluations", "rewards", "value", "spread"),
     *("held_out", "held_out_spread", "diversity", "seconds"),
@@ -79,23 +82,33 @@ def _spent(budget: Budget) -> tuple[float, float]:
 def _particles(
     flow: Flow, reward: Reward, budget: int, seeds: int, strength: float, move: Any, inner: int, how: str = ""
 ) -> Made:
-    """Feynman-Kac steering; `inner` evaluations a move; guided inside the flow, or from outside by its twisted proposal."""
+    """Feynman-Kac steering; `inner` evaluations a move; guided inside the flow, from outside, or by its twisted proposal."""
     k, ledger = budget // LENGTH, Budget()
-    if how == "outside":
+    if how == "proposal":
         k = max(1, k // 3)
+    if how == "outside":
+        move = led(move, partial(_outside, flow, reward, INSIDE * strength))
     noise = Noise(0, rows=range(seeds)).spawn(k)
     seen = (
-        rewarded(flow, reward, strength=INSIDE * strength, through=False, start=0.2, stop=0.7)
+        rewarded(flow, reward, strength=INSIDE * strength, through=False, start=BETWEEN[0], stop=BETWEEN[1])
         if how == "inside"
         else flow
     )
     last = run(
         steer.fk(
             seen, reward, flow.source(noise), uniform(LENGTH // inner), particles=k, strength=strength, transition=move,
-            proposal="gradient" if how == "outside" else "prior", budget=ledger, noise=noise,
+            proposal="gradient" if how == "proposal" else "prior", budget=ledger, noise=noise,
         )
     )  # fmt: skip
     return Made(last.x[last.info["best"]], *_spent(ledger))
+
+
+def _outside(flow: Flow, reward: Reward, strength: float, x: Tensor, t: Tensor, plain: Ends) -> Tensor | float:
+    """By how much `guide.rewarded` without the network moves the clean estimate, of ends that are there already."""
+    if not BETWEEN[0] - 1e-9 < t < BETWEEN[1]:
+        return 0.0
+    pull = value_and_grad(lambda clean: reward(flow.decode(clean)), plain.clean)[1]
+    return tilted(flow.path, plain, strength * pull, t).clean - plain.clean
 
 
 def _chains(flow: Flow, reward: Reward, budget: int, seeds: int, method: Callable[..., Any], times: Tensor) -> Made:
@@ -136,7 +149,8 @@ def methods(budget: int) -> dict[str, Callable[[Flow, Reward, int, float], Made]
         "FK, GLASS": fk(partial(glass, inner=2, midpoint=False), 2),
         "FK, GLASS, guided inside": fk(partial(glass, inner=2, midpoint=False), 2, "inside"),
         "FK, ancestral, guided inside": fk(ancestral, 1, "inside"),
-        "FK, ancestral, guided outside": fk(ancestral, 1, "outside"),
+        "FK, ancestral, guided by proposal": fk(ancestral, 1, "proposal"),
+        "FK, GLASS, guided outside": fk(partial(glass, inner=2, midpoint=False), 2, "outside"),
     }
 
 
@@ -220,11 +234,15 @@ def table(rows: list[dict[str, str]]) -> str:
             cells = []
             for budget in budgets:
                 some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
+                if not some:
+                    cells.append("-")
+                    continue
                 mean, beside = (sum(float(r[c]) for r in some) / len(some) for c in ("value", "held_out"))
                 width = sum(float(r["spread"]) ** 2 for r in some) ** 0.5 / len(some)
                 cells.append(f"{mean:.3f} ± {width:.3f} ({beside:.2f})")
             last = [float(r["diversity"]) for r in mine if r["method"] == method and int(r["budget"]) == budgets[-1]]
-            lines.append(f"| {method} | " + " | ".join(cells) + f" | {sum(last) / len(last):.2f} |")
+            diversity = f"{sum(last) / len(last):.2f}" if last else "-"
+            lines.append(f"| {method} | {' | '.join(cells)} | {diversity} |")
         lines.append("")
     return "\n".join(lines)
 
