@@ -1,6 +1,6 @@
 """PMRF on normal laws, where everything is known: the error is MMSE + W2^2, its answers have the law of pictures."""
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -176,7 +176,9 @@ class Linear3(torch.nn.Module):
 class TestTraining:
     """Both losses have their minima at the exact regressor and the exact velocity."""
 
-    def batch(self, rows=40000):
+    @staticmethod
+    @cache
+    def batch(rows=40000):
         noise = Noise(1, rows)
         clean = GaussianFlow(torch.zeros(3, dtype=torch.float64), COVARIANCE).sample(noise)
         return Batch(clean, (clean + STD * noise.named("measurement")(clean),))
