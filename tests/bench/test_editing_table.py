@@ -4,6 +4,7 @@ import csv
 import math
 
 import pytest
+import torch
 import typer
 
 from flowhelm.bench.quality import editing
@@ -42,3 +43,10 @@ def test_a_method_that_is_not_there_is_refused(tmp_path):
 
 def test_every_price_and_guidance_is_of_a_method():
     assert {*editing.PRICE, *editing.GUIDANCE} <= set(editing.METHODS)
+
+
+def test_the_error_of_an_inversion_is_a_mean_over_pictures():
+    image = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    off = editing._off(image, torch.zeros(3, 1, 2, 2))
+    assert off.value == pytest.approx(2)
+    assert off.half == pytest.approx(4.303 / 3**0.5)

@@ -66,6 +66,8 @@ def test_the_interval_of_a_correlation_is_fishers():
     """Two figures of a table; and of normal pairs it holds the truth as often as it says."""
     low, high = correlation(0.5, 28)
     assert (round(low, 3), round(high, 3)) == (0.156, 0.736)
+    assert correlation(1.0, 30)[1] == pytest.approx(1)
+    assert correlation(0.9, 3) == (-1, 1)
     draw, held, rho = torch.Generator().manual_seed(0), 0, 0.8
     for _ in range(400):
         a, b = torch.randn(2, 50, generator=draw)

@@ -33,8 +33,11 @@ def interval(values: Iterable[float]) -> Mean:
 
 
 def correlation(r: float, count: int) -> tuple[float, float]:
-    """Both ends of the 95 % interval of a correlation of `count` pairs, at least 4, by Fisher's transform (1921)."""
-    middle, half = math.atanh(r), NormalDist().inv_cdf(0.975) / math.sqrt(count - 3)
+    """Both ends of the 95 % interval of a correlation of `count` pairs, by Fisher's transform (1921); of fewer than four, all there is."""
+    if count < 4:
+        return -1.0, 1.0
+    middle = math.atanh(max(min(r, 1 - 1e-12), 1e-12 - 1))
+    half = NormalDist().inv_cdf(0.975) / math.sqrt(count - 3)
     return math.tanh(middle - half), math.tanh(middle + half)
 
 
