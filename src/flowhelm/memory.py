@@ -442,6 +442,7 @@ def footprint(
     weights: Mapping[str, Sequence[nn.Module]],
     *,
     steps: int,
+    ahead: int | None = None,
     hidden: Callable[[Any, tuple[Any, ...]], int] | None = None,
 ) -> Footprint:
     """What a method needs, from a walk on meta.
@@ -450,23 +451,24 @@ def footprint(
         flow: without data, see `hollow`.
         weights: modules that stay, by name ("network", "decoder").
         steps: of the real run.
+        ahead: that a method plans at once, however long the grid is; None of others.
         hidden: see `Ledger`.
     """
-    first, whole = _walked(flow, begin, weights, min(steps, STEPS), hidden)
-    if not whole or steps <= STEPS:
+    first, whole = _walked(flow, begin, weights, min(steps, STEPS), ahead or 0, hidden)
+    if not whole or ahead is not None or steps <= STEPS:
         return first
-    second, _ = _walked(flow, begin, weights, STEPS + 1, hidden)
+    second, _ = _walked(flow, begin, weights, STEPS + 1, 0, hidden)
     more = max(second.peak - first.peak, 0) * (steps - STEPS)
     held = {**first.held, "method": first.held.get("method", 0) + more}
     return Footprint(first.peak + more, held, first.parts, first.weights)
 
 
 def _walked(
-    flow: Flow, begin: Begin, weights: Mapping[str, Sequence[nn.Module]], steps: int, hidden: Any
+    flow: Flow, begin: Begin, weights: Mapping[str, Sequence[nn.Module]], steps: int, ahead: int, hidden: Any
 ) -> tuple[Footprint, bool]:
     """The footprint, and whether the first step asks the network at least as often as the grid has steps."""
     # an evaluation of a whole trajectory with its gradient asks the network 2 steps - 1 times
-    ledger = Ledger(patience={"network": 2 * steps, "decoder": 4}, hidden=hidden)
+    ledger = Ledger(patience={"network": 2 * max(steps, ahead), "decoder": 4}, hidden=hidden)
     fixed = {name: ledger.hold(f"{name} weights", *each) for name, each in weights.items()}
     watched = Watched(flow, ledger)
     asked: list[int] = []

@@ -411,6 +411,21 @@ FLUX2 = {
 """The public configs of FLUX.2 [dev]: 32.2 billion parameters, a text encoder of 24 billion."""
 
 
+def test_a_plan_of_so_many_steps_takes_what_it_takes_whatever_the_grid():
+    """The activations of horizon - 1 evaluations are kept for the backward pass, or, computed anew, of one beside the plan's states."""
+
+    def peak(horizon, anew, steps):
+        options = {"horizon": horizon, "recompute": anew}
+        return plan("photos", "mpc_flow", vram=24, size=(32, 32), options=options, steps=steps).peak
+
+    kept, anew = ([peak(horizon, each, 20) for horizon in (3, 5, 7)] for each in (False, True))
+    more, states = kept[1] - kept[0], anew[1] - anew[0]
+    assert kept[2] - kept[1] == pytest.approx(more, rel=0.02)
+    assert anew[2] - anew[1] == pytest.approx(states, rel=0.02)
+    assert states < 0.3 * more
+    assert peak(5, True, 3) == anew[1]
+
+
 def test_what_is_kept_for_the_backward_pass_is_computed_anew_where_the_plan_says_so():
     whole, anew = (
         plan("photos", "mpc_flow", vram=24, size=(64, 64), options={"horizon": 9, "recompute": each}, reserve=0.0)

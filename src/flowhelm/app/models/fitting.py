@@ -103,13 +103,20 @@ class Task:
         """Whether it trains an adapter, which sees all rows of an update at once."""
         return self.method in tune.ALL
 
+    @property
+    def ahead(self) -> int | None:
+        """Steps that the method plans at once, of its own grid; None where it has no horizon, or that of the whole grid."""
+        known = inspect.signature(self.method).parameters.get("horizon")
+        ahead: int | None = self.options.get("horizon", None if known is None else known.default)
+        return ahead
+
     def footprint(self, settings: Settings) -> Footprint:
         if settings not in self.known:
             flow = hollow(self.flow)
             if isinstance(flow, Pipeline) and not flow.told:
                 flow = wordless(flow, self.words, self.scale)
             flow, parts = configured(flow, settings)
-            self.known[settings] = footprint(flow, self.begin("meta"), parts, steps=self.steps)
+            self.known[settings] = footprint(flow, self.begin("meta"), parts, steps=self.steps, ahead=self.ahead)
         return self.known[settings]
 
     def begin(self, device: str) -> Callable[[Flow, int], Iterator[Step]]:
