@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from flowhelm import priors, tune
+from flowhelm import Measurement, Noise, operators, priors, steer, tune
 from flowhelm.app.models.fitting import METHODS, Settings, Task
 from flowhelm.app.models.plan import plan
 from flowhelm.bench.pipelines import memory as bench
@@ -424,6 +424,16 @@ def test_a_plan_of_so_many_steps_takes_what_it_takes_whatever_the_grid():
     assert anew[2] - anew[1] == pytest.approx(states, rel=0.02)
     assert states < 0.3 * more
     assert peak(5, True, 3) == anew[1]
+    flow = priors.load("photos").sized(32, 32)
+    physics, x = operators.superres(flow.shape, factor=4), torch.ones(1, 3, 32, 32)
+    y = Measurement(physics.A(x), physics, 0.05)
+    for horizon, each, foretold in ((7, False, kept[2]), (7, True, anew[2])):
+        ledger = Ledger("cpu")
+        ledger.hold("network weights", flow.net)
+        with ledger:
+            steps = steer.mpc_flow(flow, y, x, flow.times(20), noise=Noise(0, 1), horizon=horizon, recompute=each)
+            next(steps), next(steps)
+        assert foretold == pytest.approx(ledger.peak / 2**30, rel=0.02)
 
 
 def test_what_is_kept_for_the_backward_pass_is_computed_anew_where_the_plan_says_so():
