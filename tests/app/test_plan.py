@@ -411,29 +411,19 @@ FLUX2 = {
 """The public configs of FLUX.2 [dev]: 32.2 billion parameters, a text encoder of 24 billion."""
 
 
-def test_a_plan_of_so_many_steps_takes_what_it_takes_whatever_the_grid():
-    """The activations of horizon - 1 evaluations are kept for the backward pass, or, computed anew, of one beside the plan's states."""
-
-    def peak(horizon, anew, steps):
-        options = {"horizon": horizon, "recompute": anew}
-        return plan("photos", "mpc_flow", vram=24, size=(32, 32), options=options, steps=steps).peak
-
-    kept, anew = ([peak(horizon, each, 20) for horizon in (3, 5, 7)] for each in (False, True))
-    more, states = kept[1] - kept[0], anew[1] - anew[0]
-    assert kept[2] - kept[1] == pytest.approx(more, rel=0.02)
-    assert anew[2] - anew[1] == pytest.approx(states, rel=0.02)
-    assert states < 0.3 * more
-    assert peak(5, True, 3) == anew[1]
-    flow = priors.load("photos").sized(32, 32)
-    physics, x = operators.superres(flow.shape, factor=4), torch.ones(1, 3, 32, 32)
-    y = Measurement(physics.A(x), physics, 0.05)
-    for horizon, each, foretold in ((7, False, kept[2]), (7, True, anew[2])):
-        ledger = Ledger("cpu")
-        ledger.hold("network weights", flow.net)
-        with ledger:
-            steps = steer.mpc_flow(flow, y, x, flow.times(20), noise=Noise(0, 1), horizon=horizon, recompute=each)
-            next(steps), next(steps)
-        assert foretold == pytest.approx(ledger.peak / 2**30, rel=0.02)
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_plan_of_five_steps_takes_what_a_run_counts(anew):
+    """On a grid of 20 steps: the activations of four evaluations, or, computed anew, of one beside the plan's states."""
+    flow = NetFlow(UNet((16, 24), blocks=1).requires_grad_(False), (3, 16, 16))
+    options = {"horizon": 5, "recompute": anew}
+    physics, x = operators.superres(flow.shape, factor=4), torch.ones(1, 3, 16, 16)
+    ledger = Ledger("cpu")
+    ledger.hold("network weights", flow.net)
+    with ledger:
+        y = Measurement(physics.A(x), physics, 0.05)
+        next(steer.mpc_flow(flow, y, x, flow.times(20), noise=Noise(0, 1), **options))
+    foretold = plan(flow, "mpc_flow", vram=24, options=options, steps=20).peak
+    assert foretold == pytest.approx(ledger.peak / 2**30, abs=3e-4)  # GiB; kernels may ask for a little on top
 
 
 def test_what_is_kept_for_the_backward_pass_is_computed_anew_where_the_plan_says_so():
