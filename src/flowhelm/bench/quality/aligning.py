@@ -389,7 +389,8 @@ def table(rows: Annotated[Path, typer.Argument(help="of `csv`")]) -> None:
             cells += [cell([at_distance(run, of.levels[1], column) for run in each]) for column in columns]
             cells += [cell([float(run[-1][column]) for run in each]) for column in ("value", "frechet", "diversity")]
             print(f"| `{method}` | " + " | ".join(cells) + " |")
-        first = [run[0] for (kind, method), seeds in by.items() if kind == reward and method in GRID for run in seeds.values()]  # fmt: skip
+        any_trained = next(seeds for (kind, method), seeds in by.items() if kind == reward and method in GRID)
+        first = [run[0] for run in any_trained.values()]  # every method begins there
         begun = ", ".join(f"{name} {cell([float(row[name]) for row in first])}" for name in columns if name in LOOKS)
         print(f"\nThe prior's own pictures: reward {cell([float(row['value']) for row in first])}, {begun}.", end="")
         if (reward, AGAIN) in by:
