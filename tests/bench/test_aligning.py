@@ -56,7 +56,7 @@ def test_the_frontier_of_aerial_at_the_smallest_size(runs, tmp_path):
     said = lambda *words: CliRunner().invoke(aligning.app, list(map(str, words)), catch_exceptions=False)  # noqa: E731
     assert said(*call).exit_code == 0
     told = json.loads((runs / "brightness" / "refl" / "0" / "run.json").read_text())["settings"]
-    assert told["numbers"] == {"detail": 0.04} and told["classes"] == ["forest"] and told["rate"] == 2e-3
+    assert (told["numbers"], told["classes"], told["rate"]) == ({"detail": 0.04}, ["forest"], 2e-3)
     assert told["held_out"][1] == "colourfulness"
 
     before = (runs / "brightness" / "draft" / "0" / "checks.csv").read_bytes()
@@ -67,7 +67,8 @@ def test_the_frontier_of_aerial_at_the_smallest_size(runs, tmp_path):
     by = aligning.read(tmp_path / "a.csv")
     assert [method for _, method in by] == ["draft", "refl", "best_of", "fk", aligning.AGAIN]
     first = by["brightness", "draft"][0][0]
-    assert float(first["frechet"]) == pytest.approx(0, abs=1e-9) and float(first["diversity"]) == 1
+    assert float(first["frechet"]) == pytest.approx(0, abs=1e-9)
+    assert float(first["diversity"]) == 1
     one, two = by["brightness", "best_of"][0]
     # the best of one is the prior's own picture, and more of them are never worse
     assert float(one["value"]) == pytest.approx(float(first["value"]), abs=1e-6)
