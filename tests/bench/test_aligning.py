@@ -12,16 +12,21 @@ from flowhelm.app.show.sheet import sheet, top
 from flowhelm.bench.quality import aligning
 from flowhelm.rewards.classifier import Classifier
 
-SMALLEST = {"rows": 2, "checked": 3, "every": 20, "draws": (1, 2), "numbers": {"detail": 0.04}}
+SMALLEST = {"rows": 2, "checked": 3, "every": 20, "most": 1, "draws": (1, 2), "numbers": {"detail": 0.04}}
 
 
 def test_a_reward_is_read_where_the_distance_is_reached():
-    rows = [{"frechet": f, "value": v} for f, v in ((0.0, 1.0), (0.4, 2.0), (0.2, 5.0), (2.2, 7.0))]
-    assert aligning.at_distance(rows, 0.1) == pytest.approx(1.25)
-    assert aligning.at_distance(rows, 1.2) == pytest.approx(6.0)  # between the last two
+    rows = [{"frechet": f, "value": v} for f, v in ((0.0, 1.0), (0.36, 4.0), (0.25, 5.0), (2.25, 7.0))]
+    assert aligning.at_distance(rows, 0.09) == pytest.approx(
+        2.5
+    )  # half of the way by the distance, a quarter by its square
+    assert aligning.at_distance(rows, 1.0) == pytest.approx(6.0)  # between the last two
     assert math.isnan(aligning.at_distance(rows, 3.0))
-    assert aligning.best_within(rows, 1.2) == pytest.approx(6.0)  # the crossing counts
+    assert aligning.best_within(rows, 1.0) == pytest.approx(6.0)  # the crossing counts
     assert aligning.best_within(rows, 0.3) == pytest.approx(5.0)
+    # a shift of a law: its reward grows as the shift does, its squared distance as the square, and what is read is exact
+    shifted = [{"frechet": d**2, "value": 3 * d} for d in (0.0, 0.7, 2.0)]
+    assert aligning.at_distance(shifted, 1.21) == pytest.approx(3.3)
 
 
 @pytest.mark.parametrize("side", [28, 64])

@@ -74,7 +74,9 @@ class Frontier(NamedTuple):
     checked: int
     """Pictures of a check."""
     every: int
-    """Evaluations between two checks."""
+    """Evaluations between two checks,"""
+    most: int
+    """or so many updates, if they are fewer."""
     budget: int
     """Evaluations of a run."""
     draws: Sequence[int]
@@ -86,9 +88,9 @@ class Frontier(NamedTuple):
 
 
 FRONTIERS = {
-    "fashion": Frontier("bag", "coat", {}, 16, 64, 1600, 8000, (2, 4, 8, 16), (0.1, 0.5, 1.0), {}),
+    "fashion": Frontier("bag", "coat", {}, 16, 64, 1600, 11, 8000, (2, 4, 8, 16), (0.1, 0.5, 1.0), {}),
     "aerial": Frontier(
-        "forest", "river or lake", {"detail": 0.04}, 4, 32, 800, 2400, (2, 4, 8), (0.3, 1.5, 3.0),
+        "forest", "river or lake", {"detail": 0.04}, 4, 32, 800, 5, 2400, (2, 4, 8), (0.3, 1.5, 3.0),
         {"brightness": "colourfulness", "class": "compressibility"},
     ),
 }  # fmt: skip
@@ -125,14 +127,14 @@ def asked(
     """One run, as it is asked of `flowhelm align`."""
     of = FRONTIERS[prior]
     mine, other = (f"classifier:weights={weights(prior, work, i)},label={label}" for i in (0, 1))
-    bright = reward == "brightness"
+    bright, updates = reward == "brightness", round(of.every / of.rows / PER_PICTURE[method])
     options: dict[str, Any] = {"steps": STEPS} | {k: v * UNIT[reward] for k, v in setting.items() if k != "rate"}
     options |= {"group": min(8, of.rows)} if method in GROUPED else {}
     return AlignRequest(
         prior=prior, classes=[label] if bright else [], numbers=dict(of.numbers), reward=["brightness" if bright else mine],
         held_out=[mine if bright else other, *([of.watched[reward]] if reward in of.watched else [])],
         method=method, method_options=options, rate=setting["rate"], rows=of.rows, updates=100_000, budget=budget, checked=of.checked,
-        check_every=max(1, round(of.every / of.rows / PER_PICTURE[method])), check_steps=STEPS, least_diversity=0, patience=1000,
+        check_every=max(1, min(of.most, updates)), check_steps=STEPS, least_diversity=0, patience=1000,
         seed=seed, out=out, threads=1, minutes=1000,
     )  # fmt: skip
 
@@ -167,11 +169,14 @@ def _row(
 
 
 def at_distance(rows: Sequence[Mapping[str, Any]], level: float, column: str = "value") -> float:
-    """A column where a run first reaches a distance from the prior, by linear interpolation between two checks; nan if it never does."""
+    """A column where a run first reaches a squared distance from the prior, interpolated between two checks; nan if it never does.
+
+    Linearly in the distance itself: of a small change of the law it is what grows as the change does, and as a reward does.
+    """
     for before, after in pairwise(rows):
-        near, far = float(before["frechet"]), float(after["frechet"])
+        near, far = (max(0.0, float(row["frechet"])) for row in (before, after))
         if near < level <= far:
-            share = (level - near) / (far - near)
+            share = (level**0.5 - near**0.5) / (far**0.5 - near**0.5)
             return (1 - share) * float(before[column]) + share * float(after[column])
     return math.nan
 
