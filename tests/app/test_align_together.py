@@ -19,7 +19,6 @@ from flowhelm.priors.unet import UNet
 SRC = Path(__file__).parents[2] / "src"
 ASKED = {
     "classes": ["bag", "coat"],
-    "reward": ["brightness"],
     "rows": 8,
     "checked": 4,
     "check_steps": 2,
