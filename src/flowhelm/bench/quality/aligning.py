@@ -231,7 +231,6 @@ def train(
                     folder = out / reward / method / str(seed)
                     done(asked(prior, reward, method, setting, seed, of.label, out / "work", folder, budget))
                     print(f"{reward}, {method}, seed {seed}: done", flush=True)
-                untrained(prior, reward, seed, out)
 
 
 def _settings(runs: Path | None, reward: str) -> dict[str, dict[str, float]]:
