@@ -31,7 +31,7 @@ def sheet(rows: Sequence[tuple[str, Tensor]], *, columns: int | None = None) -> 
     drawing = ImageDraw.Draw(whole)
     for row, (label, pictures) in enumerate(rows):
         top = row * (high + _GAP)
-        drawing.text((left - 2 * _GAP, top + high / 2), label, "black", font, anchor="rm")
+        drawing.text((left - _GAP, top + high / 2), label, "black", font, anchor="rm")
         for column, picture in enumerate(pictures):
             tile = to_pil(picture).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
             whole.paste(tile, (left + column * (wide + _GAP), top))

@@ -113,6 +113,7 @@ WATCHED: dict[str, Reward] = {"colourfulness": rewards.colourfulness, "compressi
 AGAIN = "again"
 """In the place of a method: the prior's pictures from other noise, of which the distance says what chance alone makes of it."""
 SCORES, LOOKS = ("value", "held out", "held out too"), ("dark", "edges", "saturation")
+END = ("value", "held out", "frechet", "diversity", "edges")
 MEASURED = ("diversity", "frechet", *LOOKS)
 
 
@@ -386,12 +387,14 @@ def table(rows: Annotated[Path, typer.Argument(help="of `csv`")]) -> None:
         print(f"**{reward}**\n")
         levels = " | ".join(f"at {level:g}" for level in of.levels)
         middle = " | ".join(shown.get(name, name) for name in columns)
-        print(f"| method | reward gained {levels} | {middle} | at the end: reward | distance | diversity |")
-        print("| --- |" + " --- |" * (len(of.levels) + len(columns) + 3))
+        print(
+            f"| method | reward gained {levels} | {middle} | at the end: reward | held out | distance | diversity | edges |"
+        )
+        print("| --- |" + " --- |" * (len(of.levels) + len(columns) + len(END)))
         for method, each in runs.items():
             cells = [cell([at_distance(run, level) for run in each]) for level in of.levels]
             cells += [cell([at_distance(run, of.levels[1], column) for run in each]) for column in columns]
-            cells += [cell([float(run[-1][column]) for run in each]) for column in ("value", "frechet", "diversity")]
+            cells += [cell([float(run[-1][column]) for run in each]) for column in END]
             print(f"| `{method}` | " + " | ".join(cells) + " |")
         any_trained = next(seeds for (kind, method), seeds in by.items() if kind == reward and method in GRID)
         first = [run[0] for run in any_trained.values()]  # every method begins there
@@ -417,7 +420,7 @@ def plot(
     far = over == "distance"
     kinds = list(dict.fromkeys(name for name, _ in by))
     second = any(row.get("held out too") for runs in by.values() for run in runs.values() for row in run)
-    columns = ["value", "held out", *(["held out too"] if second else []), "diversity", *([] if far else ["frechet"])]
+    columns = ["value", "held out", *(["held out too"] if second else []), "diversity", *([] if far else ["edges", "frechet"])]
     made = figure(4.2 * len(columns), 3.4 * len(kinds))
     axes = made.subplots(len(kinds), len(columns), squeeze=False)
     for line, reward in enumerate(kinds):
