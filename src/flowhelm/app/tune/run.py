@@ -26,7 +26,7 @@ from ..errors import BadInput
 from ..files.atomic import going_on, write_json
 from ..run import Planned, Run, Said, Stepped, Stopped, Warned, drive, near, unbroken
 from ..train.keeper import tensorboard
-from . import processes
+from . import check, processes
 from .keeper import Keeper
 from .problem import Problem, begun, prepared, story_of
 from .request import AlignRequest
@@ -127,6 +127,8 @@ def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
         )
     keeper.card(ended)
     row = keeper.rows[-1]
+    if odd := check.strange(row, keeper.rows[0]):
+        yield Warned(odd)
     began_at, reached = keeper.rows[0][problem.trained], row[problem.trained]
     yield Said(f"reward {began_at:.4g} -> {reached:.4g}, diversity {row['diversity']:.2f} of the prior's")
     yield Said(f"wrote {near(out / 'adapter.safetensors')}; draw with: {keeper.command()}")

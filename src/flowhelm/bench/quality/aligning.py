@@ -420,7 +420,13 @@ def plot(
     far = over == "distance"
     kinds = list(dict.fromkeys(name for name, _ in by))
     second = any(row.get("held out too") for runs in by.values() for run in runs.values() for row in run)
-    columns = ["value", "held out", *(["held out too"] if second else []), "diversity", *([] if far else ["edges", "frechet"])]
+    columns = [
+        "value",
+        "held out",
+        *(["held out too"] if second else []),
+        "diversity",
+        *([] if far else ["edges", "frechet"]),
+    ]
     made = figure(4.2 * len(columns), 3.4 * len(kinds))
     axes = made.subplots(len(kinds), len(columns), squeeze=False)
     for line, reward in enumerate(kinds):
