@@ -90,7 +90,7 @@ class Frontier(NamedTuple):
 FRONTIERS = {
     "fashion": Frontier("bag", "coat", {}, 16, 64, 1600, 11, 8000, (2, 4, 8, 16), (0.1, 0.5, 1.0), {}),
     "aerial": Frontier(
-        "forest", "river or lake", {"detail": 0.04}, 4, 32, 800, 5, 2400, (2, 4, 8), (0.3, 1.5, 3.0),
+        "forest", "river or lake", {"detail": 0.04}, 4, 16, 400, 5, 1600, (2, 4, 8), (0.3, 1.5, 3.0),
         {"brightness": "colourfulness", "class": "compressibility"},
     ),
 }  # fmt: skip
