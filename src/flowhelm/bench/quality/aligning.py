@@ -11,8 +11,8 @@ and of `aerial`: `run --prior aerial --data rsscn7_128.zip --split split.json --
 same commands for the rest.
 
 Every run is `flowhelm align PRIOR`: a LoRA of rank 8, and the same evaluations of the network in all, checks left out; how many, of how
-many pictures and by how many steps of the sampler, `FRONTIERS` says. Each check draws pictures from the same noise as the prior's and measures
-them (`flowhelm.app.tune.check`).
+many pictures and by how many steps of the sampler, `FRONTIERS` says. Each check draws pictures from the same noise as the prior's and
+measures them (`flowhelm.app.tune.check`).
 Two rewards: mean brightness of bags (of forests, told their detail too); log-probability of that class by the project's classifier, of
 pictures that are drawn without a class. Beside the first the held-out reward is the classifier's, of the class that was asked for; beside
 the second that of a classifier from another seed. `aerial` has a second one: colourfulness beside the first, and beside the second how
