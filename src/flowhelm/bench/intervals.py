@@ -12,7 +12,7 @@ _SMALL = {1: 12.706, 2: 4.303, 3: 3.182}
 
 
 class Mean(NamedTuple):
-    """A mean over pictures, seeds or laws, and half of its 95 % interval; NaN where there are none, or one."""
+    """A mean over pictures, seeds or laws, and half of its 95 % interval; NaN where there are none, or one, or one of them is NaN."""
 
     value: float
     half: float
@@ -26,7 +26,7 @@ class Mean(NamedTuple):
 def interval(values: Iterable[float]) -> Mean:
     """The mean, and half of its interval by Student's t."""
     values = list(values)
-    if not values:
+    if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan)
     if len(values) == 1:
         return Mean(values[0], math.nan)
