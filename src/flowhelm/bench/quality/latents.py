@@ -258,7 +258,6 @@ def table(
 
 
 @app.command()
-@torch.no_grad()
 def bound(
     data: Annotated[Path, typer.Option(help="fashion_mnist.npz")],
     work: Annotated[Path, typer.Option(help="folder of the trainings")],
@@ -277,25 +276,26 @@ def bound(
             f"expected at most {min(len(held), len(seen))} pictures in all parts, got {parts} of {samples}"
         )
     found: dict[str, list[float]] = {}
-    for part in range(parts):
-        mine = slice(part * samples, (part + 1) * samples)
-        truth, asked = scaled(of["test"][0][held[mine]]), of["test"][1][held[mine]]
-        coded = codec.encode(truth)
-        z = drawn(codec, flows["class"], asked, (), part)
-        error = float((codec.decode(coded) - truth).square().flatten(1).sum(1).mean().sqrt())
-        slope, latent = steepest(codec, z[:50]), transport(z, coded)
-        row = {
-            "W2 of the pictures": transport(codec.decode(z), truth),
-            "W2 of training pictures": transport(scaled(of["train"][0][seen[mine]]), truth),
-            "error of the auto-encoder": error,
-            "Lipschitz constant of the decoder, the largest found": slope,
-            "W2 of the latents": latent,
-            "the bound": error + slope * latent,
-        }
-        for name, value in row.items():
-            found.setdefault(name, []).append(value)
-        ratio = row["the bound"] / row["W2 of the pictures"]
-        found.setdefault("the bound over W2 of the pictures", []).append(ratio)
+    with torch.no_grad():
+        for part in range(parts):
+            mine = slice(part * samples, (part + 1) * samples)
+            truth, asked = scaled(of["test"][0][held[mine]]), of["test"][1][held[mine]]
+            coded = codec.encode(truth)
+            z = drawn(codec, flows["class"], asked, (), part)
+            error = float((codec.decode(coded) - truth).square().flatten(1).sum(1).mean().sqrt())
+            slope, latent = steepest(codec, z[:50]), transport(z, coded)
+            row = {
+                "W2 of the pictures": transport(codec.decode(z), truth),
+                "W2 of training pictures": transport(scaled(of["train"][0][seen[mine]]), truth),
+                "error of the auto-encoder": error,
+                "Lipschitz constant of the decoder, the largest found": slope,
+                "W2 of the latents": latent,
+                "the bound": error + slope * latent,
+            }
+            for name, value in row.items():
+                found.setdefault(name, []).append(value)
+            ratio = row["the bound"] / row["W2 of the pictures"]
+            found.setdefault("the bound over W2 of the pictures", []).append(ratio)
     print(f"{parts} parts of {samples} pictures\n\n| to test pictures | mean |\n| --- | --- |")
     for name, values in found.items():
         print(f"| {name} | {interval(values).shown(2)} |")
