@@ -26,7 +26,7 @@ from ..restore.problem import Problem, alike, joined, opened, prepare, work_of
 from ..restore.request import RestoreSettings
 from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
-from ..restore.settle import asks_picture
+from ..restore.settle import asked_of_picture
 from ..run import Event, Noted, Run, Stepped, drive
 from . import items
 from .description import settled
@@ -121,7 +121,7 @@ class Worker:
             inputs = record.inputs(settings, self.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
-        if asks_picture(self.request):
+        if asked_of_picture(self.request):
             settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
         return Ready(item, problem, inputs, key)
