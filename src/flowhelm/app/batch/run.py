@@ -167,7 +167,7 @@ def _counted(
     coming: Iterator[Event | DoneLine | FailedLine], items: Sequence[Item], left: Sequence[Item], base: RestoreSettings
 ) -> Iterator[Event | DoneLine | FailedLine]:
     """The same, with the steps of the whole batch in the place of an item's."""
-    steps = (base.steps or 1) if base.times is None else len(base.times) - 1
+    steps = base.step_count or 1
     total, ended = len(items) * steps, len(items) - len(left)
     yield Planned(total, ended * steps)
     with closing(coming) as events:  # type: ignore[type-var]

@@ -18,6 +18,7 @@ from ..files import stacks
 from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
+from ..models.cost import most_of
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
@@ -172,6 +173,16 @@ def _check_start(request: RestoreRequest, method: str, kind: str, pictured: bool
         always = f"{method} always starts from the {'degraded picture' if pictured else 'mean of its regressor'}"
         why = f"{request.prior} has no state between noise and a picture" if kind == "tokens" else always
         raise BadInput(f"{begun}: {why}; leave out {begun}")
+
+
+def check_cost(settings: RestoreSettings, most: int, more: str = "") -> None:
+    """Raises BadInput if a run costs `most` evaluations or more, counted without the picture and the prior; `more` ends the sentence."""
+    method, values = function_of("method", settings.method), settings.method_values
+    if most_of(method, values, settings.step_count or 1, known.kind(settings.prior), most) >= most:
+        raise BadInput(
+            f"this asks for more than {most} evaluations of the network and the operator; take fewer steps than "
+            f"{settings.step_count or 1}, or smaller options of {settings.method}{more}"
+        )
 
 
 def _usual(

@@ -25,7 +25,7 @@ from ...flaws import flaws
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
-from .requests import RestoreFields, reopened, restoration, restore_fields, steps_of, usual
+from .requests import RestoreFields, reopened, restoration, restore_fields, usual
 from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
@@ -182,7 +182,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
             settings.operator, word, gr.update(value=f"{settings.std:g}", visible=word == OTHER),
             offered(settings.prior, page), settings.method,
-            str(steps_of(settings)),
+            str(settings.step_count),
             str(settings.seed), 1, settings.simulate,
             *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
             again, status_html(f"From the run of {old.when}."), HIDDEN,
@@ -337,6 +337,6 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
 
 def _steps(now: tuple[str, str, str, str | None], device: str) -> str:
     try:
-        return str(steps_of(usual(*now, device=device)))
+        return str(usual(*now, device=device).step_count)
     except ValueError:
         return ""
