@@ -10,7 +10,7 @@ library that has a name (an inner solver, an energy, a transition or its moments
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType
@@ -148,16 +148,30 @@ def function_of(functions: Sequence[Callable[..., Any]], text: str) -> Callable[
     names = {f.__name__: f for f in functions}
     if name not in names:
         raise ValueError(f"there is no {brief(name)}; {nearest(name, names)}")
-    given: dict[str, str] = {}
-    for word in filter(None, rest.split(",")):
-        key, _, value = (part.strip() for part in word.partition("="))
-        last = next(reversed(given), "")
-        if key not in options(names[name]) and ":" in given.get(last, ""):  # of the function before
-            given[last] += f",{word}"
-        else:
-            given[key] = value
-    chosen = bind(names[name], given)
+    chosen = bind(names[name], {key: value or "" for key, value in pairs(names[name], rest)})
     return partial(names[name], **chosen) if chosen else names[name]
+
+
+def pairs(function: Callable[..., Any], text: str, beside: Collection[str] = ()) -> list[tuple[str, str | None]]:
+    """`inner=adam:rate=0.1,iterations=9,strength=2` -> names and what stands behind them (None: no `=`).
+
+    What follows an option that is itself a function with options belongs to that, if it has such an option, or if nothing else has:
+    neither `function` nor what is given `beside`.
+    """
+    found: list[tuple[str, str | None]] = []
+    for word in filter(None, (each.strip() for each in text.split(","))):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        last, before = found[-1] if found else ("", None)
+        inner: Any = None
+        if ":" in (before or "") and last in options(function):
+            inner = bind(function, {last: before}).get(last)
+            inner = getattr(inner, "func", inner)
+        nobodys = key not in options(function) and key not in beside
+        if equals and callable(inner) and (nobodys or key in options(inner)):
+            found[-1] = last, f"{before},{word}"
+        else:
+            found.append((key, value if equals else None))
+    return found
 
 
 def _value(option: Option, value: Any) -> Any:
