@@ -9,6 +9,7 @@ library that has a name (an inner solver, an energy, a transition or its moments
 """
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
@@ -81,7 +82,7 @@ def read(function: Callable[..., Any], given: Mapping[str, Any], *, strict: bool
     model, known = model_of(function), options(function)
     try:
         if strict:
-            return model.model_validate_json(_json(given), strict=True)
+            return model.model_validate_json(json.dumps(dict(given), default=str), strict=True)
         nothing = {name: None for name, value in given.items() if _is_none(known.get(name), value)}
         words = {name: str(value) for name, value in given.items() if name not in nothing}
         return model.model_validate_strings(words).model_copy(update=nothing)
@@ -185,12 +186,6 @@ def _value(option: Option, value: Any) -> Any:
 
 def _is_none(option: Option | None, value: Any) -> bool:
     return option is not None and NoneType in option.types and str(value).lower() == "none"
-
-
-def _json(given: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(dict(given), default=str)
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     picture, result = finished(problem, place)
     write(out, picture, like(problem))
     put_picture(paths["strip"], strip_of(problem, picture, result))
-    made = record.file_of(story, result)
+    made = RestoreFile.model_construct(**dict(story), result=result)
     write_json(paths["run"], made.stored())
     written = [out, paths["strip"], paths["run"]]
     shown = measured(problem)

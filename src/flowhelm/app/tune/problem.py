@@ -204,11 +204,7 @@ def story_of(problem: Problem) -> dict[str, Any]:
     }
     terms = [scores.term(text) for text in (*request.reward, *request.held_out)]
     asked = request.model_dump(mode="json", exclude=free)
-    settings = asked | {"method_options": _plain(problem), "prior": models.where(request.prior)}
+    given = plain(problem.method, request.method_options)
+    settings = asked | {"method_options": {name: value for name, value in given.items() if name not in OWN}}
+    settings["prior"] = models.where(request.prior)
     return {"settings": settings, "inputs": scores.fingerprints(terms) | provenance.weights(request)}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    return {
-        name: value for name, value in plain(problem.method, problem.request.method_options).items() if name not in OWN
-    }
