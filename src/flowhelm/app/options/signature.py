@@ -163,12 +163,13 @@ def pairs(function: Callable[..., Any], text: str, beside: Collection[str] = ())
     for word in filter(None, (each.strip() for each in text.split(","))):
         key, equals, value = (part.strip() for part in word.partition("="))
         last, before = found[-1] if found else ("", None)
-        inner: Any = None
-        if ":" in (before or "") and last in options(function):
+        function_before = bool(equals) and ":" in (before or "") and last in options(function)
+        belongs = function_before and key not in options(function) and key not in beside
+        if function_before and not belongs:
             inner = bind(function, {last: before}).get(last)
             inner = getattr(inner, "func", inner)
-        nobodys = key not in options(function) and key not in beside
-        if equals and callable(inner) and (nobodys or key in options(inner)):
+            belongs = callable(inner) and key in options(inner)
+        if belongs:
             found[-1] = last, f"{before},{word}"
         else:
             found.append((key, value if equals else None))

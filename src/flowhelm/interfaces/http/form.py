@@ -23,6 +23,7 @@ from ...app.restore.request import PictureRequest, RestoreRequest, function_of
 from ...app.restore.restorer import plainly
 from ...app.restore.settle import check_cost, settle
 from ...cards import RESTORE_OR_STEER
+from ...known import kind
 from ...path import linear
 
 PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": RESTORE_OR_STEER}
@@ -79,7 +80,7 @@ def request_of(prior: str, form: Mapping[str, str], uploads: Collection[str], mo
     request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **whole.stored()}
     request["operator_options"] = {**whole.operator_options, **sent}
     with plainly():
-        flow = cast("Any", Nothing(linear, known.kind(prior)))
+        flow = cast("Any", Nothing(linear, kind(prior)))
         check_cost(settle(RestoreRequest.of(request, "restore"), flow=flow, picture="later"), most)
     return whole
 
