@@ -175,7 +175,7 @@ def test_a_budget_ends_it(prior, tmp_path, code):
 BAD = (
     ([], "--reward is missing"),
     (["--reward", "compressibility"], "vgg_flow follows the gradient of the reward, and compressibility has none; take --method"),
-    (["--reward", "{code}:flat"], "vgg_flow follows the gradient of the reward, and .*flat does not depend on the picture"),
+    (["--reward", "{code}:flat"], "vgg_flow follows the gradient of the reward, and .*flat does not depend on it"),
     (["--reward", "brightness", "--target", "to_q"], "'to_q', which matches none"),
     (["--reward", "brightness", "--held-out", "brightness"], "is what is trained on"),
     (["--reward", "brightness", "--method", "vgg"], "there is no method 'vgg'; did you mean vgg_"),

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ... import known
 
@@ -42,19 +42,19 @@ TABLE: dict[str, Usual] = {
     "denoise": ("hqs", {}, 1),
     "inpaint": ("hqs", {}, 24),
     "box": ("hqs", {}, 24),
-    "random_mask": ("hqs", {}, 24),
+    "random_mask": ("hqs", {"momentum": 0.3}, 24),
     "deblur": ("hqs", {}, 8),
     "motion": ("hqs", {}, 8),
     "superres": ("hqs", {}, 24),
     "colorize": ("hqs", {}, 24),
-    "demosaic": ("hqs", {}, 24),
+    "demosaic": ("hqs", {"momentum": 0.4}, 24),
     "jpeg": ("hqs", {}, 8),
     "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
-BEST: dict[str, int] = {"random_mask": 50, "demosaic": 50}
-"""Steps of `--quality best`, where docs/defaults.md shows a gain by more steps than TABLE's; elsewhere there is none to be had."""
+BEST: dict[str, Usual] = {"random_mask": ("hqs", {}, 50), "demosaic": ("hqs", {}, 50)}
+"""What `--quality best` takes, where docs/defaults.md shows that more steps than TABLE's gain anything; elsewhere nothing is to be had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
 NATURAL: dict[str, Usual] = {
     "denoise": ("mpc_flow", _flower(1.0), 50),
@@ -83,24 +83,6 @@ OWN: Usual = ("hqs", {}, 24)
 """For an operator of your own."""
 
 
-class Preset(NamedTuple):
-    """One entry of a preset file; see the module."""
-
-    method: str
-    operator: str
-    operator_options: Mapping[str, Any]
-    std: float
-    prior: str
-    options: Mapping[str, Any]
-    steps: int
-    found: Mapping[str, Any]
-
-    @property
-    def purpose(self) -> tuple[Any, ...]:
-        """What it is for: a file holds one preset for each."""
-        return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
-
-
 class _Found(BaseModel):
     """How it was found, as far as `lines` shows it; more may stand there."""
 
@@ -122,10 +104,15 @@ class _Found(BaseModel):
         return self
 
 
-class _Entry(BaseModel):
-    """What stands in a file for a `Preset`."""
+def _whole_story(found: dict[str, Any]) -> dict[str, Any]:
+    _Found.model_validate(found)
+    return found
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+class Preset(BaseModel):
+    """One entry of a preset file; see the module."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: str
     operator: str
@@ -134,7 +121,12 @@ class _Entry(BaseModel):
     prior: str
     options: dict[str, bool | int | float | str | None]
     steps: int = Field(ge=1)
-    found: _Found
+    found: Annotated[dict[str, Any], AfterValidator(_whole_story)]
+
+    @property
+    def purpose(self) -> tuple[Any, ...]:
+        """What it is for: a file holds one preset for each."""
+        return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
 
 
 class Settings(NamedTuple):
@@ -155,7 +147,7 @@ def preset(
         quality: of a mean; best takes more steps where they gain anything.
     """
     if quality == "best" and look == "faithful" and not drawn and operator in BEST:
-        return _in_units((*TABLE[operator][:2], BEST[operator]), std)
+        return _in_units(BEST[operator], std)
     table = NATURAL if look == "natural" else TABLE
     usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE.get(operator, OWN))
     return _in_units(usual, std)
@@ -242,8 +234,7 @@ def read(path: Path) -> list[Preset]:
 
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["presets"]
-        TypeAdapter(list[_Entry]).validate_python(listed)
-        found = [Preset(**entry) for entry in listed]
+        return TypeAdapter(list[Preset]).validate_python(listed)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         where = ".".join(map(str, wrong["loc"]))
@@ -252,7 +243,6 @@ def read(path: Path) -> list[Preset]:
         raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm presets search") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{str(path)!r} is not a preset file of flowhelm ({error})") from error
-    return found
 
 
 def add(path: Path, found: Iterable[Preset]) -> None:
@@ -261,7 +251,7 @@ def add(path: Path, found: Iterable[Preset]) -> None:
 
     held = {repr(p.purpose): p for p in (read(path) if path.exists() else [])}
     held |= {repr(p.purpose): p for p in found}
-    write_json(path, {"presets": [held[name]._asdict() for name in sorted(held)]})
+    write_json(path, {"presets": [held[name].model_dump() for name in sorted(held)]})
 
 
 def lines(path: Path | None = None) -> Iterable[str]:

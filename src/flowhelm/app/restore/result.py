@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -182,11 +180,3 @@ def summary(result: RestoreResult, unseen: bool = False) -> Iterator[Event]:
         yield Warned(
             "the result follows the photo more closely than its noise level allows; if it looks noisy, raise --std; if not, all is well"
         )
-
-
-def short(path: Path) -> str:
-    """Relative where that is shorter."""
-    try:
-        return min(str(path), os.path.relpath(path), key=len)
-    except ValueError:  # another drive
-        return str(path)

@@ -15,7 +15,6 @@ from ...cards import needs_gradient
 from ...flow import Flow
 from ...learning import Copy
 from ...learning.together import place
-from ...rewards import differentiable
 from ...rng import Noise
 from ...step import Reward, Update, rows_of
 from ..draw.conditions import conditioned, guidance_of
@@ -28,7 +27,7 @@ from ..options.signature import bind, options, pick, plain
 from ..run import Run
 from ..steer import rewards as scores
 from ..steer.builders import BUILDERS, Subject
-from ..steer.scored import Saved
+from ..steer.scored import Saved, check_reward
 from .request import AlignRequest
 from .state import State
 
@@ -170,20 +169,13 @@ def _group(rows: int) -> int:
 def _tried(problem: Problem, bound: Flow) -> None:
     """Scores two pictures, so that what is wrong with a reward is said at once."""
     shape = bound.shape if bound.pixels else (3, *problem.base.size)
-    pictures = torch.linspace(-0.9, 0.9, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape).to(problem.device)
-    for name in next(iter(problem.rewards.values())):
-        with torch.no_grad():
-            found = problem.reward(name, [problem.labels[0]])(pictures)
-        if found.shape != (2,):
-            raise BadInput(f"{name}: expected one number per picture, got a tensor of shape {tuple(found.shape)}")
-    if needs_gradient(problem.method):
-        free = ", ".join(each.__name__ for each in tune.ALL if not needs_gradient(each))
-        what = f"{problem.request.method} follows the gradient of the reward, and {problem.trained}"
-        if not all(differentiable(each[problem.trained]) for each in problem.rewards.values()):
-            raise BadInput(f"{what} has none; take --method {free}")
-        with torch.enable_grad():
-            if not problem.reward(problem.trained, [problem.labels[0]])(pictures.requires_grad_()).requires_grad:
-                raise BadInput(f"{what} does not depend on the picture by it; take --method {free}")
+    made = problem.rewards[problem.labels[0]]
+    follows = f"{problem.request.method} follows the gradient of the reward, and {problem.trained}"
+    free = ", ".join(each.__name__ for each in tune.ALL if not needs_gradient(each))
+    check_reward(
+        [made[name] for name in (problem.trained, *problem.held_out)], shape, str(problem.device),
+        follows * needs_gradient(problem.method), f"take --method {free}",
+    )  # fmt: skip
 
 
 def begun(problem: Problem) -> State:
@@ -218,11 +210,7 @@ def story_of(problem: Problem) -> dict[str, Any]:
     }
     terms = [scores.term(text) for text in (*request.reward, *request.held_out)]
     asked = request.model_dump(mode="json", exclude=free)
-    settings = asked | {"method_options": _plain(problem), "prior": models.where(request.prior)}
+    given = plain(problem.method, request.method_options)
+    settings = asked | {"method_options": {name: value for name, value in given.items() if name not in OWN}}
+    settings["prior"] = models.where(request.prior)
     return {"settings": settings, "inputs": scores.fingerprints(terms) | provenance.weights(request)}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    return {
-        name: value for name, value in plain(problem.method, problem.request.method_options).items() if name not in OWN
-    }

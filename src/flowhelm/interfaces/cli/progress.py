@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 from ...app.run import (
@@ -18,6 +17,7 @@ from ...app.run import (
     Warned,
     Written,
     drive,
+    duration,
     near,
     plain,
     signals,
@@ -66,14 +66,12 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
             say(
-                ", ".join(filter(None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{_long(left)} left")))
+                ", ".join(
+                    filter(None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{duration(left)} left"))
+                )
             )
 
     return tell
-
-
-def _long(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
 def carried_out(events: Run[T]) -> T:

@@ -25,7 +25,7 @@ from ...flaws import flaws
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
-from .requests import RestoreFields, reopened, restoration, restore_fields, steps_of, usual
+from .requests import RestoreFields, reopened, restoration, restore_fields, usual
 from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
@@ -175,39 +175,22 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         path = folder.inside(page.runs, old.photo.relative_to(page.runs).as_posix())
         picture, again = folder.shown(path), {**reopened(old, page.runs), "mark": old.name}
         painted, word = "mask" in again["operator"], _word(settings.std)
-        others = {name: getattr(settings, name) for name in more} | {
-            "tile": settings.tile if settings.tile is not None else "auto"
-        }
+        others = {name: getattr(settings, name) for name in more}
+        values: dict[str, Any] = {n: each if isinstance(each, bool) else text_of(each) for n, each in others.items()} | {
+            "photo": str(path), "operator": settings.operator, "painted": gr.update(value=_canvas(picture), visible=painted),
+            "prior": offered(settings.prior, page), "method": settings.method, "noise": word,
+            "std": gr.update(value=f"{settings.std:g}", visible=word == OTHER), "steps": str(settings.step_count),
+            "seed": str(settings.seed), "samples": 1, "simulate": settings.simulate,
+            "tile": "auto" if settings.tile is None else str(settings.tile),
+        }  # fmt: skip
         return [
-            str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings.operator, word, gr.update(value=f"{settings.std:g}", visible=word == OTHER),
-            offered(settings.prior, page), settings.method,
-            str(steps_of(settings)),
-            str(settings.seed), 1, settings.simulate,
-            *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
-            again, status_html(f"From the run of {old.when}."), HIDDEN,
+            str(path), gr.update(value=picture, visible=not painted), *(values[name] for name in inputs), again,
+            status_html(f"From the run of {old.when}."), HIDDEN,
             gr.update(value=pair(settings.changed(out=str(old.picture), photo=str(path))), visible=True), HIDDEN,
             *saved(old.picture, old.path).values(),
         ]  # fmt: skip
 
-    filled = [
-        photo,
-        upload,
-        view,
-        editor,
-        operator,
-        noise,
-        std,
-        prior,
-        method,
-        steps,
-        seed,
-        samples,
-        simulate,
-        *more.values(),
-        told,
-    ]
-    return [*filled, status, *pictures.values(), take, story], fill
+    return [photo, view, *inputs.values(), told, status, *pictures.values(), take, story], fill
 
 
 def restoring(
@@ -337,6 +320,6 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
 
 def _steps(now: tuple[str, str, str, str | None], device: str) -> str:
     try:
-        return str(steps_of(usual(*now, device=device)))
+        return str(usual(*now, device=device).step_count)
     except ValueError:
         return ""
