@@ -233,6 +233,15 @@ def test_when_it_stops():
     assert not check.healthy(row(0.4), row(1.0), ["held"], 0.5)
 
 
+def test_noise_is_pointed_at():
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.linspace(-1, 1, 16).expand(4, 1, 16, 16)
+    edges = [check.looks(smooth + 0.5 * size * torch.rand(4, 1, 16, 16, generator=draw)) for size in (0, 0.1, 1)]
+    assert check.strange(edges[1], edges[0]) == ""
+    assert "times the edges of the prior's" in check.strange(edges[2], edges[0])
+    assert "times" in check.strange(edges[0], edges[2])
+
+
 def test_what_a_check_measures():
     black, white = -torch.ones(3, 3, 8, 8), torch.ones(3, 3, 8, 8)
     assert check.looks(black) == {"dark": 1.0, "edges": 0.0, "saturation": 0.0}

@@ -41,7 +41,7 @@ def test_the_optimum_is_that_of_the_reference_problem():
 @pytest.fixture(scope="module")
 def rows():
     names = ["OC-Flow", "MPC-Flow K=1", "MPC-Flow K=3", "MPC-Flow K=3, N=10", "MPC-Flow dt", "FlowGrad", "D-Flow"]
-    return {r.method: r for r in linear_quadratic(names)}
+    return {r.method: r for r in linear_quadratic(names=names)}
 
 
 def test_three_planned_steps_are_within_a_hundredth_of_optimal_control(rows):
@@ -123,17 +123,18 @@ def test_fresh_noise_fills_what_one_planned_step_leaves(blobs):
 
 def test_the_command(monkeypatch, tmp_path, blobs):
     monkeypatch.setattr(control, "load", lambda name: blobs)
-    monkeypatch.setattr(control, "linear_quadratic", lambda: iter(()))
-    monkeypatch.setattr(control, "on_pictures", partial(on_pictures, names=["OC-Flow", "MPC-Flow K=1"]))
+    monkeypatch.setattr(control, "linear_quadratic", lambda *args: iter(()))
     app = typer.Typer()
     app.command()(control.main)
     out = tmp_path / "control.csv"
-    result = CliRunner().invoke(app, ["--images", "1", "--steps", "4", "--csv", str(out)])
+    names = ("OC-Flow", "MPC-Flow K=1", *(f"MPC-Flow K=1, renoise {a}" for a in ("0", "0.5", "1")))
+    chosen = [word for name in names for word in ("--only", name)]
+    result = CliRunner().invoke(app, ["--images", "1", "--steps", "4", "--seeds", "2", *chosen, "--csv", str(out)])
     assert result.exit_code == 0, result.output
     with out.open(newline="") as f:
         rows = list(csv.DictReader(f))
     assert [r["method"] for r in rows][:2] == ["OC-Flow", "MPC-Flow K=1"]
-    assert len(rows) == 2 + 9
+    assert len(rows) == 2 * (2 + 9)
     assert result.output.count("| method |") == 4
     assert "| MPC-Flow K=1, renoise 1 | 50 |" in result.output
     assert not list(tmp_path.glob("*.part"))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from flowhelm import NetFlow, sample
-from flowhelm.bench.intervals import correlation, interval
+from flowhelm.bench.intervals import bootstrap, correlation, interval
 from flowhelm.bench.quality import students
 from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
@@ -74,6 +74,14 @@ def test_the_interval_of_a_correlation_is_fishers():
         low, high = correlation(float(torch.corrcoef(torch.stack([a, rho * a + 0.6 * b]))[0, 1]), 50)
         held += low < rho < high
     assert 0.92 < held / 400 < 0.98
+
+
+def test_the_bootstrap_of_a_mean_is_its_interval():
+    values = torch.randn(200, generator=torch.Generator().manual_seed(0)).tolist()
+    low, high = bootstrap(lambda rows: sum(values[i] for i in rows) / len(rows), len(values))
+    mean, half = interval(values)
+    assert ((high + low) / 2, (high - low) / 2) == (pytest.approx(mean, abs=0.15 * half), pytest.approx(half, rel=0.1))
+    assert bootstrap(lambda rows: 3.0, 5) == (3.0, 3.0)
 
 
 def test_intervals_are_over_trainings_where_there_are_several():

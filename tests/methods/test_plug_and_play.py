@@ -78,6 +78,22 @@ def test_hqs_ends_at_the_least_of_the_split_energy(gaussian, measured, path):
     torch.testing.assert_close(found[0], expected, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("momentum", [0.3, 0.8])
+def test_momentum_of_hqs_is_a_second_order_recurrence(gaussian, measured, momentum):
+    """On a Gaussian a step is x -> M x + b; with momentum the errors follow e' = M ((1 + m) e - m e before), to the same end."""
+    flow, r, w = gaussian(linear), 0.5, 0.23
+    gain, _ = denoiser(flow, r)
+    fit = torch.linalg.inv(A.T @ A / STD**2 + w / r**2 * EYE) * w / r**2
+    x = torch.ones(1, 3, dtype=torch.float64)
+    steps = [step.x[0] for step in restore.hqs(flow, measured, x, still(r, 300, linear), weight=w, momentum=momentum)]
+    end = run(restore.hqs(flow, measured, x, still(r, 300, linear), weight=w)).x[0]
+    torch.testing.assert_close(steps[-1], end, atol=1e-9, rtol=0)
+    errors = [x[0] - end, *(step - end for step in steps[:6])]
+    torch.testing.assert_close(errors[1], gain @ fit @ errors[0], atol=1e-9, rtol=0)
+    for before, now, after in zip(errors, errors[1:], errors[2:], strict=False):
+        torch.testing.assert_close(after, gain @ fit @ ((1 + momentum) * now - momentum * before), atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("path", [linear, trig])
 def test_red_ends_where_its_gradient_is_zero(gaussian, measured, path):
     """A^T (A x - y) / std^2 + w / r^2 (x - D(x)) = 0, the gradient of RED's energy."""

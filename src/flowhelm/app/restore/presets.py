@@ -42,19 +42,19 @@ TABLE: dict[str, Usual] = {
     "denoise": ("hqs", {}, 1),
     "inpaint": ("hqs", {}, 24),
     "box": ("hqs", {}, 24),
-    "random_mask": ("hqs", {}, 24),
+    "random_mask": ("hqs", {"momentum": 0.3}, 24),
     "deblur": ("hqs", {}, 8),
     "motion": ("hqs", {}, 8),
     "superres": ("hqs", {}, 24),
     "colorize": ("hqs", {}, 24),
-    "demosaic": ("hqs", {}, 24),
+    "demosaic": ("hqs", {"momentum": 0.4}, 24),
     "jpeg": ("hqs", {}, 8),
     "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
-BEST: dict[str, int] = {"random_mask": 50, "demosaic": 50}
-"""Steps of `--quality best`, where docs/defaults.md shows a gain by more steps than TABLE's; elsewhere there is none to be had."""
+BEST: dict[str, Usual] = {"random_mask": ("hqs", {}, 50), "demosaic": ("hqs", {}, 50)}
+"""What `--quality best` takes, where docs/defaults.md shows that more steps than TABLE's gain anything; elsewhere nothing is to be had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
 NATURAL: dict[str, Usual] = {
     "denoise": ("mpc_flow", _flower(1.0), 50),
@@ -147,7 +147,7 @@ def preset(
         quality: of a mean; best takes more steps where they gain anything.
     """
     if quality == "best" and look == "faithful" and not drawn and operator in BEST:
-        return _in_units((*TABLE[operator][:2], BEST[operator]), std)
+        return _in_units(BEST[operator], std)
     table = NATURAL if look == "natural" else TABLE
     usual = SAMPLE if drawn and operator in NATURAL else table.get(operator, TABLE.get(operator, OWN))
     return _in_units(usual, std)

@@ -14,6 +14,7 @@ from ... import priors, tune
 from ...cards import needs_gradient
 from ...flow import Flow
 from ...learning import Copy
+from ...learning.together import place
 from ...rng import Noise
 from ...step import Reward, Update, rows_of
 from ..draw.conditions import conditioned, guidance_of
@@ -121,6 +122,11 @@ def prepared(request: AlignRequest) -> Run[Problem]:
     if "group" in options(method) and (group < 2 or request.rows % group):
         raise BadInput(
             f"--rows {request.rows}: {request.method} compares pictures in groups of --group {group}, which must divide it"
+        )
+    if request.rows % (place()[1] * group):
+        whole = f"whole groups of --group {group}" if group > 1 else "as many pictures"
+        raise BadInput(
+            f"--rows {request.rows}: each of the {place()[1]} processes takes {whole}; choose a multiple of {place()[1] * group}"
         )
     terms, beside = (
         [scores.term(text) for text in request.reward],

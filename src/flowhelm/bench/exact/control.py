@@ -1,14 +1,19 @@
 """Controls compared: a short horizon against whole-trajectory optimisation, by objective, picture and cost.
 
     python -m flowhelm.bench.exact.control --data fashion_mnist.npz --csv control.csv
+    python -m flowhelm.bench.exact.control --data fashion_mnist.npz --seeds 4 --only OC-Flow --only "MPC-Flow K=3" --csv control.csv
     python -m flowhelm.bench.exact.control --memory
 
-First the problem that has a known optimum (a Gaussian prior and a linear measurement, so linear-quadratic control), then
-pictures. The objective J is int |u|^2 dt + q/2 |A x(1) - y|^2 of the controls that a method has *executed*, on its own grid; in
-FlowGrad a kick counts as a control of one step's length, and D-Flow, which chooses the source, has none. Evaluations and
-backward passes are counted, one per batched call; recomputed ones count. Seconds are CPU time. `peak` is measured on one
-picture: the most bytes of tensors alive at once beyond weights and inputs, backward passes included. A last table looks at
-the horizon of one step under operators that leave pixels unseen, with and without fresh noise.
+One seed takes two minutes of one core. First the problem that has a known optimum (a Gaussian prior and a linear measurement, so
+linear-quadratic control), then pictures. The objective J is int |u|^2 dt + q/2 |A x(1) - y|^2 of the controls that a method has
+*executed*, on its own grid; in FlowGrad a kick counts as a control of one step's length, and D-Flow, which chooses the source, has none.
+Evaluations and backward passes are counted, one per batched call; recomputed ones count. Seconds are CPU time. `peak` is measured on one
+picture: the most bytes of tensors alive at once beyond weights and inputs, backward passes included. A last table looks at the horizon of
+one step under operators that leave pixels unseen, with and without fresh noise.
+
+The known problem has one start and one measurement, and then twenty that are drawn from its prior. With several seeds all but the first is
+run anew for each, with other draws, pictures and noise. Tables then hold means over seeds; ratios, times and PSNR with a 95 % interval,
+compared with OC-Flow seed by seed.
 """
 
 from __future__ import annotations
@@ -16,11 +21,12 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -48,8 +54,9 @@ from ...steer.mpc_flow_dt import mpc_flow_dt
 from ...steer.oc_flow import oc_flow
 from ...step import Step, run
 from .. import kept
+from ..intervals import interval
 
-STD, STRENGTH = 0.05, 25.0
+STD, STRENGTH, STARTS = 0.05, 25.0, 20
 
 Method = Callable[..., Iterator[Step]]
 
@@ -68,17 +75,20 @@ class Entry(NamedTuple):
 
 @dataclass
 class Row:
-    """One method on one problem, means over its rows; NaN where there is no such thing.
+    """One method on one problem of one seed, means over its rows; NaN where there is no such thing.
 
-    `ratio` is J by the optimum on the same grid where that is known, else by OC-Flow's J; `seconds` are of this process's CPU time,
+    `ratio` is J by the optimum on the same grid where that is known, else by OC-Flow's J, mean by mean, and `middle` the median of
+    its rows' own: where the optimum does next to nothing that ratio has no bound. `seconds` are of this process's CPU time,
     `time` is in units of OC-Flow's.
     """
 
     problem: str
     method: str
+    seed: int
     steps: int
     objective: float
     ratio: float
+    middle: float
     energy: float
     residual: float
     psnr: float
@@ -124,44 +134,48 @@ def evaluate(
     flow: Flow,
     y: Measurement,
     x: Tensor,
-    names: Iterable[str],
     of: dict[str, Entry],
+    names: Collection[str] | None = None,
     *,
+    seed: int = 0,
     clean: Tensor | None = None,
     optimum: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Row]:
-    """Rows of the named entries, at strength `STRENGTH`, each as it is done.
+    """Rows of the entries, or of those named, at strength `STRENGTH`, each as it is done.
 
     Args:
-        clean: the pictures, for PSNR and `peak`; optimum: times -> mean J of the best controls, 0-dim.
+        clean: the pictures, for PSNR, and for `peak`, which is the same for every seed and measured for the first.
+        optimum: times -> J of the best controls, `(b,)`.
     """
-    reference = float("nan"), float("nan")
-    for name in names:
-        entry = of[name]
+    reference, spent_by_it = x.new_full((len(x),), math.nan), math.nan
+    for name, entry in of.items():
+        if names and name not in names:
+            continue
         times = flow.times(entry.steps)
         tally, began = counted(flow), time.process_time()
         energy: Tensor | float = 0.0
-        for step in entry.method(tally, y, x, times, noise=Noise(0, len(x))):
+        for step in entry.method(tally, y, x, times, noise=Noise(seed, len(x))):
             spent = step.info.get("energy", x.new_full((len(x),), math.nan))
             energy = spent if entry.whole else energy + (times[step.index] - times[step.index - 1]) * spent
         seconds = time.process_time() - began
         image = flow.decode(step.x)
-        objective = float((energy + STRENGTH * y.misfit(image)).double().mean())
+        objective = (energy + STRENGTH * y.misfit(image)).double()
         if name == "OC-Flow":
-            reference = objective, seconds
+            reference, spent_by_it = objective, seconds
+        least = optimum(times).double() if optimum else reference
         peak = math.nan
-        if clean is not None:  # in the two dimensions of the reference problem there is nothing to weigh
+        if clean is not None and not seed:  # in the two dimensions of the reference problem there is nothing to weigh
             with Memory() as memory:
                 own = Measurement(y.y[:1], y.operator, y.std)
                 run(entry.method(flow, own, x[:1], times, noise=Noise(0, 1)))
             peak = memory.peak
         residual = (2 * y.misfit(image).mean() / y.y[0].numel()).sqrt() / y.std
         yield Row(
-            problem, name, entry.steps, objective,
-            objective / float(optimum(times)) if optimum else objective / reference[0],
+            problem, name, seed, entry.steps, float(objective.mean()),
+            float(objective.mean() / least.mean()), float((objective / least).median()),
             float(torch.as_tensor(energy).double().mean()), float(residual),
             float(psnr(image, clean).mean()) if clean is not None else math.nan,
-            tally.count.calls, tally.count.backward, seconds, seconds / reference[1], peak,
+            tally.count.calls, tally.count.backward, seconds, seconds / spent_by_it, peak,
         )  # fmt: skip
 
 
@@ -182,12 +196,18 @@ def best(flow: GaussianFlow, x: Tensor, times: Tensor, matrix: Tensor, y: Tensor
     return 0.5 * ((e @ torch.linalg.inv(inside)) * e).sum(1)
 
 
-def linear_quadratic(names: Iterable[str] | None = None) -> Iterator[Row]:
-    """The reference problem: N(mean, S) in two dimensions, one measurement, q = 25, one start, N = 100."""
+def linear_quadratic(seed: int = 0, starts: int = 1, names: Collection[str] | None = None) -> Iterator[Row]:
+    """The reference problem: N(mean, S) in two dimensions, one measurement, q = 25, N = 100.
+
+    With one start from the start and the measurement that tests know; with more, from those that are drawn from the prior.
+    """
     double = partial(torch.tensor, dtype=torch.float64)
     flow = GaussianFlow(double([1.0, -0.5]), double([[0.8, 0.3], [0.3, 0.5]]))
-    matrix, x = double([[1.0, 0.5]]), double([[0.5, -1.2]])
-    y = Measurement(double([[0.8]]), Linear(lambda z: z @ matrix.T, (2,), tolerance=1e-14), 0.2)
+    matrix, x, measured = double([[1.0, 0.5]]), double([[0.5, -1.2]]), double([[0.8]])
+    if starts > 1:
+        x, drawn = Noise(seed, starts)(x.expand(starts, -1)), Noise(seed, starts).named("measurement")
+        measured = flow.sample(drawn) @ matrix.T + 0.2 * drawn(measured.expand(starts, -1))
+    y = Measurement(measured, Linear(lambda z: z @ matrix.T, (2,), tolerance=1e-14), 0.2)
     few = partial(lbfgs, iterations=5)
     horizons = {k: partial(mpc_flow, horizon=k, inner=few) for k in (2, 3, 5)}
     entries = {
@@ -206,12 +226,13 @@ def linear_quadratic(names: Iterable[str] | None = None) -> Iterator[Row]:
         "D-Flow": Entry(partial(d_flow, iterations=1), 100),
     }
     optimum = partial(best, flow, x, matrix=matrix, y=y.y, q=STRENGTH)
-    yield from evaluate(
-        "linear-quadratic", flow, y, x, names or entries, entries, optimum=lambda times: optimum(times).mean()
-    )
+    problem = "linear-quadratic" + (f", {starts} starts" if starts > 1 else "")
+    yield from evaluate(problem, flow, y, x, entries, names, seed=seed, optimum=optimum)
 
 
-def on_pictures(flow: Flow, clean: Tensor, steps: int, seed: int, names: Iterable[str] | None = None) -> Iterator[Row]:
+def on_pictures(
+    flow: Flow, clean: Tensor, steps: int, seed: int, names: Collection[str] | None = None
+) -> Iterator[Row]:
     """Twofold averaged pictures with noise of std 0.05; whole trajectories of `steps` steps, horizons of a third of them."""
     y = simulate(superres(_three(clean), factor=2), clean, STD, Noise(seed, len(clean)).named("measurement"))
     few, coarse = partial(adam, iterations=8, rate=0.1), max(2, steps // 3)
@@ -226,10 +247,10 @@ def on_pictures(flow: Flow, clean: Tensor, steps: int, seed: int, names: Iterabl
         "D-Flow": Entry(partial(d_flow, iterations=2, inner=partial(lbfgs, iterations=8)), coarse),
     }
     x = flow.source(Noise(seed, len(clean)))
-    yield from evaluate("superres x2", flow, y, x, names or entries, entries, clean=clean)
+    yield from evaluate("superres x2", flow, y, x, entries, names, seed=seed, clean=clean)
 
 
-def unseen(flow: Flow, clean: Tensor, steps: int, seed: int) -> Iterator[Row]:
+def unseen(flow: Flow, clean: Tensor, steps: int, seed: int, names: Collection[str] | None = None) -> Iterator[Row]:
     """One planned step at strength 1 / std^2 where the operator leaves pixels unseen, which no prox touches."""
     tasks = {
         "70 % of the pixels missing": random_mask(_three(clean)),
@@ -238,9 +259,10 @@ def unseen(flow: Flow, clean: Tensor, steps: int, seed: int) -> Iterator[Row]:
     }
     method = partial(mpc_flow, strength=1 / STD**2)
     entries = {f"MPC-Flow K=1, renoise {a:g}": Entry(partial(method, renoise=a), steps) for a in (0.0, 0.5, 1.0)}
+    x = flow.source(Noise(seed, len(clean)))
     for task, operator in tasks.items():
         y = simulate(operator, clean, STD, Noise(seed, len(clean)).named("measurement"))
-        yield from evaluate(task, flow, y, flow.source(Noise(seed, len(clean))), entries, entries, clean=clean)
+        yield from evaluate(task, flow, y, x, entries, names, seed=seed, clean=clean)
 
 
 def _three(clean: Tensor) -> tuple[int, int, int]:
@@ -298,15 +320,17 @@ def per_step(curve: list[float], counts: tuple[int, ...] = COUNTS) -> float:
 
 
 def markdown(rows: list[Row]) -> str:
-    """One table per problem."""
+    """One table per problem: means over seeds, and where there are several the interval of what is compared."""
     head = [
         "method",
         "N",
         "J",
         "J ratio",
+        "median",
         "energy",
         "residual/std",
         "PSNR",
+        "above OC-Flow",
         "evaluations",
         "backward",
         "s",
@@ -316,11 +340,20 @@ def markdown(rows: list[Row]) -> str:
     lines: list[str] = []
     for problem in dict.fromkeys(r.problem for r in rows):
         lines += [f"\n**{problem}**\n", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-        for r in (r for r in rows if r.problem == problem):
+        here = [r for r in rows if r.problem == problem]
+        reference = {r.seed: r.psnr for r in here if r.method == "OC-Flow"}
+        for name in dict.fromkeys(r.method for r in here):
+            mine = [r for r in here if r.method == name]
+            mean = {f.name: fmean(getattr(r, f.name) for r in mine) for f in fields(Row)[3:]}  # of its numbers
+            above = [r.psnr - reference.get(r.seed, math.nan) for r in mine if name != "OC-Flow"]
             cells = [
-                r.method, str(r.steps), _shown(r.objective, 5), _shown(r.ratio, 5), _shown(r.energy, 4), _shown(r.residual, 3),
-                "-" if math.isnan(r.psnr) else f"{r.psnr:.2f}", str(r.evaluations), str(r.backward), f"{r.seconds:.2f}",
-                _shown(r.time, 2), _shown(r.peak / 2**20, 3),
+                name, str(mine[0].steps), _shown(mean["objective"], 5),
+                interval([r.ratio for r in mine]).shown(4) if len(mine) > 1 else _shown(mean["ratio"], 5),
+                _shown(mean["middle"], 4), _shown(mean["energy"], 4), _shown(mean["residual"], 3),
+                interval([r.psnr for r in mine]).shown(2), interval(above).shown(2),
+                f"{mean['evaluations']:.0f}", f"{mean['backward']:.0f}",
+                f"{mean['seconds']:.2f}", interval([r.time for r in mine]).shown(3) if len(mine) > 1 else _shown(mean["time"], 2),
+                _shown(mine[0].peak / 2**20, 3),
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -342,31 +375,38 @@ def main(
         Path | None, typer.Option(help=".npz, zip archive or folder of pictures; samples of the prior if not given")
     ] = None,
     folder: Annotated[str, typer.Option(help="array of the .npz or folder of the archive")] = "",
-    images: Annotated[int, typer.Option(help="how many, the first of the data")] = 4,
+    images: Annotated[int, typer.Option(help="of each seed, evenly spaced over the data")] = 4,
     steps: Annotated[int, typer.Option(help="of the whole-trajectory methods' grid on pictures")] = 18,
     memory: Annotated[bool, typer.Option("--memory", help="only how memory grows with the number of steps")] = False,
-    seed: Annotated[int, typer.Option(help="of source and measurement")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="runs, each with other starts, measurements and pictures")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="a method by its name in the tables; may be repeated")] = None,
     out: Annotated[Path | None, typer.Option("--csv", help="file for the rows; replaced")] = None,
 ) -> None:
-    """Compare planning with whole-trajectory optimisation: objective, PSNR, evaluations, time, memory."""
+    """Compare planning with whole-trajectory optimisation: objective, PSNR, evaluations, time, memory. Two minutes for each seed."""
     if memory:
         print("Peak memory in states\n\n| steps | " + " | ".join(map(str, COUNTS)) + " | states per step |")
         print("| --- " * (len(COUNTS) + 2) + "|")
         for name, curve in growth().items():
             print(f"| {name} | " + " | ".join(f"{c:.1f}" for c in curve) + f" | {per_step(curve):.2f} |")
         return
-    flow = load(prior)
+    flow, count = load(prior), images * seeds
     if data is None:
-        clean = run(integrate(flow, flow.source(Noise(seed, images).named("pictures")), flow.times(50))).x.clamp(-1, 1)
+        clean = run(integrate(flow, flow.source(Noise(0, count).named("pictures")), flow.times(50))).x.clamp(-1, 1)
     else:
-        clean = pictures(data, channels=flow.shape[0], size=flow.shape[-1], folder=folder, images=images).clean
+        clean = pictures(
+            data, channels=flow.shape[0], size=flow.shape[-1], folder=folder, images=count, spread=True
+        ).clean
     rows: list[Row] = []
-    for part in (linear_quadratic(), on_pictures(flow, clean, steps, seed), unseen(flow, clean, 50, seed)):
-        for row in part:
-            print(f"{row.problem}: {row.method}, {row.seconds:.1f} s", flush=True)
-            rows.append(row)
-            if out:
-                write(out, rows)
+    for seed in range(seeds):
+        shown = clean[seed::seeds]
+        known = (linear_quadratic(seed, starts, only) for starts in ((STARTS,) if seed else (1, STARTS)))
+        on = on_pictures(flow, shown, steps, seed, only), unseen(flow, shown, 50, seed, only)
+        for part in (*known, *on):
+            for row in part:
+                print(f"seed {seed}, {row.problem}: {row.method}, {row.seconds:.1f} s", flush=True)
+                rows.append(row)
+                if out:
+                    write(out, rows)
     print(markdown(rows))
 
 

@@ -211,7 +211,10 @@ def inversion(
     count: Annotated[int, typer.Option(min=2)] = 16,
     most: Annotated[int, typer.Option("--ends", min=1, help="iterations, of 31 at most")] = 31,
 ) -> None:
-    """The error of FlowOpt's inversion by iteration, with rates within the bound that `solve.inversion_rate` finds and beyond it."""
+    """The error of FlowOpt's inversion by iteration, with rates within the bound that `solve.inversion_rate` finds and beyond it.
+
+    With 9 ends a minute of one core on clothes, two on eight scenes of `aerial`.
+    """
     parts = whole(name, data, split)
     names = [each.lower() for each in bundled.load(name).about["classes"]]
     old = PAIRS[name][0][0]
