@@ -95,13 +95,9 @@ def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None 
 
 def read(settings: RestoreSettings) -> Picture:
     """The picture of a run."""
+    count = channels(settings.operator, settings.simulate)
     with raster.within(settings.budget):
-        return stacks.read(
-            settings.photo or "",
-            channels=channels(settings.operator, settings.simulate),
-            span=settings.range,
-            page=settings.page,
-        )
+        return stacks.read(settings.photo or "", channels=count, span=settings.range, page=settings.page)
 
 
 def channels(operator: str, simulate: bool) -> int:
