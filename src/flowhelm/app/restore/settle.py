@@ -7,22 +7,22 @@ from typing import Any, Literal
 
 import torch
 
-from ... import known, raster, start
+from ... import fade, known, raster, start
 from ...cards import from_picture
+from ...compression import jpeg_quality
+from ...cost import most_of
 from ...known import ADAPTERS
 from ...priors import bundled, denoisers
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
 from ..files import stacks
-from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
-from ..models.cost import most_of
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
-from . import blur, fade, presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
