@@ -175,7 +175,7 @@ def test_a_budget_ends_it(prior, tmp_path, code):
 BAD = (
     ([], "--reward is missing"),
     (["--reward", "compressibility"], "vgg_flow follows the gradient of the reward, and compressibility has none; take --method"),
-    (["--reward", "{code}:flat"], "vgg_flow follows the gradient of the reward, and .*flat does not depend on the picture"),
+    (["--reward", "{code}:flat"], "vgg_flow follows the gradient of the reward, and .*flat does not depend on it"),
     (["--reward", "brightness", "--target", "to_q"], "'to_q', which matches none"),
     (["--reward", "brightness", "--held-out", "brightness"], "is what is trained on"),
     (["--reward", "brightness", "--method", "vgg"], "there is no method 'vgg'; did you mean vgg_"),
@@ -231,6 +231,15 @@ def test_when_it_stops():
     assert "less than --least-diversity 0.5" in check.verdict([row(1.0), row(1.0, 0.3)], [], 0.5, 2)
     assert check.healthy(row(0.95), row(1.0), ["held"], 0.5)
     assert not check.healthy(row(0.4), row(1.0), ["held"], 0.5)
+
+
+def test_noise_is_pointed_at():
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.linspace(-1, 1, 16).expand(4, 1, 16, 16)
+    edges = [check.looks(smooth + 0.5 * size * torch.rand(4, 1, 16, 16, generator=draw)) for size in (0, 0.1, 1)]
+    assert check.strange(edges[1], edges[0]) == ""
+    assert "times the edges of the prior's" in check.strange(edges[2], edges[0])
+    assert "times" in check.strange(edges[0], edges[2])
 
 
 def test_what_a_check_measures():

@@ -78,8 +78,9 @@ def test_tasks_of_a_protocol_and_of_ones_own():
 def test_options_are_given_or_of_a_preset_or_the_methods_own():
     task = own_task("deblur:border=circular,std=0.05")
     here = Preset(
-        "pnp_flow", "deblur", {"sigma": 1.6, "border": "circular"}, 0.05, "p", {"rate": 1.9, "decay": 0.1}, 64, {}
-    )
+        method="pnp_flow", operator="deblur", operator_options={"sigma": 1.6, "border": "circular"}, std=0.05, prior="p",
+        options={"rate": 1.9, "decay": 0.1}, steps=64, found={},
+    )  # fmt: skip
     make = partial(entry, label="m", task=task, prior="p", steps=None)
     found = make(worded("method", "pnp_flow:decay=0.7", METHODS), known=[here])
     assert (found.options, found.steps, found.settings) == (

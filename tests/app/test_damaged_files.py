@@ -240,7 +240,7 @@ def more(patched: pytest.MonkeyPatch) -> None:
         "judge.safetensors",
         {"about": json.dumps(judge.about)},
     )
-    listed = [each._asdict() for each in presets.shipped()[:3]]
+    listed = [each.model_dump() for each in presets.shipped()[:3]]
     Path("presets.json").write_text(json.dumps({"presets": listed}))
     row = {name: {str: "a", int: "1", float: "0.5"}[kind] for name, kind in FIELDS.items()} | {
         "options": "{}",

@@ -25,12 +25,14 @@ from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.cards import METHODS
 from flowhelm.flow import GaussianFlow
 
+USUAL = {
+    "method": "pnp_flow", "operator": "deblur", "operator_options": {"sigma": 1.6, "border": "circular"}, "std": 0.05,
+    "prior": "photos", "options": {"rate": 1.5}, "steps": 64, "found": {"how": "x"},
+}  # fmt: skip
+
 
 def made(**changed):
-    usual = Preset(
-        "pnp_flow", "deblur", {"sigma": 1.6, "border": "circular"}, 0.05, "photos", {"rate": 1.5}, 64, {"how": "x"}
-    )
-    return usual._replace(**changed)
+    return Preset(**USUAL | changed)
 
 
 def chosen(known, *, sigma=1.6, border="circular", std=0.05, prior="photos", method="pnp_flow"):
@@ -138,7 +140,7 @@ def test_a_file_keeps_one_preset_for_each_purpose(tmp_path):
         "\udcff\0",
     ]
     + [
-        json.dumps({"presets": [made(**wrong)._asdict()]})
+        json.dumps({"presets": [USUAL | wrong]})
         for wrong in (
             *({"std": 0.0}, {"std": "x"}, {"steps": 0}, {"steps": 2.5}),
             *({"options": [1]}, {"operator_options": [1]}, {"found": 1}),

@@ -464,7 +464,7 @@ def test_too_little_memory_leaves_the_best_so_far(here, monkeypatch, capsys):
     assert main(["steer", "fashion", *words]) == 1
     assert json.loads(Path("a.run.json").read_text())["result"]["state"] == "failed"
     assert Path("a.best.png").is_file()
-    assert capsys.readouterr().err.splitlines()[-1].startswith("flowhelm: the GPU ran out of memory")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("flowhelm: there is not enough memory on the GPU")
 
 
 def test_it_runs_again_to_the_bit(here, capsys):

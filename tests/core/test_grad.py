@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from flowhelm.grad import dot, gauss_newton, per_row, probes, value_and_grad, vjp, where_rows
 from flowhelm.rng import Noise
@@ -84,3 +85,11 @@ def test_rows_of_two_tensors():
     assert torch.equal(
         where_rows(torch.tensor([True, False, True]), a, b * torch.nan)[0], a[0]
     )  # what is left out is not read
+
+
+def test_operations_of_a_gradient_are_counted():
+    """A network of which the gradient is taken sees no leaf, which torch's counter cannot follow: forward, and backward to its input."""
+    net = torch.nn.Linear(3, 5, bias=False)
+    with FlopCounterMode(display=False) as counter:
+        value_and_grad(lambda x: net(x).sum(1), torch.randn(7, 3))
+    assert counter.get_total_flops() >= 2 * 2 * 7 * 3 * 5

@@ -43,8 +43,9 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, ValueError | Diverged | Broken):
         return " ".join(str(error).split())
     if is_short(error):
+        where = " on the GPU" * (type(error).__name__ == "OutOfMemoryError")
         return (
-            "there is not enough memory for this; take a smaller picture, cut the network's work with --tile 512, or see what "
+            f"there is not enough memory{where} for this; take a smaller picture, cut the network's work with --tile 512, or see what "
             "`flowhelm plan PRIOR METHOD --vram GIB` says"
         )
     if isinstance(error, RuntimeError | OverflowError) and "overflow" in str(error):  # torch, of 1e300 for a float32

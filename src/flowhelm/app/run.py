@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -193,6 +194,11 @@ def handlers_kept() -> Iterator[dict[int, Any]]:
 def plain(text: str) -> str:
     """A line as a terminal may show it: what is in a name is text. Control characters, and what turns a line round, are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def duration(seconds: float) -> str:
+    """How long, for a person: `95 s`, `0:03:20`."""
+    return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
 def near(path: Path) -> str:

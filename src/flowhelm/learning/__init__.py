@@ -6,7 +6,7 @@ from .batches import Batch, Data, empty
 from .copies import Copy
 from .descent import Clip, Descent
 from .slopes import ended, judged, limits, slopes
-from .trajectories import begin, chosen, stopped, walk
+from .trajectories import begin, chosen, one, stopped, walk
 
 __all__ = [
     "Batch",
@@ -23,6 +23,7 @@ __all__ = [
     "ended",
     "judged",
     "limits",
+    "one",
     "shared",
     "slopes",
     "stopped",

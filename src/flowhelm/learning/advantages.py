@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from .together import gathered
+
 Spread = Literal["batch", "group"]
 
 
@@ -29,9 +31,10 @@ def advantages(value: Tensor, group: int, spread: Spread = "batch") -> tuple[Ten
             "choose another `group`"
         )
     groups = value.detach().double().cpu().view(-1, group)
+    every = gathered(groups)
     centred = groups - groups.mean(1, keepdim=True)
-    deviation = groups.std(1, correction=0, keepdim=True) if spread == "group" else groups.std(correction=0)
-    flat = (groups.amax(1) == groups.amin(1)).double().mean()
+    deviation = groups.std(1, correction=0, keepdim=True) if spread == "group" else every.std(correction=0)
+    flat = (every.amax(1) == every.amin(1)).double().mean()
     return (centred / (deviation + 1e-4)).clamp(-5, 5).flatten().to(value), flat
 
 

@@ -11,13 +11,14 @@ from annotated_types import Gt, Le
 from torch import Tensor, nn
 
 from ..step import Diverged, Update
+from .together import average
 
 Clip = Annotated[float, Gt(0), Le(math.inf)]
 """Greatest norm of a gradient; infinity for none."""
 
 
 class Descent:
-    """Gathers gradients; each group of the optimiser (policy, value network) is clipped by itself.
+    """Gathers gradients, those of other processes too; each group of the optimiser (policy, value network) is clipped by itself.
 
     Args:
         clip: greatest norm of a group's gradient; infinity for none.
@@ -38,8 +39,12 @@ class Descent:
         Raises:
             Diverged: loss or gradient is not finite. The weights are as before.
         """
+        loss = torch.stack(self.parts).sum()
+        average(
+            [loss, *(w.grad for group in self.optimizer.param_groups for w in group["params"] if w.grad is not None)]
+        )
         norms = [nn.utils.clip_grad_norm_(group["params"], self.clip) for group in self.optimizer.param_groups]
-        loss, norm = torch.stack(self.parts).sum(), torch.linalg.vector_norm(torch.stack(norms))
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         self.parts.clear()
         if not (loss + norm).isfinite():
             self.optimizer.zero_grad(set_to_none=True)

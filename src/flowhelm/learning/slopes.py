@@ -9,6 +9,7 @@ from ..flow import Flow
 from ..grad import differentiable, per_row, value_and_grad
 from ..shapes import State
 from ..step import Diverged, Reward
+from .together import anywhere, gathered
 
 
 def slopes(flow: Flow, reward: Reward, clean: State) -> tuple[Tensor, Tensor]:
@@ -25,10 +26,12 @@ def judged(value: Tensor) -> Tensor:
     """The rewards of a batch `(b,)`, if all are finite.
 
     Raises:
-        Diverged: names the rows whose reward is not. Nothing has been learnt from the batch then.
+        Diverged: names the rows whose reward is not; in every process, if it is so in one. Nothing has been learnt from the batch then.
     """
     rows = (~value.isfinite()).nonzero().flatten().tolist()
-    if rows:
+    if anywhere(bool(rows)):
+        if not rows:
+            raise Diverged("the reward of another process is not finite; that process says for which rows", None)
         shown = ", ".join(map(str, rows[:8])) + (" and more" if len(rows) > 8 else "")
         bad = float(value.detach()[rows[0]])
         raise Diverged(
@@ -47,7 +50,7 @@ def limits(slope: Tensor, quantile: float) -> Tensor:
     norms = torch.linalg.vector_norm(slope.flatten(1), dim=1)
     if quantile >= 1:
         return per_row(torch.ones_like(norms), slope)
-    bound = torch.quantile(norms.double(), quantile).to(norms)
+    bound = torch.quantile(gathered(norms).double(), quantile).to(norms)
     return per_row((bound / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1), slope)
 
 

@@ -15,6 +15,7 @@ from ..flow import Flow
 from ..rng import Noise
 from ..shapes import State, Time, Times
 from ..transition import Transition, euler
+from .together import agreed
 
 
 def begin(flow: Flow, noise: Noise, optimizer: torch.optim.Optimizer) -> Tensor:
@@ -36,12 +37,17 @@ def walk(
 def chosen(steps: int, share: float, noise: Noise) -> list[int]:
     """Steps to learn from: one of each of about `share * steps` equal bins, at least one, increasing.
 
-    Low-variance sub-sampling: every step is as likely, and no part of the time is left out. The draw is that of the first row, and all
-    rows share it, so that a time stays one number.
+    Low-variance sub-sampling: every step is as likely, and no part of the time is left out. The draw is `one`, so that a time stays one
+    number.
     """
     bins = max(1, round(share * steps))
     edges = [round(i * steps / bins) for i in range(bins + 1)]
-    return [low + int(float(noise.uniform()[0]) * (high - low)) for low, high in pairwise(edges)]
+    return [low + int(one(noise) * (high - low)) for low, high in pairwise(edges)]
+
+
+def one(noise: Noise) -> float:
+    """One number in [0, 1) that all rows share, those of other processes too: the first row's draw."""
+    return agreed(float(noise.uniform()[0]))
 
 
 @torch.no_grad()

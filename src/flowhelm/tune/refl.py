@@ -32,7 +32,7 @@ from annotated_types import Ge, Gt
 from ..entry import Count, Fraction, NonNegative, Positive, checked
 from ..flow import Flow
 from ..grad import differentiable
-from ..learning import Clip, Descent, begin, judged, stopped, walk
+from ..learning import Clip, Descent, begin, judged, one, stopped, walk
 from ..path import ends_from_velocity
 from ..rng import Noise
 from ..step import Reward, Update
@@ -67,7 +67,7 @@ def refl(
     times, few = flow.times(steps), max(1, round(late * steps))
     for index in range(done + 1, updates + 1):
         x, fall = begin(flow, noise, optimizer), Descent(optimizer, clip)
-        k = steps - few + int(float(noise.uniform()[0]) * few)
+        k = steps - few + int(one(noise) * few)
         x, t = walk(flow, x, times[: k + 1])[-1], times[k]
         v = flow.velocity(x, t)
         sight = ends_from_velocity(flow.path, v, x, t).clean

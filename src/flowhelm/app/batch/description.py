@@ -81,10 +81,6 @@ def read_file(path: Path) -> BatchRequest:
     return filled(BatchRequest.of_json(raw, path.name), path.absolute().parent, path.name, strict=True)
 
 
-def _usual(request: BatchRequest) -> str:
-    return usual_method(request.operator, request.prior, request.look, drawn=request.samples > 1)
-
-
 def parsed(text: str) -> Any:
     """JSON without NaN, infinities and names that are given twice. Raises ValueError."""
     try:
@@ -103,7 +99,8 @@ def filled(request: BatchRequest, base: Path, who: str = "batch", *, strict: boo
         BadInput: what `flowhelm restore` would refuse.
     """
     builder = function_of("operator", request.operator)
-    method = function_of("method", request.method or _usual(request))
+    usual = usual_method(request.operator, request.prior, request.look, drawn=request.samples > 1)
+    method = function_of("method", request.method or usual)
     made: dict[str, Any] = {}
     for part, function, given in (
         ("operator", builder, request.operator_options), ("method", method, request.method_options)

@@ -78,6 +78,26 @@ def found(request: BatchRequest, seen: Listed | None = None) -> list[Item]:
     return items
 
 
+class Batch(NamedTuple):
+    """What all parts of a batch need: its description, the settings of a run by `description.settled`, and fingerprints of the prior."""
+
+    request: BatchRequest
+    base: RestoreSettings
+    weights: Mapping[str, str]
+
+    @property
+    def out(self) -> Path:
+        return Path(self.request.out or "")
+
+    def settings(self, item: Item) -> RestoreSettings:
+        return settings_of(item, self.request, self.base)
+
+    def key(self, item: Item, *, failed: bool = False) -> str:
+        """By what the item reads now."""
+        settings = self.settings(item)
+        return key(item, settings, inputs(settings, self.weights), failed=failed)
+
+
 def path_of(name: str, photo: str) -> str:
     """A picture's path below its folder, without its suffix: `lamps/0001`; of one in an archive `photos.tar/lamps/0001`."""
     inside = stacks.split(photo)

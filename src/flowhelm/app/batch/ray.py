@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from ..errors import BadInput
 from ..restore.request import RestoreSettings
 from ..run import Event, Noted, Said, Stopped, drive, handlers_kept
-from .items import Item
+from .items import Batch, Item
 from .manifest import DoneLine, FailedLine, lines_of, now
 from .request import BatchRequest
 from .worker import NoOutput, Worker, failed
@@ -60,7 +60,7 @@ class Actor:
         weights, stage, rows = given
         settings = RestoreSettings.of(base, "a worker of Ray")
         whole = BatchRequest.of(request, "a worker of Ray")
-        self.worker = Worker(whole, settings, weights, stage / secrets.token_hex(4), rows)
+        self.worker = Worker(Batch(whole, settings, weights), stage / secrets.token_hex(4), rows)
         self.wrong: str | None = None
         try:
             drive(self.worker.open(example))
@@ -84,14 +84,7 @@ class Actor:
 
 
 def spread(
-    where: Where,
-    chunks: Iterator[Sequence[Item]],
-    request: BatchRequest,
-    base: RestoreSettings,
-    weights: Mapping[str, str],
-    stage: Path,
-    rows: int,
-    example: Item,
+    where: Where, chunks: Iterator[Sequence[Item]], batch: Batch, stage: Path, rows: int, example: Item
 ) -> Iterator[Event | DoneLine | FailedLine]:
     """The lines of all items, in the order in which they are done. `stage`: a folder that is there, seen by every worker.
 
@@ -99,13 +92,13 @@ def spread(
         BadInput: there is no Ray, too little of it, or the prior cannot be opened.
         NoOutput: the results cannot be written.
     """
-    gpus = base.device.startswith("cuda")
+    gpus = batch.base.device.startswith("cuda")
     yield Noted("starting Ray, which takes some seconds")
     with _ray(where, gpus) as (ray, workers):
         yield Said(f"{workers} workers of {where.cores} cores" + " and a GPU each" * gpus)
-        base = base.changed(threads=where.cores)
+        base = batch.base.changed(threads=where.cores)
         actor = ray.remote(num_cpus=where.cores, num_gpus=int(gpus), max_restarts=-1, max_task_retries=TRIES - 1)(Actor)
-        told = request.model_dump(mode="json"), base.stored(), weights, stage, rows
+        told = batch.request.model_dump(mode="json"), base.stored(), batch.weights, stage, rows
         hands = [actor.remote(*told, example=example) for _ in range(workers)]
         again, flying = deque[Sequence[Item]](), dict[Any, tuple[Any, Sequence[Item]]]()
         deaths = 0  # of workers, before anything was made; it may be no fault of the items
@@ -136,7 +129,7 @@ def spread(
                     again.extend([item] for item in chunk)
                 else:
                     why = f"the worker that made it died {TRIES} times ({' '.join(str(error).split())[:200]})"
-                    doubted.append(failed(chunk[0], request, base, weights, now(), why))
+                    doubted.append(failed(chunk[0], batch, now(), why))
             else:
                 deaths = -1
                 if wrong is not None:

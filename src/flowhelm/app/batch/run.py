@@ -34,7 +34,7 @@ from ..restore.request import RestoreSettings
 from ..run import Done, Event, Failed, Planned, Run, Said, Stepped, Stopped, Warned
 from . import manifest
 from .description import settled
-from .items import Item, found, inputs, key, posterior_of, settings_of
+from .items import Batch, Item, found, posterior_of
 from .listing import listed
 from .manifest import DoneLine, FailedLine, Lines
 from .posterior import Sets
@@ -63,15 +63,16 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
         request: by `request.filled`; retry: what has failed before, and results that were changed since, too.
         ray: spread over workers of Ray instead of in this process.
     """
-    out, seen, base = Path(request.out or ""), listed(request), settled(request)
-    items = found(request, seen)
+    seen, base = listed(request), settled(request)
+    this = Batch(request, base, provenance.weights(base))
+    items, out = found(request, seen), this.out
     with suppress(OSError):
         out.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     if ray is None:
         to_device(base.device)
     # of this process: workers of one that was killed may still write to theirs for a moment
-    stage, weights = out / ".batch" / secrets.token_hex(4), provenance.weights(base)
+    stage = out / ".batch" / secrets.token_hex(4)
     with manifest.opened(out / "manifest.jsonl") as (lines, damaged, add):
         for each in damaged:
             again = f"; {each.output} is made again" if each.output in {item.output for item in items} else ""
@@ -79,7 +80,7 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
                 f"line {each.number} of {out / 'manifest.jsonl'} is damaged; it is now in {manifest.ASIDE}{again}"
             )
         _clear(out)
-        left, done, failed, changed = _sorted(items, request, base, weights, lines, retry)
+        left, done, failed, changed = _sorted(items, this, lines, retry)
         before = dict(failed)  # the others are told as they fail
         missing = [item.output for item in (*left, *failed, *changed)]
         sets = Sets(items, missing, lines, out, lambda item: posterior_of(request, item))
@@ -87,8 +88,7 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
         _describe(request, stage, out)
         try:
             if left:
-                coming = _made(request, base, weights, stage, left, ray)
-                for event in _counted(coming, items, left, base):
+                for event in _counted(_made(this, stage, left, ray), items, left, base):
                     if isinstance(event, DoneLine):
                         add(event)
                         made += 1
@@ -118,9 +118,10 @@ def batch(request: BatchRequest, *, retry: bool = False, ray: Where | None = Non
 
 def outlook(request: BatchRequest) -> str:
     """What a batch would do, in one line; nothing is written."""
-    path, items, base = Path(request.out or "") / "manifest.jsonl", found(request), settled(request)
-    lines = manifest.read(path) if path.exists() else {}
-    left, done, failed, changed = _sorted(items, request, base, provenance.weights(base), lines, False)
+    items, base = found(request), settled(request)
+    this = Batch(request, base, provenance.weights(base))
+    path = this.out / "manifest.jsonl"
+    left, done, failed, changed = _sorted(items, this, manifest.read(path) if path.exists() else {}, False)
     since = f", {len(changed)} changed since" if changed else ""
     return f"{len(items)} items: {done} done, {len(failed)} failed before{since}, {len(left)} to do"
 
@@ -144,20 +145,15 @@ def rerun(path: Path, name: str, out: Path | None = None, *, trust: bool = False
 
 
 def _made(
-    request: BatchRequest,
-    base: RestoreSettings,
-    weights: Mapping[str, str],
-    stage: Path,
-    left: Sequence[Item],
-    ray: Where | None,
+    batch: Batch, stage: Path, left: Sequence[Item], ray: Where | None
 ) -> Iterator[Event | DoneLine | FailedLine]:
     """The lines of all items that are left, here or on Ray, and how far they are."""
-    rows = _rows(request)
-    chunks = _chunks(left, rows, request, base)
+    rows = _rows(batch.request)
+    chunks = _chunks(left, rows, batch)
     if ray is not None:
-        yield from spread(ray, chunks, request, base, weights, stage, rows, left[0])
+        yield from spread(ray, chunks, batch, stage, rows, left[0])
         return
-    worker = Worker(request, base, weights, stage / "0", rows)
+    worker = Worker(batch, stage / "0", rows)
     yield from worker.open(left[0])
     for chunk in chunks:
         yield from worker.make(chunk)
@@ -167,7 +163,7 @@ def _counted(
     coming: Iterator[Event | DoneLine | FailedLine], items: Sequence[Item], left: Sequence[Item], base: RestoreSettings
 ) -> Iterator[Event | DoneLine | FailedLine]:
     """The same, with the steps of the whole batch in the place of an item's."""
-    steps = (base.steps or 1) if base.times is None else len(base.times) - 1
+    steps = base.step_count or 1
     total, ended = len(items) * steps, len(items) - len(left)
     yield Planned(total, ended * steps)
     with closing(coming) as events:  # type: ignore[type-var]
@@ -188,15 +184,15 @@ def _rows(request: BatchRequest) -> int:
     return request.rows if request.rows != "auto" else ROWS if request.device.startswith("cuda") else 1
 
 
-def _chunks(left: Sequence[Item], rows: int, request: BatchRequest, base: RestoreSettings) -> Iterator[Sequence[Item]]:
+def _chunks(left: Sequence[Item], rows: int, batch: Batch) -> Iterator[Sequence[Item]]:
     """Items that may run together, as far as that can be told without decoding; `Worker.make` looks closer."""
     if rows == 1:
         yield from ([item] for item in left)
         return
     waiting: dict[str, list[Item]] = {}
     for item in left:
-        with raster.within(request.budget):
-            size, own = stacks.size(item.photo), settings_of(item, request, base).operator_options.stored()
+        with raster.within(batch.request.budget):
+            size, own = stacks.size(item.photo), batch.settings(item).operator_options.stored()
         some = waiting.setdefault(json.dumps([size, own], default=str, sort_keys=True), [])
         some.append(item)
         if len(some) == rows:
@@ -207,23 +203,15 @@ def _chunks(left: Sequence[Item], rows: int, request: BatchRequest, base: Restor
     yield from filter(None, waiting.values())
 
 
-def _sorted(
-    items: Sequence[Item],
-    request: BatchRequest,
-    base: RestoreSettings,
-    weights: Mapping[str, str],
-    lines: Lines,
-    retry: bool,
-) -> Sorted:
+def _sorted(items: Sequence[Item], batch: Batch, lines: Lines, retry: bool) -> Sorted:
     left, done, failed, changed = list[Item](), 0, dict[Item, str](), list[Item]()
-    out = Path(request.out or "")
     for item in items:
         line = lines.get(item.output)
         if line is None:
             left.append(item)
             continue
-        settings, target = settings_of(item, request, base), out / item.output
-        if line.key != key(item, settings, inputs(settings, weights), failed=isinstance(line, FailedLine)):
+        target = batch.out / item.output
+        if line.key != batch.key(item, failed=isinstance(line, FailedLine)):
             left.append(item)
         elif isinstance(line, DoneLine) and target.name in line.files and target.is_file() and target.stat().st_size:
             if not _changed(line, target.parent):

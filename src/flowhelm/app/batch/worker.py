@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,16 +23,14 @@ from ..files.pictures import write
 from ..models import provenance
 from ..restore import record
 from ..restore.problem import Problem, alike, joined, opened, prepare, work_of
-from ..restore.request import RestoreSettings
 from ..restore.result import answer, like, measured, picture_of, result_of
 from ..restore.run import loop
-from ..restore.settle import asks_picture
+from ..restore.settle import asked_of_picture
 from ..run import Event, Noted, Run, Stepped, drive
 from . import items
 from .description import settled
-from .items import Item
+from .items import Batch, Item
 from .manifest import DoneLine, FailedLine, now
-from .request import BatchRequest
 
 
 class NoOutput(Exception):
@@ -63,19 +61,16 @@ class Worker:
     """With a prior of its own, and a folder of its own to write in.
 
     Args:
-        request, base: the batch, and its settings by `request.settled`; weights: fingerprints of the prior.
         stage: a folder that nobody else uses, below one that is there. What is in it is whole when it is moved.
         rows: items that may run together; halved for good when memory does not suffice.
     """
 
-    def __init__(
-        self, request: BatchRequest, base: RestoreSettings, weights: Mapping[str, str], stage: Path, rows: int = 1
-    ):
-        self.request, self.base, self.weights, self.stage, self.rows = request, base, weights, stage, rows
+    def __init__(self, batch: Batch, stage: Path, rows: int = 1):
+        self.batch, self.stage, self.rows = batch, stage, rows
 
     def open(self, example: Item) -> Run[None]:
         """Loads the prior; by the example it is told whether a pipeline fits into the GPU, before it is opened."""
-        self.flow = yield from opened(self.base, work_of(items.settings_of(example, self.request, self.base)))
+        self.flow = yield from opened(self.batch.base, work_of(self.batch.settings(example)))
 
     def make(self, chunk: Sequence[Item]) -> Iterator[Event | DoneLine | FailedLine]:
         """How far each run is, and the line of each item as soon as its files are in their places or it has failed.
@@ -115,14 +110,15 @@ class Worker:
         shutil.rmtree(self.stage, ignore_errors=True)
 
     def _ready(self, item: Item) -> Ready:
-        settings = items.settings_of(item, self.request, self.base)
-        check_lengths([Path(self.request.out or "") / item.output])
+        settings = self.batch.settings(item)
+        check_lengths([self.batch.out / item.output])
         with raster.within(settings.budget):
-            inputs = record.inputs(settings, self.weights)
+            inputs = record.inputs(settings, self.batch.weights)
         key = items.key(item, settings, inputs)  # before the noise is estimated: by it alone an item is known
         self._staged()
-        if asks_picture(self.request):
-            settings = items.settings_of(item, self.request, settled(self.request, "batch", item.photo, self.flow))
+        request = self.batch.request
+        if asked_of_picture(request):
+            settings = items.settings_of(item, request, settled(request, "batch", item.photo, self.flow))
         problem = drive(prepare(settings, self._target(item), self.flow))
         return Ready(item, problem, inputs, key)
 
@@ -153,7 +149,7 @@ class Worker:
         if settings.simulate and shown is not None:
             write(record.outputs(target)["degraded"], shown, problem.picture)
         write(target, picture, like(problem))
-        placed = _move(self.stage, (Path(self.request.out or "") / item.output).parent)
+        placed = _move(self.stage, (self.batch.out / item.output).parent)
         return DoneLine.model_construct(
             **item._asdict(), key=ready.key, began=began, ended=now(), status="done", files=placed, settings=settings,
             inputs=ready.inputs, environment=provenance.environment(settings), result=result,
@@ -162,7 +158,7 @@ class Worker:
     def _failed(self, item: Item, error: Exception, began: str) -> FailedLine:
         if (trouble := no_output(error, self.stage.parent)) is not None:
             raise NoOutput(trouble) from error
-        return failed(item, self.request, self.base, self.weights, began, reason(error))
+        return failed(item, self.batch, began, reason(error))
 
     def _target(self, item: Item) -> Path:
         return self.stage / Path(item.output).name
@@ -194,13 +190,11 @@ def _restored(some: Sequence[Ready]) -> Run[list[Outcome]]:
     ]
 
 
-def failed(
-    item: Item, request: BatchRequest, base: RestoreSettings, weights: Mapping[str, str], began: str, why: str
-) -> FailedLine:
+def failed(item: Item, batch: Batch, began: str, why: str) -> FailedLine:
     """The line of an item that could not be made."""
-    settings = items.settings_of(item, request, base)
-    # what it reads may be gone meanwhile, or be readable again: what counts is what it is now
-    key = items.key(item, settings, items.inputs(settings, weights), failed=True)
+    key = batch.key(
+        item, failed=True
+    )  # what it reads may be gone meanwhile, or be readable again: what it is now counts
     return FailedLine.model_construct(**item._asdict(), key=key, began=began, ended=now(), status="failed", reason=why)
 
 

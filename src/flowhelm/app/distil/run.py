@@ -69,7 +69,6 @@ def distil(request: DistilRequest) -> Run[Path]:
         problem.data()  # what is wrong with the files is said before anything is written
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", story)
-    began = time.monotonic()
     pairs: Sequence[Tensor] = (yield from _pairs(problem, out)) if problem.drawn else ()
     check = _Check(problem)
     yield Said(f"The student begins {check.distance(problem.flow.net):.4f} from the teacher's pictures.")
@@ -85,7 +84,7 @@ def distil(request: DistilRequest) -> Run[Path]:
         yield Said(f"Straightness after reflow {check.straightness(problem.drawing(average)):.4f}.")
     average = deepcopy(net)
     yield from _stage(problem, out, average, data, request.updates, check, last=True)
-    _card(problem, out, check, average, time.monotonic() - began)
+    _card(problem, out, check, average)
     yield Said(f"wrote {near(out / 'student.safetensors')}; draw with: {_command(problem, out)}")
     return out / "student.safetensors"
 
@@ -218,7 +217,7 @@ def _typed(request: DistilRequest) -> str:
     return " ".join([*words, *(f"--{n.replace('_', '-')} {v}" for n, v in request.method_options.items())])
 
 
-def _card(problem: Problem, out: Path, check: _Check, average: nn.Module, seconds: float) -> None:
+def _card(problem: Problem, out: Path, check: _Check, average: nn.Module) -> None:
     request, about = problem.request, problem.about
     net = problem.trained(average)
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)

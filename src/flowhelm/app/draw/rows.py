@@ -10,7 +10,7 @@ the last bits of float32, which depend on the size of a batch in some kernels).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -61,20 +61,14 @@ def draw_jobs(
         solver, grid: see `solvers.settled`; name: of the prior there, its own if not given.
         reuse: see `guide.reused`; 1 for always.
     """
+
+    def bound(rows: range) -> tuple[Flow, Noise]:
+        some = jobs[rows.start : rows.stop]
+        told = conditioned(flow, [label for label, _ in some], prompt, numbers, guidance)
+        return told, Noise(seed, [index for _, index in some])
+
     _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
-    steps = len(times) - 1
-    size = batches(flow, len(jobs), guidance is not None)
-    device = device_of(flow)
-    parts, total = [], steps * math.ceil(len(jobs) / size)
-    for first in range(0, len(jobs), size):
-        rows = jobs[first : first + size]
-        bound = conditioned(flow, [label for label, _ in rows], prompt, numbers, guidance)
-        noise = Noise(seed, [index for _, index in rows])
-        x = bound.source(noise).to(device)
-        done = first // size * steps
-        x = yield from _sampled(_cheaper(bound, reuse), x, times, made, noise, done, total, f"{len(jobs)} pictures")
-        parts.append(flow.decode(x).cpu())
-    return torch.cat(parts)
+    return (yield from _drawn(bound, len(jobs), batches(flow, len(jobs), guidance is not None), made, times, reuse))
 
 
 @torch.no_grad()
@@ -93,26 +87,28 @@ def draw_flow(
 
     Of pipelines one after another, since one fills the memory. Options as of `draw_jobs`.
     """
-    size, parts = 1 if isinstance(flow, Pipeline) else count, []
+
+    def part(rows: range) -> tuple[Flow, Noise]:
+        return flow.rows(torch.tensor(rows), count), Noise(seed, rows)
+
     _, made, times = settled(flow, str(name or getattr(flow, "name", "")), steps, solver, grid)
-    steps = len(times) - 1
-    for first in range(0, count, size):
-        rows = range(first, first + size)
-        part, noise = flow.rows(torch.tensor(rows), count), Noise(seed, rows)
-        x, text = part.source(noise).to(device_of(flow)), f"{count} picture{'s' * (count > 1)}"
-        done, total = first // size * steps, count // size * steps
-        x = yield from _sampled(_cheaper(part, reuse), x, times, made, noise, done, total, text)
-        parts.append(part.decode(x).float().cpu())
-    return torch.cat(parts)
+    return (yield from _drawn(part, count, 1 if isinstance(flow, Pipeline) else count, made, times, reuse))
 
 
-def _sampled(
-    flow: Flow, x: Tensor, times: Tensor, solver: Solver, noise: Noise, done: int, total: int, text: str
+def _drawn(
+    part: Callable[[range], tuple[Flow, Noise]], count: int, size: int, solver: Solver, times: Tensor, reuse: int
 ) -> Run[Tensor]:
-    for step in solver(flow, x, times, noise=noise.named("solver")):
-        x = run([step]).x  # which is checked: Diverged if it is not finite
-        yield Stepped(done + step.index, total, text)
-    return x
+    """Pictures 0 ... count - 1, `size` at a time; `part`: of some of them the flow and the noise."""
+    done, total, found = 0, (len(times) - 1) * math.ceil(count / size), []
+    for first in range(0, count, size):
+        flow, noise = part(range(first, min(first + size, count)))
+        x = flow.source(noise).to(device_of(flow))
+        for step in solver(_cheaper(flow, reuse), x, times, noise=noise.named("solver")):
+            x = run([step]).x  # which is checked: Diverged if it is not finite
+            yield Stepped(done + step.index, total, f"{count} picture{'s' * (count > 1)}")
+        done += len(times) - 1
+        found.append(flow.decode(x).float().cpu())
+    return torch.cat(found)
 
 
 def _cheaper(flow: Flow, reuse: int) -> Flow:

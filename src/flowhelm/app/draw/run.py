@@ -120,8 +120,8 @@ def pictures(request: Drawing, solver: Solver | Transition | None = None, *, tel
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
-    yield _said(flow, request, solver)
-    steps = _steps(flow, request, solver)
+    said, steps = _way(flow, request, solver)
+    yield said
     yield Planned(count * steps, text=outlook(flow, 1, count, request) if tell else "")
     drawn = yield from draw_flow(flow, count, **how(request, solver))
     return Drawn(drawn, jobs_of([], count))
@@ -135,14 +135,15 @@ def pictures_of(
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
     jobs = jobs_of(request.classes, request.count or 1)
-    yield _said(flow, request, solver)
+    said, steps = _way(flow, request, solver)
+    yield said
     rows = batches(flow, len(jobs), rule is not None)
     count = math.ceil(len(jobs) / rows)
     text = ""
     if tell:
         labels = [label for label, _ in jobs[:rows]]
         text = outlook(conditioned(flow, labels, request.prompt, request.numbers, rule), rows, count, request)
-    yield Planned(count * _steps(flow, request, solver), text=text)
+    yield Planned(count * steps, text=text)
     drawn = yield from draw_jobs(
         flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, **how(request, solver)
     )
@@ -161,18 +162,14 @@ def calls_of(flow: Flow, request: R) -> R:
     return request if calls is None or "steps" in request.model_fields_set else request.changed(steps=calls)
 
 
-def _steps(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> int:
-    """Of the solver that is taken: `auto` may take half as many, each of two evaluations."""
-    return len(settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)[2]) - 1
-
-
-def _said(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> Said:
-    """The solver and the levels that are really visited: a shift, and one made twice, is to be seen."""
+def _way(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> tuple[Said, int]:
+    """The solver and the levels that are really visited: a shift, and one made twice, is to be seen. And the number of its steps: `auto`
+    may take half as many, each of two evaluations."""
     words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
     levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
     what = "shares masked" if isinstance(flow, Masked) else "noise levels"
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]
-    return Said(f"Solver {words}, {len(times) - 1} steps, {what} {' '.join(shown)}.")
+    return Said(f"Solver {words}, {len(times) - 1} steps, {what} {' '.join(shown)}."), len(times) - 1
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ def edit(request: EditRequest) -> Run[Path]:
     new, old = yield from flows(request)
     picture = yield from fitted(photo.pixels, new)
     times = new.times(request.steps)[int(request.keep * request.steps) :]
-    yield Said(f"{request.method}: {len(times) - 1} of {request.steps} steps, from noise of {_level(new, times):.2g}.")
+    level = float(new.path(times[0]).sigma)
+    yield Said(f"{request.method}: {len(times) - 1} of {request.steps} steps, from noise of {level:.2g}.")
     clean = new.encode(picture.to(devices.to_device(request.device)))
     begun = method(new, old, clean, times, noise=Noise(request.seed, rows=1), **options)
     results: list[Tensor] = []
@@ -100,7 +101,7 @@ def flows(request: EditRequest) -> Run[tuple[Flow, Flow]]:
 
 def fitted(pixels: Tensor, flow: Flow) -> Run[Tensor]:
     """The middle of a picture, at the size and with the channels of a prior's."""
-    channels, height, width = flow.shape if flow.pixels else (3, *_size(flow))
+    channels, height, width = flow.shape if flow.pixels else (3, *cast("Any", flow).size)
     x = pixels if channels == pixels.shape[1] else pixels.mean(1, keepdim=True)
     tall, wide = x.shape[-2:]
     scale = max(height / tall, width / wide)
@@ -113,11 +114,3 @@ def fitted(pixels: Tensor, flow: Flow) -> Run[Tensor]:
         f"the picture of {wide} x {tall} pixels is cropped and scaled to {width} x {height}, the size of the prior's"
     )
     return interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False).clamp(-1, 1)
-
-
-def _size(flow: Any) -> tuple[int, int]:
-    return tuple(flow.size)
-
-
-def _level(flow: Flow, times: Tensor) -> float:
-    return float(flow.path(times[0]).sigma)

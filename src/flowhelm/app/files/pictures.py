@@ -94,7 +94,7 @@ def decode(
 ) -> Picture:
     """`read` of the bytes of a file; `name` begins the sentence of a BadInput."""
     try:
-        found = _picture(raster.load(data, suffix, limit=limit, page=page), channels)
+        found = picture(raster.load(data, suffix, limit=limit, page=page), channels)
     except raster.Unusable as error:
         raise bad(error, f"{name} ") from error
     return found._replace(jpeg=bytes(data)) if data[:3] == b"\xff\xd8\xff" else found
@@ -210,7 +210,8 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _picture(found: Raster, channels: int) -> Picture:
+def picture(found: Raster, channels: int) -> Picture:
+    """Of 3 channels (grey is repeated) or 1 (colour becomes luma). Raises raster.Unusable for values out of range."""
     values, top = found.values, found.top
     height, width, bands = values.shape
     if values.dtype.kind == "f":

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ... import raster
+from ...raster import Raster
 from ..errors import BadInput
 from . import atomic as files
 from . import pictures as images
@@ -318,25 +318,23 @@ def _check(array: Any, span: Sequence[float] | None) -> None:
 
 
 def _picture(values: np.ndarray, span: Sequence[float] | None, channels: int) -> Picture:
-    bits8 = values.dtype.str[1:] == "u1" and span is None
-    # in the steps of `images`, so that a slice gives the numbers of a picture file of the same values
-    layers: np.ndarray = values.astype(np.float32) if bits8 else values.astype(np.float64)
-    low, high = span or (0, _NATURAL[values.dtype.str[1:]])
-    if not np.isfinite(layers).all():
+    """A slice, with the numbers of a picture file of the same values."""
+    kind = values.dtype.str[1:]
+    if values.ndim == 2:
+        values = values[..., None]
+    elif values.shape[-1] not in (1, 3):
+        values = values.transpose(1, 2, 0)
+    if span is not None:
+        values = _spanned(values.astype(np.float64), *span)
+    found = images.picture(Raster(values, None, _NATURAL[kind] if span is None else 1, None, {}), channels)
+    return found._replace(depth=8 if kind == "u1" else 16)
+
+
+def _spanned(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """From `low` (black) and `high` (white) to [0, 1]."""
+    if not np.isfinite(values).all():
         raise BadInput("holds NaN or infinite values; mend them first")
-    least, most = float(layers.min()), float(layers.max())
-    slack = 1e-4 * (high - low)
+    least, most, slack = float(values.min()), float(values.max()), 1e-4 * (high - low)
     if least < low - slack or most > high + slack:
         raise BadInput(f"holds values from {least:g} to {most:g}; expected {low:g} to {high:g}; state a wider --range")
-    layers = layers / np.float32(255) if bits8 else ((layers - low) / (high - low)).clip(0, 1)
-    if layers.ndim == 2:
-        layers = layers[None]
-    elif layers.shape[-1] in (1, 3):
-        layers = layers.transpose(2, 0, 1)
-    grey = len(layers) == 1
-    pixels = torch.from_numpy(np.ascontiguousarray(layers * 2 - 1, np.float32))
-    if grey and channels == 3:
-        pixels = pixels.repeat(3, 1, 1)
-    elif not grey and channels == 1:
-        pixels = images.luma(pixels)
-    return Picture(pixels[None], depth=8 if values.dtype.str[1:] == "u1" else 16, grey=grey)
+    return (values - low) / (high - low)

@@ -47,7 +47,11 @@ def listing() -> Iterator[str]:
     yield from _rows(BIJECTIONS, 17)
     yield ""
     yield "Students, which draw in few calls (flowhelm sample PRIOR --student CALLS):"
-    yield from _rows(_students(), 17)
+    students = {
+        name: (PRIORS[base][0], f"of {base}, {calls} call{'s' * (calls > 1)}", PRIORS[base][2])
+        for name, (base, calls) in STUDENTS.items()
+    }
+    yield from _rows(students, 17)
     yield ""
     yield "Networks that restore and mask take by themselves (flowhelm restore photo.jpg, flowhelm mask scan.jpg):"
     yield from _rows(BESIDE, 11)
@@ -55,13 +59,6 @@ def listing() -> Iterator[str]:
     yield "Pretrained denoisers of deepinv, for colour pictures of any size; their weights are fetched at the first use:"
     for name, (millions, noise, what) in DENOISERS.items():
         yield f"{'deepinv:' + name:19}{millions:5.1f} M parameters  noise {noise:12}{what}"
-
-
-def _students() -> dict[str, tuple[str, str, str]]:
-    return {
-        name: (PRIORS[base][0], f"of {base}, {calls} call{'s' * (calls > 1)}", PRIORS[base][2])
-        for name, (base, calls) in STUDENTS.items()
-    }
 
 
 def _rows(priors: Mapping[str, tuple[str, str, str]], wide: int) -> Iterator[str]:

@@ -215,15 +215,11 @@ def fingerprint(name: str) -> str:
     """
     folder = cached(name)
     inside = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in _PARTS and p.is_file()]
-    return _fingerprint(folder, [path for path in inside if not any(part.startswith(".") for part in path.parts)])
+    return fingerprint_of(folder, [path for path in inside if not any(part.startswith(".") for part in path.parts)])
 
 
-def fingerprint_of_file(path: Path) -> str:
-    """The same of one large file."""
-    return _fingerprint(path.parent, [Path(path.name)])
-
-
-def _fingerprint(folder: Path, inside: Sequence[Path]) -> str:
+def fingerprint_of(folder: Path, inside: Sequence[Path]) -> str:
+    """The same of these files in a folder."""
     found = hashlib.sha256()
     for path in inside:
         with open(folder / path, "rb") as file:

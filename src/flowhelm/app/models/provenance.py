@@ -24,7 +24,8 @@ def weights(request: ModelRequest) -> dict[str, str]:
         return {"prior sha256": sha256(opening.weights(request.prior))} | of_adapter
     found = {"prior fingerprint": opening.fingerprint(request.prior)} | of_adapter
     if (request.quantize or "").endswith(".gguf"):
-        found["quantize fingerprint"] = opening.fingerprint_of_file(Path(request.quantize or ""))
+        packed = Path(request.quantize or "")
+        found["quantize fingerprint"] = opening.fingerprint_of(packed.parent, [Path(packed.name)])
     return found
 
 

@@ -14,7 +14,8 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -199,29 +200,26 @@ def _module(part: str, place: str) -> Any:
     return _loaded[key]
 
 
-class _told:
+@contextmanager
+def _told(part: str, place: str) -> Iterator[None]:
     """Says of anything that an import raises where in the file it was."""
-
-    def __init__(self, part: str, place: str):
-        self.part, self.place = part, place
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None or isinstance(error, BadInput | KeyboardInterrupt | SystemExit):
-            return
-        shown = Path(self.place).name
-        if isinstance(error, ModuleNotFoundError) and error.name and self.place.startswith(error.name):
+    try:
+        yield
+    except (BadInput, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        shown = Path(place).name
+        if isinstance(error, ModuleNotFoundError) and error.name and place.startswith(error.name):
             raise BadInput(
-                f"{self.part}: there is no module {self.place!r} here; name a file, {self.place.replace('.', '/')}.py:NAME, or go "
-                "to the folder that holds the package"
+                f"{part}: there is no module {place!r} here; name a file, {place.replace('.', '/')}.py:NAME, or go to the folder that "
+                "holds the package"
             ) from error
-        lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == self.place]
+        lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == place]
         line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
         at = f", line {line}" if line else ""
         what = error.msg if isinstance(error, SyntaxError) else first_line(error)
         raise BadInput(
-            f"{self.part}: {shown} cannot be imported{at} ({type(error).__name__}: {what}); mend it, and try it with python {shown}"
+            f"{part}: {shown} cannot be imported{at} ({type(error).__name__}: {what}); mend it, and try it with python {shown}"
         ) from error
 
 

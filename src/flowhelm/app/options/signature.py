@@ -9,8 +9,9 @@ library that has a name (an inner solver, an energy, a transition or its moments
 """
 
 import inspect
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import NoneType
@@ -81,7 +82,7 @@ def read(function: Callable[..., Any], given: Mapping[str, Any], *, strict: bool
     model, known = model_of(function), options(function)
     try:
         if strict:
-            return model.model_validate_json(_json(given), strict=True)
+            return model.model_validate_json(json.dumps(dict(given), default=str), strict=True)
         nothing = {name: None for name, value in given.items() if _is_none(known.get(name), value)}
         words = {name: str(value) for name, value in given.items() if name not in nothing}
         return model.model_validate_strings(words).model_copy(update=nothing)
@@ -148,16 +149,31 @@ def function_of(functions: Sequence[Callable[..., Any]], text: str) -> Callable[
     names = {f.__name__: f for f in functions}
     if name not in names:
         raise ValueError(f"there is no {brief(name)}; {nearest(name, names)}")
-    given: dict[str, str] = {}
-    for word in filter(None, rest.split(",")):
-        key, _, value = (part.strip() for part in word.partition("="))
-        last = next(reversed(given), "")
-        if key not in options(names[name]) and ":" in given.get(last, ""):  # of the function before
-            given[last] += f",{word}"
-        else:
-            given[key] = value
-    chosen = bind(names[name], given)
+    chosen = bind(names[name], {key: value or "" for key, value in pairs(names[name], rest)})
     return partial(names[name], **chosen) if chosen else names[name]
+
+
+def pairs(function: Callable[..., Any], text: str, beside: Collection[str] = ()) -> list[tuple[str, str | None]]:
+    """`inner=adam:rate=0.1,iterations=9,strength=2` -> names and what stands behind them (None: no `=`).
+
+    What follows an option that is itself a function with options belongs to that, if it has such an option, or if nothing else has:
+    neither `function` nor what is given `beside`.
+    """
+    found: list[tuple[str, str | None]] = []
+    for word in filter(None, (each.strip() for each in text.split(","))):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        last, before = found[-1] if found else ("", None)
+        function_before = bool(equals) and ":" in (before or "") and last in options(function)
+        belongs = function_before and key not in options(function) and key not in beside
+        if function_before and not belongs:
+            inner = bind(function, {last: before}).get(last)
+            inner = getattr(inner, "func", inner)
+            belongs = callable(inner) and key in options(inner)
+        if belongs:
+            found[-1] = last, f"{before},{word}"
+        else:
+            found.append((key, value if equals else None))
+    return found
 
 
 def _value(option: Option, value: Any) -> Any:
@@ -171,12 +187,6 @@ def _value(option: Option, value: Any) -> Any:
 
 def _is_none(option: Option | None, value: Any) -> bool:
     return option is not None and NoneType in option.types and str(value).lower() == "none"
-
-
-def _json(given: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(dict(given), default=str)
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from ..errors import BadInput, nearest
@@ -64,30 +61,6 @@ def pick(part: str, name: str) -> Callable[..., Any]:
 def names(part: str) -> list[str]:
     """Of all methods, operators, ... in their order."""
     return [name for _, name in _places(part)]
-
-
-def told(part: str) -> list[Any]:
-    """Objects that have the name and the docstrings of all methods, operators, ...: enough for a list, and quicker than stubs."""
-    found = []
-    for module, name in _places(part):
-        while (text := _written(module, name)) is None:
-            module = _source(module).imports[name][0]
-        found.append(SimpleNamespace(__name__=name, __doc__=text, __card__=_documented(_read(module), r"\A")))
-    return found
-
-
-def _written(module: str, name: str) -> str | None:
-    """The docstring of a function that stands in this module, which is parsed only where it must be: a list is of more than sixty."""
-    text = _read(module)
-    if not re.search(rf"^def {name}\(", text, re.MULTILINE):
-        return None
-    found = _documented(text, rf"^def {name}\((?:(?!^def ).)*?:(?: *#[^\n]*)?\n    ")
-    return found or ast.get_docstring(_source(module).functions[name]) or ""
-
-
-def _documented(text: str, before: str) -> str:
-    found = re.search(rf'{before}(""".*?""")', text, re.MULTILINE | re.DOTALL)
-    return inspect.cleandoc(ast.literal_eval(found[1])) if found else ""
 
 
 @cache

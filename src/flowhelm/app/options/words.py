@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import BadInput, nearest
 from . import own
 from .request import SWITCH, Option, Plain
-from .signature import bind, options, pick, read
+from .signature import bind, options, pairs, pick, read
 
 
 def flags(parts: Mapping[str, Callable[..., Any]], own: Iterable[str]) -> dict[str, tuple[str, Option]]:
@@ -98,25 +98,13 @@ def worded(what: str, text: str, functions: Iterable[Callable[..., Any]], beside
     function = pick(what, name, functions)
     name = own.short(name)
     known = options(function)
-    pairs: list[tuple[str, str]] = []
-    for word in filter(None, (w.strip() for w in rest.split(","))):
-        key, equals, value = word.partition("=")
-        if pairs and ":" in pairs[-1][1] and equals and _belongs(function, pairs[-1], key):
-            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]},{word}")
-            continue
-        if not equals or (key not in known and key not in beside):
+    typed: dict[str, str] = {}
+    for key, value in pairs(function, rest, beside):
+        if value is None or (key not in known and key not in beside):
             raise BadInput(f"{text!r}: {name} has no option {key!r}; {nearest(key, [*known, *beside])}")
-        pairs.append((key, value))
-    twice = {key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1}
-    if twice:
-        raise BadInput(f"{text!r}: {', '.join(sorted(twice))} is given twice; give it once")
-    given = {key: value for key, value in pairs if key in known}
+        if key in typed:
+            raise BadInput(f"{text!r}: {key} is given twice; give it once")
+        typed[key] = value
+    given = {key: value for key, value in typed.items() if key in known}
     bind(function, given)  # says at once what does not fit
-    return Worded(function, given, {key: value for key, value in pairs if key not in known})
-
-
-def _belongs(function: Callable[..., Any], before: tuple[str, str], key: str) -> bool:
-    """Whether the option before is a function that has an option `key`."""
-    value = bind(function, {before[0]: before[1]}).get(before[0]) if before[0] in options(function) else None
-    chosen = getattr(value, "func", value)
-    return callable(chosen) and key in options(chosen)
+    return Worded(function, given, {key: value for key, value in typed.items() if key not in known})

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ... import known
 
@@ -83,24 +83,6 @@ OWN: Usual = ("hqs", {}, 24)
 """For an operator of your own."""
 
 
-class Preset(NamedTuple):
-    """One entry of a preset file; see the module."""
-
-    method: str
-    operator: str
-    operator_options: Mapping[str, Any]
-    std: float
-    prior: str
-    options: Mapping[str, Any]
-    steps: int
-    found: Mapping[str, Any]
-
-    @property
-    def purpose(self) -> tuple[Any, ...]:
-        """What it is for: a file holds one preset for each."""
-        return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
-
-
 class _Found(BaseModel):
     """How it was found, as far as `lines` shows it; more may stand there."""
 
@@ -122,10 +104,15 @@ class _Found(BaseModel):
         return self
 
 
-class _Entry(BaseModel):
-    """What stands in a file for a `Preset`."""
+def _whole_story(found: dict[str, Any]) -> dict[str, Any]:
+    _Found.model_validate(found)
+    return found
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+class Preset(BaseModel):
+    """One entry of a preset file; see the module."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     method: str
     operator: str
@@ -134,7 +121,12 @@ class _Entry(BaseModel):
     prior: str
     options: dict[str, bool | int | float | str | None]
     steps: int = Field(ge=1)
-    found: _Found
+    found: Annotated[dict[str, Any], AfterValidator(_whole_story)]
+
+    @property
+    def purpose(self) -> tuple[Any, ...]:
+        """What it is for: a file holds one preset for each."""
+        return self.method, self.operator, sorted(self.operator_options.items()), self.std, self.prior
 
 
 class Settings(NamedTuple):
@@ -197,14 +189,11 @@ def settings(
         and {k: v for k, v in _whole(operator, p.operator_options).items() if isinstance(v, str)} == words
     ]
     if fitting:
-        near = min(
-            fitting,
-            key=lambda p: (
-                p.prior != prior,
-                _whole(operator, p.operator_options) != whole,
-                abs(math.log(p.std / std)),
-            ),
-        )
+
+        def far(p: Preset) -> tuple[bool, bool, float]:
+            return p.prior != prior, _whole(operator, p.operator_options) != whole, abs(math.log(p.std / std))
+
+        near = min(fitting, key=far)
         return Settings({**near.options, **_scaled(near.options, 1 / std**2)}, near.steps, "preset")
     for table in (TABLE, NATURAL):
         if operator in table and table[operator][0] == method:
@@ -218,9 +207,8 @@ def _whole(operator: str, given: Mapping[str, Any]) -> Options:
     from ... import operators  # slow to import
     from ..options.signature import options, pick
 
-    return {
-        o.name: o.default for o in options(pick("operator", operator, operators.ALL)).values() if not o.needed
-    } | dict(given)
+    known = options(pick("operator", operator, operators.ALL)).values()
+    return {each.name: each.default for each in known if not each.needed} | dict(given)
 
 
 def _scaled(options: Mapping[str, Any], factor: float) -> Options:
@@ -242,8 +230,7 @@ def read(path: Path) -> list[Preset]:
 
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["presets"]
-        TypeAdapter(list[_Entry]).validate_python(listed)
-        found = [Preset(**entry) for entry in listed]
+        return TypeAdapter(list[Preset]).validate_python(listed)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         where = ".".join(map(str, wrong["loc"]))
@@ -252,7 +239,6 @@ def read(path: Path) -> list[Preset]:
         raise BadInput(f"{str(path)!r} does not exist; make it with flowhelm presets search") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadInput(f"{str(path)!r} is not a preset file of flowhelm ({error})") from error
-    return found
 
 
 def add(path: Path, found: Iterable[Preset]) -> None:
@@ -261,7 +247,7 @@ def add(path: Path, found: Iterable[Preset]) -> None:
 
     held = {repr(p.purpose): p for p in (read(path) if path.exists() else [])}
     held |= {repr(p.purpose): p for p in found}
-    write_json(path, {"presets": [held[name]._asdict() for name in sorted(held)]})
+    write_json(path, {"presets": [held[name].model_dump() for name in sorted(held)]})
 
 
 def lines(path: Path | None = None) -> Iterable[str]:

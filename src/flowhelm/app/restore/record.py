@@ -91,12 +91,6 @@ def story_of(settings: RestoreSettings, weights: Mapping[str, str] | None = None
     )
 
 
-def file_of(story: RestoreStory, result: RestoreResult) -> RestoreFile:
-    return RestoreFile.model_construct(
-        settings=story.settings, inputs=story.inputs, environment=story.environment, result=result
-    )
-
-
 def paths(settings: RestoreSettings) -> dict[str, str]:
     """Files that a run reads."""
     known = options(function_of("operator", settings.operator))

@@ -226,6 +226,11 @@ class RestoreSettings(RestoreRequest):
         return values(function_of("method", self.method), self.method_options)  # type: ignore[arg-type]
 
     @property
+    def step_count(self) -> int:
+        """Steps that are made; 0 of a pipeline where nothing says how many."""
+        return len(self.times) - 1 if self.times else self.steps or 0
+
+    @property
     def particles(self) -> int:
         """Rows of the batch that one picture takes."""
         return int(getattr(self.method_options, "particles", 1))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import latent
+from ...fade import sentence, unfaded
 from ...metrics import psnr, ssim
 from ...rng import Noise
 from ..files.atomic import hash_of
 from ..files.pictures import Picture
 from ..run import Event, Said, Warned
 from ..show.strip import strip
-from .fade import sentence, unfaded
 from .observation import framed, misfit, viewable
 from .problem import Problem
 from .record import Place, RestoreResult
@@ -182,11 +180,3 @@ def summary(result: RestoreResult, unseen: bool = False) -> Iterator[Event]:
         yield Warned(
             "the result follows the photo more closely than its noise level allows; if it looks noisy, raise --std; if not, all is well"
         )
-
-
-def short(path: Path) -> str:
-    """Relative where that is shorter."""
-    try:
-        return min(str(path), os.path.relpath(path), key=len)
-    except ValueError:  # another drive
-        return str(path)

@@ -24,14 +24,14 @@ from ..files.names import check_below, check_lengths
 from ..files.pictures import write
 from ..models import opening, provenance
 from ..options import own
-from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written
+from ..run import Event, Noted, Planned, Run, Said, Stepped, Stopped, Written, near
 from . import blur, noise, record
 from .observation import misfit, steps_of
 from .outlook import outlook
 from .problem import Problem, begun, joined, prepare
 from .record import Place, RestoreFile, RestoreStory
 from .request import RestoreSettings
-from .result import answer, decoded, finished, like, measured, notes, picture_of, short, strip_of, summary
+from .result import answer, decoded, finished, like, measured, notes, picture_of, strip_of, summary
 
 SAVE_EVERY = 30.0  # seconds between resume files
 PREVIEW_EVERY = 2.0
@@ -137,7 +137,7 @@ def _carried_out(settings: RestoreSettings, place: Place | None, preview: bool) 
     picture, result = finished(problem, place)
     write(out, picture, like(problem))
     put_picture(paths["strip"], strip_of(problem, picture, result))
-    made = record.file_of(story, result)
+    made = RestoreFile.model_construct(**dict(story), result=result)
     write_json(paths["run"], made.stored())
     written = [out, paths["strip"], paths["run"]]
     shown = measured(problem)
@@ -211,10 +211,10 @@ def _kept(problem: Problem, place: Place, keeping: Keeping, passes: int, going: 
     paths, told = keeping.paths, list[Event]()
     if place.clean is not None:
         write(paths["partial"], picture_of(problem, place.clean, keep=False), like(problem))
-        told.append(Said(f"after step {place.done} of {passes}: the estimate so far is {short(paths['partial'])}"))
+        told.append(Said(f"after step {place.done} of {passes}: the estimate so far is {near(paths['partial'])}"))
     if going:
         record.put_resume(paths["resume"], place, keeping.story)
-        told.append(Said(f"go on with: flowhelm restore --resume {short(paths['resume'])}"))
+        told.append(Said(f"go on with: flowhelm restore --resume {near(paths['resume'])}"))
     for name in ("preview",) if going else ("preview", "resume"):
         paths[name].unlink(missing_ok=True)
     return told

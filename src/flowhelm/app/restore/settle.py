@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from ... import known, raster, start
+from ... import fade, known, raster, start
 from ...cards import from_picture
-from ...known import ADAPTERS, STUDENTS
+from ...compression import jpeg_quality
+from ...cost import most_of
+from ...known import ADAPTERS
 from ...priors import bundled, denoisers
-from ...priors.bundled import NAMES, Prior
+from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
 from ..files import stacks
-from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
-from . import blur, fade, presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
@@ -57,90 +57,107 @@ def settle(
             "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
         )
     pipeline = opening.is_pipeline(request.prior)
-    guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
-    std = STD if request.std == "auto" else request.std
-    chosen = dict(request.operator_options)
-    blurred: blur.Trust | None = None
-    sure = 0.0
-    if blur.asked(request.operator, chosen):
-        if request.simulate:
-            raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
-        blurred = "believed"
-    tables = tells_quality(request.operator, request.operator_options, request.simulate)
-    if request.unfade and request.simulate:
-        raise BadInput("--unfade is for a print that has faded; leave it out with --simulate")
-    if picture is None and (guessed or blurred or tables or request.unfade):
-        with raster.within(request.budget):
-            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
-    if (guessed or blurred) and isinstance(picture, Picture) and flow is None and not pipeline:
-        flow = opening.plain(request.prior) if kind == "flow" else None
-    looking = flow if kind == "flow" else bundled.load("photos")  # a restorer and a compressor see no noise
-    curve = fade.curve_of(picture.pixels) if request.unfade and isinstance(picture, Picture) else None
-    if isinstance(picture, Picture):
-        picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve))
-    if guessed and isinstance(picture, Picture):
-        std, back = estimated(request.operator, picture, looking, curve is None and _alone(request, drawn))
-        if back:
-            request = request.changed(adapter=Path("jpeg"))
-        if request.operator in ("deblur", "motion"):
-            sure = blur.rounded(std, picture.jpeg)
-            std = float(f"{blur.rounded(std, picture.jpeg, blur.SOFT):.3g}")
-        request = request.changed(std=std)
-    if blurred and isinstance(picture, Picture):
-        quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
-        found = blur.estimated(chosen, picture, sure or std, looking, quality)
-        chosen, blurred = found.options, found.trust
+    request, told, flow = _looked(request, kind, flow, drawn, picture)
     # in what type a bundled prior computes, the size of the picture says
     of_prior = opening.settled(request) | ({} if pipeline else {"dtype": request.dtype})
-    if tables and isinstance(picture, Picture):
-        chosen["quality"] = _quality(picture)
+    chosen = dict(request.operator_options)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
-    method, base, usual_steps = _usual(request, std, operator_options.model_dump(mode="json"), pipeline, drawn, kind)
-    method_options = complete(function_of("method", method), base | request.method_options)
-    steps = request.steps or usual_steps
-    pictured = from_picture(function_of("method", method))
-    begun = "--inverted" if request.inverted else "" if request.warm is None else "--warm"
-    if pictured and begun:
-        raise BadInput(f"{begun}: {method} always starts from the degraded picture; leave out {begun}")
-    start.check_kind(function_of("method", method), kind, request.prior)
-    if kind == "tokens" and begun:
-        raise BadInput(f"{begun}: {request.prior} has no state between noise and a picture; leave out {begun}")
-    if kind == "paired" and begun:
-        raise BadInput(f"{begun}: {method} always starts from the mean of its regressor; leave out {begun}")
+    name, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn, kind)
+    method, steps = function_of("method", name), request.steps or usual_steps
+    method_options = complete(method, base | request.method_options)
+    pictured = from_picture(method)
+    _check_start(request, name, kind, pictured)
+    start.check_kind(method, kind, request.prior)
     if not pipeline:
-        start.check(function_of("method", method), bundled.levels(request.prior), request.prior, request.warm or 0.0)
+        start.check(method, bundled.levels(request.prior), request.prior, request.warm or 0.0)
     later = pipeline or pictured  # the size of the picture or its noise decides the grid
-    times = None if later else (flow or opening.plain(request.prior)).times(steps).tolist()
-    by_name = request.prior in (*NAMES, *STUDENTS) or denoisers.named(request.prior)
-    file = not by_name and (Path(request.prior).exists() or not pipeline)
-    given = {name: getattr(request, name) for name in _TAKEN_OVER} | {"std": std}
-    given["operator"] = own.word(request.operator) or request.operator
-    more = {"steps": steps} if later else {}
+    settings = {each: getattr(request, each) for each in _TAKEN_OVER} | of_prior | opening.adapter_path(request) | told
+    settings |= {"steps": steps} if later else {}
+    settings |= {"drawn": True} if drawn else {}
+    settings |= {} if request.memory is None else {"memory": request.memory}
     return RestoreSettings.of(
-        given
-        | of_prior
-        | opening.adapter_path(request)
-        | more
-        | ({"drawn": True} if drawn else {})
-        | ({"estimated": True} if guessed else {})
-        | ({} if request.memory is None else {"memory": request.memory})
-        | ({"blurred": blurred} if blurred else {})
-        | ({"unfade": True, "curve": curve} if request.unfade else {})
+        settings
         | {
             "photo": str(request.photo.absolute()),
             "out": str(_out(request).absolute()),
+            "prior": opening.where(request.prior),
+            "operator": own.word(request.operator) or request.operator,
             "operator_options": operator_options,
-            "method": own.word(method) or method,
+            "method": own.word(name) or name,
             "method_options": method_options,
-            "times": times,
+            "times": None if later else (flow or opening.plain(request.prior)).times(steps).tolist(),
             "tile": None if request.tile == "auto" else request.tile,
-            "prior": own.word(request.prior) or (str(Path(request.prior).absolute()) if file else request.prior),
             "threads": request.threads or torch.get_num_threads(),
         },
         "restore",
     )
+
+
+_TAKEN_OVER = ("std", "seed", "page", "simulate", "device", "keep", "warm", "inverted", "codec_error")
+
+
+def asked_of_picture(request: Restoration) -> set[str]:
+    """What is to be found in the photograph itself, and so differs from one of a batch to the next."""
+    asked = {
+        "noise": request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS,
+        "blur": blur.asked(request.operator, request.operator_options),
+        "quality": request.operator == "jpeg" and "quality" not in request.operator_options and not request.simulate,
+        "fading": request.unfade,
+    }
+    return {name for name, it in asked.items() if it}
+
+
+def _looked(
+    request: RestoreRequest,
+    kind: str,
+    flow: Prior | Pipeline | None,
+    drawn: bool,
+    picture: Picture | Literal["later"] | None,
+) -> tuple[RestoreRequest, dict[str, Any], Prior | Pipeline | None]:
+    """The request with what the photograph tells, what its settings say of that, and the prior if it was opened to look."""
+    asked = asked_of_picture(request)
+    if request.simulate and "blur" in asked:
+        raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
+    if request.simulate and request.unfade:
+        raise BadInput("--unfade is for a print that has faded; leave it out with --simulate")
+    told: dict[str, Any] = {"estimated": True} if "noise" in asked else {}
+    told |= {"blurred": "believed"} if "blur" in asked else {}
+    told |= {"unfade": True, "curve": None} if request.unfade else {}
+    std = STD if request.std == "auto" else request.std
+    if picture is None and asked:
+        with raster.within(request.budget):
+            picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
+    if not asked or not isinstance(picture, Picture):
+        return request.changed(std=std), told, flow
+    if request.unfade:
+        told["curve"] = fade.curve_of(picture.pixels)
+        picture = picture._replace(pixels=fade.unfaded(picture.pixels, told["curve"]))
+    looking: Any = None
+    if asked & {"noise", "blur"}:
+        if kind == "flow" and flow is None and not opening.is_pipeline(request.prior):
+            flow = opening.plain(request.prior)
+        looking = flow if kind == "flow" else bundled.load("photos")  # a restorer and a compressor see no noise
+    sure = std
+    if "noise" in asked:
+        alone = told.get("curve") is None and _alone(request, drawn)
+        std, back = estimated(request.operator, picture, looking, alone)
+        request = request.changed(adapter=Path("jpeg")) if back else request
+        if request.operator in ("deblur", "motion"):
+            sure = blur.rounded(std, picture.jpeg)
+            std = float(f"{blur.rounded(std, picture.jpeg, blur.SOFT):.3g}")
+    quality, chosen = None if picture.jpeg is None else jpeg_quality(picture.jpeg), dict(request.operator_options)
+    if "blur" in asked:
+        chosen, told["blurred"] = blur.estimated(chosen, picture, sure, looking, quality)
+    if "quality" in asked:
+        if quality is None:
+            raise BadInput(
+                "jpeg: how strongly the picture was compressed is not known, since it is no JPEG file; give the file itself, or "
+                "--quality, from 1 (worst) to 100"
+            )
+        chosen["quality"] = quality
+    return request.changed(std=std, operator_options=chosen), told, flow
 
 
 def _alone(request: RestoreRequest, drawn: bool) -> bool:
@@ -149,40 +166,30 @@ def _alone(request: RestoreRequest, drawn: bool) -> bool:
     return usual and request.operator == "denoise" and request.prior == ADAPTERS["jpeg"] and request.adapter is None
 
 
-def asks_picture(request: Restoration) -> bool:
-    """Whether settings are of the picture: they differ from one of a batch to the next."""
-    guessed = request.std == "auto" and not request.simulate and request.operator in PHOTOGRAPHS
-    blurred = blur.asked(request.operator, request.operator_options)
-    return (
-        guessed
-        or blurred
-        or request.unfade
-        or tells_quality(request.operator, request.operator_options, request.simulate)
-    )
+def _check_start(request: RestoreRequest, method: str, kind: str, pictured: bool) -> None:
+    """Raises BadInput where a method does not begin with a state that could be given."""
+    begun = "--inverted" if request.inverted else "" if request.warm is None else "--warm"
+    if begun and (pictured or kind in ("tokens", "paired")):
+        always = f"{method} always starts from the {'degraded picture' if pictured else 'mean of its regressor'}"
+        why = f"{request.prior} has no state between noise and a picture" if kind == "tokens" else always
+        raise BadInput(f"{begun}: {why}; leave out {begun}")
 
 
-def tells_quality(operator: str, operator_options: Mapping[str, Any], simulate: bool) -> bool:
-    """Whether the quality of a compression is that of the photograph's own tables."""
-    return operator == "jpeg" and "quality" not in operator_options and not simulate
-
-
-def _quality(picture: Picture) -> int:
-    found = None if picture.jpeg is None else jpeg_quality(picture.jpeg)
-    if found is None:
+def check_cost(settings: RestoreSettings, most: int, more: str = "") -> None:
+    """Raises BadInput if a run costs `most` evaluations or more, counted without the picture and the prior; `more` ends the sentence."""
+    method, values = function_of("method", settings.method), settings.method_values
+    if most_of(method, values, settings.step_count or 1, known.kind(settings.prior), most) >= most:
         raise BadInput(
-            "jpeg: how strongly the picture was compressed is not known, since it is no JPEG file; give the file itself, or "
-            "--quality, from 1 (worst) to 100"
+            f"this asks for more than {most} evaluations of the network and the operator; take fewer steps than "
+            f"{settings.step_count or 1}, or smaller options of {settings.method}{more}"
         )
-    return found
-
-
-_TAKEN_OVER = ("operator", "seed", "page", "simulate", "device", "keep", "warm", "inverted", "codec_error")
 
 
 def _usual(
-    request: RestoreRequest, std: float, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str
+    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
+    std = float(request.std)
     if kind in presets.OF_KIND:
         if request.quality == "best":
             raise BadInput(f"--quality best is for priors that are flows; give --steps with {request.prior}")

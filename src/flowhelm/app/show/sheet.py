@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -29,11 +31,21 @@ def sheet(rows: Sequence[tuple[str, Tensor]], *, columns: int | None = None) -> 
     drawing = ImageDraw.Draw(whole)
     for row, (label, pictures) in enumerate(rows):
         top = row * (high + _GAP)
-        drawing.text((left - 2 * _GAP, top + high / 2), label, "black", font, anchor="rm")
+        drawing.text((left - _GAP, top + high / 2), label, "black", font, anchor="rm")
         for column, picture in enumerate(pictures):
             tile = to_pil(picture).convert("RGB").resize((wide, high), Image.Resampling.NEAREST)
             whole.paste(tile, (left + column * (wide + _GAP), top))
     return whole
+
+
+def top(path: Path, side: int) -> Tensor:
+    """The first row of a sheet without labels of pictures `(c, side, side)`, read back: `(columns, 3, side, side)` in [-1, 1]."""
+    grown = max(1, math.ceil(_LEAST / side))
+    with Image.open(path) as opened:
+        pixels = torch.from_numpy(np.array(opened.convert("RGB")))[: grown * side : grown]
+    step, columns = grown * side + _GAP, (pixels.shape[1] + _GAP) // (grown * side + _GAP)
+    tiles = [pixels[:, i * step : i * step + grown * side : grown] for i in range(columns)]
+    return torch.stack(tiles).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def films(rows: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:

@@ -17,10 +17,8 @@ from ...flow import Flow, Wrapped
 from ...guide import on_path
 from ...guide.counted import Count
 from ...path import VP, Path, linear, trig
-from ...rewards import differentiable
 from ...step import Reward, Step
 from ..draw.conditions import conditioned, guidance_of
-from ..errors import BadInput
 from ..models import opening as models
 from ..models.batches import batches
 from ..models.device import exactly
@@ -32,7 +30,7 @@ from . import allotment
 from . import rewards as scores
 from .builders import Subject
 from .request import SteerSettings
-from .scored import Saved
+from .scored import Saved, check_reward
 
 
 class Over(Exception):
@@ -195,28 +193,15 @@ def _tried(problem: Problem, settings: SteerSettings) -> None:
     else:  # code of your own
         with torch.no_grad():
             pixels = tuple(flow.decode(torch.zeros(1, *flow.shape, device=settings.device)).shape[1:])
-    ramp = torch.linspace(-0.9, 0.9, math.prod(pixels), device=settings.device).view(1, *pixels)
-    pictures = torch.cat([ramp, ramp.flip(-1)])
     follows = needs_gradient(method) or problem.options.get("proposal", "prior") != "prior"
     reward, _, others = problem.rewards(next(iter(settings.classes), None))
-    tried: list[Reward] = [reward, *others.values()]
-    with torch.no_grad():
-        for each in tried:
-            score = each(pictures)
-            if score.shape != (2,):
-                raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {tuple(score.shape)}")
-    if follows:
-        names = " + ".join(each.label for each in problem.terms)
-        begin = f"{method.__name__} follows the gradient of the reward, and {names}"
-        free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
-        remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
-        if not differentiable(reward):
-            raise BadInput(f"{begin} has none; {remedy}")
-        pictures = pictures.requires_grad_()
-        with torch.enable_grad():
-            score = reward(pictures)
-        if not score.requires_grad:
-            raise BadInput(f"{begin} does not depend on it; {remedy}")
+    names = " + ".join(each.label for each in problem.terms)
+    free = [each.__name__ for each in steer.ALL if not needs_gradient(each)]
+    remedy = f"take {', '.join(free[:-1])} or {free[-1]}, without a --proposal"
+    check_reward(
+        [reward, *others.values()], pixels, settings.device, f"{method.__name__} follows the gradient of the reward, and {names}" * follows,
+        remedy,
+    )  # fmt: skip
 
 
 def _begun(values: dict[str, Any]) -> dict[str, Any]:

@@ -47,14 +47,11 @@ def term(text: str, flag: str = "reward") -> Term:
     Raises:
         BadInput: one sentence. Nothing is loaded yet.
     """
-    number, star, rest = text.partition("*")
-    if not star or ":" in number:  # a text may have stars, too
-        number, rest = ("-1", text[1:]) if text.startswith("-") else ("1", text)
+    number, rest = weighed(text)
     try:
         weight = float(number)
     except ValueError:
         weight = math.nan
-    rest = rest.strip()
     if not math.isfinite(weight) or not weight or not rest:
         raise BadInput(f"--{flag}: expected WEIGHT*NAME with a weight that is not 0, as 2*brightness, got {text!r}")
     mine = None if rest.partition(":")[0] in {f.__name__ for f in BUILDERS} else own.word(rest)
@@ -81,6 +78,14 @@ def term(text: str, flag: str = "reward") -> Term:
                 raise BadInput(f"--{flag}: {name}: {str(values[key])!r} does not exist; check the path")
     label = name + ":" * bool(values) + ",".join(f"{key}={shown(value)}" for key, value in values.items())
     return Term(weight, label, partial(builder, **values), {f"{name} {key}": path for key, path in reads.items()})
+
+
+def weighed(text: str) -> tuple[str, str]:
+    """The weight and the reward, both as they are typed: `2*clip:prompt=a*b` -> `2`, `clip:prompt=a*b`."""
+    number, star, rest = text.partition("*")
+    if not star or ":" in number:  # a text may have stars, too
+        number, rest = ("-1", text[1:]) if text.startswith("-") else ("1", text)
+    return number, rest.strip()
 
 
 def summed(parts: Sequence[tuple[float, Reward]]) -> Reward:

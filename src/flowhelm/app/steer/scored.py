@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from ...rewards import differentiable, rows_of
@@ -61,3 +63,28 @@ class Saved(Edited):
         if self.seen is not None:
             self.seen(image, score)
         return score
+
+
+def check_reward(rewards: Sequence[Reward], shape: Sequence[int], device: str, follows: str, remedy: str) -> None:
+    """Scores two pictures of a shape, so that what is wrong with a reward is said before the long work.
+
+    Args:
+        rewards: the first is what is optimised.
+        follows: "METHOD follows the gradient of the reward, and NAME", which begins the sentence; nothing if it needs none.
+
+    Raises:
+        BadInput: another shape than `(b,)`, or no gradient where one is needed; `remedy` ends the sentence.
+    """
+    ramp = torch.linspace(-0.9, 0.9, math.prod(shape), device=device).view(1, *shape)
+    pictures = torch.cat([ramp, ramp.flip(-1)])
+    with torch.no_grad():
+        for each in rewards:
+            if (found := tuple(each(pictures).shape)) != (2,):
+                raise BadInput(f"--reward: expected one number per picture, got a tensor of shape {found}")
+    if follows and not differentiable(rewards[0]):
+        raise BadInput(f"{follows} has none; {remedy}")
+    if follows:
+        with torch.enable_grad():
+            score = rewards[0](pictures.requires_grad_())
+        if not score.requires_grad:
+            raise BadInput(f"{follows} does not depend on it; {remedy}")

@@ -51,7 +51,8 @@ def train(request: TrainRequest) -> Run[Path]:
             f"--start: {request.start!r} is not of a network that a recipe trains; give a bundled prior's name or a .safetensors "
             "file that flowhelm train has written"
         )
-    begin = _opened(request.start) if request.start else None
+    load = tarflow.load if request.start and bundled.kind(request.start) == "tarflow" else bundled.load
+    begin = load(request.start) if request.start else None
     story = _story(builder, values, request.start)
     resuming = going_on(out, story)
     made = build(builder, values)
@@ -123,10 +124,6 @@ def build(builder: Callable[..., Recipe], values: Mapping[str, Any]) -> Recipe:
         f"the files are not those that recipe {builder.__name__} reads ({type(reason).__name__}: {text}); "
         "`flowhelm train --help` says what it expects"
     ) from reason
-
-
-def _opened(start: str) -> Any:
-    return tarflow.load(start) if bundled.kind(start) == "tarflow" else bundled.load(start)
 
 
 def _begin_from(net: nn.Module, prior: Any) -> None:

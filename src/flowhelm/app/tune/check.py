@@ -94,6 +94,17 @@ def verdict(rows: Sequence[Mapping[str, Any]], held_out: Sequence[str], least: f
     return ""
 
 
+def strange(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """What to look at, in a sentence: edges more than twice as strong as the prior's, or less than half; else nothing.
+
+    A network that judges pictures, and others like it, can be content with stripes of noise, which are diverse, too.
+    """
+    times = row["edges"] / max(first["edges"], 1e-12)
+    if 0.5 <= times <= 2:
+        return ""
+    return f"the pictures have {times:.2g} times the edges of the prior's: look at samples/, the reward may be fooled"
+
+
 def healthy(row: Mapping[str, Any], first: Mapping[str, Any], held_out: Sequence[str], least: float) -> bool:
     """Whether the adapter of this check is worth keeping."""
     return row["diversity"] >= least and not any(_fallen(row, first, name) for name in held_out)

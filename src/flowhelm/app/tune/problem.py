@@ -14,7 +14,7 @@ from ... import priors, tune
 from ...cards import needs_gradient
 from ...flow import Flow
 from ...learning import Copy
-from ...rewards import differentiable
+from ...learning.together import place
 from ...rng import Noise
 from ...step import Reward, Update, rows_of
 from ..draw.conditions import conditioned, guidance_of
@@ -27,7 +27,7 @@ from ..options.signature import bind, options, pick, plain
 from ..run import Run
 from ..steer import rewards as scores
 from ..steer.builders import BUILDERS, Subject
-from ..steer.scored import Saved
+from ..steer.scored import Saved, check_reward
 from .request import AlignRequest
 from .state import State
 
@@ -123,10 +123,13 @@ def prepared(request: AlignRequest) -> Run[Problem]:
         raise BadInput(
             f"--rows {request.rows}: {request.method} compares pictures in groups of --group {group}, which must divide it"
         )
-    terms, beside = (
-        [scores.term(text) for text in request.reward],
-        [scores.term(text, "held-out") for text in request.held_out],
-    )
+    if request.rows % (place()[1] * group):
+        whole = f"whole groups of --group {group}" if group > 1 else "as many pictures"
+        raise BadInput(
+            f"--rows {request.rows}: each of the {place()[1]} processes takes {whole}; choose a multiple of {place()[1] * group}"
+        )
+    terms = [scores.term(text) for text in request.reward]
+    beside = [scores.term(text, "held-out") for text in request.held_out]
     pipeline = models.is_pipeline(request.prior)
     base: Any
     if pipeline:
@@ -164,30 +167,21 @@ def _group(rows: int) -> int:
 def _tried(problem: Problem, bound: Flow) -> None:
     """Scores two pictures, so that what is wrong with a reward is said at once."""
     shape = bound.shape if bound.pixels else (3, *problem.base.size)
-    pictures = torch.linspace(-0.9, 0.9, 2 * shape[0] * shape[1] * shape[2]).view(2, *shape).to(problem.device)
-    for name in next(iter(problem.rewards.values())):
-        with torch.no_grad():
-            found = problem.reward(name, [problem.labels[0]])(pictures)
-        if found.shape != (2,):
-            raise BadInput(f"{name}: expected one number per picture, got a tensor of shape {tuple(found.shape)}")
-    if needs_gradient(problem.method):
-        free = ", ".join(each.__name__ for each in tune.ALL if not needs_gradient(each))
-        what = f"{problem.request.method} follows the gradient of the reward, and {problem.trained}"
-        if not all(differentiable(each[problem.trained]) for each in problem.rewards.values()):
-            raise BadInput(f"{what} has none; take --method {free}")
-        with torch.enable_grad():
-            if not problem.reward(problem.trained, [problem.labels[0]])(pictures.requires_grad_()).requires_grad:
-                raise BadInput(f"{what} does not depend on the picture by it; take --method {free}")
+    made = problem.rewards[problem.labels[0]]
+    follows = f"{problem.request.method} follows the gradient of the reward, and {problem.trained}"
+    free = ", ".join(each.__name__ for each in tune.ALL if not needs_gradient(each))
+    check_reward(
+        [made[name] for name in (problem.trained, *problem.held_out)], shape, str(problem.device),
+        follows * needs_gradient(problem.method), f"take --method {free}",
+    )  # fmt: skip
 
 
 def begun(problem: Problem) -> State:
     request, wanted = problem.request, inspect.signature(problem.method).parameters
     torch.manual_seed(request.seed)
     value = priors.field(problem.base) if "value" in wanted else None
-    groups = [
-        {"params": problem.flow.trained()},
-        *([{"params": list(value.parameters())}] if value is not None else []),
-    ]
+    groups = [{"params": problem.flow.trained()}]
+    groups += [{"params": list(value.parameters())}] if value is not None else []
     optimizer = torch.optim.AdamW(groups, lr=request.rate, weight_decay=1e-4)
     noise = Noise(request.seed, request.rows).named("align")
     trained = problem.flow.trained()
@@ -207,16 +201,11 @@ def story_of(problem: Problem) -> dict[str, Any]:
         "reward_device",
         "threads",
         "method_options",
-        "patience",
-        "least_diversity",
     }
+    free |= {"patience", "least_diversity"}
     terms = [scores.term(text) for text in (*request.reward, *request.held_out)]
     asked = request.model_dump(mode="json", exclude=free)
-    settings = asked | {"method_options": _plain(problem), "prior": models.where(request.prior)}
+    given = plain(problem.method, request.method_options)
+    settings = asked | {"method_options": {name: value for name, value in given.items() if name not in OWN}}
+    settings["prior"] = models.where(request.prior)
     return {"settings": settings, "inputs": scores.fingerprints(terms) | provenance.weights(request)}
-
-
-def _plain(problem: Problem) -> dict[str, Any]:
-    return {
-        name: value for name, value in plain(problem.method, problem.request.method_options).items() if name not in OWN
-    }

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from ... import __version__
+from ...app.errors import sentence
 from ...app.options import own
 from .shell import app, fail
 
@@ -96,31 +97,11 @@ def _main(arguments: list[str]) -> int:
         return 130
     except SystemExit as error:  # stopped by a signal, all saved
         return int(error.code or 0)
-    except RuntimeError as error:
-        return failed(error)
+    except (RuntimeError, MemoryError) as error:
+        if (said := sentence(error)) is None:  # a fault of the program keeps its traceback
+            raise
+        return fail(said, 1)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # asked of the system wherever a word may be a path
             raise
         return fail(f"{str(error.filename)[:60]!r}... is too long for the name of a file", 2)
-
-
-def failed(error: RuntimeError) -> int:
-    """One sentence for the failures that have one; any other is a fault of the program and keeps its traceback."""
-    from ...app.errors import Broken
-    from ...step import Diverged
-
-    if isinstance(error, Broken | Diverged):
-        return fail(str(error), 1)
-    from torch import OutOfMemoryError
-
-    from ...memory import is_short
-
-    if isinstance(error, OutOfMemoryError):
-        return fail(
-            "the GPU ran out of memory; `flowhelm plan PRIOR METHOD --vram GIB` says what would fit, and of a bundled prior --tile 512 "
-            "cuts the network",
-            1,
-        )
-    if is_short(error):
-        return fail("there is not enough memory for this picture; use --tile 512, or scale it down", 1)
-    raise error

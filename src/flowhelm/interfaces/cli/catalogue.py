@@ -47,10 +47,10 @@ def operators_(
 
 def _show(part: str, shelf: str, name: str | None) -> None:
     from ...app.options.cards import card, listing
-    from ...app.options.sources import pick, told
+    from ...app.options.sources import functions, pick
 
     if name is None:
-        typer.echo("\n".join(listing(told(shelf))))
+        typer.echo("\n".join(listing(functions(shelf))))
         return
     from .restore import restore as restore_
 

@@ -1,6 +1,5 @@
 """A plan of memory, for a terminal."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ...app.models.fitting import TILE
@@ -30,39 +29,24 @@ def table(found: Plan) -> Any:
     if found.measured is not None:
         made.add_row("measured", f"{found.measured:.2f} GiB", f"foretold / measured {found.peak / found.measured:.3f}")
     made.add_section()
-    for name, text in _advice(found):
+    for name, text in _advice(found).items():
         made.add_row(name, "", text)
     return made
 
 
-def _advice(found: Plan) -> Sequence[tuple[str, str]]:
+def _advice(found: Plan) -> dict[str, str]:
     settings = found.settings
-    said = [
-        (
-            "weights",
-            f"{found.dtype}" + ("" if settings.quantize == "none" else f", the network's in {settings.quantize}"),
-        ),
-        ("text encoders", _ENCODERS[found.encoders]),
-    ]
+    packed = "" if settings.quantize == "none" else f", the network's in {settings.quantize}"
+    said = {"weights": found.dtype + packed, "text encoders": _ENCODERS[found.encoders]}
     if settings.checkpointing:
-        said.append(
-            (
-                "checkpointing",
-                f"{' and '.join(settings.checkpointing)}: .enable_gradient_checkpointing(), the same result",
-            )
-        )
+        parts = " and ".join(settings.checkpointing)
+        said["checkpointing"] = f"{parts}: .enable_gradient_checkpointing(), the same result"
     if settings.chunk:
-        said.append(
-            (
-                "rows",
-                f"{found.rows}, of which the network sees {settings.chunk} at a time (guide.chunked): the same result",
-            )
+        said["rows"] = (
+            f"{found.rows}, of which the network sees {settings.chunk} at a time (guide.chunked): the same result"
         )
     if settings.tiling:
-        said.append(
-            (
-                "decoder",
-                f"in tiles of {TILE} pixels, in every step the same: this is another function than without, look at the seams",
-            )
+        said["decoder"] = (
+            f"in tiles of {TILE} pixels, in every step the same: this is another function than without, look at the seams"
         )
     return said

@@ -11,18 +11,19 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, cast
 
-from ... import known, operators
+from ... import operators
 from ...app.batch.description import parsed
 from ...app.errors import BadInput, nearest
-from ...app.models.cost import Nothing, most_of
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
 from ...app.restore.presets import usual_method
 from ...app.restore.request import PictureRequest, RestoreRequest, function_of
 from ...app.restore.restorer import plainly
-from ...app.restore.settle import settle
+from ...app.restore.settle import check_cost, settle
 from ...cards import RESTORE_OR_STEER
+from ...cost import Nothing
+from ...known import kind
 from ...path import linear
 
 PARTS: Mapping[str, tuple[Callable[..., Any], ...]] = {"operator": tuple(operators.ALL), "method": RESTORE_OR_STEER}
@@ -75,28 +76,13 @@ def request_of(prior: str, form: Mapping[str, str], uploads: Collection[str], mo
             raise BadInput(f"{name!r} is given twice; give it once")
         chosen[part][option.name] = text
     whole = asked.changed(**{f"{part}_options": values for part, values in chosen.items()})
-    _affordable(whole, prior, parts, uploads, most)
-    return whole
-
-
-def _affordable(
-    asked: PictureRequest, prior: str, parts: Mapping[str, Callable[..., Any]], uploads: Collection[str], most: int
-) -> None:
-    """Raises BadInput if it would cost more than `most`, which is counted without the picture and the prior."""
-    given = {name: "upload" for name in uploaded(parts["operator"]) if name in uploads}
-    request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **asked.stored()}
-    request["operator_options"] = {**asked.operator_options, **given}
+    sent = {name: "upload" for name in uploaded(parts["operator"]) if name in uploads}
+    request: dict[str, Any] = {"photo": "picture.png", "prior": prior, **whole.stored()}
+    request["operator_options"] = {**whole.operator_options, **sent}
     with plainly():
-        kind = known.kind(prior)
-        flow = cast("Any", Nothing(linear, kind))
-        settings = settle(RestoreRequest.of(request, "restore"), flow=flow, picture="later")
-    steps = len(settings.times) - 1 if settings.times else settings.steps or 1
-    method, values = parts["method"], settings.method_values
-    if most_of(method, values, steps, kind, most) >= most:
-        raise BadInput(
-            f"this asks for more than {most} evaluations of the network and the operator, the most that one request may have; take "
-            f"fewer steps than {steps}, or smaller options of {parts['method'].__name__}"
-        )
+        flow = cast("Any", Nothing(linear, kind(prior)))
+        check_cost(settle(RestoreRequest.of(request, "restore"), flow=flow, picture="later"), most)
+    return whole
 
 
 def _none(name: str, text: str) -> str | None:

@@ -73,12 +73,13 @@ def _form(operators: Iterable[str]) -> str:
 
 
 def _requests(paths: Mapping[str, Any]) -> str:
-    rows = [
-        f"<tr><td><code>{how.upper()} {_text(path)}</code></td><td>{_said(each)}</td></tr>"
-        for path, ways in paths.items()
-        for how, each in ways.items()
-    ]
-    return f"<table>{''.join(rows)}</table>"
+    every = [(how, path, each) for path, ways in paths.items() for how, each in ways.items()]
+    return _rows([[f"<code>{how.upper()} {_text(path)}</code>", _said(each)] for how, path, each in every])
+
+
+def _rows(cells: Iterable[Iterable[str]], head: str = "") -> str:
+    lines = ("".join(f"<td>{cell}</td>" for cell in line) for line in cells)
+    return f"<table>{head}{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _said(each: Mapping[str, Any]) -> str:
@@ -86,14 +87,14 @@ def _said(each: Mapping[str, Any]) -> str:
 
 
 def _table(fields: Mapping[str, Mapping[str, Any]], needed: Iterable[str] = ()) -> str:
-    rows = ["<tr><th>Field</th><th>Takes</th><th>Default</th><th></th></tr>"]
-    for name, each in fields.items():
-        default = "needed" if name in needed else _default(each.get("default"))
-        told = _text(each.get("description", ""))
-        rows.append(
-            f"<tr><td><code>{_text(name)}</code></td><td>{_text(_kind(each))}</td><td>{default}</td><td>{told}</td></tr>"
-        )
-    return f"<table>{''.join(rows)}</table>"
+    rows = [
+        [
+            f"<code>{_text(name)}</code>", _text(_kind(each)), "needed" if name in needed else _default(each.get("default")),
+            _text(each.get("description", "")),
+        ]
+        for name, each in fields.items()
+    ]  # fmt: skip
+    return _rows(rows, "<tr><th>Field</th><th>Takes</th><th>Default</th><th></th></tr>")
 
 
 def _default(value: object) -> str:
@@ -135,9 +136,5 @@ def _parts(part: str) -> Iterable[str]:
 
 
 def _refusals(post: Mapping[str, Any]) -> str:
-    rows = [
-        f"<tr><td>{_text(status)}</td><td>{_text(each['description'])}</td></tr>"
-        for status, each in post["responses"].items()
-        if status != "200"
-    ]
-    return f"<table>{''.join(rows)}</table>"
+    told = post["responses"].items()
+    return _rows([[_text(status), _text(each["description"])] for status, each in told if status != "200"])

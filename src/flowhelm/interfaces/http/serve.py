@@ -50,16 +50,8 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
     opening.settled(model)
     model = model.changed(device=str(to_device(model.device)), prior=opening.where(model.prior))
     limits = Limits(**{name: getattr(request, name) for name in Limits.model_fields})
-    memory = allowance(limits.budget)
-    worker = Worker(
-        opened,
-        model.model_dump(),
-        round(limits.megapixels * 1e6),
-        memory,
-        memory=memory,
-        tries=TRIES,
-        imports=HEAVY,
-    )
+    memory, pixels = allowance(limits.budget), round(limits.megapixels * 1e6)
+    worker = Worker(opened, model.model_dump(), pixels, memory, memory=memory, tries=TRIES, imports=HEAVY)
     try:
         worker.open()
         shown = f"[{host}]" if ":" in host else host

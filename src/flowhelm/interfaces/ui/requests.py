@@ -15,14 +15,12 @@ from ...app.batch.items import Item
 from ...app.batch.request import Many
 from ...app.errors import BadInput
 from ...app.files.atomic import put_picture
-from ...app.models.cost import most_of
 from ...app.options.signature import options, pick
 from ...app.restore.record import RestoreFile
 from ...app.restore.request import RestoreRequest, RestoreSettings, function_of
 from ...app.restore.run import restore
-from ...app.restore.settle import settle
+from ...app.restore.settle import check_cost, settle
 from ...app.run import Done, Run
-from ...known import kind as kind_of
 from . import folder
 from .request import PageRequest
 
@@ -71,21 +69,9 @@ def usual(
 ) -> RestoreSettings:
     """Settings as `flowhelm restore` would fill them in, presets and all; what must be given is `needed`."""
     needed = {o.name: "needed" for o in options(function_of("operator", operator)).values() if o.needed}
-    fields = {
-        "photo": "photo.png",
-        "operator": operator,
-        "operator_options": needed,
-        "method": method or None,
-        "std": std or "auto",
-    }
-    return settle(
-        RestoreRequest.of({**fields, "prior": prior, "simulate": True, "device": device, "threads": 1}, "restore"),
-        picture="later",
-    )
-
-
-def steps_of(settings: RestoreSettings) -> int:
-    return len(settings.times) - 1 if settings.times else settings.steps or 0
+    fields = {"photo": "photo.png", "operator": operator, "operator_options": needed, "method": method or None}
+    fields |= {"std": std or "auto", "prior": prior, "simulate": True, "device": device, "threads": 1}
+    return settle(RestoreRequest.of(fields, "restore"), picture="later")
 
 
 # --- settings of runs ---
@@ -116,7 +102,7 @@ def restoration(asked: RestoreFields, page: PageRequest) -> tuple[Path, list[Res
             if made and made[0].estimated:
                 settings = settings.changed(estimated=True)
             made.append(items.of_a_set(item, settings) if asked.samples > 1 else settings)
-        _affordable(made[0])
+        check_cost(made[0], COST, "; the command line takes more")
     except BaseException:
         folder.give_up(where)
         raise
@@ -155,10 +141,7 @@ def harmless(reward: str) -> None:
     remedy = "the page reads no files and runs no code of this machine; take `flowhelm steer` for that"
     if re.search(r"\.py\b|\.safetensors\b|\.\.", reward):
         raise BadInput(f"{reward!r}: {remedy}")
-    number, star, typed = reward.partition("*")
-    if not star or ":" in number:  # as `rewards.term` reads it: a text may have stars, too
-        typed = reward.removeprefix("-")
-    name, _, rest = typed.strip().partition(":")
+    name, _, rest = rewards.weighed(reward)[1].partition(":")
     from ...app.steer.builders import BUILDERS
 
     builder = pick("reward", name, BUILDERS)
@@ -208,17 +191,6 @@ def _checked(prior: str, page: PageRequest, **numbers: tuple[int | None, int]) -
     for name, (value, most) in numbers.items():
         if value is not None and value > most:
             raise BadInput(f"{name}: expected at most {most}, got {value}; the command line takes more")
-
-
-def _affordable(settings: RestoreSettings) -> None:
-    """Raises BadInput on a run that would hold the device for good."""
-    method = function_of("method", settings.method)
-    kind = kind_of(settings.prior)
-    if most_of(method, settings.method_values, steps_of(settings), kind, COST) >= COST:
-        raise BadInput(
-            f"this asks for more than {COST} evaluations of the network and the operator; choose fewer steps than {steps_of(settings)}, or "
-            f"smaller options of {settings.method}; the command line takes more"
-        )
 
 
 # --- runs of the history again ---

@@ -25,7 +25,7 @@ from ...flaws import flaws
 from . import folder
 from .fields import QUICK, Written, about, field, functions_of, offered, options_of, priors_of, text_of, values_of
 from .request import PageRequest
-from .requests import RestoreFields, reopened, restoration, restore_fields, steps_of, usual
+from .requests import RestoreFields, reopened, restoration, restore_fields, usual
 from .results import pair, spread
 from .running import EVERY, Desk, Work, sentence
 from .tab import WHOLE, Looks, Outputs, buttons, downloads, error_of, looks, saved, status_html, summary_html, wire
@@ -35,6 +35,8 @@ NOISE = {"automatic": "auto", "none": "0.005", "slight": "0.03", "medium": "0.08
 FIRST, OTHER = "automatic", "a number"
 PAINT = "#ff2d55"
 HIDDEN = gr.update(visible=False)
+TILES: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
+SEED = "Same seed, same result"
 SHOWN = ("operator", "method", "std", "steps", "simulate")
 """Fields of a restoration that have a place of their own; the others are below them."""
 
@@ -55,22 +57,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
         with gr.Column(elem_classes="outcome"):
-            run, cancel, status = buttons(
-                "Restore",
-                "",
-                "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore.",
-            )
+            hint = "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore."
+            run, cancel, status = buttons("Restore", "", hint)
             estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
             slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
-            gallery = gr.Gallery(
-                label="Samples",
-                columns=4,
-                visible=False,
-                object_fit="contain",
-                height="auto",
-                elem_id="gallery",
-                **WHOLE,
-            )
+            gallery = gr.Gallery(label="Samples", columns=4, visible=False, elem_id="gallery", **TILES, **WHOLE)
             take, story = downloads("")
         with gr.Column(elem_classes="fields"):
             with gr.Row():
@@ -86,19 +77,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
                 prior = priors_of(page.priors, page.priors[0], "prior")
-                method = functions_of(
-                    "Method",
-                    RESTORE_OR_STEER,
-                    "",
-                    "method",
-                    first="default of the task",
-                    info="How the picture is restored",
-                )
+                how = {"first": "default of the task", "info": "How the picture is restored"}
+                method = functions_of("Method", RESTORE_OR_STEER, "", "method", **how)
             with gr.Row():
                 steps = field(known["steps"], "steps", info="More take longer", min_width=90)
-                seed = field(
-                    known["seed"], "seed", value="0", placeholder="0", info="Same seed, same result", min_width=90
-                )
+                seed = field(known["seed"], "seed", value="0", placeholder="0", info=SEED, min_width=90)
                 samples = field(known["samples"], "samples", info="Different results", min_width=90)
             simulate = field(known["simulate"], "simulate")
             own = gr.Column()
@@ -175,39 +158,22 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         path = folder.inside(page.runs, old.photo.relative_to(page.runs).as_posix())
         picture, again = folder.shown(path), {**reopened(old, page.runs), "mark": old.name}
         painted, word = "mask" in again["operator"], _word(settings.std)
-        others = {name: getattr(settings, name) for name in more} | {
-            "tile": settings.tile if settings.tile is not None else "auto"
-        }
+        others = {name: getattr(settings, name) for name in more}
+        values: dict[str, Any] = {n: each if isinstance(each, bool) else text_of(each) for n, each in others.items()} | {
+            "photo": str(path), "operator": settings.operator, "painted": gr.update(value=_canvas(picture), visible=painted),
+            "prior": offered(settings.prior, page), "method": settings.method, "noise": word,
+            "std": gr.update(value=f"{settings.std:g}", visible=word == OTHER), "steps": str(settings.step_count),
+            "seed": str(settings.seed), "samples": 1, "simulate": settings.simulate,
+            "tile": "auto" if settings.tile is None else str(settings.tile),
+        }  # fmt: skip
         return [
-            str(path), str(path), gr.update(value=picture, visible=not painted), gr.update(value=_canvas(picture), visible=painted),
-            settings.operator, word, gr.update(value=f"{settings.std:g}", visible=word == OTHER),
-            offered(settings.prior, page), settings.method,
-            str(steps_of(settings)),
-            str(settings.seed), 1, settings.simulate,
-            *(value if isinstance(value, bool) else text_of(value) for value in (others[name] for name in more)),
-            again, status_html(f"From the run of {old.when}."), HIDDEN,
+            str(path), gr.update(value=picture, visible=not painted), *(values[name] for name in inputs), again,
+            status_html(f"From the run of {old.when}."), HIDDEN,
             gr.update(value=pair(settings.changed(out=str(old.picture), photo=str(path))), visible=True), HIDDEN,
             *saved(old.picture, old.path).values(),
         ]  # fmt: skip
 
-    filled = [
-        photo,
-        upload,
-        view,
-        editor,
-        operator,
-        noise,
-        std,
-        prior,
-        method,
-        steps,
-        seed,
-        samples,
-        simulate,
-        *more.values(),
-        told,
-    ]
-    return [*filled, status, *pictures.values(), take, story], fill
+    return [photo, view, *inputs.values(), told, status, *pictures.values(), take, story], fill
 
 
 def restoring(
@@ -249,17 +215,12 @@ def _result(work: Work, settings: Sequence[RestoreSettings]) -> Looks:
     maps = {name: outs[0].with_name(f"{stem}.{name}.png") for name in ("mean", "spread")}
     for path, picture in zip(maps.values(), (mean, deviation), strict=True):
         put_picture(path, picture)
-    listed = [
-        (str(maps["mean"]), "mean"),
-        (str(maps["spread"]), "std"),
-        *((str(p), f"sample {i}") for i, p in enumerate(outs)),
-    ]
+    listed = [(str(maps["mean"]), "mean"), (str(maps["spread"]), "std")]
+    listed += [(str(path), f"sample {i}") for i, path in enumerate(outs)]
     evaluations = sum(each.result.evaluations for each in made)
-    work.lines.insert(
-        0,
-        f"{len(made)} samples, {evaluations} evaluations in {sum(each.result.seconds for each in made):.1f} s; "
-        f"in the picture std, the brightest colour is a deviation of {top:.1f} of 255 levels",
-    )
+    spent = f"{evaluations} evaluations in {sum(each.result.seconds for each in made):.1f} s"
+    bright = f"in the picture std, the brightest colour is a deviation of {top:.1f} of 255 levels"
+    work.lines.insert(0, f"{len(made)} samples, {spent}; {bright}")
     return {**found, "gallery": gr.update(value=listed, visible=True), "status": summary_html(work)}
 
 
@@ -337,6 +298,6 @@ def _masked(name: str, photo: str | None) -> tuple[Any, Any, str]:
 
 def _steps(now: tuple[str, str, str, str | None], device: str) -> str:
     try:
-        return str(steps_of(usual(*now, device=device)))
+        return str(usual(*now, device=device).step_count)
     except ValueError:
         return ""

@@ -15,7 +15,6 @@ from ...app.restore import record
 from ...app.restore.request import RestoreSettings
 from ...metrics import posterior_maps
 from . import folder
-from .requests import steps_of
 
 HOT = ((0, 0, 0), (96, 24, 110), (204, 62, 62), (250, 154, 40), (255, 246, 170))
 ROW = ["when", "picture or prior", "task or reward", "method", "evaluations", "time", "score", "run"]
@@ -59,7 +58,7 @@ def costs(runs: Sequence[folder.Run]) -> tuple[list[str], list[list[str]]]:
         settings, result = each.settings, each.result
         line = [
             f"{chr(ord('A') + i)}, {each.when}", settings.operator, settings.method, Path(settings.prior).stem, f"{settings.std:g}",
-            str(settings.seed), str(steps_of(settings)), str(result.evaluations), f"{result.seconds:.1f}", _short(result.residual),
+            str(settings.seed), str(settings.step_count), str(result.evaluations), f"{result.seconds:.1f}", _short(result.residual),
         ]  # fmt: skip
         lines.append(line + ([_short(result.psnr), _short(result.ssim, 3)] if scored else []))
     return head + ["PSNR", "SSIM"] * scored, lines
@@ -82,7 +81,7 @@ def line(run: folder.Run) -> str:
     """A restoration in a list to choose from."""
     settings, name = run.settings, Path(run.name).name.removesuffix(folder.END)
     score = "" if run.result.psnr is None else f", {run.result.psnr:.2f} dB"
-    steps = steps_of(settings)
+    steps = settings.step_count
     return f"{run.when}  {name}: {settings.operator}, {settings.method}, {steps} step{'s' * (steps != 1)}{score}"
 
 

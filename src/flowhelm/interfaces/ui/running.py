@@ -7,14 +7,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
 
 from ...app import errors
 from ...app.errors import BadInput
-from ...app.run import Done, Event, Noted, Planned, Said, Stepped, Stopped, Warned, drive
+from ...app.run import Done, Event, Noted, Planned, Said, Stepped, Stopped, Warned, drive, duration
 from ..worker import Fault
 
 Carry = Callable[[Any, Callable[[Event | None], None]], Any]
@@ -61,8 +60,7 @@ class Work:
         """How long it will go on, in words."""
         assert self.step is not None
         passed = time.monotonic() - self._began
-        seconds = passed / max(self.step.index, 1) * (self.step.total - self.step.index)
-        return f"{seconds:.0f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
+        return duration(passed / max(self.step.index, 1) * (self.step.total - self.step.index))
 
     def stop(self) -> None:
         """At once; what there is of the result is kept."""
