@@ -13,7 +13,7 @@ FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # 
 METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "edit")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter"),
+    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter", "affordable", "fade"),
     ("flow", "flow_map", "momentum", "policy", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
         "step",
@@ -23,6 +23,7 @@ LAYERS = (
         "inner",
         "control",
         "prox",
+        "risk",
         "likelihood",
         "adjoint",
         "horizon",
@@ -36,6 +37,7 @@ LAYERS = (
         "noise_level",
         "blur_kind",
         "budget",
+        "cost",
         "memory",
         "learning",
         "multistep",
@@ -43,7 +45,7 @@ LAYERS = (
     METHODS,
     ("exif", "raster"),
     ("priors", "operators", "metrics", "rewards"),
-    ("recipes", "cards", "start", "flaws"),
+    ("recipes", "cards", "start", "flaws", "compression"),
     ("app.errors",),
     ("app.run", "app.options", "app.files"),
     ("app.show",),

@@ -7,7 +7,7 @@ In colour: the smallest eigenvalues of the covariance of patches (Chen, Zhu, Hen
 contrasts hold nothing but noise. Clipping takes noise away near black and white, so patches far from both are looked at, and the
 level is the one that, clipped, leaves the variance that was found. In grey fine contrasts are texture, too: of the patches with the least
 coarse contrast, the fine one is taken; in white noise the two are independent, so that the choice does not bias it.
-The noise must be white: what JPEG has smoothed is not seen; of a JPEG file see `flowhelm.app.files.compression.noise_before`.
+The noise must be white: what JPEG has smoothed is not seen; of a JPEG file see `flowhelm.compression.noise_before`.
 """
 
 from __future__ import annotations

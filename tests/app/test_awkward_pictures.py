@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from encoded import chunk
 from PIL import Image, ImageCms
 
 from flowhelm import operators, raster
@@ -25,7 +26,7 @@ def kept(path, shape=(3, 16, 12), **options):
 def chunked(path, *chunks):
     """Puts chunks into a PNG, after its head."""
     data = path.read_bytes()
-    made = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    made = b"".join(chunk(*each) for each in chunks)
     path.write_bytes(data[:33] + made + data[33:])
     return path
 

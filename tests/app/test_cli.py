@@ -3,15 +3,14 @@
 import inspect
 import json
 import os
-import struct
 import subprocess
 import sys
-import zlib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded import png
 from PIL import Image
 
 from flowhelm import edit, inner, operators, particles, recipes, sample, transition
@@ -244,15 +243,6 @@ def test_help_imports_nothing_heavy():
 
 
 # --- bad input ---
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width: int, height: int) -> bytes:
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(

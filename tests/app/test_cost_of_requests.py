@@ -11,13 +11,13 @@ from flowhelm import known
 from flowhelm.app.draw.request import DrawRequest
 from flowhelm.app.draw.run import draw
 from flowhelm.app.models import outlook
-from flowhelm.app.models.cost import Nothing, cost
 from flowhelm.app.options.signature import bind
 from flowhelm.app.run import Stepped
 from flowhelm.app.steer import allotment
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.app.steer.run import settle, steer
 from flowhelm.cards import METHODS
+from flowhelm.cost import Nothing, cost
 from flowhelm.guide import counted
 from flowhelm.inner import adam
 from flowhelm.measure import Linear, Measurement

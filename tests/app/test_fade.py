@@ -9,8 +9,8 @@ import torch
 from flowhelm import Restorer
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import read, to_pil
-from flowhelm.app.restore.fade import LEAN, curve_of, is_sure, sentence, unfaded
 from flowhelm.bench.quality.fade import colour_error, lab
+from flowhelm.fade import LEAN, curve_of, is_sure, sentence, unfaded
 from flowhelm.interfaces.cli import main
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from encoded import encoded
 from rich.console import Console
 
 from flowhelm.app.errors import BadInput
@@ -81,10 +81,8 @@ def test_a_word_as_a_part_of_a_name(word, tmp_path):
     assert part("dress") == "dress"
 
 
-def encoded() -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(data, "PNG")
-    return data.getvalue()
+def picture() -> bytes:
+    return encoded(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
 
 
 def files_below(folder: Path) -> set[str]:
@@ -100,8 +98,8 @@ def test_members_of_an_archive(name, tmp_path, prior, capsys):
     with tarfile.open(here / "evil.tar", "w") as tar:
         for each in ("before.png", name, "after.png"):
             info = tarfile.TarInfo(each if each.endswith(".png") else f"{each}/y.png")
-            info.size = len(encoded())
-            tar.addfile(info, io.BytesIO(encoded()))
+            info.size = len(picture())
+            tar.addfile(info, io.BytesIO(picture()))
     assert main(["restore", str(here / "evil.tar"), *FEW, "--prior", prior, "--out", str(here / "out")]) in (0, 1)
     assert files_below(tmp_path) - {"d1", "d1/d2", "d1/d2/d3", "d1/d2/d3/evil.tar"} == {
         f"d1/d2/d3/out{each}"
@@ -195,7 +193,7 @@ def restored(tmp_path, prior, monkeypatch) -> Path:
     there = tmp_path / "theirs"
     there.mkdir()
     monkeypatch.chdir(there)
-    (there / "photo.png").write_bytes(encoded())
+    (there / "photo.png").write_bytes(picture())
     assert main(["restore", "photo.png", *FEW, "--prior", prior]) == 0
     settings = restoration.record.get_run(there / "photo.run.json").settings
     seen = []
@@ -295,7 +293,7 @@ def test_names_are_shown_as_text(name, tmp_path, prior, capfd):
     try:
         folder = tmp_path / "in"
         folder.mkdir()
-        (folder / f"{name}.png").write_bytes(encoded())
+        (folder / f"{name}.png").write_bytes(picture())
     except (OSError, UnicodeEncodeError):
         pytest.skip("no name of a file here")
     (folder / f"{name} bad.png").write_bytes(b"no picture")

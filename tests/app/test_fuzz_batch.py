@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from encoded import encoded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from PIL import Image
@@ -32,10 +33,8 @@ LIMIT = 1_000_000
 LONG = 20.0  # seconds, a hundred times what the slowest takes on a busy machine
 
 
-def encoded(kind: str, mode: str = "RGB", **more) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(PIXELS).convert(mode).save(data, kind, **more)
-    return data.getvalue()
+def of_kind(kind: str, mode: str = "RGB", **more) -> bytes:
+    return encoded(Image.fromarray(PIXELS).convert(mode), kind, **more)
 
 
 def _exif() -> bytes:
@@ -60,31 +59,21 @@ def _tar() -> bytes:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         for name in ("a.png", "b/c.jpg"):
-            content = encoded("PNG" if name.endswith("png") else "JPEG")
+            content = of_kind("PNG" if name.endswith("png") else "JPEG")
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return data.getvalue()
 
 
-def _deep() -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257).save(data, "PNG")
-    return data.getvalue()
-
-
-def _float() -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(PIXELS[..., 0].astype(np.float32) / 255).save(data, "TIFF")
-    return data.getvalue()
-
-
 FILES = {
-    "rgb.png": encoded("PNG"), "alpha.png": encoded("PNG", "RGBA"), "palette.png": encoded("PNG", "P"), "bits.png": encoded("PNG", "1"),
-    "deep.png": _deep(), "exif.jpg": encoded("JPEG", exif=_exif()), "grey.jpg": encoded("JPEG", "L"),
-    "cmyk.jpg": encoded("JPEG", "CMYK"), "rgb.webp": encoded("WEBP"), "lossless.webp": encoded("WEBP", lossless=True),
-    "rgb.tif": encoded("TIFF"), "float.tif": _float(), "lzw.tif": encoded("TIFF", compression="tiff_lzw"),
-    "some.gif": encoded("GIF", "P"), "s.npy": _npy(PIXELS[..., 0][None]), "f.npy": _npy(np.zeros((2, 4, 4), np.float32)),
+    "rgb.png": of_kind("PNG"), "alpha.png": of_kind("PNG", "RGBA"), "palette.png": of_kind("PNG", "P"), "bits.png": of_kind("PNG", "1"),
+    "deep.png": encoded(PIXELS[..., 0].astype(np.uint16) * 257),
+    "exif.jpg": of_kind("JPEG", exif=_exif()), "grey.jpg": of_kind("JPEG", "L"),
+    "cmyk.jpg": of_kind("JPEG", "CMYK"), "rgb.webp": of_kind("WEBP"), "lossless.webp": of_kind("WEBP", lossless=True),
+    "rgb.tif": of_kind("TIFF"), "float.tif": encoded(PIXELS[..., 0].astype(np.float32) / 255, "TIFF"),
+    "lzw.tif": of_kind("TIFF", compression="tiff_lzw"),
+    "some.gif": of_kind("GIF", "P"), "s.npy": _npy(PIXELS[..., 0][None]), "f.npy": _npy(np.zeros((2, 4, 4), np.float32)),
     "s.npz": _npz(), "s.tar": _tar(),
 }  # fmt: skip
 HARSH = [
@@ -197,7 +186,7 @@ def test_the_files_are_whole(tmp_path):
 H5 = """
 import random, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 import test_fuzz_batch as fuzz
 fuzz.FILES["s.h5"] = Path(sys.argv[3]).read_bytes()
 ended = {"read": 0, "refused": 0}

@@ -1,5 +1,4 @@
 import errno
-import io
 import json
 import os
 import stat
@@ -8,12 +7,12 @@ import subprocess
 import sys
 import threading
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from encoded import encoded, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -54,21 +53,6 @@ def levels(pixels, top=255):
     values = (pixels[0].double().permute(1, 2, 0).numpy() + 1) * top / 2
     assert np.abs(values - values.round()).max() < 0.02
     return values.round().astype(int)
-
-
-def png(width, height, depth, colour, rows, *extra):
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(*e) for e in extra) + body + chunk(b"IEND", b"")
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def put(path, data):

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files.compression import jpeg_quality, noise_before
 from flowhelm.app.files.pictures import read, to_pil
 from flowhelm.app.restore import noise
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.restorer import Restorer
 from flowhelm.app.restore.settle import settle
 from flowhelm.app.run import drive
+from flowhelm.compression import jpeg_quality, noise_before
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
 from flowhelm.noise_level import one_call

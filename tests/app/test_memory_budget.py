@@ -1,6 +1,5 @@
 """--memory: what a picture, a mask, a kernel, a slice or a member would take is told before it is unpacked, and refused above a budget."""
 
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from batches import described, lines, made, pictures
+from encoded import encoded
 from PIL import Image
 
 import flowhelm
@@ -200,15 +200,11 @@ def test_a_service_holds_uploads_to_what_its_process_may_still_take(prior):
     from flowhelm.interfaces.http.work import opened
     from flowhelm.interfaces.worker import held
 
-    def of(image: Image.Image) -> bytes:
-        image.save(found := io.BytesIO(), "PNG")
-        return found.getvalue()
-
     assert allowance(Limits.of({"memory": "3GB"}, "serve").budget) == 3e9
     memory = held(os.getpid()) + 100e6
     assert left(memory) <= 100e6
     handle = opened({"prior": prior, "threads": 1}, 10**9, memory)
-    wide, small = of(Image.new("L", (4000, 4000))), of(Image.new("RGB", (16, 16)))
+    wide, small = encoded(Image.new("L", (4000, 4000))), encoded(Image.new("RGB", (16, 16)))
     asked = {"operator": "denoise", "std": 0.1, "steps": 1}
     with pytest.raises(TooLarge, match=r"256 MB of memory, .* or ask for a server with more memory"):
         drive(handle((asked, {"picture": wide})))

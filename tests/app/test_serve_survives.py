@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoded import encoded
 from PIL import Image
 
 httpx = pytest.importorskip("httpx")
@@ -38,9 +39,7 @@ def workers(server: int) -> list[int]:
 
 
 def png(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 255, (16, 24, 3), np.uint8)
-    Image.fromarray(pixels).save(data := io.BytesIO(), "PNG")
-    return data.getvalue()
+    return encoded(np.random.default_rng(seed).integers(0, 255, (16, 24, 3), np.uint8))
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from encoded import encoded
 from PIL import Image
 
 from flowhelm.app.batch import description
@@ -25,12 +26,6 @@ CHANCE = np.random.default_rng(0)
 GREY = CHANCE.integers(0, 256, (3, 8, 12), np.uint8)
 DEEP = CHANCE.integers(0, 65536, (2, 8, 12), np.uint16)
 COLOUR = CHANCE.integers(0, 256, (2, 8, 12, 3), np.uint8)
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, kind)
-    return data.getvalue()
 
 
 def archive(path: Path, members: dict[str, bytes]) -> Path:

@@ -1,7 +1,6 @@
 """`flowhelm train`: a run's folder, going on, Ctrl-C, divergence, bad input, and the data of each recipe."""
 
 import csv
-import io
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoded import encoded
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -307,17 +307,11 @@ def test_bad_input(words, message, folder, refusal):
     np.savez("other.npz", a=np.zeros(3))
     (folder / "split.json").write_text('{"test": []}')
     with zipfile.ZipFile("few.zip", "w") as archive:
-        archive.writestr("a/1.png", png(np.zeros((8, 8, 3), np.uint8)))
+        archive.writestr("a/1.png", encoded(np.zeros((8, 8, 3), np.uint8)))
     before = {path.name for path in folder.rglob("*")}
     assert message in refusal("train", *words.split())
     made = {path.name for path in folder.rglob("*")} - before
     assert not made
-
-
-def png(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind)
-    return out.getvalue()
 
 
 # --- the data of the real recipes, through networks made small ---
@@ -333,16 +327,16 @@ def write_data(name: str, folder: Path) -> list[str]:
     with zipfile.ZipFile(folder / "data.zip", "w") as archive:
         if name == "photos":
             for i in range(26):
-                archive.writestr(f"{i:02d}.jpg", png(noise(20, 24, 3), "JPEG"))
+                archive.writestr(f"{i:02d}.jpg", encoded(noise(20, 24, 3), "JPEG"))
             return ["--data", "data.zip", "--patch", "16"]
         if name == "animals":
             for animal in sys.modules["flowhelm.recipes.animals"].CLASSES:
                 for part in ("train", "val"):
-                    archive.writestr(f"{part}/{animal.replace(' ', '_')}/a.JPEG", png(noise(64, 64, 3), "JPEG"))
+                    archive.writestr(f"{part}/{animal.replace(' ', '_')}/a.JPEG", encoded(noise(64, 64, 3), "JPEG"))
             return ["--data", "data.zip"]
         names = [f"{letter}/{i}.jpg" for letter in "abcdefg" for i in range(4)]
         for each in names:
-            archive.writestr(each, png(noise(128, 128, 3), "JPEG"))
+            archive.writestr(each, encoded(noise(128, 128, 3), "JPEG"))
     (folder / "split.json").write_text(json.dumps({"test": names[::4]}))
     return ["--data", "data.zip", "--split", "split.json"]
 

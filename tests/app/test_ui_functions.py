@@ -1,14 +1,13 @@
 """The local page without a browser and without a server: uploads, masks, the run folder, and runs that are the command line's."""
 
 import json
-import struct
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from encoded import png
 from PIL import Image
 
 from flowhelm import operators
@@ -37,12 +36,7 @@ def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
 
 def bomb(path: Path, width: int = 20_000, height: int = 10_000) -> Path:
     """A PNG whose header promises 200 megapixels, and whose data is not even there."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    path.write_bytes(png(width, height))
     return path
 
 

@@ -1,6 +1,5 @@
 """The local page as a server, asked by hand: what it refuses, what it listens on, and that it leaves nothing behind."""
 
-import io
 import json
 import os
 import secrets
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from encoded import encoded
 from PIL import Image
 
 httpx = pytest.importorskip("httpx")
@@ -68,12 +68,6 @@ def taker(client) -> int:
     config = client.get("/config").json()
     photo = next(each["id"] for each in config["components"] if each["props"].get("elem_id") == "photo")
     return next(each["id"] for each in config["dependencies"] if [photo, "upload"] in each["targets"])
-
-
-def png(size: tuple[int, int]) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", size).save(data, "PNG")
-    return data.getvalue()
 
 
 def handed(path: str, name: str = "photo.png") -> dict:
@@ -171,7 +165,7 @@ def test_nothing_is_fetched_for_the_caller(page):
 
 def test_large_uploads_are_refused(page):
     client, _, _ = page
-    fine = client.post(f"{API}/upload", files={"files": ("a.png", png((9, 9)))})
+    fine = client.post(f"{API}/upload", files={"files": ("a.png", encoded(Image.new("RGB", (9, 9))))})
     assert fine.status_code == 200
     answer = client.post(f"{API}/upload", files={"files": ("a.png", bytes(1_100_000))})
     assert answer.status_code == 413
@@ -182,7 +176,7 @@ def test_names_with_folders_stay_among_the_uploads(page):
     client, folder, _ = page
     uploads = Path(os.environ["GRADIO_TEMP_DIR"])
     for name in ("../../../../evil.png", "..\\..\\evil.png", "/tmp/evil.png", "%2e%2e%2fevil.png"):
-        (path,) = client.post(f"{API}/upload", files={"files": (name, png((9, 9)))}).json()
+        (path,) = client.post(f"{API}/upload", files={"files": (name, encoded(Image.new("RGB", (9, 9))))}).json()
         assert Path(path).resolve().is_relative_to(uploads.resolve())
         assert ".." not in Path(path).parts
     assert not list(folder.rglob("evil.png"))
@@ -191,9 +185,9 @@ def test_names_with_folders_stay_among_the_uploads(page):
 def test_a_photograph_is_taken_from_the_uploads_only(page):
     client, folder, _ = page
     number = taker(client)
-    (path,) = client.post(f"{API}/upload", files={"files": ("a.png", png((9, 9)))}).json()
+    (path,) = client.post(f"{API}/upload", files={"files": ("a.png", encoded(Image.new("RGB", (9, 9))))}).json()
     assert call(client, number, [handed(path)])["success"]
-    (folder / "other.png").write_bytes(png((9, 9)))
+    (folder / "other.png").write_bytes(encoded(Image.new("RGB", (9, 9))))
     for other in (str(folder / "other.png"), "/etc/passwd", f"{path}/../../../other.png"):
         answer = call(client, number, [handed(other)])
         assert not answer["success"]
@@ -202,7 +196,7 @@ def test_a_photograph_is_taken_from_the_uploads_only(page):
 
 def test_too_many_pixels_are_one_sentence(page):
     client, _, _ = page
-    (path,) = client.post(f"{API}/upload", files={"files": ("big.png", png((101, 100)))}).json()
+    (path,) = client.post(f"{API}/upload", files={"files": ("big.png", encoded(Image.new("RGB", (101, 100))))}).json()
     answer = call(client, taker(client), [handed(path, "big.png")])
     assert (
         answer["output"]["error"] == "'big.png' has 0.0101 megapixels, and the limit here is 0.01; scale it down first"
@@ -243,7 +237,7 @@ def test_uploads_are_gone_when_it_is_closed(tmp_path, prior):
     with served(tmp_path, priors=[prior]) as (client, _, sockets):
         uploads = Path(os.environ["GRADIO_TEMP_DIR"])
         assert uploads.stat().st_mode & 0o077 == 0  # nobody else on this machine reads them
-        (path,) = client.post(f"{API}/upload", files={"files": ("a.png", png((9, 9)))}).json()
+        (path,) = client.post(f"{API}/upload", files={"files": ("a.png", encoded(Image.new("RGB", (9, 9))))}).json()
         assert Path(path).is_file()
     assert not uploads.exists()
     assert not sockets & listening()

@@ -1,11 +1,10 @@
 """Archives of small photographs."""
 
-import io
 import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from encoded import encoded
 
 
 @pytest.fixture
@@ -14,9 +13,7 @@ def archived(tmp_path):
         draw = np.random.default_rng(0)
         with zipfile.ZipFile(tmp_path / "photos.zip", "w") as z:
             for name in names:
-                held = io.BytesIO()
-                Image.fromarray(draw.integers(0, 256, (18, 26, 3), dtype=np.uint8)).save(held, "PNG")
-                z.writestr(f"{name}.png", held.getvalue())
+                z.writestr(f"{name}.png", encoded(draw.integers(0, 256, (18, 26, 3), dtype=np.uint8)))
         return tmp_path / "photos.zip"
 
     return make

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flowhelm import inner, operators
+from flowhelm.affordable import affordable, nearest
 from flowhelm.app.files.dataset import Pictures
-from flowhelm.app.models.affordable import affordable, nearest
 from flowhelm.bench import intervals
 from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, watched

@@ -1,7 +1,6 @@
 """The command of every claim starts: at its smallest, on small stand-ins for the data, in this process; what takes longer is slow."""
 
 import importlib.util
-import io
 import json
 import re
 import runpy
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from encoded import encoded
 from shell import calls, stand_ins
 
 from flowhelm.interfaces import cli
@@ -58,12 +57,6 @@ def picture(draw, side, label=0):
     return (255 * made / made.max()).astype(np.uint8)
 
 
-def png(array, kind="PNG"):
-    held = io.BytesIO()
-    Image.fromarray(array).save(held, kind)
-    return held.getvalue()
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Stand-ins for the sets that the commands name, of a few pictures each."""
@@ -75,11 +68,11 @@ def data(tmp_path_factory):
     np.savez(folder / "mnist_t10k.npz", images=np.tile(grey, (4, 1, 1)), labels=np.tile(labels, 4))
     with zipfile.ZipFile(folder / "test_photos.zip", "w") as archive:
         for number in range(4):
-            archive.writestr(f"CBSD68/{number}.png", png(picture(draw, 96, number)))
+            archive.writestr(f"CBSD68/{number}.png", encoded(picture(draw, 96, number)))
     names = [f"{chr(97 + scene)}/{number}.jpg" for scene in range(7) for number in range(30)]
     with zipfile.ZipFile(folder / "rsscn7_128.zip", "w") as archive:
         for name in names:
-            archive.writestr(name, png(picture(draw, 128, ord(name[0]) - 97), "JPEG"))
+            archive.writestr(name, encoded(picture(draw, 128, ord(name[0]) - 97), "JPEG"))
     (folder / "split.json").write_text(json.dumps({"test": names[::3]}))
     return folder
 

@@ -1,12 +1,12 @@
 """The recipes on small archives made here: what is trained on, what is told, and that a batch's number decides it all."""
 
-import io
 import json
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from encoded import encoded
 from PIL import Image
 
 from flowhelm import priors, recipes, train
@@ -19,10 +19,7 @@ from flowhelm.train import Batch
 
 
 def picture(rng, height, width, grey=False):
-    data = io.BytesIO()
-    array = rng.integers(0, 256, (height, width) if grey else (height, width, 3), dtype=np.uint8)
-    Image.fromarray(array).save(data, "png")
-    return data.getvalue()
+    return encoded(rng.integers(0, 256, (height, width) if grey else (height, width, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -43,9 +40,7 @@ def test_photos_never_trains_on_what_is_held_apart(tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as z:
         for i in range(30):
-            data = io.BytesIO()
-            Image.new("RGB", (100, 98), (i * 8, 0, 0)).save(data, "png")
-            z.writestr(f"p{i:02d}.png", data.getvalue())
+            z.writestr(f"p{i:02d}.png", encoded(Image.new("RGB", (100, 98), (i * 8, 0, 0))))
     recipe = recipes.photos(path, batch=16)
     seen = {part: {round(float(v + 1) * 127.5 / 8) for k in range(40) for v in data(k).clean[:, 0].amax((1, 2))}
             for part, data in (("train", recipe.data), ("apart", recipe.apart))}  # fmt: skip

@@ -92,8 +92,8 @@ class Sets:
     def tell(self) -> Run[bool]:
         """At the end; whether all that could be made was."""
         if self.made:
-            of = "picture says" if self.made == 1 else "pictures say"
-            yield Said(f"what the samples of {self.made} {of} together: {self.out}/*.posterior")
+            of = "picture" if self.made == 1 else "pictures"
+            yield Said(f"what the samples of {self.made} {of} say together: {self.out}/*.posterior")
         yield from self.notes
         return not self.failed
 
@@ -219,25 +219,18 @@ def _figures(x: Tensor) -> dict[str, float]:
 def _write(stage: Path, samples: Samples, maps: Maps, apart: Tensor, residuals: Sequence[float | None]) -> None:
     count = len(samples.stored)
     low, high = maps.quantiles[0], maps.quantiles[-1]
-    for name, picture in {"mean": maps.mean, **dict(zip(NAMES, maps.quantiles, strict=True))}.items():
+    pictures = {"mean": maps.mean, **dict(zip(NAMES, maps.quantiles, strict=True))}
+    for name, picture in pictures.items():
         to_pil(picture).save(stage / f"{name}.png")
     share = held(count, LEVELS[0], LEVELS[-1])
     shown_map(maps.std, f"standard deviation of {count} samples").save(stage / "std.png")
-    shown_map(high - low, f"width of {NAMES[0]} to {NAMES[-1]}, {share:.0%} of {count} samples").save(
-        stage / "interval.png"
-    )
-    tensors = {"mean": maps.mean, "std": maps.std, **dict(zip(NAMES, maps.quantiles, strict=True))}
-    # as bytes: save_file makes a file that nobody else can read
-    (stage / "maps.safetensors").write_bytes(serialised({name: each.contiguous() for name, each in tensors.items()}))
+    width = f"width of {NAMES[0]} to {NAMES[-1]}, {share:.0%} of {count} samples"
+    shown_map(high - low, width).save(stage / "interval.png")
+    tensors = {name: each.contiguous() for name, each in (pictures | {"std": maps.std}).items()}
+    (stage / "maps.safetensors").write_bytes(serialised(tensors))  # save_file makes a file that nobody else can read
     chosen = spread_out(apart, FEW).tolist()
-    first = chosen[0]
-    tiles = [
-        Tile(
-            _legible(samples.picture(i)),
-            f"sample {i}" + (", central" if i == first else f", {_apart(samples, apart[i, first])} away"),
-        )
-        for i in chosen
-    ]
+    away = [", central", *(f", {_apart(samples, apart[i, chosen[0]])} away" for i in chosen[1:])]
+    tiles = [Tile(_legible(samples.picture(i)), f"sample {i}{far}") for i, far in zip(chosen, away, strict=True)]
     contact({f"{len(chosen)} of {count} samples, the most different ones": tiles}).save(stage / "few.png")
     flip(stage / "flip.webp", count, samples.picture)
     if any(residual is not None for residual in residuals):

@@ -26,21 +26,8 @@ from ...priors import bundled, denoisers
 from ...priors.pipelines import Pipeline, load, wrap
 from ...priors.pipelines.skeleton import skeleton
 from ..errors import BadInput
-from .fitting import (
-    GIB,
-    Settings,
-    Task,
-    changes,
-    configured,
-    first,
-    frugal,
-    modules_of,
-    picture,
-    remedies,
-    size_in_bytes,
-    without_needless,
-    worthwhile,
-)
+from . import fitting
+from .fitting import GIB, Settings, Task
 from .request import PlanRequest, check_flow, size_of
 
 RESERVE = 1.0
@@ -149,25 +136,25 @@ def plan(
     flow, others = _model(model, size, dtype)
     task = Task.of(flow, method, options or {}, operator, operator_options or {}, rows, steps, words, scale)
     budget = (vram - reserve) * GIB
-    schemes = (quantize,) if quantize else worthwhile(flow)
-    aside = sum(map(size_in_bytes, others.values()))
+    schemes = (quantize,) if quantize else fitting.worthwhile(flow)
+    aside = sum(map(fitting.size_in_bytes, others.values()))
     where: Where
     if settings is None:
-        chosen = first(task, budget, schemes)
+        chosen = fitting.first(task, budget, schemes)
         fits = chosen is not None
-        settings = chosen or without_needless(task, frugal(task, schemes[-1]))
+        settings = chosen or fitting.without_needless(task, fitting.frugal(task, schemes[-1]))
         found = task.footprint(settings)
         where, peak = _placed(found.peak, aside, budget)
         stay = aside if where == "stay" else 0
-        advice = () if fits else remedies(task, budget, schemes[-1], quantize is not None, reserve)
+        advice = () if fits else fitting.remedies(task, budget, schemes[-1], quantize is not None, reserve)
     else:
-        stay = sum(size_in_bytes(each) for name, each in others.items() if not name.startswith("text_encoder"))
+        stay = sum(fitting.size_in_bytes(each) for name, each in others.items() if not name.startswith("text_encoder"))
         found = task.footprint(settings)
         where, peak = "cpu" if aside else "none", found.peak + stay
         fits = peak <= budget
-        advice = () if fits else changes(task, budget - stay, settings, schemes, reserve)
+        advice = () if fits else fitting.changes(task, budget - stay, settings, schemes, reserve)
     held = {**found.held, **({"text encoders weights": stay} if stay else {})}
-    shape = picture(flow)
+    shape = fitting.picture(flow)
     return Plan(
         model=name or (str(model) if isinstance(model, (str, Path)) else _name(flow, model)),
         method=method,
@@ -175,7 +162,9 @@ def plan(
         size=(shape[-2], shape[-1]),
         rows=rows,
         steps=steps,
-        dtype=str(next((p.dtype for m in modules_of(flow)["network"] for p in m.parameters()), torch.float32))[6:],
+        dtype=str(next((p.dtype for m in fitting.modules_of(flow)["network"] for p in m.parameters()), torch.float32))[
+            6:
+        ],
         vram=vram,
         reserve=reserve,
         fits=fits,
@@ -215,7 +204,7 @@ def planned(request: PlanRequest) -> Plan:
     task = Task.of(
         flow, found.method, request.method_options, found.operator, request.operator_options, found.rows, found.steps
     )
-    ready, parts = configured(flow, found.settings)
+    ready, parts = fitting.configured(flow, found.settings)
     for each in (module for part in parts.values() for module in part):
         each.to(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -248,7 +237,7 @@ def _flow(model: Any, size: tuple[int, int] | None, dtype: torch.dtype) -> Flow:
         return model
     resize: Any = getattr(model, "sized", None)
     if resize is None:
-        raise BadInput(f"plan: {type(model).__name__} has one size, {picture(model)[1:]}; leave size away")
+        raise BadInput(f"plan: {type(model).__name__} has one size, {fitting.picture(model)[1:]}; leave size away")
     return cast("Flow", resize(*size))
 
 
@@ -273,5 +262,5 @@ def _loaded(model: str, found: Plan, dtype: torch.dtype) -> Flow:
     """With weights, bound to an empty prompt."""
     if model in priors.NAMES or model.endswith(".safetensors") or denoisers.named(model):
         flow: Any = priors.load(model)
-        return cast("Flow", flow.sized(*found.size) if tuple(picture(flow)[1:]) != found.size else flow)
+        return cast("Flow", flow.sized(*found.size) if tuple(fitting.picture(flow)[1:]) != found.size else flow)
     return load(model, size=found.size, dtype=dtype).bind([""])

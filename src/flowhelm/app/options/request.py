@@ -141,21 +141,14 @@ def called_with(model: type[BaseModel]) -> Callable[[F], F]:
     """For a function whose `**options` are the fields of a request: its signature and its help then say so."""
 
     def told(function: F) -> F:
-        own = [
-            p for p in inspect.signature(function).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
-        ]
-        names = {p.name for p in own}
+        given = inspect.signature(function).parameters.values()
+        own = {p.name: p for p in given if p.kind is not p.VAR_KEYWORD}
         more = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=option.default,
-                annotation=model.model_fields[name].annotation,
-            )
-            for name, option in fields(model).items()
-            if name not in names
-        ]
-        function.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=o.default, annotation=model.model_fields[n].annotation)
+            for n, o in fields(model).items()
+            if n not in own
+        ]  # fmt: skip
+        function.__signature__ = inspect.Signature([*own.values(), *more])  # type: ignore[attr-defined]
         return function
 
     return told

@@ -12,6 +12,7 @@ from torch.nn import functional as fn
 
 from ... import start
 from ...blur_kind import LEAST, LEAST_SIGMA, MOST_SIGMA, Found, blur_kind
+from ...compression import STRONG, jpeg_quality, noise_before
 from ...flow import NetFlow
 from ...noise_level import one_call
 from ...operators.blur import KERNELS, deblur
@@ -20,7 +21,6 @@ from ...priors.pipelines import Pipeline
 from ...restore.hqs import hqs
 from ...step import run
 from ..errors import BadInput
-from ..files.compression import STRONG, jpeg_quality, noise_before
 from ..files.pictures import Picture
 from ..options.request import Plain
 from ..run import Event, Noted, Warned

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ... import fade
+from ...compression import STRONG, jpeg_quality
 from ...known import ADAPTERS
 from ...priors import bundled
 from ..files import stacks
-from ..files.compression import STRONG, jpeg_quality
 from ..options.request import Plain
-from . import blur, fade
+from . import blur
 from .mask import believed
 from .noise import LEAST_OTHER, MUCH, of_photo, unpacks, word
 

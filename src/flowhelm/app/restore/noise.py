@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
+from ...compression import STRONG, jpeg_quality, noise_before
 from ...flow import NetFlow
 from ...noise_level import Denoise, noise_level, one_call
 from ...operators.jpeg import as_noise
 from ...priors import adapters
 from ...priors.pipelines import Pipeline
-from ..files.compression import STRONG, jpeg_quality, noise_before
 from ..files.pictures import Picture
 from ..run import Event, Noted, Warned
 from .presets import STD

@@ -6,11 +6,11 @@ from functools import partial
 
 import torch
 
+from ...cost import cost
 from ...flow import Flow, NetFlow
 from ...guide.tiled import Tiled
 from ...masked import Masked
 from ..models import outlook as told
-from ..models.cost import cost
 from ..models.fitting import Task
 from .problem import Problem
 

@@ -39,7 +39,7 @@ Usual = tuple[str, Options, int]
 # Faithful: the least squared error in the fewest evaluations on pictures that were held apart from the bundled prior's training;
 # `flowhelm bench --protocol defaults` prints what they were chosen by, and docs/defaults.md shows it.
 TABLE: dict[str, Usual] = {
-    "denoise": ("hqs", {}, 1),
+    "denoise": ("hqs", {"sure": True}, 1),
     "inpaint": ("hqs", {}, 24),
     "box": ("hqs", {}, 24),
     "random_mask": ("hqs", {"momentum": 0.3}, 24),
@@ -189,14 +189,11 @@ def settings(
         and {k: v for k, v in _whole(operator, p.operator_options).items() if isinstance(v, str)} == words
     ]
     if fitting:
-        near = min(
-            fitting,
-            key=lambda p: (
-                p.prior != prior,
-                _whole(operator, p.operator_options) != whole,
-                abs(math.log(p.std / std)),
-            ),
-        )
+
+        def far(p: Preset) -> tuple[bool, bool, float]:
+            return p.prior != prior, _whole(operator, p.operator_options) != whole, abs(math.log(p.std / std))
+
+        near = min(fitting, key=far)
         return Settings({**near.options, **_scaled(near.options, 1 / std**2)}, near.steps, "preset")
     for table in (TABLE, NATURAL):
         if operator in table and table[operator][0] == method:
@@ -210,9 +207,8 @@ def _whole(operator: str, given: Mapping[str, Any]) -> Options:
     from ... import operators  # slow to import
     from ..options.signature import options, pick
 
-    return {
-        o.name: o.default for o in options(pick("operator", operator, operators.ALL)).values() if not o.needed
-    } | dict(given)
+    known = options(pick("operator", operator, operators.ALL)).values()
+    return {each.name: each.default for each in known if not each.needed} | dict(given)
 
 
 def _scaled(options: Mapping[str, Any], factor: float) -> Options:

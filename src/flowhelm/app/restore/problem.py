@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import latent, operators, raster, start
+from ...fade import unfaded
 from ...flow import Flow
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
@@ -28,7 +29,6 @@ from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..run import Noted, Run, Warned
-from .fade import unfaded
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -95,13 +95,9 @@ def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None 
 
 def read(settings: RestoreSettings) -> Picture:
     """The picture of a run."""
+    count = channels(settings.operator, settings.simulate)
     with raster.within(settings.budget):
-        return stacks.read(
-            settings.photo or "",
-            channels=channels(settings.operator, settings.simulate),
-            span=settings.range,
-            page=settings.page,
-        )
+        return stacks.read(settings.photo or "", channels=count, span=settings.range, page=settings.page)
 
 
 def channels(operator: str, simulate: bool) -> int:

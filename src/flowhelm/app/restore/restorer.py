@@ -123,11 +123,8 @@ class Restorer:
     ):
         with plainly():
             check_deepinv()
-            given = {
-                "prior": str(prior),
-                "device": str(to_device(device)),
-                "threads": threads or torch.get_num_threads(),
-            }
+            threads = threads or torch.get_num_threads()
+            given = {"prior": str(prior), "device": str(to_device(device)), "threads": threads}
             request = ModelRequest.of(given | opening_, "Restorer")
             self.request = request.changed(**opening.settled(request))
             self.given, self.limit = given | opening_, limit

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ... import latent
+from ...fade import sentence, unfaded
 from ...metrics import psnr, ssim
 from ...rng import Noise
 from ..files.atomic import hash_of
 from ..files.pictures import Picture
 from ..run import Event, Said, Warned
 from ..show.strip import strip
-from .fade import sentence, unfaded
 from .observation import framed, misfit, viewable
 from .problem import Problem
 from .record import Place, RestoreResult

@@ -7,22 +7,22 @@ from typing import Any, Literal
 
 import torch
 
-from ... import known, raster, start
+from ... import fade, known, raster, start
 from ...cards import from_picture
+from ...compression import jpeg_quality
+from ...cost import most_of
 from ...known import ADAPTERS
 from ...priors import bundled, denoisers
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ..errors import BadInput
 from ..files import stacks
-from ..files.compression import jpeg_quality
 from ..files.pictures import Picture
 from ..models import opening
-from ..models.cost import most_of
 from ..models.doctor import check_deepinv
 from ..options import own
 from ..options.signature import complete
-from . import blur, fade, presets
+from . import blur, presets
 from .noise import PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
@@ -202,10 +202,15 @@ def _usual(
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
-        return usual, dict(options), steps
+        return usual, dict(options) | ({"sure": False} if "sure" in options and _packed(request) else {}), steps
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
+
+
+def _packed(request: RestoreRequest) -> bool:
+    """Whether a compression is to be undone with the noise: what it has done is not white, and Stein's estimate would keep it."""
+    return request.adapter is not None or (not request.simulate and jpeg_quality(request.photo) is not None)
 
 
 def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:

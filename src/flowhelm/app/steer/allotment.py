@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ... import inner
+from ...affordable import affordable
 from ...budget import Budget
 from ...cards import budget_option, keeps_budget, takes_budget
+from ...cost import Nothing
 from ...flow import Flow
 from ...rng import Noise
 from ...solve import integrate
 from ...step import Reward, Step
 from ...transition import euler
 from ..errors import BadInput
-from ..models.affordable import affordable
-from ..models.cost import Nothing
 from ..options.signature import bind
 
 LONG, SHORT, LEAST, MOST, FEW = 25, 10, 4, 100, 4

@@ -48,13 +48,8 @@ class Keeper:
     def _drawn(self, flow: Any) -> Tensor:
         numbers = [i // len(self.problem.labels) for i in range(len(self.labels))]  # those that `flowhelm sample` draws
         noise = Noise(self.problem.request.seed, numbers)
-        return check.drawn(
-            self.problem.bound(flow, self.labels),
-            noise,
-            self.problem.request.check_steps,
-            self.batch,
-            self.problem.device,
-        )
+        told, steps = self.problem.bound(flow, self.labels), self.problem.request.check_steps
+        return check.drawn(told, noise, steps, self.batch, self.problem.device)
 
     def log(self, update: Update) -> None:
         row = {

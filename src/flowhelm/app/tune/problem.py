@@ -128,10 +128,8 @@ def prepared(request: AlignRequest) -> Run[Problem]:
         raise BadInput(
             f"--rows {request.rows}: each of the {place()[1]} processes takes {whole}; choose a multiple of {place()[1] * group}"
         )
-    terms, beside = (
-        [scores.term(text) for text in request.reward],
-        [scores.term(text, "held-out") for text in request.held_out],
-    )
+    terms = [scores.term(text) for text in request.reward]
+    beside = [scores.term(text, "held-out") for text in request.held_out]
     pipeline = models.is_pipeline(request.prior)
     base: Any
     if pipeline:
@@ -182,10 +180,8 @@ def begun(problem: Problem) -> State:
     request, wanted = problem.request, inspect.signature(problem.method).parameters
     torch.manual_seed(request.seed)
     value = priors.field(problem.base) if "value" in wanted else None
-    groups = [
-        {"params": problem.flow.trained()},
-        *([{"params": list(value.parameters())}] if value is not None else []),
-    ]
+    groups = [{"params": problem.flow.trained()}]
+    groups += [{"params": list(value.parameters())}] if value is not None else []
     optimizer = torch.optim.AdamW(groups, lr=request.rate, weight_decay=1e-4)
     noise = Noise(request.seed, request.rows).named("align")
     trained = problem.flow.trained()
@@ -195,19 +191,8 @@ def begun(problem: Problem) -> State:
 def story_of(problem: Problem) -> dict[str, Any]:
     """What makes a run the same run; files by what is in them. More updates, another budget or place do not make it another."""
     request = problem.request
-    free = {
-        "out",
-        "tensorboard",
-        "updates",
-        "budget",
-        "minutes",
-        "device",
-        "reward_device",
-        "threads",
-        "method_options",
-        "patience",
-        "least_diversity",
-    }
+    free = {"out", "tensorboard", "updates", "budget", "minutes", "device", "reward_device", "threads"}
+    free |= {"method_options", "patience", "least_diversity"}
     terms = [scores.term(text) for text in (*request.reward, *request.held_out)]
     asked = request.model_dump(mode="json", exclude=free)
     given = plain(problem.method, request.method_options)

@@ -74,12 +74,8 @@ class State:
             with safe_open(path, framework="pt") as f:
                 told = json.loads((f.metadata() or {})["run"])
                 state = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118  (a handle, not a dict)
-            done, spent, seconds, about = (
-                int(told["done"]),
-                int(told["spent"]),
-                float(told["seconds"]),
-                dict(told["about"]),
-            )
+            done, spent = int(told["done"]), int(told["spent"])
+            seconds, about = float(told["seconds"]), dict(told["about"])
         except Exception as error:  # safetensors raises its own type
             raise BadInput(f"{str(path)!r} is no readable checkpoint ({error}); delete it to begin anew") from error
         here = {name: each.shape for name, each in self.tensors().items() if not name.startswith("optimizer.")}

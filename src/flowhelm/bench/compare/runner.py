@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...affordable import nearest
 from ...app.files.dataset import Pictures
-from ...app.models.affordable import nearest
 from ...app.options import own
 from ...flow import Flow, NetFlow
 from ...measure import Measurement

@@ -18,7 +18,7 @@ import typer
 from torch import Tensor
 
 from ...app.files.dataset import whole
-from ...app.restore.fade import curve_of, unfaded
+from ...fade import curve_of, unfaded
 
 _XYZ = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
 _WHITE = [0.95047, 1.0, 1.08883]

@@ -23,10 +23,10 @@ import typer
 from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
-from ...app.files.compression import noise_before
 from ...app.files.dataset import whole
 from ...app.files.pictures import Picture, read, to_pil
 from ...app.restore.noise import estimated, of_photo
+from ...compression import noise_before
 from ...metrics import psnr
 from ...noise_level import one_call
 from ...priors.bundled import load

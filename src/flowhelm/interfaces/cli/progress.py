@@ -5,23 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from ...app.run import (
-    Done,
-    Event,
-    Failed,
-    Noted,
-    Planned,
-    Run,
-    Said,
-    Stepped,
-    Warned,
-    Written,
-    drive,
-    duration,
-    near,
-    plain,
-    signals,
-)
+from ...app import run as work
+from ...app.run import Event, Run, Stepped, near, plain
 
 T = TypeVar("T")
 MANY = 8
@@ -42,12 +27,8 @@ def bar(total: int, done: int = 0, first: str = "") -> Iterator[Say]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}", markup=False),
-        TimeRemainingColumn(),
-    )
+    text = TextColumn("{task.fields[said]}", markup=False)
+    columns = BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn()
     # the default forgets steps after 30 s, and one step of a large picture may take longer
     with Progress(*columns, console=console, speed_estimate_period=3600) as shown:
         task = shown.add_task("", total=total, completed=done, said=first)
@@ -65,19 +46,16 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
         if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
-            say(
-                ", ".join(
-                    filter(None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{duration(left)} left"))
-                )
-            )
+            parts = f"step {index}/{total}", plain(" ".join(text.split())), f"{work.duration(left)} left"
+            say(", ".join(filter(None, parts)))
 
     return tell
 
 
 def carried_out(events: Run[T]) -> T:
     """Runs a piece of work before the eyes of whoever has typed the command; Ctrl-C stops it. Returns what it made."""
-    with terminal() as show, signals():
-        return drive(events, show)
+    with terminal() as show, work.signals():
+        return work.drive(events, show)
 
 
 @contextmanager
@@ -101,7 +79,7 @@ def terminal() -> Iterator[Callable[[Event], None]]:
             tell = None
             for line in lines(event):
                 typer.echo("\n".join(map(plain, line.split("\n"))))  # a table has lines
-            if isinstance(event, Planned) and event.total > event.done:
+            if isinstance(event, work.Planned) and event.total > event.done:
                 total = event.total
                 tell = open_.enter_context(bar(total, event.done))
 
@@ -111,19 +89,19 @@ def terminal() -> Iterator[Callable[[Event], None]]:
 def lines(event: Event) -> Iterator[str]:
     """What is printed of an event."""
     match event:
-        case Planned(text=text) | Said(text=text):
+        case work.Planned(text=text) | work.Said(text=text):
             yield from text.split("\n") if text else ()  # a table has many lines
-        case Written(paths=paths):
+        case work.Written(paths=paths):
             folders = {path.parent for path in paths}
             many = len(paths) > MANY and len(folders) == 1
             yield (
                 f"wrote {len(paths)} files to {near(folders.pop())}" if many else f"wrote {', '.join(map(near, paths))}"
             )
-        case Noted(text=text):
+        case work.Noted(text=text):
             yield f"note: {text}"
-        case Warned(text=text):
+        case work.Warned(text=text):
             yield f"warning: {text}"
-        case Failed(name=name, reason=reason):
+        case work.Failed(name=name, reason=reason):
             yield f"failed: {name}: {reason}"
-        case Done():  # of a batch, whose bar shows it
+        case work.Done():  # of a batch, whose bar shows it
             pass

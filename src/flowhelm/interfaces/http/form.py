@@ -14,7 +14,6 @@ from typing import Any, cast
 from ... import operators
 from ...app.batch.description import parsed
 from ...app.errors import BadInput, nearest
-from ...app.models.cost import Nothing
 from ...app.options.request import fields
 from ...app.options.signature import model_of, options, read
 from ...app.options.words import flags
@@ -23,6 +22,7 @@ from ...app.restore.request import PictureRequest, RestoreRequest, function_of
 from ...app.restore.restorer import plainly
 from ...app.restore.settle import check_cost, settle
 from ...cards import RESTORE_OR_STEER
+from ...cost import Nothing
 from ...known import kind
 from ...path import linear
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ...app.errors import BadInput
 from ...app.models import opening
@@ -50,16 +51,8 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
     opening.settled(model)
     model = model.changed(device=str(to_device(model.device)), prior=opening.where(model.prior))
     limits = Limits(**{name: getattr(request, name) for name in Limits.model_fields})
-    memory = allowance(limits.budget)
-    worker = Worker(
-        opened,
-        model.model_dump(),
-        round(limits.megapixels * 1e6),
-        memory,
-        memory=memory,
-        tries=TRIES,
-        imports=HEAVY,
-    )
+    memory, pixels = allowance(limits.budget), round(limits.megapixels * 1e6)
+    worker = Worker(opened, model.model_dump(), pixels, memory, memory=memory, tries=TRIES, imports=HEAVY)
     try:
         worker.open()
         shown = f"[{host}]" if ":" in host else host
@@ -72,8 +65,5 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
 
 def run(made: FastAPI, host: str, port: int) -> None:
     """Listens until a signal comes."""
-    Server(
-        uvicorn.Config(
-            made, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=LAST
-        )
-    ).run()
+    more: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": LAST}
+    Server(uvicorn.Config(made, host=host, port=port, **more)).run()

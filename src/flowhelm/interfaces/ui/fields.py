@@ -35,25 +35,16 @@ def field(option: Option, where: str, **more: Any) -> Any:
     Args:
         where: its id in the page. more: of the component, instead of what the option says.
     """
-    common: dict[str, Any] = {
-        "label": label_of(option),
-        "info": help_of(option),
-        "elem_id": where,
-        "interactive": True,
-        "min_width": 150,
-    } | more
+    common: dict[str, Any] = {"label": label_of(option), "info": help_of(option), "elem_id": where, "interactive": True}
+    common |= {"min_width": 150} | more
     if option.types == (bool,):
         return gr.Checkbox(option.default, **common)
     if option.types in ((int,), (float,)) and "placeholder" not in more:
         bounds = option.kinds[0][1]
         least = next((b.ge for b in bounds if isinstance(b, Ge)), None)
         most = next((b.le for b in bounds if isinstance(b, Le)), None)
-        number: dict[str, Any] = {
-            "minimum": least,
-            "maximum": most,
-            "precision": 0 if option.types == (int,) else None,
-        } | common
-        return gr.Number(option.default, **number)
+        number: dict[str, Any] = {"minimum": least, "maximum": most, "precision": 0 if option.types == (int,) else None}
+        return gr.Number(option.default, **number | common)
     default = "" if option.needed or option.default is None else str(option.default)
     return gr.Textbox(common.pop("value", default), max_lines=1, **common)
 

@@ -35,6 +35,8 @@ NOISE = {"automatic": "auto", "none": "0.005", "slight": "0.03", "medium": "0.08
 FIRST, OTHER = "automatic", "a number"
 PAINT = "#ff2d55"
 HIDDEN = gr.update(visible=False)
+TILES: dict[str, Any] = {"object_fit": "contain", "height": "auto"}
+SEED = "Same seed, same result"
 SHOWN = ("operator", "method", "std", "steps", "simulate")
 """Fields of a restoration that have a place of their own; the others are below them."""
 
@@ -55,22 +57,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
                 interactive=True, buttons=[], elem_id="editor",
             )  # fmt: skip
         with gr.Column(elem_classes="outcome"):
-            run, cancel, status = buttons(
-                "Restore",
-                "",
-                "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore.",
-            )
+            hint = "Drop a picture and press Look at it, or choose yourself what was done to it; then press Restore."
+            run, cancel, status = buttons("Restore", "", hint)
             estimate = gr.Image(label="Estimate", height=520, elem_id="estimate", **WHOLE)
             slider = gr.ImageSlider(label="Before and after", max_height=620, visible=False, elem_id="slider", **WHOLE)
-            gallery = gr.Gallery(
-                label="Samples",
-                columns=4,
-                visible=False,
-                object_fit="contain",
-                height="auto",
-                elem_id="gallery",
-                **WHOLE,
-            )
+            gallery = gr.Gallery(label="Samples", columns=4, visible=False, elem_id="gallery", **TILES, **WHOLE)
             take, story = downloads("")
         with gr.Column(elem_classes="fields"):
             with gr.Row():
@@ -86,19 +77,11 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
             about_operator = gr.Markdown(elem_classes="card")
             with gr.Row():
                 prior = priors_of(page.priors, page.priors[0], "prior")
-                method = functions_of(
-                    "Method",
-                    RESTORE_OR_STEER,
-                    "",
-                    "method",
-                    first="default of the task",
-                    info="How the picture is restored",
-                )
+                how = {"first": "default of the task", "info": "How the picture is restored"}
+                method = functions_of("Method", RESTORE_OR_STEER, "", "method", **how)
             with gr.Row():
                 steps = field(known["steps"], "steps", info="More take longer", min_width=90)
-                seed = field(
-                    known["seed"], "seed", value="0", placeholder="0", info="Same seed, same result", min_width=90
-                )
+                seed = field(known["seed"], "seed", value="0", placeholder="0", info=SEED, min_width=90)
                 samples = field(known["samples"], "samples", info="Different results", min_width=90)
             simulate = field(known["simulate"], "simulate")
             own = gr.Column()
@@ -117,13 +100,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
 
     # in the browser, so that a click that follows at once finds it
-    noise.input(
-        None,
-        [noise, std],
-        [std],
-        js=f"(word, now) => ({json.dumps(NOISE)}[word] ?? (word === '{OTHER}' ? now : null))",
-        **QUICK,
-    )
+    number = f"(word, now) => ({json.dumps(NOISE)}[word] ?? (word === '{OTHER}' ? now : null))"
+    noise.input(None, [noise, std], [std], js=number, **QUICK)
     noise.input(lambda word: gr.update(visible=word == OTHER), [noise], [std], **QUICK)
     with own:
 
@@ -232,17 +210,12 @@ def _result(work: Work, settings: Sequence[RestoreSettings]) -> Looks:
     maps = {name: outs[0].with_name(f"{stem}.{name}.png") for name in ("mean", "spread")}
     for path, picture in zip(maps.values(), (mean, deviation), strict=True):
         put_picture(path, picture)
-    listed = [
-        (str(maps["mean"]), "mean"),
-        (str(maps["spread"]), "std"),
-        *((str(p), f"sample {i}") for i, p in enumerate(outs)),
-    ]
+    listed = [(str(maps["mean"]), "mean"), (str(maps["spread"]), "std")]
+    listed += [(str(path), f"sample {i}") for i, path in enumerate(outs)]
     evaluations = sum(each.result.evaluations for each in made)
-    work.lines.insert(
-        0,
-        f"{len(made)} samples, {evaluations} evaluations in {sum(each.result.seconds for each in made):.1f} s; "
-        f"in the picture std, the brightest colour is a deviation of {top:.1f} of 255 levels",
-    )
+    spent = f"{evaluations} evaluations in {sum(each.result.seconds for each in made):.1f} s"
+    bright = f"in the picture std, the brightest colour is a deviation of {top:.1f} of 255 levels"
+    work.lines.insert(0, f"{len(made)} samples, {spent}; {bright}")
     return {**found, "gallery": gr.update(value=listed, visible=True), "status": summary_html(work)}
 
 

@@ -68,14 +68,8 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
                     known["scale"], "steer-scale", label="Guidance", info="1 is none, 1.5 to 4 is usual", placeholder="none",
                     min_width=90,
                 )  # fmt: skip
-                seed = field(
-                    known["seed"],
-                    "steer-seed",
-                    value="0",
-                    placeholder="0",
-                    info="Same seed, same result",
-                    min_width=90,
-                )
+                again = "Same seed, same result"
+                seed = field(known["seed"], "steer-seed", value="0", placeholder="0", info=again, min_width=90)
             own = gr.Column()
     prior.input(lambda name: gr.update(choices=_classes(name), value=""), [prior], [label], **QUICK)
     with own:

@@ -13,7 +13,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from ...operators.jpeg import luma_steps
+from .operators.jpeg import luma_steps
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 STRONG = 60

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...flow import Pixels
-from ...guide import counted
-from ...measure import Measurement
-from ...path import Path, linear
-from ...rng import Noise
+from .flow import Pixels
+from .guide import counted
+from .measure import Measurement
+from .path import Path, linear
+from .rng import Noise
 
 GRID = 4
 """Steps of a longer run that are made to count: what they cost, all its steps cost."""
