@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flowhelm.app.options import own
 from flowhelm.app.run import drive
 from flowhelm.app.tune.request import AlignRequest
 from flowhelm.app.tune.run import align
@@ -43,10 +44,11 @@ def prior(tmp_path_factory):
     bundled.save(net, path, {"classes": ["bag", "coat"], "size": 16, "scale": 1.5})
     # slopes of many lengths, or a quantile would be the same for any part of the batch
     path.with_name("own.py").write_text("def near(image):\n    return -((image - 0.3) ** 2).mean((1, 2, 3))\n")
+    own.trust(near(path))
     return str(path)
 
 
-def own(prior):
+def near(prior):
     return f"{Path(prior).with_name('own.py')}:near"
 
 
@@ -54,7 +56,7 @@ def alone(prior, out, method, updates):
     request = AlignRequest(
         prior=prior,
         out=out,
-        reward=[own(prior)],
+        reward=[near(prior)],
         method=method,
         method_options=OPTIONS[method],
         updates=updates,
@@ -65,7 +67,7 @@ def alone(prior, out, method, updates):
 
 def two(prior, out, method, updates):
     """The command, by two processes of torchrun, which `accelerate launch` starts as well."""
-    words = ["align", prior, "--reward", own(prior), "--out", out, "--method", method, "--updates", updates]
+    words = ["align", prior, "--reward", near(prior), "--out", out, "--method", method, "--updates", updates]
     given = ASKED | OPTIONS[method]
     names = {"classes": "class"}
     for name, value in given.items():

@@ -12,14 +12,12 @@ from flowhelm.app.show.sheet import sheet, top
 from flowhelm.bench.quality import aligning
 from flowhelm.rewards.classifier import Classifier
 
-SMALLEST = {"rows": 2, "checked": 3, "every": 20, "most": 1, "draws": (1, 2), "numbers": {"detail": 0.04}}
+SMALLEST = {"rows": 2, "checked": 3, "every": 20, "most": 1, "steps": 2, "draws": (1, 2), "numbers": {"detail": 0.04}}
 
 
 def test_a_reward_is_read_where_the_distance_is_reached():
     rows = [{"frechet": f, "value": v} for f, v in ((0.0, 1.0), (0.36, 4.0), (0.25, 5.0), (2.25, 7.0))]
-    assert aligning.at_distance(rows, 0.09) == pytest.approx(
-        2.5
-    )  # half of the way by the distance, a quarter by its square
+    assert aligning.at_distance(rows, 0.09) == pytest.approx(2.5)  # half of the distance, a quarter of its square
     assert aligning.at_distance(rows, 1.0) == pytest.approx(6.0)  # between the last two
     assert math.isnan(aligning.at_distance(rows, 3.0))
     assert aligning.best_within(rows, 1.0) == pytest.approx(6.0)  # the crossing counts
@@ -40,7 +38,6 @@ def test_a_sheet_is_read_back(tmp_path, side):
 def runs(tmp_path, monkeypatch):
     """Two methods on `aerial`, one update each, with a classifier that knows nothing."""
     monkeypatch.setitem(aligning.FRONTIERS, "aerial", aligning.FRONTIERS["aerial"]._replace(**SMALLEST))
-    monkeypatch.setattr(aligning, "STEPS", 2)
     monkeypatch.setattr(aligning, "whole", lambda *given: {})
     monkeypatch.setattr(aligning, "classifier", lambda *given: None)
     net, out = Classifier(3, 7, (4,)), tmp_path / "runs"

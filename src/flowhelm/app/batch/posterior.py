@@ -92,8 +92,8 @@ class Sets:
     def tell(self) -> Run[bool]:
         """At the end; whether all that could be made was."""
         if self.made:
-            of = "picture says" if self.made == 1 else "pictures say"
-            yield Said(f"what the samples of {self.made} {of} together: {self.out}/*.posterior")
+            of = "picture" if self.made == 1 else "pictures"
+            yield Said(f"what the samples of {self.made} {of} say together: {self.out}/*.posterior")
         yield from self.notes
         return not self.failed
 

@@ -10,9 +10,9 @@
 and of `aerial`: `run --prior aerial --data rsscn7_128.zip --split split.json --settings runs/aligning --out runs/aligning_aerial`, and the
 same commands for the rest.
 
-Every run is `flowhelm align PRIOR`: a LoRA of rank 8, 10 steps of the sampler, and the same evaluations of the network in all, checks left
-out; how many, and of how many pictures, `FRONTIERS` says. Each check draws pictures from the same noise as the prior's and measures them
-(`flowhelm.app.tune.check`).
+Every run is `flowhelm align PRIOR`: a LoRA of rank 8, and the same evaluations of the network in all, checks left out; how many, of how
+many pictures and by how many steps of the sampler, `FRONTIERS` says. Each check draws pictures from the same noise as the prior's and
+measures them (`flowhelm.app.tune.check`).
 Two rewards: mean brightness of bags (of forests, told their detail too); log-probability of that class by the project's classifier, of
 pictures that are drawn without a class. Beside the first the held-out reward is the classifier's, of the class that was asked for; beside
 the second that of a classifier from another seed. `aerial` has a second one: colourfulness beside the first, and beside the second how
@@ -57,7 +57,6 @@ from ..intervals import interval
 from .classifier import classifier, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=(__doc__ or "").partition("\n")[0])
-STEPS = 10  # of the sampler
 
 
 class Frontier(NamedTuple):
@@ -69,6 +68,8 @@ class Frontier(NamedTuple):
     """That of the search for settings."""
     numbers: Mapping[str, float]
     """What every picture is told beside its class."""
+    steps: int
+    """Of the sampler."""
     rows: int
     """Pictures of an update."""
     checked: int
@@ -88,9 +89,9 @@ class Frontier(NamedTuple):
 
 
 FRONTIERS = {
-    "fashion": Frontier("bag", "coat", {}, 16, 64, 1600, 11, 8000, (2, 4, 8, 16), (0.1, 0.5, 1.0), {}),
+    "fashion": Frontier("bag", "coat", {}, 10, 16, 64, 1600, 11, 8000, (2, 4, 8, 16), (0.1, 0.5, 1.0), {}),
     "aerial": Frontier(
-        "forest", "river or lake", {"detail": 0.04}, 4, 32, 800, 5, 2400, (2, 4, 8), (0.3, 1.5, 3.0),
+        "forest", "river or lake", {"detail": 0.04}, 5, 4, 16, 200, 5, 800, (2, 4, 8), (0.3, 1.5, 3.0),
         {"brightness": "colourfulness", "class": "compressibility"},
     ),
 }  # fmt: skip
@@ -108,7 +109,7 @@ GROUPED = ("flow_grpo", "diffusion_nft")
 PER_PICTURE = {
     "vgg_flow": 25, "vgg_pmp": 26, "adjoint_matching": 26, "nabla_db": 22, "flow_grpo": 40, "diffusion_nft": 20, "draft": 10, "refl": 9,
 }  # fmt: skip
-"""Evaluations of the network for a picture of an update, about: so that checks come as often."""
+"""Evaluations of the network for a picture of an update of 10 steps, about: so that checks come as often."""
 WATCHED: dict[str, Reward] = {"colourfulness": rewards.colourfulness, "compressibility": rewards.Compressibility()}
 AGAIN = "again"
 """In the place of a method: the prior's pictures from other noise, of which the distance says what chance alone makes of it."""
@@ -128,14 +129,14 @@ def asked(
     """One run, as it is asked of `flowhelm align`."""
     of = FRONTIERS[prior]
     mine, other = (f"classifier:weights={weights(prior, work, i)},label={label}" for i in (0, 1))
-    bright, updates = reward == "brightness", round(of.every / of.rows / PER_PICTURE[method])
-    options: dict[str, Any] = {"steps": STEPS} | {k: v * UNIT[reward] for k, v in setting.items() if k != "rate"}
+    bright, updates = reward == "brightness", round(of.every / of.rows / (PER_PICTURE[method] * of.steps / 10))
+    options: dict[str, Any] = {"steps": of.steps} | {k: v * UNIT[reward] for k, v in setting.items() if k != "rate"}
     options |= {"group": min(8, of.rows)} if method in GROUPED else {}
     return AlignRequest(
         prior=prior, classes=[label] if bright else [], numbers=dict(of.numbers), reward=["brightness" if bright else mine],
         held_out=[mine if bright else other, *([of.watched[reward]] if reward in of.watched else [])],
         method=method, method_options=options, rate=setting["rate"], rows=of.rows, updates=100_000, budget=budget, checked=of.checked,
-        check_every=max(1, min(of.most, updates)), check_steps=STEPS, least_diversity=0, patience=1000,
+        check_every=max(1, min(of.most, updates)), check_steps=of.steps, least_diversity=0, patience=1000,
         seed=seed, out=out, threads=1, minutes=1000,
     )  # fmt: skip
 
@@ -307,7 +308,7 @@ def untrained(prior: str, reward: str, seed: int, runs: Path) -> Sequence[Mappin
     scored: dict[str, Reward] = {"value": value, "held out": judges[0] if bright else judges[1]}
     if reward in of.watched:
         scored["held out too"] = WATCHED[of.watched[reward]]
-    times, drawn, began = uniform(STEPS), [], time.perf_counter()
+    times, drawn, began = uniform(of.steps), [], time.perf_counter()
     own, other = (Noise(seed, range(k * of.checked, (k + 1) * of.checked)) for k in (0, 1))
     for step in steer.best_of(flow, value, flow.source(own), times, draws=max(of.draws), noise=own):
         drawn.append(("best_of", step.index, step.x, time.perf_counter() - began))
@@ -324,7 +325,7 @@ def untrained(prior: str, reward: str, seed: int, runs: Path) -> Sequence[Mappin
         if n in of.draws or method == AGAIN:
             found, per = check.measured(x, first, scored, torch.device("cpu")), f"{seconds / of.checked:.3f}"
             values = [found[name] for name in scored]
-            rows.append(_row(prior, reward, method, seed, n * STEPS, n, values, found, per, {}))
+            rows.append(_row(prior, reward, method, seed, n * of.steps, n, values, found, per, {}))
         if n == max(of.draws):
             put_picture(file.with_name(f"{seed}-{method}.png"), sheet([("", x)]))
     kept.write(file, rows)
@@ -515,8 +516,9 @@ def _cost(method: Callable[..., Any], updates: int) -> tuple[float, float, float
     more |= {"old": Copy(flow.trained())} if "old" in wanted else {}
     more |= {"group": 8} if "group" in wanted else {}
     trained, frozen = (Counted(each.told(["bag"]), count) for each in (flow, base))
+    of = FRONTIERS["fashion"]
     made = method(
-        trained, frozen, rewards.brightness, torch.optim.AdamW(groups, 1e-3), noise=Noise(0, range(FRONTIERS["fashion"].rows)), steps=STEPS,
+        trained, frozen, rewards.brightness, torch.optim.AdamW(groups, 1e-3), noise=Noise(0, range(of.rows)), steps=of.steps,
         updates=updates + 1, **more,
     )  # fmt: skip
     next(made)
@@ -525,7 +527,7 @@ def _cost(method: Callable[..., Any], updates: int) -> tuple[float, float, float
         next(made)
     seconds = time.perf_counter() - began
     return (
-        (count.rows - rows) / updates / FRONTIERS["fashion"].rows,
+        (count.rows - rows) / updates / of.rows,
         (count.backward - backward) / updates,
         seconds / updates,
     )

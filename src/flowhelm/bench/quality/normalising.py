@@ -186,7 +186,7 @@ def time(
 ) -> None:
     """Median seconds of the inverses, and paired ratios to the sequential one with keys and values kept, with a 95 % interval over repeats.
 
-    Four minutes of one core.
+    Two minutes of one core.
     """
     torch.set_num_threads(threads)
     flow = load(prior)
