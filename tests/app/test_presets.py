@@ -329,3 +329,19 @@ def test_a_number_as_quality_is_that_of_a_jpeg_file(tmp_path):
     assert settle(RestoreRequest.of(given | {"quality": "best", "operator_options": {"quality": 30}}, "restore")).steps
     with pytest.raises(BadInput, match="there is no '30'"):
         RestoreRequest.of(given | {"operator": "deblur"}, "restore")
+
+
+def test_the_answer_is_weighed_where_nothing_but_noise_is_taken_out(tmp_path):
+    """Stein's estimate is of white noise: what a compression has done is not."""
+    for name in ("photo.png", "photo.jpg"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+
+    def sure(name, **changed):
+        usual = {"photo": tmp_path / name, "operator": "denoise", "std": 0.02, "threads": 1}
+        return settle(RestoreRequest(**usual | changed)).method_options.model_dump().get("sure")
+
+    assert sure("photo.png") is True
+    assert sure("photo.png", method_options={"sure": False}) is False
+    assert sure("photo.jpg") is False
+    assert sure("photo.jpg", simulate=True) is True  # a clean picture, however it was kept
+    assert sure("photo.png", operator="demosaic") is False
