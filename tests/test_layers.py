@@ -23,6 +23,7 @@ LAYERS = (
         "inner",
         "control",
         "prox",
+        "risk",
         "likelihood",
         "adjoint",
         "horizon",

@@ -1,11 +1,15 @@
 """Flows that can be trained to any affine change, exactly: a correction W(t) x + c(t) of an exact flow, linear between knots in time."""
 
+import inspect
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from flowhelm.flow import Flow, Wrapped
+from flowhelm.guide.counted import counted
+from flowhelm.learning import Copy
 from flowhelm.rng import Noise
 from flowhelm.step import Update
 
@@ -65,6 +69,37 @@ def given(flow, change, start=0.02):
     """A flow that nothing can change, and an optimiser that changes nothing: what a method says of it is all there is."""
     weight = nn.Parameter(torch.zeros((), dtype=torch.float64))
     return Given(flow, change, weight, start), torch.optim.SGD([weight], lr=0.0)
+
+
+def started(base, seed=0, knots=6, size=0.1) -> Learner:
+    """One whose correction is not nothing, drawn."""
+    torch.manual_seed(seed)
+    net = Affine(base.shape[0], knots)
+    for each in net.parameters():
+        each.data = size * torch.randn_like(each)
+    return Learner(base, net)
+
+
+class Spent(NamedTuple):
+    """Calls of the flow and of its base, those that are differentiated, and calls of the reward."""
+
+    calls: int
+    backward: int
+    base: int
+    base_backward: int
+    rewards: int
+
+
+def spent(method, learner, base, reward, rows, **options) -> Spent:
+    """What an update costs."""
+    flow, frozen, seen = counted(learner), counted(base), []
+    value = options.get("value")
+    adam = torch.optim.Adam([*learner.net.parameters(), *(() if value is None else value.parameters())])
+    if "old" in inspect.signature(method).parameters:
+        options["old"] = Copy.of(adam)
+    seeing = lambda x: seen.append(1) or reward(x)  # noqa: E731
+    last(method(flow, frozen, seeing, adam, noise=Noise(0, rows), updates=1, **options))
+    return Spent(flow.count.calls, flow.count.backward, frozen.count.calls, frozen.count.backward, len(seen))
 
 
 def last(updates) -> Update:

@@ -5,13 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from learners import Affine, Learner, last
+from learners import Affine, Learner, last, spent, started
 from toys import double
 
 from flowhelm import Noise, tune
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide.counted import counted
-from flowhelm.learning import Copy, advantages
+from flowhelm.learning import advantages
 from flowhelm.transition import langevin_moments
 from flowhelm.transition.diffusion import reversal
 
@@ -22,16 +21,8 @@ def reward(x):
     return x[:, 0] - x[:, 1].square()
 
 
-def started(seed=0, knots=6):
-    net = Affine(2, knots)
-    torch.manual_seed(seed)
-    for each in net.parameters():
-        each.data = 0.1 * torch.randn_like(each)
-    return Learner(BASE, net)
-
-
 def test_the_ratio_is_one_before_the_first_update():
-    flow = started()
+    flow = started(BASE)
     adam = torch.optim.SGD(flow.net.parameters(), lr=0.1)
     for update in tune.flow_grpo(flow, BASE, reward, adam, noise=Noise(0, 8), group=4, steps=5, updates=3, anchor=0.0):
         assert update.info["drift"] < 1e-6
@@ -59,7 +50,7 @@ def policy_loss(flow, states, old, gain, times, level, trust, anchor):
 def test_the_gradient_is_that_of_the_densities():
     """By central differences of the loss written out with torch's own normal laws; in the clipped part, too."""
     rows, steps, level, trust, anchor = 6, 4, 0.7, 0.2, 0.5
-    flow = started(knots=steps + 1)
+    flow = started(BASE, knots=steps + 1)
     before = [p.detach().clone() for p in flow.net.parameters()]
     descent = torch.optim.SGD(flow.net.parameters(), lr=1.0)
     update = last(
@@ -106,7 +97,7 @@ def test_advantages():
 
 
 def test_equal_rewards_teach_nothing():
-    flow = started()
+    flow = started(BASE)
     before = flow.net.shift.detach().clone()
     descent = torch.optim.SGD(flow.net.parameters(), lr=1.0)
     update = last(
@@ -140,28 +131,7 @@ def test_it_climbs_a_reward_without_a_gradient():
 
 
 def test_cost():
-    flow, base, seen = counted(started()), counted(BASE), []
-    adam = torch.optim.Adam(flow.flow.net.parameters())
-    last(
-        tune.flow_grpo(
-            flow, base, lambda x: seen.append(1) or reward(x), adam, noise=Noise(0, 4), group=4, steps=5, updates=1
-        )
-    )
-    assert (flow.count.calls, flow.count.backward, base.count.calls, len(seen)) == (5 + 2 * 4, 2 * 4, 4, 1)
-    flow, base, seen = counted(started()), counted(BASE), []
-    adam = torch.optim.Adam(flow.flow.net.parameters())
-    last(
-        tune.diffusion_nft(
-            flow,
-            base,
-            lambda x: seen.append(1) or reward(x),
-            adam,
-            noise=Noise(0, 4),
-            old=Copy.of(adam),
-            group=4,
-            steps=5,
-            copies=3,
-            updates=1,
-        )
-    )
-    assert (flow.count.calls, flow.count.backward, base.count.calls, len(seen)) == (5 + 2 * 3, 3, 3, 1)
+    found = spent(tune.flow_grpo, started(BASE), BASE, reward, 4, group=4, steps=5)
+    assert found[:3] + found[4:] == (5 + 2 * 4, 2 * 4, 4, 1)
+    found = spent(tune.diffusion_nft, started(BASE), BASE, reward, 4, group=4, steps=5, copies=3)
+    assert found[:3] + found[4:] == (5 + 2 * 3, 3, 3, 1)

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from learners import Affine, Learner, given, last
+from learners import Affine, given, last, spent, started
 from toys import double
 
 from flowhelm import Noise, tune
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide.counted import counted
 from flowhelm.learning import Copy, chosen, limits, walk
 from flowhelm.step import Diverged
 
@@ -20,12 +19,8 @@ def reward(x):
     return (x[:, 0] - x[:, 1].square()).tanh()
 
 
-def started(knots=5):
-    torch.manual_seed(1)
-    net = Affine(2, knots)
-    for each in net.parameters():
-        each.data = 0.3 * torch.randn_like(each)
-    return Learner(BASE, net)
+def begun():
+    return started(BASE, 1, 5, 0.3)
 
 
 def moved(method, flow, **options):
@@ -40,7 +35,7 @@ def moved(method, flow, **options):
 
 
 def test_draft_with_all_steps_is_the_gradient_of_the_sampler():
-    flow, steps = started(), 4
+    flow, steps = begun(), 4
     step = moved(tune.draft, flow, noise=Noise(0, 3), last=steps, steps=steps)
 
     @torch.no_grad()
@@ -60,7 +55,7 @@ def test_draft_with_all_steps_is_the_gradient_of_the_sampler():
 
 
 def test_draft_with_fewer_steps_leaves_the_earlier_ones_out():
-    flow, steps = started(), 4
+    flow, steps = begun(), 4
     whole = moved(tune.draft, flow, noise=Noise(0, 3), last=steps, steps=steps)[0]
     part = moved(tune.draft, flow, noise=Noise(0, 3), last=1, steps=steps)[0]
     assert torch.allclose(part[3], whole[3])  # its own step's share is the same
@@ -69,14 +64,14 @@ def test_draft_with_fewer_steps_leaves_the_earlier_ones_out():
 
 
 def test_redraws_average_the_last_step():
-    flow = started()
+    flow = begun()
     step = moved(tune.draft, flow, noise=Noise(0, 3), redraws=2, steps=4)[0]
     assert (step[:3] == 0).all()
     assert step[3].abs().min() > 0
 
 
 def test_refl_is_the_gradient_of_the_estimate_in_sight():
-    flow, steps = started(), 4
+    flow, steps = begun(), 4
     step = moved(tune.refl, flow, noise=Noise(2, 3), late=0.25, steps=steps)
     noise = Noise(2, 3)
     x = flow.source(noise)
@@ -90,7 +85,7 @@ def test_refl_is_the_gradient_of_the_estimate_in_sight():
 
 
 def test_an_anchor_holds_the_velocity():
-    flow = started()
+    flow = begun()
     for method, more in ((tune.draft, {"last": 2}), (tune.refl, {})):
         free = moved(method, flow, noise=Noise(0, 3), steps=4, **more)[1]
         held = moved(method, flow, noise=Noise(0, 3), steps=4, anchor=100.0, **more)[1]
@@ -134,7 +129,7 @@ def test_the_balance_holds_at_the_tilted_policy():
 
 
 def test_nothing_is_learnt_from_a_bad_reward():
-    flow = started()
+    flow = begun()
     adam = torch.optim.Adam(flow.net.parameters())
     value = Affine(2, 3)
     for method in tune.ALL:
@@ -158,7 +153,7 @@ def test_every_method_goes_on_exactly():
     for method in tune.ALL:
         ends = []
         for cut in (None, 2):
-            flow, value, noise = started(), Affine(2, 3), Noise(0, 4)
+            flow, value, noise = begun(), Affine(2, 3), Noise(0, 4)
             adam = torch.optim.Adam([{"params": flow.net.parameters()}, {"params": value.parameters()}], lr=0.01)
             more = {"value": value} if method in (tune.vgg_flow, tune.nabla_db) else {}
             more |= {"group": 2} if method in (tune.flow_grpo, tune.diffusion_nft) else {}
@@ -174,28 +169,10 @@ def test_every_method_goes_on_exactly():
 
 def test_costs():
     for options, calls, backward in (({"last": 2}, 6 + 2, 2), ({"redraws": 3}, 6 + 3, 3)):
-        flow, base = counted(started()), counted(BASE)
-        adam = torch.optim.Adam(flow.flow.net.parameters())
-        last(tune.draft(flow, base, reward, adam, noise=Noise(0, 2), steps=6, updates=1, **options))
-        assert (flow.count.calls, base.count.calls) == (calls, 0)
-        assert flow.count.backward == backward
-    flow, base, seen = counted(started()), counted(BASE), []
-    adam, value = torch.optim.Adam(flow.flow.net.parameters()), Affine(2, 3)
-    last(
-        tune.nabla_db(
-            flow,
-            base,
-            lambda x: seen.append(1) or reward(x),
-            adam,
-            noise=Noise(0, 2),
-            value=value,
-            steps=9,
-            share=0.25,
-            updates=1,
-        )
-    )
-    assert flow.count.calls + base.count.calls == 9 + 4 * 2
-    assert len(seen) == 2 * 2 + 1
+        assert spent(tune.draft, begun(), BASE, reward, 2, steps=6, **options)[:3] == (calls, backward, 0)
+    found = spent(tune.nabla_db, begun(), BASE, reward, 2, value=Affine(2, 3), steps=9, share=0.25)
+    assert found.calls + found.base == 9 + 4 * 2
+    assert found.rewards == 2 * 2 + 1
 
 
 def test_shared_parts():

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from learners import Affine, Learner, given, halved, last, mapped
+from learners import Affine, Learner, given, halved, last, mapped, spent
 from toys import double
 
 from flowhelm import Noise, tune
 from flowhelm.flow import GaussianFlow
-from flowhelm.guide.counted import counted
 from flowhelm.learning import walk
 
 MEAN, STD, BETA, KAPPA, WANTED = 0.7, 1.6, 1 / 0.8, 0.9, -0.4
@@ -155,22 +154,7 @@ def test_the_value_network_learns_the_proximal_map():
 
 def test_cost():
     steps, used = 8, 2
-    flow, base, value = counted(Learner(BASE, Affine(1, 9))), counted(BASE), Affine(1, 9)
-    seen = []
-    adam = torch.optim.Adam([*flow.flow.net.parameters(), *value.parameters()])
-    last(
-        tune.vgg_flow(
-            flow,
-            base,
-            lambda x: seen.append(1) or reward(x),
-            adam,
-            noise=Noise(0, 4),
-            value=value,
-            steps=steps,
-            updates=1,
-        )
-    )
-    assert flow.count.calls + base.count.calls == steps + 5 * used
-    assert flow.count.backward == used
-    assert base.count.backward == used
-    assert len(seen) == 3 * used + 1
+    found = spent(tune.vgg_flow, Learner(BASE, Affine(1, 9)), BASE, reward, 4, value=Affine(1, 9), steps=steps)
+    assert found.calls + found.base == steps + 5 * used
+    assert found[1::2] == (used, used)
+    assert found.rewards == 3 * used + 1

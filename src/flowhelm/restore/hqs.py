@@ -6,7 +6,7 @@
 
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
-Cost    1 evaluation per step, forward only; the prox, or the inner solver's backwards through decoder and operator
+Cost    1 evaluation per step, forward only, and one more with `sure`; the prox, or the inner solver's backwards through decoder and operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here they see the picture as it is. Other operators
         than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level; here
@@ -39,6 +39,7 @@ from ..inner import Inner, auto
 from ..measure import Measurement
 from ..path import at
 from ..prox import refined
+from ..risk import trusted
 from ..rng import Noise
 from ..shapes import State, Times
 from ..step import Step
@@ -54,6 +55,7 @@ def hqs(
     *,
     weight: Positive | None = None,
     momentum: Fraction = 0.0,
+    sure: bool = False,
     inner: Inner = auto,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -64,11 +66,15 @@ def hqs(
         weight: trust in the prior's estimate; the larger it is, the nearer a step stays to the estimate; None: 0.23 times the
             measurement's `noise_share`.
         momentum: how far the estimate is carried on in the direction that it last moved, before it is made to fit; 0 is the paper's.
+        sure: keep as much of the last estimate as Stein's unbiased risk estimate says, place by place (`flowhelm.risk`), with one more
+            evaluation: for noise alone, where it saves texture that the prior does not know. Not in the paper.
         inner: solver for the fitted estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
 
     Yields steps whose x and clean are the clean estimate; info["misfit"], 1/2 |A clean - y|^2 before the step, `(b,)`.
     """
+    if sure and x.ndim != 4:
+        raise ValueError(f"hqs: sure is for pictures (b, c, h, w), got a state of shape {tuple(x.shape)}; leave it out")
     total = len(times) - 1
     trust = 0.23 * y.noise_share if weight is None else weight
     previous = x
@@ -79,4 +85,6 @@ def hqs(
         guess = x + momentum * (x - previous)
         fitted = refined(flow, y, guess, r**2 / trust, c.deviation, inner)
         previous, x = x, flow.ends(c.alpha * fitted, t).clean
+        if sure and i == total:
+            x = trusted(flow, fitted, x, t)
         yield Step(i, total, times[i], x, x, {"misfit": misfit})

@@ -217,6 +217,12 @@ class DoctorRequest(ModelRequest):
     text_device: Annotated[str | None, Untyped()] = Field(None, description="Where a pipeline's text encoders compute.")
 
 
+def json_file(out: Path | None) -> Path | None:
+    if out is not None and out.suffix.lower() != ".json":
+        raise ValueError(f"{str(out)!r}: the file is JSON; name it {out.with_suffix('.json').name!r}")
+    return out
+
+
 class VelocityRequest(DeviceRequest):
     """The error of a prior's velocity, measured at each time."""
 
@@ -230,12 +236,7 @@ class VelocityRequest(DeviceRequest):
     draws: int = Field(1, ge=1, description="Draws of the noise at each time.")
     seed: int = Field(0, description="Seed of the noise.")
 
-    @field_validator("out")
-    @classmethod
-    def _json(cls, out: Path) -> Path:
-        if out.suffix.lower() != ".json":
-            raise ValueError(f"{str(out)!r}: a table is JSON; name it {out.with_suffix('.json').name!r}")
-        return out
+    _json = field_validator("out")(json_file)
 
 
 class GridsRequest(DeviceRequest):
@@ -267,9 +268,4 @@ class GridsRequest(DeviceRequest):
             raise ValueError(f"expected numbers of steps from 2 to 999 such as 4,8, got {steps!r}")
         return steps
 
-    @field_validator("out")
-    @classmethod
-    def _named(cls, out: Path | None) -> Path | None:
-        if out is not None and out.suffix.lower() != ".json":
-            raise ValueError(f"{str(out)!r}: a file of grids is JSON; name it {out.with_suffix('.json').name!r}")
-        return out
+    _json = field_validator("out")(json_file)

@@ -22,20 +22,13 @@ _ROOT = Path(__file__).parents[2]
 _LIGHT = ("typing", "collections", "functools", "pathlib", "annotated_types", "math", "types", f"{_PACKAGE}.entry")
 """Modules that are imported as they are."""
 
+_STEER, _RESTORE = ("steer", "ALL"), (("restore", "ALL"), ("restore", "TOKENS"))
 PARTS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "method": (("steer", "ALL"), ("restore", "ALL"), ("restore", "TOKENS")),
-    "steering": (("steer", "ALL"),),
-    "shown": (
-        ("steer", "ALL"),
-        ("restore", "ALL"),
-        ("restore", "TOKENS"),
-        ("edit", "ALL"),
-        ("sample", "ALL"),
-        ("sample", "TOKENS"),
-        ("tune", "ALL"),
-    ),
+    "method": (_STEER, *_RESTORE),
+    "steering": (_STEER,),
+    "shown": (_STEER, *_RESTORE, ("edit", "ALL"), ("sample", "ALL"), ("sample", "TOKENS"), ("tune", "ALL")),
     "operator": (("operators", "ALL"),),
-    "planned": (("app.models.fitting", "sample"), ("steer", "ALL"), ("restore", "ALL"), ("tune", "ALL")),
+    "planned": (("app.models.fitting", "sample"), _STEER, ("restore", "ALL"), ("tune", "ALL")),
     "recipe": (("recipes", "ALL"),),
 }
 """Where the functions of each kind are listed: tuples of them, or one by its name."""

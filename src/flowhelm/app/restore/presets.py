@@ -39,7 +39,7 @@ Usual = tuple[str, Options, int]
 # Faithful: the least squared error in the fewest evaluations on pictures that were held apart from the bundled prior's training;
 # `flowhelm bench --protocol defaults` prints what they were chosen by, and docs/defaults.md shows it.
 TABLE: dict[str, Usual] = {
-    "denoise": ("hqs", {}, 1),
+    "denoise": ("hqs", {"sure": True}, 1),
     "inpaint": ("hqs", {}, 24),
     "box": ("hqs", {}, 24),
     "random_mask": ("hqs", {"momentum": 0.3}, 24),

@@ -202,10 +202,15 @@ def _usual(
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
-        return usual, dict(options), steps
+        return usual, dict(options) | ({"sure": False} if "sure" in options and _packed(request) else {}), steps
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
+
+
+def _packed(request: RestoreRequest) -> bool:
+    """Whether a compression is to be undone with the noise: what it has done is not white, and Stein's estimate would keep it."""
+    return request.adapter is not None or (not request.simulate and jpeg_quality(request.photo) is not None)
 
 
 def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:

@@ -99,15 +99,11 @@ def steer(settings: SteerSettings) -> Run[RunFile]:
     yield from models.hint(settings)
     runs: list[PictureRun] = []
     jobs = jobs_of(settings.classes, settings.count)
-    fresh = RunFile(
-        kind="steer",
-        settings=settings,
-        inputs=scores.fingerprints([*problem.terms, *problem.beside])
-        | own.fingerprints([("method", settings.method)])
-        | provenance.weights(settings),
-        environment=provenance.environment(settings, ("numpy", "Pillow", "diffusers", "transformers")),
-        result=record.result_of([], "running"),
-    )
+    inputs = scores.fingerprints([*problem.terms, *problem.beside]) | own.fingerprints([("method", settings.method)])
+    inputs |= provenance.weights(settings)
+    environment = provenance.environment(settings, ("numpy", "Pillow", "diffusers", "transformers"))
+    first = record.result_of([], "running")
+    fresh = RunFile(kind="steer", settings=settings, inputs=inputs, environment=environment, result=first)
 
     def file(state: record.State) -> RunFile:
         return fresh.changed(result=record.result_of(runs, state))

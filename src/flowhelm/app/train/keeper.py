@@ -146,12 +146,8 @@ class Keeper:
         if index % every == 0 or last:
             due = self.apart is not None and (index % (10 * every) == 0 or last)
             apart = self.apart() if due and self.apart is not None else None
-            self.row = {
-                "step": index,
-                "loss": loss,
-                "held_apart": apart,
-                "seconds": self.log.seconds + now - self.began,
-            }
+            seconds = self.log.seconds + now - self.began
+            self.row = {"step": index, "loss": loss, "held_apart": apart, "seconds": seconds}
             self.row |= {name: float(update.info[name]) for name in ("rate", "norm")}
             self.log.add(self.row)
             for name, value in self.row.items():

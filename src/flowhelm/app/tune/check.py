@@ -71,11 +71,8 @@ def measured(pictures: Tensor, base: Tensor, rewards: Mapping[str, Reward], devi
     for name, reward in rewards.items():
         values = scores(reward, pictures, device)
         row |= {name: float(values.mean()), f"{name} error": float(values.std() / len(values) ** 0.5)}
-    return (
-        row
-        | {"diversity": spread(pictures) / max(spread(base), 1e-12), "frechet": distance(pictures, base)}
-        | looks(pictures)
-    )
+    diversity = spread(pictures) / max(spread(base), 1e-12)
+    return row | {"diversity": diversity, "frechet": distance(pictures, base)} | looks(pictures)
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], held_out: Sequence[str], least: float, patience: int) -> str:

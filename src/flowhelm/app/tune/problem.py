@@ -191,18 +191,8 @@ def begun(problem: Problem) -> State:
 def story_of(problem: Problem) -> dict[str, Any]:
     """What makes a run the same run; files by what is in them. More updates, another budget or place do not make it another."""
     request = problem.request
-    free = {
-        "out",
-        "tensorboard",
-        "updates",
-        "budget",
-        "minutes",
-        "device",
-        "reward_device",
-        "threads",
-        "method_options",
-    }
-    free |= {"patience", "least_diversity"}
+    free = {"out", "tensorboard", "updates", "budget", "minutes", "device", "reward_device", "threads"}
+    free |= {"method_options", "patience", "least_diversity"}
     terms = [scores.term(text) for text in (*request.reward, *request.held_out)]
     asked = request.model_dump(mode="json", exclude=free)
     given = plain(problem.method, request.method_options)

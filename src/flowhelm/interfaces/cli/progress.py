@@ -27,12 +27,8 @@ def bar(total: int, done: int = 0, first: str = "") -> Iterator[Say]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}", markup=False),
-        TimeRemainingColumn(),
-    )
+    text = TextColumn("{task.fields[said]}", markup=False)
+    columns = BarColumn(), MofNCompleteColumn(), text, TimeRemainingColumn()
     # the default forgets steps after 30 s, and one step of a large picture may take longer
     with Progress(*columns, console=console, speed_estimate_period=3600) as shown:
         task = shown.add_task("", total=total, completed=done, said=first)
@@ -50,13 +46,8 @@ def _lines(total: int, done: int, say: Callable[[str], None]) -> Say:
         if index == total or index * 10 // total != before * 10 // total or now - said > 60:
             said = now
             left = (now - start) / max(index - done, 1) * (total - index)
-            say(
-                ", ".join(
-                    filter(
-                        None, (f"step {index}/{total}", plain(" ".join(text.split())), f"{work.duration(left)} left")
-                    )
-                )
-            )
+            parts = f"step {index}/{total}", plain(" ".join(text.split())), f"{work.duration(left)} left"
+            say(", ".join(filter(None, parts)))
 
     return tell
 

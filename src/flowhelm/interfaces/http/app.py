@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -326,12 +326,10 @@ def _answer(made: Made, accept: str) -> Response:
 
 
 def _parts(part: str) -> dict[str, Part]:
-    return {
-        f.__name__: Part(
-            title=cards.title(f), card=cards.text(part, f), options=schema_of(f), files=uploaded(f)
-        )
-        for f in PARTS[part]
-    }  # fmt: skip
+    def made(f: Callable[..., Any]) -> Part:
+        return Part(title=cards.title(f), card=cards.text(part, f), options=schema_of(f), files=uploaded(f))
+
+    return {f.__name__: made(f) for f in PARTS[part]}
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

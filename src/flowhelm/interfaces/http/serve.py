@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from ...app.errors import BadInput
 from ...app.models import opening
@@ -64,8 +65,5 @@ def serve(request: ServeRequest, *, say: Callable[[str], None] = print) -> None:
 
 def run(made: FastAPI, host: str, port: int) -> None:
     """Listens until a signal comes."""
-    Server(
-        uvicorn.Config(
-            made, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=LAST
-        )
-    ).run()
+    more: dict[str, Any] = {"log_level": "warning", "server_header": False, "timeout_graceful_shutdown": LAST}
+    Server(uvicorn.Config(made, host=host, port=port, **more)).run()

@@ -69,8 +69,9 @@ def usual(
 ) -> RestoreSettings:
     """Settings as `flowhelm restore` would fill them in, presets and all; what must be given is `needed`."""
     needed = {o.name: "needed" for o in options(function_of("operator", operator)).values() if o.needed}
-    fields = {"photo": "photo.png", "operator": operator, "operator_options": needed, "method": method or None}
-    fields |= {"std": std or "auto", "prior": prior, "simulate": True, "device": device, "threads": 1}
+    fields: dict[str, Any] = {"photo": "photo.png", "operator": operator, "operator_options": needed}
+    fields |= {"method": method or None, "std": std or "auto"}
+    fields |= {"prior": prior, "simulate": True, "device": device, "threads": 1}
     return settle(RestoreRequest.of(fields, "restore"), picture="later")
 
 

@@ -100,13 +100,8 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
         listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
 
     # in the browser, so that a click that follows at once finds it
-    noise.input(
-        None,
-        [noise, std],
-        [std],
-        js=f"(word, now) => ({json.dumps(NOISE)}[word] ?? (word === '{OTHER}' ? now : null))",
-        **QUICK,
-    )
+    number = f"(word, now) => ({json.dumps(NOISE)}[word] ?? (word === '{OTHER}' ? now : null))"
+    noise.input(None, [noise, std], [std], js=number, **QUICK)
     noise.input(lambda word: gr.update(visible=word == OTHER), [noise], [std], **QUICK)
     with own:
 

@@ -168,12 +168,8 @@ def summary_html(work: Work) -> str:
 
 def progress_html(which: str, step: Stepped, left: str, outlook: str = "") -> str:
     """A bar with the step and the time left; above it, how long the run was expected to take."""
-    parts = (
-        f"{which}step {step.index} of {step.total}",
-        " ".join(step.text.split()),
-        f"{left} left" * (step.index > 0),
-    )
-    text = ", ".join(filter(None, parts))
+    head = f"{which}step {step.index} of {step.total}"
+    text = ", ".join(filter(None, (head, " ".join(step.text.split()), f"{left} left" * (step.index > 0))))
     share = 100 * step.index / max(step.total, 1)
     bar = f'<div class="bar" role="progressbar" aria-valuenow="{share:.0f}"><i style="width: {share:.1f}%"></i></div>'
     first, then = (f"<p>{html.escape(line[0].upper() + line[1:])}</p>" * bool(line) for line in (outlook or " ", text))
