@@ -368,7 +368,7 @@ def test_a_large_picture_is_not_evaluated_once_more_to_say_how_long_it_takes(mon
     events = restore(settle(RestoreRequest.of(given, "restore")))
     planned = next(event for event in events if isinstance(event, Planned))
     events.close()
-    assert planned.text.startswith("this takes about 24 seconds")
+    assert planned.text.startswith("this takes about 48 seconds")  # two evaluations
     assert seen == [(8, 8)]
 
 
