@@ -198,20 +198,7 @@ def test_bad_input_is_one_sentence(prior, tmp_path, code, capsys, words, sentenc
 
 def test_a_reward_that_is_not_finite_loses_nothing(prior, tmp_path, code, capsys):
     out = tmp_path / "run"
-    words = [
-        "align",
-        "fashion",
-        "--class",
-        "bag",
-        "--reward",
-        f"{code}:bad",
-        "--method",
-        "draft",
-        "--rows",
-        "4",
-        "--checked",
-        "6",
-    ]
+    words = f"align fashion --class bag --reward {code}:bad --method draft --rows 4 --checked 6".split()
     assert (
         main([*words, "--updates", "2", "--steps", "2", "--check-steps", "2", "--threads", "1", "--out", str(out)]) == 1
     )

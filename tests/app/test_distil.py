@@ -48,20 +48,7 @@ def _quick(monkeypatch, tmp_path):
 
 
 def go(tiny: str, out: str, *more: str, updates: int = 4) -> int:
-    small = (
-        "--updates",
-        str(updates),
-        "--rows",
-        "4",
-        "--rank",
-        "2",
-        "--parts",
-        "2",
-        "--pairs",
-        "8",
-        "--pair-steps",
-        "2",
-    )
+    small = f"--updates {updates} --rows 4 --rank 2 --parts 2 --pairs 8 --pair-steps 2".split()
     return main(["distil", tiny, "--out", out, *small, *more])
 
 

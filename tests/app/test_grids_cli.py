@@ -19,22 +19,8 @@ from flowhelm.solve import integrate
 from flowhelm.step import run
 from flowhelm.transition import midpoint
 
-SMALL = [
-    "--steps",
-    "2,3",
-    "--fine",
-    "16",
-    "--nodes",
-    "5",
-    "--build",
-    "3",
-    "--choose",
-    "3",
-    "--report",
-    "4",
-    "--threads",
-    "1",
-]
+_WORDS = "--steps 2,3 --fine 16 --nodes 5 --build 3 --choose 3 --report 4 --threads 1"
+SMALL = _WORDS.split()
 
 
 @pytest.fixture(scope="module")

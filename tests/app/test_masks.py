@@ -102,20 +102,8 @@ def test_in_python_the_transparency_is_given_itself(erased, prior):
     assert np.abs(shown - levels_of("b.png")).max() <= 1
 
 
-USUAL = [
-    "--std",
-    "0.05",
-    "--steps",
-    "2",
-    "--method",
-    "pnp_flow",
-    "--operator",
-    "inpaint",
-    "--mask",
-    "alpha",
-    "--threads",
-    "1",
-]
+_WORDS = "--std 0.05 --steps 2 --method pnp_flow --operator inpaint --mask alpha --threads 1"
+USUAL = _WORDS.split()
 
 
 def test_the_transparency_of_a_page_is_that_pages(erased, prior, capsys):

@@ -125,20 +125,7 @@ def test_files_that_are_damaged(known, tmp_path, capsys):
 
 def test_train(clothes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = [
-        "train",
-        "fashion-tarflow",
-        "--data",
-        str(clothes),
-        "--batch",
-        "8",
-        "--deep",
-        "1",
-        "--width",
-        "32",
-        "--steps",
-        "6",
-    ]
+    words = f"train fashion-tarflow --data {clothes} --batch 8 --deep 1 --width 32 --steps 6".split()
     assert main(words) == 0
     folder = tmp_path / "runs" / "fashion_tarflow"
     assert {p.name for p in folder.iterdir()} == {

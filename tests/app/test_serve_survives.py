@@ -49,20 +49,7 @@ def test_nothing_is_lost_or_swapped(prior):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    words = [
-        sys.executable,
-        "-m",
-        "flowhelm",
-        "serve",
-        "--prior",
-        prior,
-        "--threads",
-        "1",
-        "--port",
-        str(port),
-        "--waiting",
-        "64",
-    ]
+    words = f"{sys.executable} -m flowhelm serve --prior {prior} --threads 1 --port {port} --waiting 64".split()
     server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done, answers, wrong, gaps = threading.Event(), [0] * CLIENTS, [], []
     restorer = Restorer(prior, threads=1)

@@ -291,24 +291,10 @@ def test_runs_of_one_picture_are_told_by_its_bytes(page, photo, prior, tmp_path)
 
 
 def words(prior: str) -> list[str]:
-    return [
-        "--prior",
-        prior,
-        "--steps",
-        "3",
-        "--std",
-        "0.05",
-        "--threads",
-        "1",
-        "--operator",
-        "deblur",
-        "--sigma",
-        "1.2",
-        "--method",
-        "mpc_flow",
-        "--strength",
-        "70",
-    ]
+    return (
+        f"--prior {prior} --steps 3 --std 0.05 --threads 1 --operator deblur --sigma 1.2 --method mpc_flow "
+        "--strength 70"
+    ).split()
 
 
 def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys):
@@ -370,20 +356,7 @@ def test_paint_is_the_command_lines_mask(page, photo, prior, tmp_path):
     kept = np.asarray(Image.open(mask)) == 255
     assert (~kept).sum() == 15
     out = tmp_path / "by.png"
-    typed = [
-        "--operator",
-        "inpaint",
-        "--mask",
-        str(mask),
-        "--prior",
-        prior,
-        "--steps",
-        "3",
-        "--std",
-        "0.05",
-        "--threads",
-        "1",
-    ]
+    typed = f"--operator inpaint --mask {mask} --prior {prior} --steps 3 --std 0.05 --threads 1".split()
     assert main(["restore", str(photo), *typed, "--out", str(out)]) == 0
     assert json.loads((tmp_path / "by.run.json").read_text())["result"]["sha256"] == made.result.sha256
     # a mask that is given counts, not the paint; and the copy is beside the picture
@@ -422,20 +395,8 @@ def test_a_steered_picture_is_that_of_the_command_line(page, tmp_path, monkeypat
     seen = []
     where, settings = requests.steering(want, page)
     made = drive(steer(settings), lambda event: seen.append(event) if isinstance(event, Stepped) else None)
-    typed = [
-        "--reward",
-        "2*brightness",
-        "--reward",
-        "compressibility",
-        "--class",
-        "bag",
-        "--budget",
-        "24",
-        "--seed",
-        "3",
-        "--strength",
-        "40",
-    ]
+    line = "--reward 2*brightness --reward compressibility --class bag --budget 24 --seed 3 --strength 40"
+    typed = line.split()
     assert main(["steer", "fashion", *typed, "--threads", "1", "--out", "by"]) == 0
     assert (where / "fashion.steered.best.png").read_bytes() == (tmp_path / "by.best.png").read_bytes()
     trace = made.result.pictures[0].trace

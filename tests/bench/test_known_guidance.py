@@ -72,3 +72,15 @@ def test_the_tables(capsys):
     assert outside == f"{inside} (0.000 ± 0.000 above)"  # five evaluations are five moves of one
     with pytest.raises(typer.BadParameter, match="got wish"):
         known.guided(gradient=["wish"])
+
+
+def test_a_method_without_some_budgets_is_listed_and_drawn(tmp_path):
+    def row(method, budget):
+        numbers = {"evaluations": budget, "rewards": budget, "value": "-1.0", "spread": "0.1", "held_out": "-2.0"}
+        names = {"prior": "fashion", "reward": "class", "target": "bag", "method": method, "seeds": "5"}
+        return {key: str(value) for key, value in (names | numbers | {"budget": budget, "diversity": "1"}).items()}
+
+    rows = [row("FK, GLASS", 50), row("FK, GLASS", 100), row("FK, GLASS, guided outside", 100)]
+    assert "| FK, GLASS, guided outside | - | -1.000 ± 0.100 (-2.00) | 1.00 |" in steering.table(rows)
+    steering.plot(rows, tmp_path / "steering.png")
+    assert (tmp_path / "steering.png").read_bytes()[1:4] == b"PNG"

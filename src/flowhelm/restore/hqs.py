@@ -6,7 +6,8 @@
 
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
-Cost    1 evaluation per step, forward only, and one more with `sure`; the prox, or the inner solver's backwards through decoder and operator
+Cost    1 evaluation per step, forward only, and one more with `sure`; the prox, or the inner solver's backwards through decoder and
+        operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here they see the picture as it is. Other operators
         than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level; here

@@ -48,7 +48,12 @@ ROWS = ("weights of N(0, I)", "one weight", "fresh noise", "one data step")
 def rows(file: Path) -> dict[str, dict[str, Any]]:
     """Name -> the options in which a row differs, `carry` where it is not to be chosen."""
     calibrated = {"weights": weights(file)}
-    others = ({}, {"weights": torch.ones_like}, calibrated | {"carry": 0.0}, calibrated | {"inner": 1})
+    others: tuple[dict[str, Any], ...] = (
+        {},
+        {"weights": torch.ones_like},
+        calibrated | {"carry": 0.0},
+        calibrated | {"inner": 1},
+    )
     return {"FLAIR": calibrated, **dict(zip(ROWS, others, strict=True))}
 
 

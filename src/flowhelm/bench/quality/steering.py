@@ -250,7 +250,8 @@ def table(rows: list[dict[str, str]]) -> str:
 def plot(rows: list[dict[str, str]], out: Path) -> None:
     """Reward against evaluations, and against calls of the reward, a column for each prior and reward."""
     kinds = list(dict.fromkeys((r["prior"], r["reward"]) for r in rows))
-    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(r["method"] for r in rows))}
+    names = list(dict.fromkeys(r["method"] for r in rows))
+    styles = {method: {"color": f"C{i % 10}", "linestyle": ("-", "--")[i // 10 % 2]} for i, method in enumerate(names)}
     made = figure(3.4 * len(kinds), 6)
     axes = made.subplots(2, len(kinds), squeeze=False)
     for column, (prior, reward) in enumerate(kinds):
@@ -259,10 +260,10 @@ def plot(rows: list[dict[str, str]], out: Path) -> None:
             axis = axes[line, column]
             for method in dict.fromkeys(r["method"] for r in mine):
                 points = []
-                for budget in sorted({int(r["budget"]) for r in mine}):
+                for budget in sorted({int(r["budget"]) for r in mine if r["method"] == method}):
                     some = [r for r in mine if r["method"] == method and int(r["budget"]) == budget]
                     points.append([sum(float(r[c]) for r in some) / len(some) for c in (against, "value")])
-                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, color=colours[method])
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=method, **styles[method])
             axis.set_xscale("log")
             axis.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
             axis.minorticks_off()
@@ -271,7 +272,8 @@ def plot(rows: list[dict[str, str]], out: Path) -> None:
             if not line:
                 axis.set_title(f"{prior}, {reward}", fontsize=10)
         axes[0, column].set_ylabel("reward" if not column else "")
-    axes[0, 0].legend(fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    made.legend(handles, labels, fontsize=7, loc="outside lower center", ncols=6)
     put(out, lambda temporary: temporary.write_bytes(png(made)))
 
 
