@@ -483,7 +483,8 @@ def test_the_table_that_decides():
         ]  # fmt: skip
 
     listed = [
-        *made("one", "hqs", 1, 30.0, 0.3, 1.0, '{"sure": true}'), *made("eight", "hqs", 8, 30.03, 0.4, 8.0), *made("fig", "fig", 50, 29.0, 0.1, 50.0),
+        *made("one", "hqs", 1, 30.0, 0.3, 1.0, '{"sure": true}'), *made("eight", "hqs", 8, 30.03, 0.4, 8.0),
+        *made("fig", "fig", 50, 29.0, 0.1, 50.0),
         *made("long", "fig", 400, 40.0, 0.01, 400.0), *made("deepinv DPIR", "deepinv_dpir", 8, 29.5, 0.5, 8.0, images=2),
     ]  # fmt: skip
     text = decided(listed)
