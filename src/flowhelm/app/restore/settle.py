@@ -64,7 +64,9 @@ def settle(
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
-    name, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn, kind)
+    # what a compression has done is not white, and Stein's estimate would keep it
+    packed = request.adapter is not None or ("estimated" in told and jpeg_quality(request.photo) is not None)
+    name, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn, kind, packed)
     method, steps = function_of("method", name), request.steps or usual_steps
     method_options = complete(method, base | request.method_options)
     pictured = from_picture(method)
@@ -186,9 +188,13 @@ def check_cost(settings: RestoreSettings, most: int, more: str = "") -> None:
 
 
 def _usual(
-    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str
+    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str, packed: bool
 ) -> tuple[str, dict[str, Any], int]:
-    """The method, its options and the number of steps where nothing else is said: those of the nearest preset."""
+    """The method, its options and the number of steps where nothing else is said: those of the nearest preset.
+
+    Args:
+        packed: a compression is to be undone with the noise.
+    """
     std = float(request.std)
     if kind in presets.OF_KIND:
         if request.quality == "best":
@@ -202,15 +208,10 @@ def _usual(
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
-        return usual, dict(options) | ({"sure": False} if "sure" in options and _packed(request) else {}), steps
+        return usual, dict(options) | ({"sure": False} if "sure" in options and packed else {}), steps
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps
-
-
-def _packed(request: RestoreRequest) -> bool:
-    """Whether a compression is to be undone with the noise: what it has done is not white, and Stein's estimate would keep it."""
-    return request.adapter is not None or (not request.simulate and jpeg_quality(request.photo) is not None)
 
 
 def _check_best(request: RestoreRequest, pipeline: bool, drawn: bool) -> None:
