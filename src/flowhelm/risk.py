@@ -18,8 +18,8 @@ from .shapes import State, Time
 WINDOW = 33
 """Pixels of a side that a share is an average over."""
 SLACK = 1.15
-"""So much more than expected may be taken out before less is kept: the noise is never known exactly, and averages of windows scatter. With
-noise that is 5 % more than it is said to be, nothing is lost by it on pictures that the prior knows."""
+"""So much more than expected may be taken out before less is kept: the noise is never known exactly, and averages of windows scatter. Noise
+that is 5 % stronger than r has at most 1.05^2 = 1.10 times the power."""
 STEP = 0.1
 """Of the probe, in units of the noise."""
 

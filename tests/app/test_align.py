@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import little_prior
 
 import flowhelm
 from flowhelm import tune
@@ -19,8 +20,7 @@ from flowhelm.app.tune import check
 from flowhelm.app.tune.request import AlignRequest
 from flowhelm.app.tune.run import align
 from flowhelm.interfaces.cli import main
-from flowhelm.priors import adapters, bundled
-from flowhelm.priors.unet import UNet
+from flowhelm.priors import adapters
 
 SMALL = {"classes": ["bag", "coat"], "rows": 4, "updates": 4, "checked": 6, "check_every": 2, "check_steps": 3}
 SMALL |= {"threads": 1, "minutes": 0.0, "rank": 2}
@@ -47,14 +47,7 @@ def flat(image):
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    """The file of a very small prior of two classes, trained on nothing."""
-    torch.manual_seed(0)
-    net = UNet((8, 8), blocks=1, channels=1, classes=2)
-    for each in net.parameters():
-        each.data += 0.1 * torch.randn_like(each)
-    path = tmp_path_factory.mktemp("prior") / "little.safetensors"
-    bundled.save(net, path, {"classes": ["bag", "coat"], "size": 16, "scale": 1.5})
-    return str(path)
+    return str(little_prior(tmp_path_factory.mktemp("prior")))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import little_prior
 
 from flowhelm.app.options import own
 from flowhelm.app.run import drive
@@ -15,7 +16,6 @@ from flowhelm.app.tune.request import AlignRequest
 from flowhelm.app.tune.run import align
 from flowhelm.learning import together
 from flowhelm.priors import bundled
-from flowhelm.priors.unet import UNet
 
 SRC = Path(__file__).parents[2] / "src"
 ASKED = {
@@ -36,12 +36,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
-    torch.manual_seed(0)
-    net = UNet((8, 8), blocks=1, channels=1, classes=2)
-    for each in net.parameters():
-        each.data += 0.1 * torch.randn_like(each)
-    path = tmp_path_factory.mktemp("prior") / "little.safetensors"
-    bundled.save(net, path, {"classes": ["bag", "coat"], "size": 16, "scale": 1.5})
+    path = little_prior(tmp_path_factory.mktemp("prior"))
     # slopes of many lengths, or a quantile would be the same for any part of the batch
     path.with_name("own.py").write_text("def near(image):\n    return -((image - 0.3) ** 2).mean((1, 2, 3))\n")
     own.trust(near(path))

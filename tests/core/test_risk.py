@@ -41,6 +41,15 @@ def test_a_prior_that_is_right_is_believed(path, r):
     assert back.abs().max() < 0.1 * r
 
 
+def test_noise_that_is_a_little_stronger_costs_nothing():
+    """5 % more has (s^2 + 1.1 r^2) / (s^2 + r^2) times the power that is expected to be taken out: within the slack."""
+    flow, r = White(0.3), 0.2
+    t = grids.levels(1, linear, r, r)[0]
+    y = noisy(0.3, 1.05 * r)
+    clean = flow.ends(linear(t).alpha * y, t).clean
+    assert (risk.trusted(flow, y, clean, t) == clean).double().mean() > 0.9
+
+
 @pytest.mark.parametrize("true", [0.2, 0.5])
 def test_of_a_prior_that_is_too_smooth_the_best_part_is_kept(true):
     """y + a (D - y) is linear in y: the best a leads to the gain of the true law, whatever the prior's."""
