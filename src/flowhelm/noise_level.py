@@ -3,10 +3,11 @@
     std = noise_level(picture)                      # (1, c, h, w) in [-1, 1], as a file of 8 or 16 bits holds it
     std = noise_level(picture, one_call(flow))      # with a prior, which corrects what clipping took
 
-In colour: the smallest eigenvalues of the covariance of patches (Chen, Zhu, Heng 2015, ICCV), for in photographs the fine colour
-contrasts hold nothing but noise. Clipping takes noise away near black and white, so patches far from both are looked at, and the
-level is the one that, clipped, leaves the variance that was found. In grey fine contrasts are texture, too: of the patches with the least
-coarse contrast, the fine one is taken; in white noise the two are independent, so that the choice does not bias it.
+Of the patches with the least coarse contrast the fine one is taken; in white noise the two are independent, so that the choice does not
+bias it. The patches are taken from the dark and the bright parts alike, since noise grows with the light. What texture they have is left
+out by the smallest eigenvalues of the covariance (Chen, Zhu, Heng 2015, ICCV, who take whole patches, and all of them: texture then
+counts as noise), for in photographs few colours vary finely. Clipping takes noise away near black and white, so patches far from both are
+looked at, and the level is the one that, clipped, leaves the variance that was found.
 The noise must be white: what JPEG has smoothed is not seen; of a JPEG file see `flowhelm.compression.noise_before`.
 """
 
@@ -26,8 +27,12 @@ SIDE = 1024
 """Of the middle of a picture that is looked at: more tells nothing more."""
 LEVEL = 2 / 255
 """One of 256, in [-1, 1]."""
-_PATCHES = 60_000
-_FINE = 8
+_PATCHES, _SIDE = 60_000, 8
+_COARSE, _FINE = 7, 11
+"""Orders of a patch's cosines, across and down added: up to where they are coarse, and from where on fine."""
+_SHARE, _LEAST, _LIGHTS = 0.05, 1000, 4
+"""How many patches are taken: such a share of each of so many ranges of light, at least so many in all; more of noise that is stronger
+than 5 levels, in which texture counts for less."""
 
 
 def one_call(flow: Flow) -> Denoise:
@@ -52,64 +57,70 @@ def noise_level(picture: Tensor, denoise: Denoise | None = None) -> float:
         raise ValueError(f"noise_level: expected one picture (1, c, h, w) with c 1 or 3, got {tuple(picture.shape)}")
     top, left = ((side - min(side, SIDE)) // 2 for side in picture.shape[-2:])
     middle = picture.detach().cpu().float()[..., top : top + SIDE, left : left + SIDE]
-    if min(middle.shape[-2:]) < 2 * _FINE:
+    if min(middle.shape[-2:]) < 2 * _SIDE:
         return 0.0  # too few pixels to tell
-    colour = middle.shape[1] == 3 and not torch.equal(middle[:, 0], middle[:, 1])
-    return _of_colour(middle, denoise) if colour else _of_grey(middle[:, :1])
+    grey = bool((middle == middle[:, :1]).all())
+    return _of_pixels(middle[:, :1], None) if grey else _of_pixels(middle, denoise)
 
 
-def _of_colour(picture: Tensor, denoise: Denoise | None, side: int = 5) -> float:
-    patches = _patches(picture, side)
-    flat, clean, std = patches.flatten(1), patches.mean((2, 3), keepdim=True), 0.0
+def _of_pixels(picture: Tensor, denoise: Denoise | None) -> float:
+    patches = _patches(picture)
+    uneven = ~_even(patches)  # at a frame, in a drawing, or clipped: noise leaves few patches that are even
+    if uneven.float().mean() < 0.5:
+        return 0.0
+    dct, order = _cosines(patches), _order()
+    parts = dct @ (patches := patches[uneven]) @ dct.T
+    coarse = parts[:, :, (order > 0) & (order <= _COARSE)].square().mean((1, 2))
+    fine = parts[:, :, order >= _FINE].flatten(1)
+    clean, std = patches.mean((2, 3), keepdim=True), 0.0
     for _ in range(4):
-        room = (1 - clean.mean((2, 3)).abs()).amin(1)  # to black or white
-        far = max(min(len(flat), 5000), len(flat) // 2, int((room > std).sum())) if std else len(flat)
-        kept = room.topk(far).indices
-        found = math.sqrt(max(_smallest(flat[kept]) - LEVEL**2 / 12, 0))  # rounding is no noise
+        mean = clean.mean((2, 3))
+        room = (1 - mean.abs()).amin(1)  # to black or white
+        far = max(min(len(fine), 5000), len(fine) // 2, int((room > std).sum())) if std else len(fine)
+        kept = _flattest(coarse, mean.mean(1), room.topk(far).indices, max(1.0, std / (5 * LEVEL)))
+        found = math.sqrt(max(_smallest(fine[kept]) - LEVEL**2 / 12, 0))  # rounding is no noise
         if found < LEVEL / 4:
             return found
-        std, before = _unclipped(clean[kept[:: max(1, far // 400)]], found), std
+        std, before = _unclipped(clean[kept[:: max(1, len(kept) // 400)]], found), std
         if abs(std - before) < 0.004 * std:
             break
         if denoise is not None and std > 2 * LEVEL:  # weaker noise is clipped nowhere else than the picture is
-            clean = _patches(denoise(picture, std).clamp(-1, 1), side)
+            clean = _patches(denoise(picture, std).clamp(-1, 1))[uneven]
     return std
 
 
-def _of_grey(picture: Tensor, share: float = 0.05) -> float:
-    patches = _patches(picture, _FINE).flatten(0, 1)
-    dct, order = _cosines(patches), _order()
-    energy = (dct @ patches @ dct.T).square()
-    coarse = energy[:, (order > 0) & (order < _FINE - 1)].mean(1)
-    fine, mean, std = energy[:, order > _FINE].mean(1), patches.mean((1, 2)), 0.0
-    for _ in range(3):
-        room = 1 - mean.abs()
-        far = room.topk(max(min(len(room), 1000), len(room) // 2, int((room > 2 * std).sum()))).indices
-        flat = far[coarse[far].topk(max(min(len(far), 50), int(share * len(far))), largest=False).indices]
-        found = math.sqrt(max(float(fine[flat].double().mean()) - LEVEL**2 / 12, 0))
-        if found < LEVEL / 4:
-            return found
-        std = _unclipped(mean[flat], found)
-    return std
+def _even(patches: Tensor) -> Tensor:
+    """Which of the patches `(n, c, 8, 8)` have a row or a column of one colour."""
+    across, down = (patches.diff(dim=d).abs().amax((1, d)) == 0 for d in (3, 2))
+    return (across | down).any(1)
+
+
+def _flattest(coarse: Tensor, light: Tensor, far: Tensor, more: float) -> Tensor:
+    """Those of the patches `far` with the least coarse contrast, as many of the dark as of the bright ones; `more` times the least share."""
+    kept = []
+    for part in far[light[far].argsort()].tensor_split(_LIGHTS):
+        many = min(len(part), int(more * max(_LEAST // _LIGHTS, _SHARE * len(part))))
+        kept.append(part[coarse[part].topk(many, largest=False).indices])
+    return torch.cat(kept)
 
 
 def _cosines(like: Tensor) -> Tensor:
-    place = torch.arange(float(_FINE)).to(like)
-    dct = torch.cos(math.pi * place[:, None] * (place + 0.5) / _FINE) * math.sqrt(2 / _FINE)
+    place = torch.arange(float(_SIDE)).to(like)
+    dct = torch.cos(math.pi * place[:, None] * (place + 0.5) / _SIDE) * math.sqrt(2 / _SIDE)
     dct[0] /= math.sqrt(2)
     return dct
 
 
 def _order() -> Tensor:
-    place = torch.arange(_FINE)
+    place = torch.arange(_SIDE)
     return place[:, None] + place
 
 
-def _patches(picture: Tensor, side: int) -> Tensor:
-    """Some of the patches `(n, c, side, side)` of one picture, evenly spread."""
+def _patches(picture: Tensor) -> Tensor:
+    """Some of the patches `(n, c, 8, 8)` of one picture, evenly spread."""
     height, width = picture.shape[-2:]
     stride = max(2, math.ceil(math.sqrt(height * width / _PATCHES)))
-    return picture[0].unfold(1, side, stride).unfold(2, side, stride).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    return picture[0].unfold(1, _SIDE, stride).unfold(2, _SIDE, stride).permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
 def _smallest(rows: Tensor) -> float:

@@ -55,3 +55,43 @@ def test_the_moments_of_clipped_noise_are_those_of_draws():
     mean, variance = _clipped(x, std)
     torch.testing.assert_close(mean, draws.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(variance, draws.var(0), atol=2e-3, rtol=0)
+
+
+def textured(amplitude, seed=0, side=160):
+    """Grass over most of a smooth picture: fine contrast that differs from place to place, in brightness and a little in colour."""
+    g = torch.Generator().manual_seed(seed)
+    strength = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 5, generator=g), (side, side), mode="bicubic").clamp(min=0.05)
+    grass = torch.randn(1, 1, side, side, generator=g) * torch.tensor([1.0, 1.1, 0.8]).view(1, 3, 1, 1)
+    grass += 0.3 * torch.randn(1, 3, side, side, generator=g)
+    return scene(seed) * 0.6 + amplitude / 127.5 * strength * grass
+
+
+def test_texture_is_not_taken_for_noise():
+    """All patches, whole (Chen et al.), say 5.9 levels here."""
+    clean = textured(20)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert noise_level(eight(clean + 5 / 127.5 * noise)) * 127.5 == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_noise_that_grows_with_the_light_counts_by_its_mean_square(grey):
+    """The flattest patches alone are the darkest, which have the least noise."""
+    clean = 0.2 * scene(3, side=256, grey=grey) + torch.linspace(-0.75, 0.75, 256)
+    strength = ((clean + 1) / (clean + 1).mean()).sqrt()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert noise_level(eight(clean + 8 / 127.5 * strength * noise)) * 127.5 == pytest.approx(8, rel=0.08)
+
+
+def test_a_frame_does_not_hide_the_noise():
+    clean = scene() * 0.8
+    noisy = eight(clean + 8 / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)))
+    noisy[..., :40, :] = noisy[..., -25:, :] = eight(torch.tensor(0.2))
+    assert noise_level(noisy) * 127.5 == pytest.approx(8, rel=0.06)
+
+
+def test_a_drawing_has_no_noise():
+    """Mostly even patches, and sharp lines between them."""
+    drawing = torch.full((1, 3, 128, 128), 0.9)
+    for at in range(5, 128, 31):
+        drawing[..., at, :] = drawing[..., :, at] = -0.9
+    assert noise_level(eight(drawing)) == 0
