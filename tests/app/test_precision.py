@@ -50,7 +50,8 @@ def test_the_network_alone_computes_in_it():
     [
         ({"amx_bf16": True}, precision.LARGE, "bfloat16"),
         ({"amx_bf16": True}, precision.LARGE - 1, "float32"),
-        ({"amx_bf16": False, "avx512_bf16": True}, precision.LARGE, "float32"),
+        ({"amx_bf16": False, "avx512_bf16": True}, precision.LARGE, "bfloat16"),
+        ({"amx_bf16": False, "avx512_bf16": False}, precision.LARGE, "float32"),
         ({}, 10**9, "float32"),
     ],
 )

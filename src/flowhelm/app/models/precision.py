@@ -18,10 +18,10 @@ LARGE = 1_000_000
 
 
 def usual(flow: Flow, pixels: int, device: str) -> Dtype:
-    """What a prior computes in where nobody says it: bfloat16 for a large picture on a processor that multiplies it in tiles (AMX),
-    where it takes half the time (measured; `python -m flowhelm.bench.quality.large --dtype bfloat16`); else float32."""
+    """What a prior computes in where nobody says it: bfloat16 for a large picture on a processor with instructions for it (AMX or
+    AVX512-BF16), where it takes half the time (measured on one of each; `python -m flowhelm.bench.quality.precision`); else float32."""
     found: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
-    quick = torch.device(device).type == "cpu" and bool(found.get("amx_bf16"))
+    quick = torch.device(device).type == "cpu" and bool(found.get("amx_bf16") or found.get("avx512_bf16"))
     return "bfloat16" if quick and pixels >= LARGE and _takes(flow) else "float32"
 
 

@@ -1,6 +1,7 @@
 """How well the noise of a photograph is estimated, and what the estimate costs: white, Poisson-like and JPEG'd noise, and none.
 
     python -m flowhelm.bench.quality.noise_level --data test_photos.zip --cases 60
+    python -m flowhelm.bench.quality.noise_level --data free_photos.zip --folder . --last 20 --cases 40
 
 White noise of 2 to 50 of 255 levels and noise whose variance grows with the light are rounded and clipped to 8 bits, as a file has
 them. Beside ours stand scikit-image's estimate_sigma (if PyWavelets is there) and deepinv's PatchCovarianceNoiseEstimator. The loss is
@@ -91,10 +92,11 @@ def main(
     prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
     cases: Annotated[int, typer.Option(min=4, help="how many, over kinds, levels and pictures")] = 60,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
+    last: Annotated[int | None, typer.Option(min=1, help="only the last so many pictures by name")] = None,
     only: Annotated[str | None, typer.Option(help="of the cases those of this noise: white, poisson or jpeg")] = None,
 ) -> None:
     """Estimate, denoise, and print a line for each kind of noise."""
-    flow, photos = load(prior), list(whole(data, folder))
+    flow, photos = load(prior), list(whole(data, folder, last))
     rows: list[dict[str, Any]] = []
     kinds = ("white", "white", "poisson", "jpeg")
     folder_ = tempfile.TemporaryDirectory()  # goes when the command ends
