@@ -48,17 +48,18 @@ LEAST = 0.01
 """Noise below which deepinv's scheme is told of so much, in units of [0, 1]."""
 
 
+def unasked(restorer: Restorer, file: Path) -> tuple[Tensor, str | None]:
+    """What `flowhelm restore photo.jpg` makes of a file, `(3, h, w)`, and by which operator; None: it was left alone."""
+    seen = look(file, restorer.prior)
+    if seen.operator is None:
+        return read(file).pixels[0], None
+    std = "auto" if seen.packed else seen.std
+    return restorer(file, seen.operator, std=std, operator_options=dict(seen.options)).picture, seen.operator
+
+
 def ours(restorer: Restorer, file: Path, damage: Damage) -> Iterator[tuple[str, Callable[[], Tensor]]]:
     """What the commands give of a file, by the words typed."""
-
-    def nothing() -> Tensor:
-        seen = look(file, restorer.prior)
-        if seen.operator is None:
-            return read(file).pixels[0]
-        std = "auto" if seen.packed else seen.std
-        return restorer(file, seen.operator, std=std, operator_options=dict(seen.options)).picture
-
-    yield "`flowhelm restore photo.jpg`", nothing
+    yield "`flowhelm restore photo.jpg`", lambda: unasked(restorer, file)[0]
     yield (
         "with `--operator deblur --kernel auto`",
         lambda: restorer(file, "deblur", operator_options={"kernel": "auto"}).picture,
