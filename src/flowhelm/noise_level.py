@@ -96,7 +96,7 @@ def _even(patches: Tensor) -> Tensor:
 
 
 def _flattest(coarse: Tensor, light: Tensor, far: Tensor, more: float) -> Tensor:
-    """Those of the patches `far` with the least coarse contrast, as many of the dark as of the bright ones; `more` times the least share."""
+    """Those of the patches `far` with the least coarse contrast, as many dark as bright ones; `more` times the least share."""
     kept = []
     for part in far[light[far].argsort()].tensor_split(_LIGHTS):
         many = min(len(part), int(more * max(_LEAST // _LIGHTS, _SHARE * len(part))))

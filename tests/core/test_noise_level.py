@@ -60,7 +60,9 @@ def test_the_moments_of_clipped_noise_are_those_of_draws():
 def textured(amplitude, seed=0, side=160):
     """Grass over most of a smooth picture: fine contrast that differs from place to place, in brightness and a little in colour."""
     g = torch.Generator().manual_seed(seed)
-    strength = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 5, generator=g), (side, side), mode="bicubic").clamp(min=0.05)
+    strength = torch.nn.functional.interpolate(torch.rand(1, 1, 5, 5, generator=g), (side, side), mode="bicubic").clamp(
+        min=0.05
+    )
     grass = torch.randn(1, 1, side, side, generator=g) * torch.tensor([1.0, 1.1, 0.8]).view(1, 3, 1, 1)
     grass += 0.3 * torch.randn(1, 3, side, side, generator=g)
     return scene(seed) * 0.6 + amplitude / 127.5 * strength * grass
