@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from flowhelm.app.draw import rows as drawing
+from flowhelm.app.draw.solvers import Way
 from flowhelm.app.models import device
 from flowhelm.app.models import opening as models
 from flowhelm.app.models.fitting import Settings
@@ -268,7 +269,7 @@ def test_pictures_depend_on_their_number_alone(photo, sd3, command, capsys):
 def test_a_guidance_by_name(photo, sd):
     flow = pipelines.load(sd, size=(32, 32))
     drawn = [
-        drive(drawing.draw_flow(bound, 1, steps=2, solver=euler, seed=0))
+        drive(drawing.draw_flow(bound, 1, Way(2, euler)))
         for bound in (flow.bind(["a cat"], scale=4.0), flow.bind(["a cat"], scale=1.0))
     ]
     assert not torch.allclose(*drawn, atol=1e-3)

@@ -15,6 +15,7 @@ from PIL import Image
 import flowhelm
 from flowhelm import grids, guide, priors, sample, transition
 from flowhelm.app.draw import request, rows, solvers
+from flowhelm.app.draw.solvers import Way
 from flowhelm.app.errors import BadInput
 from flowhelm.app.models import batches
 from flowhelm.app.models import cards as shelf
@@ -55,8 +56,8 @@ def flow(known):
     return priors.load(known)
 
 
-def drawn(flow, jobs, each=lambda event: None, **more):
-    return drive(rows.draw_jobs(flow, jobs, **more), each)
+def drawn(flow, jobs, each=lambda event: None, *, guidance=None, numbers=None, **way):
+    return drive(rows.draw_jobs(flow, jobs, Way(**way), guidance=guidance, numbers=numbers), each)
 
 
 # --- what is drawn ---
@@ -348,12 +349,14 @@ def test_auto_takes_what_drew_best_where_evaluations_are_few(flow, monkeypatch):
     assert solvers.auto(flow, "known", 4, "uniform") == ("ab", "uniform")
     assert solvers.auto(flow, "other", 4, None) == ("midpoint", "own")
     assert solvers.auto(flow, "other", 3, None) == ("dpm:variable=log", None)
-    words, _, times = solvers.settled(flow, "known", 4, "auto", None)
+    words, _, times = solvers.settled(flow, Way(4, "auto", prior="known"))
     assert (words, len(times)) == ("midpoint", 3)
-    assert len(solvers.settled(flow, "known", 4, "midpoint", None)[2]) == 5  # steps are steps where a solver is named
+    assert (
+        len(solvers.settled(flow, Way(4, "midpoint", prior="known"))[2]) == 5
+    )  # steps are steps where a solver is named
     seen, asked = [], []
     flow.net.register_forward_pre_hook(lambda net, given: asked.append(1))
-    one = drawn(flow, [("dark", 1)], steps=4, solver="auto", name="known", each=seen.append)
+    one = drawn(flow, [("dark", 1)], steps=4, solver="auto", prior="known", each=seen.append)
     assert len(asked) == 4
     assert torch.equal(one, drawn(flow, [("dark", 1)], steps=2, solver="midpoint"))
     assert [(each.index, each.total) for each in seen] == [(1, 2), (2, 2)]
@@ -362,7 +365,7 @@ def test_auto_takes_what_drew_best_where_evaluations_are_few(flow, monkeypatch):
 def test_the_table_that_ships_can_be_taken(flow):
     for name, table in solvers.measured().items():
         for steps, row in table.items():
-            words, _, times = solvers.settled(flow, name, int(steps), "auto", None)
+            words, _, times = solvers.settled(flow, Way(int(steps), "auto", prior=name))
             assert words == row.get("pictures", row)["solver"]
             assert (len(times) - 1) * solvers.CALLS.get(words, 1) == int(steps)
         assert all(int(steps) == 4 for steps, row in table.items() if "pictures" in row)

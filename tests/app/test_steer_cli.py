@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
+from flowhelm.app.draw.solvers import Way
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
 from flowhelm.app.show import contact_sheet
@@ -106,7 +107,7 @@ def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatc
     assert [line["finished"] for line in trace[-1:]] == [True]
     assert trace[-1]["best"] == made["reward"]
     flow = priors.load("fashion")
-    plain = drive(rows.draw_jobs(flow, [("bag", 0)], steps=run["settings"]["steps"]))
+    plain = drive(rows.draw_jobs(flow, [("bag", 0)], Way(run["settings"]["steps"])))
     least = float(rewards.brightness(plain.clamp(-1, 1)))
     print(method, made["reward"], "plain", least, made["evaluations"])
     assert made["reward"] >= least - 1e-6

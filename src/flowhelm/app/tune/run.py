@@ -68,8 +68,7 @@ def _aligned(request: AlignRequest) -> Run[Path]:
 
 def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
     request = problem.request
-    writer = problem.request.tensorboard and tensorboard()(str(out / "tensorboard"), purge_step=state.done + 1)
-    keeper = Keeper(problem, state, out, writer or None)
+    keeper = Keeper(problem, state, out, tensorboard() if request.tensorboard else None)
     count, many = Count(), place()[1]
     noise = state.noise.rows(mine(request.rows))
     began, saved, ended, average = time.monotonic(), time.monotonic(), "", 0.0
