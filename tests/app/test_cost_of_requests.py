@@ -123,11 +123,7 @@ def test_a_steered_run_says_before_how_long_it_takes(given, seconds, said, evalu
     ("given", "said", "evaluations"),
     [
         ({"count": 4, "steps": 8}, "16 seconds", 32),
-        (
-            {"count": 4, "steps": 8, "solver": "heun"},
-            "32 seconds",
-            64,
-        ),
+        ({"count": 4, "steps": 8, "solver": "heun"}, "32 seconds", 64),
         ({"count": 4, "steps": 4}, None, 0),
     ],
 )

@@ -198,12 +198,8 @@ KINDS = {
 
 
 MILD = (
-    "manifest",
-    "log",
-    "tar",
-    "npy",
-    "npz",
-)  # a damaged line counts as none, a damaged picture as one that has failed
+    "manifest", "log", "tar", "npy", "npz",
+)  # a damaged line counts as none, a damaged picture as one that has failed  # fmt: skip
 
 
 class Folder(NamedTuple):
@@ -274,14 +270,9 @@ def whole(prior, tmp_path_factory, monkeypatch_module) -> Folder:
         words = ["--reward", "brightness", "--particles", "2", "--steps", "2", "--threads", "1", "--out", "best"]
         assert main(["steer", "own.safetensors", "--method", "fk", *words]) == 0
         job = {
-            "inputs": "in",
-            "operator": "denoise",
-            "std": 0.1,
-            "steps": 2,
-            "prior": "own.safetensors",
-            "threads": 1,
+            "inputs": "in", "operator": "denoise", "std": 0.1, "steps": 2, "prior": "own.safetensors", "threads": 1,
             "out": "out",
-        }
+        }  # fmt: skip
         job |= {"operator_options": {}, "method": "mpc_flow", "method_options": {"inner": "adam:iterations=1"}}
         Path("job.json").write_text(json.dumps(job))
         Path("job.yaml").write_text(yaml.safe_dump(job))

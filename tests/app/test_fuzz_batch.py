@@ -77,14 +77,9 @@ FILES = {
     "s.npz": _npz(), "s.tar": _tar(),
 }  # fmt: skip
 HARSH = [
-    b"\xff\xff\xff\xff",
-    b"\x7f\xff\xff\xff",
-    b"\x00\x00\x00\x00",
-    b"\x80\x00\x00\x00",
-    b"99999999",
-    b"\xff\xff",
+    b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"\x80\x00\x00\x00", b"99999999", b"\xff\xff",
     b"\x00",
-]
+]  # fmt: skip
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -226,87 +221,30 @@ def hdf5(folder: Path, count: int, capfd) -> None:
 WRONG = [
     *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-12, 1e9, 10**20, -(10**20), 1e300),
     *(
-        "",
-        " ",
-        "auto",
-        "a",
-        "0.1",
-        "..",
-        "/",
-        "~",
-        "*",
-        "in",
-        "in/*",
-        "in/p0.png",
-        "gone.png",
-        "{stem}",
-        "\x00",
-        "\ud800",
-        "x" * 300,
+        "", " ", "auto", "a", "0.1", "..", "/", "~", "*", "in", "in/*", "in/p0.png", "gone.png", "{stem}", "\x00",
+        "\ud800", "x" * 300,
     ),
     *(
-        "in/s.npy",
-        "in/s.npy:0000",
-        "in/s.npy:9",
-        "[",
-        "in/[",
-        "photos",
-        "fashion",
-        "org/name",
-        "cpu",
-        "cuda",
-        "meta",
-        "mps:0",
+        "in/s.npy", "in/s.npy:0000", "in/s.npy:9", "[", "in/[", "photos", "fashion", "org/name", "cpu", "cuda",
+        "meta", "mps:0",
     ),
     *(
-        "adam",
-        "adam:iterations=1",
-        "adam:",
-        "adam:rate=x",
-        "euler",
-        "denoise",
-        "deblur",
-        "inpaint",
-        "jpeg",
-        "dps",
-        "fk",
-        "float16",
+        "adam", "adam:iterations=1", "adam:", "adam:rate=x", "euler", "denoise", "deblur", "inpaint", "jpeg", "dps",
+        "fk", "float16",
     ),
     *([], {}, [[]], [0], [0, 1], [1, 0], ["in"], ["in", "in"], {"a": 1}, [None], {"std": 1}),
-]
+]  # fmt: skip
 BROKEN = [
-    '"',
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    ":",
-    "NaN",
-    "Infinity",
-    "-",
-    "\\u0000",
-    "\\ud800",
-    "'",
-    "null",
-    "\n",
-    "\x00",
-    "é",
-]
+    '"', "{", "}", "[", "]", ",", ":", "NaN", "Infinity", "-", "\\u0000", "\\ud800", "'", "null", "\n", "\x00", "é",
+]  # fmt: skip
 NAMES = [*schema()["properties"]]
 MILD = [1, 2, 0.5, "auto", "cpu", None]
 
 
 def description(prior: str, chance: random.Random) -> dict:
     job: dict = {
-        "inputs": "in",
-        "operator": "denoise",
-        "out": "out",
-        "std": 0.1,
-        "steps": 1,
-        "prior": prior,
-        "threads": 1,
-    }
+        "inputs": "in", "operator": "denoise", "out": "out", "std": 0.1, "steps": 1, "prior": prior, "threads": 1,
+    }  # fmt: skip
     job |= chance.choice(
         (
             {},
@@ -318,7 +256,7 @@ def description(prior: str, chance: random.Random) -> dict:
             {"seeds": [0, 1], "samples": 1, "rows": 2, "tile": "auto"},
             {"inputs": ["in/s.npy"], "range": [0, 255]},
         )
-    )
+    )  # fmt: skip
     return job
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm import grids as core
 from flowhelm import sample
@@ -26,9 +27,7 @@ SMALL = _WORDS.split()
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     torch.manual_seed(0)
-    net = UNet((8, 8), 1, classes=2, data_std=0.3)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.12)
+    net = randomised(UNet((8, 8), 1, classes=2, data_std=0.3), 0.12)
     path = tmp_path_factory.mktemp("toy") / "toy.safetensors"
     save(net, path, {"classes": ["a", "b"], "size": 8, "scale": 2.0})
     return path

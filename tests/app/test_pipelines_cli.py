@@ -233,11 +233,7 @@ def as_it_is(sd3):
 
 
 @pytest.mark.parametrize(
-    ("given", "free", "advice"),
-    [
-        ({}, 0.85, "--checkpointing"),
-        ({"checkpointing": True}, 0.85, None),
-    ],
+    ("given", "free", "advice"), [({}, 0.85, "--checkpointing"), ({"checkpointing": True}, 0.85, None)]
 )
 def test_the_settings_of_the_run_are_what_is_planned(sd3, as_it_is, gpu, given, free, advice):
     work = models.Work("dps", (96, 96), 4)

@@ -390,13 +390,9 @@ def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
         timed = iter([seconds, 0.0])
         monkeypatch.setattr(told, "seconds_of", lambda call, *_, timed=timed: call() is None or next(timed))
         given = {
-            "photo": tmp_path / "photo.png",
-            "operator": "denoise",
-            "method": method,
-            "steps": 20,
-            "prior": prior,
+            "photo": tmp_path / "photo.png", "operator": "denoise", "method": method, "steps": 20, "prior": prior,
             "threads": 1,
-        }
+        }  # fmt: skip
         events = restore(settle(RestoreRequest.of(given, "restore")))
         planned = next(event for event in events if isinstance(event, Planned))
         events.close()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import randomised
 
 import flowhelm
 from flowhelm import grids, guide, priors, sample, transition
@@ -39,9 +40,7 @@ ABOUT = {
 def written(path: Path, about: dict, channels: int = 1, std: float = 0.12) -> Path:
     torch.manual_seed(0)
     kinds = {k: len(about.get(k, ())) for k in ("classes", "words", "numbers")}
-    net = UNet((8, 8), 1, channels=channels, **kinds)
-    for p in net.parameters():  # some start at zero, and would hide mistakes
-        torch.nn.init.normal_(p, std=std)
+    net = randomised(UNet((8, 8), 1, channels=channels, **kinds), std)
     save(net, path, about)
     return path
 
@@ -147,15 +146,8 @@ def test_each_picture_in_a_folder(known, here):
 
 def test_prompts_numbers_and_guidance(known, here):
     words = [
-        "sample",
-        str(known),
-        "--prompt",
-        "a round, square",
-        "--number",
-        "brightness=0.7",
-        "--number",
-        "detail=0.06",
-    ]
+        "sample", str(known), "--prompt", "a round, square", "--number", "brightness=0.7", "--number", "detail=0.06",
+    ]  # fmt: skip
     made = []
     for more in ("", "--scale 3", "--guidance raag", "--scale 3 --guidance cfg_zero", "--solver heun"):
         assert main([*words, "--steps", "2", "-n", "2", *more.split()]) == 0

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from toys import randomised
 
 from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
@@ -318,9 +319,7 @@ def test_a_palette():
 
 def test_a_classifier_file(here):
     torch.manual_seed(0)
-    net = Classifier(1, 10, (8, 16)).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.3)
+    net = randomised(Classifier(1, 10, (8, 16)).eval(), 0.3)
     about = {"widths": [8, 16], "classes": 10}
     save_file(
         {k: v.contiguous() for k, v in net.state_dict().items()}, here / "net.safetensors", {"about": json.dumps(about)}

@@ -231,13 +231,10 @@ def test_the_best_trial_is_taken_once_all_were_tried():
             quality = float("nan") if i == 0 else 20.0 + i * (-1) ** picture + (i == 3)
             bench.rows.append(
                 {
-                    "part": "tune",
-                    "task": "box",
-                    "method": "dps",
-                    "setting": rivals.spelled(setting),
+                    "part": "tune", "task": "box", "method": "dps", "setting": rivals.spelled(setting),
                     "psnr": str(quality),
                 }
-            )
+            )  # fmt: skip
     assert bench.setting("box", "dps", who) == who.trials[3]
     assert bench.setting("random", "dps", who) == who.trials[0]
 

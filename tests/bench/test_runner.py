@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm import inner, operators
 from flowhelm.affordable import affordable, nearest
@@ -31,9 +32,7 @@ DEBLUR = Task("deblur", operators.deblur, {"sigma": 0.8, "border": "circular"}, 
 @pytest.fixture(scope="module")
 def flow() -> NetFlow:
     torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
+    net = randomised(UNet((8, 8), 1))
     return NetFlow(net.requires_grad_(False), SHAPE)
 
 

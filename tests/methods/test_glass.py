@@ -336,10 +336,7 @@ def test_the_marginals_of_a_mixture_stay():
     x = Draws(9, n)(torch.empty(n, 2).double())
     states = {
         name: run(integrate(TOY, x, times, transition=move, noise=Draws(60, n))).x
-        for name, move in {
-            "5 x 8 x 2": partial(glass, inner=8, midpoint=True),
-            "5 x 1": ancestral,
-        }.items()
+        for name, move in {"5 x 8 x 2": partial(glass, inner=8, midpoint=True), "5 x 1": ancestral}.items()
     }
     found = {name: float(sliced_w2(truth, x)) for name, x in {"exact": other, **states}.items()}
     print(found)

@@ -259,8 +259,7 @@ def test_rbf_is_its_algorithm(mixture, draws):
 
 
 @pytest.mark.parametrize(
-    "move",
-    [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, midpoint=False, inner=3)],
+    "move", [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, midpoint=False, inner=3)]
 )
 @pytest.mark.parametrize(
     "options", [{}, {"spend_rest": True}, {"starts": 5}, {"starts": 3, "spend_rest": True}], ids=str
@@ -415,12 +414,9 @@ def test_a_reward_that_fails_somewhere_loses(mixture):
     reward = lambda x: torch.where(x[:, 0] > 0.5, torch.nan, REWARD(x))  # noqa: E731
     x, times = torch.randn(20, 2).double(), mixture.times(6)
     for method in (
-        partial(best_of, draws=12),
-        partial(svdd, draws=12),
-        partial(path_search, draws=8),
-        partial(rbf, draws=12),
+        partial(best_of, draws=12), partial(svdd, draws=12), partial(path_search, draws=8), partial(rbf, draws=12),
         noise_search,
-    ):
+    ):  # fmt: skip
         end = run(method(mixture, reward, x, times, noise=Noise(0, 20))).x
         assert reward(end).isfinite().float().mean() > 0.85
 

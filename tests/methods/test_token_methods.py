@@ -100,16 +100,10 @@ def test_the_surest_place_is_kept(product, remask):
     y, noise = seen(product, (0, 0, 0), 1e9), Noise(0, 1)
     step = next(
         restore.aps(
-            product,
-            y,
-            product.source(noise),
-            product.times(PLACES),
-            noise=noise,
-            temperature=0.0,
-            inner=1,
+            product, y, product.source(noise), product.times(PLACES), noise=noise, temperature=0.0, inner=1,
             remask=remask,
         )
-    )
+    )  # fmt: skip
     best, code = product.logits(product.source(noise))[0].max(-1)
     assert step.x[0].ne(CODES).nonzero().flatten().tolist() == [int(best.argmax())]
     assert step.x[0, best.argmax()] == code[best.argmax()]

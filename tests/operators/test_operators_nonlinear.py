@@ -200,14 +200,9 @@ def test_wrong_options_say_what_is_wrong(build, message):
 
 def test_clean_shape_inverts_the_builders():
     for builder, options in [
-        (operators.denoise, {}),
-        (operators.superres, {"factor": 3}),
-        (operators.superres, {}),
-        (operators.colorize, {}),
-        (operators.demosaic, {}),
-        (operators.jpeg, {"quality": 50}),
-        (operators.phase, {}),
-    ]:
+        (operators.denoise, {}), (operators.superres, {"factor": 3}), (operators.superres, {}),
+        (operators.colorize, {}), (operators.demosaic, {}), (operators.jpeg, {"quality": 50}), (operators.phase, {}),
+    ]:  # fmt: skip
         measured = builder((3, 12, 18), **options).A(torch.zeros(1, 3, 12, 18)).shape[1:]
         assert operators.clean_shape(builder, tuple(measured), options) == (3, 12, 18)
     with pytest.raises(TypeError, match="sigma"):

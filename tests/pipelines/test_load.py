@@ -338,15 +338,6 @@ def test_what_names_a_pipeline(tmp_path, monkeypatch):
     assert pipelines.named("runs")
     assert pipelines.named(tmp_path)
     for other in (
-        "photos",
-        "runs/file",
-        "a/b.safetensors",
-        "a/b.ckpt",
-        "a/b.py",
-        "a/b/c",
-        "../b",
-        "a.py:f",
-        "mod/a:f",
-        3,
-    ):
+        "photos", "runs/file", "a/b.safetensors", "a/b.ckpt", "a/b.py", "a/b/c", "../b", "a.py:f", "mod/a:f", 3,
+    ):  # fmt: skip
         assert not pipelines.named(other), other

@@ -33,12 +33,9 @@ def law(path=linear, middle=0.0, gain=1.0):
     root = 0.12 * torch.randn(2, 4, 4, generator=generator)
     covariances = root @ root.mT + 0.01 * torch.ones(4, 4) + 0.002 * torch.eye(4)
     return MixtureFlow(
-        torch.tensor([0.5, 0.5]).double(),
-        (middle + gain * means).double(),
-        (gain**2 * covariances).double(),
-        path,
+        torch.tensor([0.5, 0.5]).double(), (middle + gain * means).double(), (gain**2 * covariances).double(), path,
         SHAPE,
-    )
+    )  # fmt: skip
 
 
 def table_of(scheduled):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm.flow import NetFlow
 from flowhelm.priors.mmdit import MMDiT, numbered
@@ -13,9 +14,7 @@ WORDS = ("dark", "bright", "coat", "ankle", "boot")
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    made = MMDiT((1, 8, 8), words=len(WORDS), patch=2, width=12, layers=2, heads=3)
-    for weight in made.parameters():  # the last layer begins at zero
-        torch.nn.init.normal_(weight, std=0.1)
+    made = randomised(MMDiT((1, 8, 8), words=len(WORDS), patch=2, width=12, layers=2, heads=3))
     torch.nn.init.zeros_(made.word.weight[0])
     return made.double()
 

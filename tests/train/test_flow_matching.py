@@ -148,13 +148,9 @@ def test_source_path_target_and_weight_by_hand():
     start[0] = -1.0
     for path in (linear, trig):
         loss = flow_matching(
-            NetFlow(net, (1, 2, 2), path),
-            Batch(clean),
-            seeded(),
-            source=source,
-            coupling=reverse,
+            NetFlow(net, (1, 2, 2), path), Batch(clean), seeded(), source=source, coupling=reverse,
             weight=lambda t: 1 + t,
-        )
+        )  # fmt: skip
         x, t, condition = net.given
         assert condition == ()
         paired, a = start.flip(0), at(path, t, clean)

@@ -31,15 +31,10 @@ from flowhelm.train.interpolant import denoiser_loss, velocity_loss
 from flowhelm.transition import diffusion
 
 FAMILIES = {
-    "linear": linear(),
-    "linear 2": linear(2.0),
-    "trigonometric": trigonometric(0.5),
-    "encoder-decoder": encoder_decoder,
-    "one-sided": one_sided(),
-    "one-sided trig": one_sided(trig),
-    "one-sided VP": one_sided(VP()),
-    "mirror": mirror(),
-}
+    "linear": linear(), "linear 2": linear(2.0), "trigonometric": trigonometric(0.5),
+    "encoder-decoder": encoder_decoder, "one-sided": one_sided(), "one-sided trig": one_sided(trig),
+    "one-sided VP": one_sided(VP()), "mirror": mirror(),
+}  # fmt: skip
 EACH = pytest.mark.parametrize("interpolant", FAMILIES.values(), ids=list(FAMILIES))
 TIMES = torch.tensor([0.12, 0.4, 0.5001, 0.77, 0.95], dtype=torch.float64)
 
@@ -146,14 +141,11 @@ def test_weights_and_their_derivatives(interpolant):
 @pytest.mark.parametrize(
     ("name", "first", "last"),
     [
-        ("linear", (1, 0, 0), (0, 1, 0)),
-        ("trigonometric", (1, 0, 0), (0, 1, 0)),
-        ("encoder-decoder", (1, 0, 0), (0, 1, 0)),
-        ("one-sided", (0, 0, 1), (0, 1, 0)),
-        ("one-sided trig", (0, 0, 1), (0, 1, 0)),
-        ("mirror", (0, 1, 0), (0, 1, 0)),
+        ("linear", (1, 0, 0), (0, 1, 0)), ("trigonometric", (1, 0, 0), (0, 1, 0)),
+        ("encoder-decoder", (1, 0, 0), (0, 1, 0)), ("one-sided", (0, 0, 1), (0, 1, 0)),
+        ("one-sided trig", (0, 0, 1), (0, 1, 0)), ("mirror", (0, 1, 0), (0, 1, 0)),
     ],
-)
+)  # fmt: skip
 def test_ends(name, first, last):
     w = FAMILIES[name](double([0.0, 1.0]))
     torch.testing.assert_close(torch.stack(w[:3]).T, double([first, last]), atol=1e-12, rtol=0)

@@ -109,20 +109,11 @@ def test_another_noise_is_biased_as_derived():
     halved(
         adam,
         tune.adjoint_matching(
-            flow,
-            BASE,
-            linear,
-            adam,
-            noise=Noise(0, 1),
-            beta=BETA,
-            diffusion=eps,
-            steps=steps,
-            share=1.0,
-            updates=72,
+            flow, BASE, linear, adam, noise=Noise(0, 1), beta=BETA, diffusion=eps, steps=steps, share=1.0, updates=72,
             clip=math.inf,
         ),
         8,
-    )
+    )  # fmt: skip
 
     def sde(each):
         return walk(

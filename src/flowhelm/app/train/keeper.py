@@ -25,7 +25,7 @@ from ...step import Update
 from ..errors import BadInput
 from ..files import atomic as files
 from ..run import Planned, Run, Said, Stepped, Stopped, unbroken
-from ..show.loss_curve import curve
+from ..show.curves import curve
 
 SHEETS = 10  # of samples, over a run
 COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")

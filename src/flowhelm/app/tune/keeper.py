@@ -20,7 +20,7 @@ from ..files import atomic as files
 from ..models import opening as models
 from ..models.batches import batches
 from ..run import near
-from ..show.reward_curves import reward_curves
+from ..show.curves import reward_curves
 from ..show.sheet import sheet
 from ..train.keeper import Board, Log, put_table
 from . import check
