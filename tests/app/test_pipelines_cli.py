@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flowhelm import Noise, integrate, run
 from flowhelm.app.draw import rows as drawing
 from flowhelm.app.draw.solvers import Way
 from flowhelm.app.models import device
@@ -23,9 +24,6 @@ from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import pipelines
 from flowhelm.priors.pipelines.sd import StableDiffusion
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import euler
 
 FIT = ["--method", "mpc_flow", "--strength", "2500", "--inner", "adam:iterations=10,rate=1.0", "--steps", "4"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import operators
+from flowhelm import GaussianFlow, operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.dataset import Pictures
 from flowhelm.app.options.signature import bind, options, pick, plain
@@ -23,7 +23,6 @@ from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.request import SearchRequest
 from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.cards import METHODS
-from flowhelm.flow import GaussianFlow
 
 USUAL = {
     "method": "pnp_flow", "operator": "deblur", "operator_options": {"sigma": 1.6, "border": "circular"}, "std": 0.05,

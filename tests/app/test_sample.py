@@ -14,7 +14,7 @@ from PIL import Image
 from toys import randomised
 
 import flowhelm
-from flowhelm import grids, guide, priors, sample, transition
+from flowhelm import Noise, grids, guide, integrate, priors, run, sample, transition
 from flowhelm.app.draw import request, rows, solvers
 from flowhelm.app.draw.solvers import Way
 from flowhelm.app.errors import BadInput
@@ -25,9 +25,6 @@ from flowhelm.interfaces.cli import main
 from flowhelm.path import VP
 from flowhelm.priors.bundled import NAMES, save
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 ABOUT = {
     "classes": ["dark", "light", "grey cat"],

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from toys import randomised
 
-from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
+from flowhelm import NetFlow, Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
 from flowhelm.app.draw.solvers import Way
 from flowhelm.app.errors import BadInput
@@ -26,7 +26,6 @@ from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.budget import Budget
-from flowhelm.flow import NetFlow
 from flowhelm.guide import on_path
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out

@@ -8,14 +8,13 @@ import torch
 from PIL import Image
 from toys import randomised
 
-from flowhelm import priors
+from flowhelm import Noise, priors
 from flowhelm.app.errors import BadInput
 from flowhelm.app.models import batches
 from flowhelm.app.models.velocity_error import weights
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 from flowhelm.velocity_error import reciprocal
 
 

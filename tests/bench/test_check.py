@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from flowhelm import Linear, Step, operators
+from flowhelm import Function, Linear, Step, operators
 from flowhelm.bench.contract import laws, pictures, world
 from flowhelm.interfaces.cli import main
-from flowhelm.measure import Function
 
 SHAPE = (3, 12, 12)
 

@@ -9,11 +9,7 @@ import torch
 from flowhelm.bench.exact import posterior
 from flowhelm.bench.exact.posterior import Variant, lattice, plane, sampled
 from flowhelm.metrics import mean_error, sliced_w2, trace_ratio
-from flowhelm.restore import dps
-from flowhelm.restore.afdps import afdps
-from flowhelm.restore.ot_ode import ot_ode
-from flowhelm.restore.tds import tds
-from flowhelm.restore.tmpd import tmpd
+from flowhelm.restore import afdps, dps, ot_ode, tds, tmpd
 from flowhelm.rng import Noise
 from flowhelm.transition import euler
 

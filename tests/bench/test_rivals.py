@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from flowhelm import Flow, GaussianFlow, Noise, Wrapped
 from flowhelm.bench.rivals import compare as rivals
 from flowhelm.bench.rivals.ours import OURS, PARTICLES, Metered, Problem, estimate, trials
-from flowhelm.flow import Flow, GaussianFlow, Wrapped
 from flowhelm.path import trig
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 
 pytest.importorskip("deepinv")
 pytest.importorskip("azula")

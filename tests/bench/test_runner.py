@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import randomised
 
-from flowhelm import inner, operators
+from flowhelm import GaussianFlow, NetFlow, Step, inner, operators
 from flowhelm.affordable import affordable, nearest
 from flowhelm.app.files.dataset import Pictures
 from flowhelm.bench import intervals
@@ -17,13 +17,11 @@ from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, watched
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.bench.compare.runner import Cell, Entry, restored
-from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.metrics import psnr
 from flowhelm.path import VP, linear
 from flowhelm.priors.unet import UNet
 from flowhelm.restore import dps, flow_dps, pnp_flow
 from flowhelm.steer import mpc_flow
-from flowhelm.step import Step
 
 SHAPE = (3, 16, 16)
 DEBLUR = Task("deblur", operators.deblur, {"sigma": 0.8, "border": "circular"}, 0.05)

@@ -6,13 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm import inner, restore, steer
+from flowhelm import Measurement, Noise, inner, restore, run, steer
 from flowhelm.control import algorithm2, flower, flux2, integral
 from flowhelm.grad import value_and_grad
 from flowhelm.horizon import controllability
-from flowhelm.measure import Measurement
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, S = TIMES[:2]

@@ -12,14 +12,11 @@ from torch import nn
 from toys import double, randomised
 
 import flowhelm
-from flowhelm import NetFlow, Noise, adapter, guide, known, sample
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, NetFlow, Noise, adapter, guide, integrate, known, run, sample
 from flowhelm.flow_map import ahead
 from flowhelm.guide import counted
 from flowhelm.priors import bundled, distilled
 from flowhelm.priors.unet import UNet
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import heun
 
 KINDS = {

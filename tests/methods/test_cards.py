@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, distil, edit, inverse, restore, sample, steer, tune
+from flowhelm import Step, Update, cards, distil, edit, inverse, restore, run, sample, steer, tune
 from flowhelm.interfaces.cli import main
-from flowhelm.step import Step, Update, run
 
 GIVEN = {"flowhelm": flowhelm, "torch": torch, "copy": copy, "dataclasses": dataclasses, "partial": partial}
 """What the examples of `tune` and `distil` use without an import, to be short."""

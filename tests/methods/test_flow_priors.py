@@ -6,11 +6,10 @@ import pytest
 import torch
 from laws import EYE, rows
 
+from flowhelm import Noise, run
 from flowhelm.grad import value_and_grad
 from flowhelm.grids import uniform
 from flowhelm.restore.flow_priors import _cost, _misfit, flow_priors
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 S, T = torch.tensor([0.3, 0.42], dtype=torch.float64)
 H = T - S

@@ -8,13 +8,10 @@ from laws import EYE, Basis, Draws, law
 from tilts import REWARD, TOY, drawn
 from toys import PATHS
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
+from flowhelm import GaussianFlow, MixtureFlow, Noise, Wrapped, integrate, run
 from flowhelm.grad import value_and_grad
 from flowhelm.guide import counted, on_path
 from flowhelm.path import VP, linear, tilted, time_at_snr, trig
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import (
     ancestral,
     diffusion,

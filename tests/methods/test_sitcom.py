@@ -4,10 +4,9 @@ import pytest
 import torch
 from laws import TIMES
 
+from flowhelm import Linear, Measurement, Noise
 from flowhelm.grids import uniform
-from flowhelm.measure import Linear, Measurement
 from flowhelm.restore.sitcom import sitcom
-from flowhelm.rng import Noise
 
 S, T = TIMES[:2]
 

@@ -11,19 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowhelm import grids, sample, transition
+from flowhelm import GaussianFlow, MixtureFlow, Noise, Wrapped, grids, run, sample, transition
 from flowhelm.cards import card
 from flowhelm.fixed_point import jacobi
-from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.multistep import slopes
 from flowhelm.multistep.past import Past
 from flowhelm.multistep.variables import CLEAN_LOG, CLEAN_SNR, SOURCE_RATIO, SOURCE_SNR, SOURCE_TIME, VELOCITY
 from flowhelm.multistep.weights import exponential, weights
 from flowhelm.path import VP, Ends, linear, trig
-from flowhelm.rng import Noise
 from flowhelm.sample.ghvb import coefficients
-from flowhelm.step import run
 
 VARIABLES = {
     "v": VELOCITY, "clean": CLEAN_SNR, "log": CLEAN_LOG, "e": SOURCE_SNR, "ratio": SOURCE_RATIO, "te": SOURCE_TIME,

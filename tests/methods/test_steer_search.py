@@ -8,15 +8,11 @@ import torch
 from laws import Draws
 from tilts import REWARD, TOY, Quadratic, exact
 
+from flowhelm import GaussianFlow, Linear, Measurement, MixtureFlow, Noise, integrate, run
 from flowhelm.budget import Budget
-from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP, linear, trig
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
 from flowhelm.steer import best_of, noise_search, path_search, rbf, svdd
-from flowhelm.step import run
 from flowhelm.transition import ancestral, diffusion, euler, glass, langevin, noised, renoise
 
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double()

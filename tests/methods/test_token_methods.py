@@ -7,10 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import Noise, cards, load, restore, run
+from flowhelm import Linear, Measurement, Noise, cards, load, restore, run
 from flowhelm.guide import counted
 from flowhelm.masked import LinearTokens, Masked, Table
-from flowhelm.measure import Linear, Measurement
 
 CODES, PLACES, ROWS = 3, 3, 2000
 EVERY = pytest.mark.parametrize("method", restore.TOKENS, ids=lambda method: method.__name__)

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from flowhelm.flow import MixtureFlow
+from flowhelm import MixtureFlow, Noise
 from flowhelm.metrics import euclidean, kmeans, moments, residual_ratio, sliced_w2
 from flowhelm.metrics.calibration import coverage, ecdf_band, ecdf_test, judge, rank_test, ranks, tarp, uniform_test
-from flowhelm.rng import Noise
 
 N, K = 400, 40
 

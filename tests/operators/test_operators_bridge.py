@@ -3,8 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import operators
-from flowhelm.measure import Measurement
+from flowhelm import Measurement, operators
 from flowhelm.operators.bridge import to_signed, to_unit
 
 BUILDERS = [

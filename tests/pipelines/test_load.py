@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import priors
+from flowhelm import Noise, priors
 from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
-from flowhelm.rng import Noise
 
 place = sys.modules["flowhelm.priors.pipelines.load"]  # the function of that name hides it
 errors = pytest.importorskip("huggingface_hub.errors")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conventions import DDPM, cast, clean_of, levels, predictor
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors import foreign
 from flowhelm.priors.examine import LEVELS, examine
@@ -20,7 +20,6 @@ from flowhelm.priors.foreign import (
     from_v,
     from_velocity,
 )
-from flowhelm.rng import Noise
 
 SHAPE = (1, 2, 2)
 ROWS = 400

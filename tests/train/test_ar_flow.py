@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from toys import randomised
 
-from flowhelm import NetFlow, Noise, run
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, NetFlow, Noise, run
 from flowhelm.priors.recaller import Hybrid, Recaller
 from flowhelm.train import Batch, seeded
 from flowhelm.train.ar_flow import ar_flow, recalled, sequences

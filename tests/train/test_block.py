@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from toys import randomised
 
-from flowhelm import NetFlow, run
+from flowhelm import NetFlow, integrate, run
 from flowhelm.priors.blocks import Blocks
-from flowhelm.solve import integrate
 from flowhelm.train import Batch, seeded
 from flowhelm.train.block import block, residual, switched
 from flowhelm.transition import euler

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from toys import double, seeded
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise
 from flowhelm.path import at, linear, mix, trig
-from flowhelm.rng import Noise
 from flowhelm.train import Batch, dropped, fit, flow_matching, normal, times
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import double
 
+from flowhelm import Noise, interpolate, run
 from flowhelm.bench.exact import interpolant as bench
 from flowhelm.grad import value_and_grad
 from flowhelm.interpolant import (
@@ -24,9 +25,6 @@ from flowhelm.interpolant import (
 from flowhelm.path import VP, ends_from_velocity, trig
 from flowhelm.path import linear as straight
 from flowhelm.path import score as path_score
-from flowhelm.rng import Noise
-from flowhelm.solve import interpolate
-from flowhelm.step import run
 from flowhelm.train.interpolant import denoiser_loss, velocity_loss
 from flowhelm.transition import diffusion
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from toys import randomised
 
-from flowhelm import NetFlow, Noise, run
-from flowhelm.solve import integrate
+from flowhelm import NetFlow, Noise, integrate, run
 from flowhelm.train import Batch, fit, seeded
 from flowhelm.train.vector_pfn import VectorPFN, vector_pfn_loss
 

@@ -7,8 +7,7 @@ import torch
 from learners import Affine, Learner, given, halved, last, mapped, spent
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import backwards, walk
 from flowhelm.transition import ancestral, ancestral_moments, diffusion, langevin
 

@@ -7,8 +7,7 @@ import torch
 from learners import Affine, Learner, given, halved, last
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import Copy
 
 MEAN, STD, A, B = 0.4, 0.8, 0.05, 0.5

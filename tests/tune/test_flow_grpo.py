@@ -8,8 +8,7 @@ import torch
 from learners import Affine, Learner, last, spent, started
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import advantages
 from flowhelm.transition import langevin_moments
 from flowhelm.transition.diffusion import reversal
