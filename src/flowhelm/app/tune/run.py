@@ -103,11 +103,10 @@ def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
                 average = float(update.info["reward"].mean())
                 keeper.log(update)
                 last = state.done == request.updates or keeper.spent()
-                if state.done % request.check_every == 0 or last:
+                checked = state.done % request.check_every == 0 or last
+                if checked:
                     keeper.check(last)
-                    processes.save(state, out / "checkpoint.safetensors")
-                    saved = time.monotonic()
-                elif agreed(time.monotonic() - saved) > 60 * request.minutes:
+                if checked or agreed(time.monotonic() - saved) > 60 * request.minutes:
                     processes.save(state, out / "checkpoint.safetensors")
                     saved = time.monotonic()
             text = f"reward {average:.4g}, diversity {keeper.rows[-1]['diversity']:.2f}, {state.spent} evaluations"
