@@ -277,12 +277,6 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path):
     assert list(csv.DictReader(path.open()))[1]["image"] == "2"
 
 
-def test_another_file_is_refused(tmp_path):
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="other columns"):
-        rows.read(tmp_path / "other.csv")
-
-
 def test_parquet_without_pyarrow_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
     with pytest.raises(ValueError, match=r"flowhelm\[bench\]"):
