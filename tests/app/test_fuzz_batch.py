@@ -250,10 +250,10 @@ def takes_long(text: bytes) -> bool:
 def through_main(seed: int, prior: str, base: Path) -> int:
     chance = random.Random(seed)
     job = description(prior, chance)
-    if chance.random() < 0.7:
+    if chance.random() < 0.6:
         job = damaged(job, chance, WRONG)
     text = json.dumps(job).encode()
-    if chance.random() < 0.3:
+    if chance.random() < 0.2:
         text = broken(text, chance)
     if takes_long(text):
         return 2

@@ -59,16 +59,21 @@ def draw_jobs(
 
 
 @torch.no_grad()
-def draw_flow(flow: Flow, count: int, way: Way = Way()) -> Run[Tensor]:
-    """Pictures number 0 ... count - 1 of a seed from a flow as it is, `(count, c, h, w)`, not clamped; what is bound to a row stays.
+def draw_flow(
+    flow: Flow, count: int, way: Way = Way(), *, numbers: Sequence[int] | None = None, size: int | None = None
+) -> Run[Tensor]:
+    """Pictures of a seed from a flow as it is, `(count, c, h, w)`, not clamped; what is bound to a row stays.
 
-    Of pipelines one after another, since one fills the memory.
+    Args:
+        numbers: of the pictures; None for 0 ... count - 1. size: how many at a time; None for all, of pipelines for one, which fills the
+            memory.
     """
+    chosen = range(count) if numbers is None else numbers
 
     def part(rows: range) -> tuple[Flow, Noise]:
-        return flow.rows(torch.tensor(rows), count), Noise(way.seed, rows)
+        return flow.rows(torch.tensor(rows), count), Noise(way.seed, chosen[rows.start : rows.stop])
 
-    return (yield from _drawn(flow, part, count, 1 if isinstance(flow, Pipeline) else count, way))
+    return (yield from _drawn(flow, part, count, size or (1 if isinstance(flow, Pipeline) else count), way))
 
 
 def _drawn(whole: Flow, part: Callable[[range], tuple[Flow, Noise]], count: int, size: int, way: Way) -> Run[Tensor]:

@@ -13,13 +13,14 @@ from torch import Tensor
 from ... import __version__
 from ...cards import card
 from ...priors import adapters
-from ...rng import Noise
 from ...step import Update
 from ..draw.conditions import prior_name
+from ..draw.rows import draw_flow
+from ..draw.solvers import Way
 from ..files import atomic as files
 from ..models import opening as models
 from ..models.batches import batches
-from ..run import near
+from ..run import drive, near
 from ..show.curves import reward_curves
 from ..show.sheet import sheet
 from ..train.keeper import Board, Log, put_table
@@ -47,9 +48,9 @@ class Keeper:
 
     def _drawn(self, flow: Any) -> Tensor:
         numbers = [i // len(self.problem.labels) for i in range(len(self.labels))]  # those that `flowhelm sample` draws
-        noise = Noise(self.problem.request.seed, numbers)
-        told, steps = self.problem.bound(flow, self.labels), self.problem.request.check_steps
-        return check.drawn(told, noise, steps, self.batch, self.problem.device)
+        way = Way(self.problem.request.check_steps, seed=self.problem.request.seed)
+        told = self.problem.bound(flow, self.labels)
+        return drive(draw_flow(told, len(numbers), way, numbers=numbers, size=self.batch))
 
     def log(self, update: Update) -> None:
         row = {
