@@ -386,13 +386,9 @@ def test_reuse_asks_for_fewer_rows(flow):
         ({"solver": "hb:base=unknown"}, "--solver: .*there is no 'unknown'"),
         ({"grid": "shifted:shift=big"}, "--grid: shifted"),
         ({"grid": "boss"}, "--grid boss: .*flowhelm grids"),
+        ({"solver": "hb:base=ghvb"}, "extrapolated or damped twice"),
     ],
 )
 def test_what_there_is_not_is_said(flow, more, says):
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(ValueError, match=says):
         drawn(flow, [("light", 0)], steps=3, **more)
-
-
-def test_two_transforms_are_refused(flow):
-    with pytest.raises(ValueError, match="extrapolated or damped twice"):
-        drawn(flow, [("light", 0)], steps=3, solver="hb:base=ghvb")

@@ -66,11 +66,8 @@ def test_gaussian_w2_is_the_root_of_frechet(a, b):
 
 
 @pytest.mark.parametrize("weights", [torch.ones(39), torch.zeros(40), -torch.ones(40), torch.full((40,), torch.nan)])
-def test_bad_weights_are_told(a, b, weights):
+def test_bad_weights_and_dimensions_are_told(a, b, weights):
     with pytest.raises(ValueError, match="weights"):
         sliced_w2(a, b, weights)
-
-
-def test_dimensions_must_agree(a):
     with pytest.raises(ValueError, match="one dimension"):
         sliced_w2(a, a[:, :2])

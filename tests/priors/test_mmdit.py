@@ -62,11 +62,8 @@ def test_it_learns_by_the_one_loss(net):
 @pytest.mark.parametrize(
     ("text", "message"), [("red coat", "'red'"), ("dark dark dark dark coat", "at most 4 words, got 5; shorten it")]
 )
-def test_words_that_are_not_there(text, message):
+def test_words_that_are_not_there_and_sides_that_do_not_fit(text, message):
     with pytest.raises(ValueError, match=message):
         numbered([text], WORDS)
-
-
-def test_sides_that_do_not_fit():
     with pytest.raises(ValueError, match="multiples of patch = 2"):
         MMDiT((1, 9, 8), words=2)
