@@ -9,8 +9,7 @@ from hypothesis import settings
 from torch import Tensor
 from toys import double
 
-from flowhelm.flow import GaussianFlow, MixtureFlow
-from flowhelm.measure import Linear, Measurement
+from flowhelm import GaussianFlow, Linear, Measurement, MixtureFlow
 
 torch.set_num_threads(1)
 os.fsync = lambda handle: None  # no test cuts the power, and a disk takes longer to answer than most tests do

@@ -16,31 +16,9 @@ LAYERS = (
     ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter", "affordable", "fade"),
     ("flow", "flow_map", "momentum", "policy", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
-        "step",
-        "grids",
-        "fixed_point",
-        "toughness",
-        "inner",
-        "control",
-        "prox",
-        "risk",
-        "likelihood",
-        "adjoint",
-        "horizon",
-        "twist",
-        "latent",
-        "solve",
-        "fixed_point",
-        "transition",
-        "guide",
-        "velocity_error",
-        "noise_level",
-        "blur_kind",
-        "budget",
-        "cost",
-        "memory",
-        "learning",
-        "multistep",
+        "step", "grids", "fixed_point", "toughness", "inner", "control", "prox", "risk", "likelihood", "adjoint",
+        "horizon", "twist", "latent", "solve", "fixed_point", "transition", "guide", "velocity_error", "noise_level",
+        "blur_kind", "budget", "cost", "memory", "learning", "multistep",
     ),
     METHODS,
     ("exif", "raster"),
@@ -55,18 +33,15 @@ LAYERS = (
     ("bench",),
     ("interfaces",),
     ("__main__",),
-)
+)  # fmt: skip
 """From below to above. Within a layer one may import another, but for methods and catalogues, and never in a circle."""
 APART = (LAYERS.index(METHODS), LAYERS.index(METHODS) + 2)
 BASED = {("sample.hb", "sample.ab"), ("sample.dual_fast", "sample.ab")}
 """Solvers that change the slopes of another, which is this one unless another is given."""
 MORE = {
-    "adapter.py": {"peft"},
-    "known.py": {"huggingface_hub"},
-    "train/checkpoint.py": {"safetensors"},
-    "train/fit.py": {"accelerate"},
-    "train/coupling.py": {"ot"},
-}
+    "adapter.py": {"peft"}, "known.py": {"huggingface_hub"}, "train/checkpoint.py": {"safetensors"},
+    "train/fit.py": {"accelerate"}, "train/coupling.py": {"ot"},
+}  # fmt: skip
 """What methods import beside torch."""
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from toys import randomised
 
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.observation import misfit
@@ -21,9 +22,7 @@ from flowhelm.priors.unet import UNet
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory) -> str:
     torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():  # some start at zero, and a network of zeros would hide mistakes
-        torch.nn.init.normal_(weight, std=0.1)
+    net = randomised(UNet((8, 8), 1))
     path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
     save_file(net.state_dict(), path, {"config": json.dumps(net.config)})
     return str(path)

@@ -18,14 +18,7 @@ from flowhelm.learning import together
 from flowhelm.priors import bundled
 
 SRC = Path(__file__).parents[2] / "src"
-ASKED = {
-    "classes": ["bag", "coat"],
-    "rows": 8,
-    "checked": 4,
-    "check_steps": 2,
-    "threads": 1,
-    "rank": 2,
-}
+ASKED = {"classes": ["bag", "coat"], "rows": 8, "checked": 4, "check_steps": 2, "threads": 1, "rank": 2}
 ASKED |= {"check_every": 2, "rate": 1e-3, "least_diversity": 0.0}
 OPTIONS = {
     "vgg_flow": {"steps": 4, "beta": 50.0},  # a quantile of the batch, a value network, steps by lot
@@ -49,14 +42,9 @@ def near(prior):
 
 def alone(prior, out, method, updates):
     request = AlignRequest(
-        prior=prior,
-        out=out,
-        reward=[near(prior)],
-        method=method,
-        method_options=OPTIONS[method],
-        updates=updates,
+        prior=prior, out=out, reward=[near(prior)], method=method, method_options=OPTIONS[method], updates=updates,
         **ASKED,
-    )
+    )  # fmt: skip
     drive(align(request))
 
 

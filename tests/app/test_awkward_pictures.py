@@ -86,14 +86,10 @@ def test_a_kernel_may_be_drawn_in_the_alpha_channel(tmp_path):
 @pytest.mark.parametrize(
     "values",
     [
-        np.full((5, 5), 1e308),
-        np.full((5, 5), 1e300),
-        np.ones((5, 5), complex),
-        np.ones((5, 5), "datetime64[s]"),
-        np.ones((5, 5), "timedelta64[s]"),
-        np.array([["a"]]),
+        np.full((5, 5), 1e308), np.full((5, 5), 1e300), np.ones((5, 5), complex), np.ones((5, 5), "datetime64[s]"),
+        np.ones((5, 5), "timedelta64[s]"), np.array([["a"]]),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("packed", [False, True])
 def test_kernels_that_are_no_numbers_are_refused(values, packed, tmp_path):
     path = tmp_path / ("k.npz" if packed else "k.npy")

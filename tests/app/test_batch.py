@@ -284,19 +284,12 @@ def test_an_item_is_a_run_with_its_seed(folder, prior, tmp_path):
     assert (
         main(
             [
-                "restore",
-                line["photo"],
-                *words,
-                "--seed",
-                str(line["settings"]["seed"]),
-                "--out",
-                str(out),
-                "--threads",
-                "1",
+                "restore", line["photo"], *words, "--seed", str(line["settings"]["seed"]), "--out", str(out),
+                "--threads", "1",
             ]
         )
         == 0
-    )
+    )  # fmt: skip
     assert json.loads((tmp_path / "alone.run.json").read_text())["result"]["sha256"] == line["result"]["sha256"]
     assert sha256(out) == line["files"]["p01.restored.png"]
 

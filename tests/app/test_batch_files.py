@@ -64,13 +64,9 @@ def masked(tmp_path, prior):
 
     def request(pattern: str):
         return described(
-            tmp_path / "photos",
-            prior,
-            inputs="photos/**/*.png",
-            out="out",
-            operator="inpaint",
+            tmp_path / "photos", prior, inputs="photos/**/*.png", out="out", operator="inpaint",
             operator_options={"mask": pattern},
-        )
+        )  # fmt: skip
 
     return request
 
@@ -159,18 +155,12 @@ def test_results_of_single_runs_are_passed_over(tmp_path, prior):
     assert (
         main(
             [
-                "restore",
-                str(tmp_path / "in" / "p1.png"),
-                *FEW,
-                "--prior",
-                prior,
-                "--simulate",
-                "--out",
+                "restore", str(tmp_path / "in" / "p1.png"), *FEW, "--prior", prior, "--simulate", "--out",
                 str(tmp_path / "in" / "clean.jpg"),
             ]
         )
         == 0
-    )
+    )  # fmt: skip
     assert len(list((tmp_path / "in").iterdir())) == 9
     request = denoise(tmp_path / "in", prior)
     assert names_of(request) == ["p0.png", "p1.png"]
@@ -265,13 +255,8 @@ def test_links_are_followed_once(tmp_path, prior):
     pictures(tmp_path / "in" / "b", 1)
     pictures(tmp_path / "elsewhere", 1)
     for link, to in (
-        ("a/up", ".."),
-        ("b/self", "."),
-        ("b/other", "../a"),
-        ("c", "../elsewhere"),
-        ("d", "c"),
-        ("gone", "nowhere"),
-    ):
+        ("a/up", ".."), ("b/self", "."), ("b/other", "../a"), ("c", "../elsewhere"), ("d", "c"), ("gone", "nowhere"),
+    ):  # fmt: skip
         (tmp_path / "in" / link).symlink_to(to)
     request = denoise(tmp_path / "in", prior, inputs="in/**/*.png", out="out")
     assert names_of(request) == ["a/p00.png", "a/p01.png", "b/p00.png", "c/p00.png"]
@@ -304,11 +289,7 @@ def test_of_one_photograph_too(length, tmp_path, prior, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("names", "output"),
-    [
-        ("{path}.jpg", "sub/p00.jpg"),
-        ("{stem}-clean.tif", "p00-clean.tif"),
-        ("flat/{stem}.webp", "flat/p00.webp"),
-    ],
+    [("{path}.jpg", "sub/p00.jpg"), ("{stem}-clean.tif", "p00-clean.tif"), ("flat/{stem}.webp", "flat/p00.webp")],
 )
 def test_names_and_formats_of_results(names, output, tmp_path, prior):
     pictures(tmp_path / "in" / "sub", 1)
@@ -335,16 +316,10 @@ def test_names_of_seeds_and_samples(tmp_path, prior):
 @pytest.mark.parametrize(
     "names",
     [
-        "{path}",
-        "x.png",
-        "{path}.gif",
-        "../{path}.png",
-        "/{path}.png",
-        "{name}.png",
-        "{path}.{x}.png",
+        "{path}", "x.png", "{path}.gif", "../{path}.png", "/{path}.png", "{name}.png", "{path}.{x}.png",
         "{path}:..:x.png",
     ],
-)
+)  # fmt: skip
 def test_names_that_cannot_be(names, tmp_path, prior, capsys):
     pictures(tmp_path / "in", 1)
     assert main(["restore", str(tmp_path / "in"), *FEW, "--prior", prior, "--names", names]) == 2

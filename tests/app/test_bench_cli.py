@@ -298,31 +298,18 @@ def test_rows_that_are_none(given, tmp_path, refusal, name, content, message):
         assert (tmp_path / name).read_bytes() == before
 
 
-def test_presets_that_are_none(given, tmp_path, refusal):
+def test_a_search_is_refused_before_it_begins(given, tmp_path, refusal):
     pytest.importorskip("optuna")
+    search = ("presets", "search", "--method", "dps", *given, *DENOISE)
     (tmp_path / "bad.json").write_text("[1]")
-    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--out", "bad.json")
-    for words in (
-        ("presets", "list", "bad.json"),
-        ("bench", *given, "--method", "dps", "--presets", "bad.json"),
-        search,
-    ):
+    bench = ("bench", *given, "--method", "dps", "--presets", "bad.json")
+    for words in (("presets", "list", "bad.json"), bench, (*search, "--out", "bad.json")):
         assert "'bad.json' is not a preset file" in refusal(*words)
-    assert not (tmp_path / "bad.json.journal").exists()  # told before the search
-
-
-def test_a_journal_that_is_none(given, tmp_path, refusal):
-    pytest.importorskip("optuna")
+    assert not (tmp_path / "bad.json.journal").exists()
     (tmp_path / "found.json.journal").write_text("mine\nyours\n")
-    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--out", "found.json")
-    assert "delete it to begin anew" in refusal(*search)
+    assert "delete it to begin anew" in refusal(*search, "--out", "found.json")
     assert (tmp_path / "found.json.journal").read_text() == "mine\nyours\n"
-
-
-def test_a_device_that_is_not_there(given, refusal):
-    pytest.importorskip("optuna")
-    search = ("presets", "search", "--method", "dps", *given, *DENOISE, "--device", "nowhere")
-    assert "device 'nowhere' is not there" in refusal(*search)
+    assert "device 'nowhere' is not there" in refusal(*search, "--device", "nowhere")
     words = ("presets", "velocity", "photos", "--data", "photos", "--out", "c.json", "--device", "nowhere")
     assert "device 'nowhere' is not there" in refusal(*words)
 

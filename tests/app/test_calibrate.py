@@ -6,13 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from flowhelm import Measurement, Noise, simulate
 from flowhelm.app.restore import run as job
 from flowhelm.app.run import drive
 from flowhelm.bench.exact import calibrate as module
 from flowhelm.interfaces.cli import main
-from flowhelm.measure import Measurement, simulate
 from flowhelm.operators import random_mask
-from flowhelm.rng import Noise
 
 
 def made(here, name="calibration"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from encoded import png
 from PIL import Image
+from toys import ramps
 
 from flowhelm import edit, inner, operators, particles, recipes, sample, transition
 from flowhelm.app.errors import BadInput, nearest
@@ -33,10 +34,7 @@ SRC = Path(__file__).parents[2] / "src"
 
 @pytest.fixture
 def photo(tmp_path) -> Path:
-    y, x = np.mgrid[0:32, 0:48]
-    pixels = np.stack([x * 5, y * 7, (x + y) * 3], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+    return ramps(tmp_path / "photo.png", 48, 32, 5, 7, 3)
 
 
 def here(photo: Path) -> set[str]:

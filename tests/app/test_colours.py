@@ -41,13 +41,9 @@ def _library() -> ctypes.CDLL | None:
         return None
     library = ctypes.CDLL(str(found[0]))
     for name in (
-        "CreateRGBProfile",
-        "CreateGrayProfile",
-        "BuildGamma",
-        "OpenProfileFromMem",
-        "CreateTransform",
+        "CreateRGBProfile", "CreateGrayProfile", "BuildGamma", "OpenProfileFromMem", "CreateTransform",
         "Create_sRGBProfile",
-    ):
+    ):  # fmt: skip
         getattr(library, f"cms{name}").restype = ctypes.c_void_p
     library.cmsCreateLab4Profile.restype = ctypes.c_void_p
     return library

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import known
+from flowhelm import Linear, Measurement, Noise, known
 from flowhelm.app.draw.request import DrawRequest
 from flowhelm.app.draw.run import draw
 from flowhelm.app.models import outlook
@@ -20,10 +20,8 @@ from flowhelm.cards import METHODS
 from flowhelm.cost import Nothing, cost
 from flowhelm.guide import counted
 from flowhelm.inner import adam
-from flowhelm.measure import Linear, Measurement
 from flowhelm.path import linear
 from flowhelm.restore import dps, fig, pnp_flow
-from flowhelm.rng import Noise
 from flowhelm.steer import best_of, d_flow, fk, mpc_flow, svdd
 
 
@@ -123,11 +121,7 @@ def test_a_steered_run_says_before_how_long_it_takes(given, seconds, said, evalu
     ("given", "said", "evaluations"),
     [
         ({"count": 4, "steps": 8}, "16 seconds", 32),
-        (
-            {"count": 4, "steps": 8, "solver": "heun"},
-            "32 seconds",
-            64,
-        ),
+        ({"count": 4, "steps": 8, "solver": "heun"}, "32 seconds", 64),
         ({"count": 4, "steps": 4}, None, 0),
     ],
 )

@@ -5,7 +5,6 @@ FLOWHELM_DAMAGED=3000 pytest -m slow tests/app/test_damaged_files.py -s    so ma
 """
 
 import contextlib
-import copy
 import io
 import json
 import os
@@ -24,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from damage import broken, damaged
 from PIL import Image
 from safetensors.torch import save_file
 from test_train import small
@@ -41,62 +41,6 @@ from flowhelm.rewards.classifier import Classifier
 LONG = 20.0  # seconds of this process, whatever else the machine does; a hundred times what the slowest takes
 MEMORY = 3.0  # GiB of this process at most: torch and all that is imported take one of them
 COUNT = int(os.environ.get("FLOWHELM_DAMAGED", "10000"))
-HARSH: list[Any] = [
-    *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-12, 1e9, 10**20, -(10**20), 1e300, 10**400, float("nan"), float("inf")),
-    *("", " ", "auto", "a", "0.1", "..", "/", "~", "gone.png", "photo.png", "\0", "\ud800", "x" * 300, "photos", "org/name"),
-    *("cpu", "cuda", "meta", "mps:0", "cpu:7", "adam", "adam:rate=x", "denoise", "inpaint", "phase", "dps", "fk", "float16", "done"),
-    *([], {}, [[]], [0], [0, 1], [1, 0], ["a"], {"a": 1}, [None], [[[[[[[[[[[[1]]]]]]]]]]]], {"settings": {}}),
-]  # fmt: skip
-
-
-def parts(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of everything in a tree, itself included."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [where, *(path for key, each in inner for path in parts(each, (*where, key)))]
-
-
-def damaged(value: Any, chance: random.Random) -> Any:
-    """A tree with something left out, of another type, under another name, or that of its neighbour."""
-    value = json.loads(json.dumps(value))
-    for _ in range(chance.choice((1, 1, 2, 4))):
-        *above, last = chance.choice(parts(value)[1:] or [(None,)])
-        holder = value
-        for key in above:
-            holder = holder[key]
-        if last is None or not isinstance(holder, dict | list):
-            return copy.deepcopy(chance.choice(HARSH))
-        kind = chance.randrange(5)
-        if kind == 0:
-            del holder[last]
-        elif kind == 1 and isinstance(holder, dict):
-            holder[chance.choice((f"{last}s", "", "a", f" {last}"))] = holder.pop(last)
-        elif kind == 2:
-            holder[last] = [copy.deepcopy(holder[last])]
-        elif kind == 3 and isinstance(holder, dict):
-            holder[last] = copy.deepcopy(holder[chance.choice(list(holder))])
-        else:
-            holder[last] = copy.deepcopy(chance.choice(HARSH))
-    return value
-
-
-def broken(data: bytes, chance: random.Random) -> bytes:
-    """Bytes flipped, left out, doubled, put in, or cut off."""
-    found = bytearray(data)
-    for _ in range(chance.choice((1, 2, 5))):
-        at, kind = chance.randrange(len(found) or 1), chance.randrange(5)
-        if kind == 0 and found:
-            found[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            del found[at : at + chance.randrange(1, 30)]
-        elif kind == 2:
-            found[at:at] = found[at : at + chance.randrange(1, 30)]
-        elif kind == 3:
-            found[at:at] = chance.choice(
-                (b"NaN", b"[" * 3000, b"{", b'"', b"-", b"1e999", b"9" * 5000, b"\xff", b"\0", b"\\ud800")
-            )
-        elif chance.random() < 0.3:
-            del found[at:]
-    return bytes(found)
 
 
 def text_of(value: Any) -> bytes:
@@ -198,12 +142,8 @@ KINDS = {
 
 
 MILD = (
-    "manifest",
-    "log",
-    "tar",
-    "npy",
-    "npz",
-)  # a damaged line counts as none, a damaged picture as one that has failed
+    "manifest", "log", "tar", "npy", "npz",
+)  # a damaged line counts as none, a damaged picture as one that has failed  # fmt: skip
 
 
 class Folder(NamedTuple):
@@ -274,14 +214,9 @@ def whole(prior, tmp_path_factory, monkeypatch_module) -> Folder:
         words = ["--reward", "brightness", "--particles", "2", "--steps", "2", "--threads", "1", "--out", "best"]
         assert main(["steer", "own.safetensors", "--method", "fk", *words]) == 0
         job = {
-            "inputs": "in",
-            "operator": "denoise",
-            "std": 0.1,
-            "steps": 2,
-            "prior": "own.safetensors",
-            "threads": 1,
+            "inputs": "in", "operator": "denoise", "std": 0.1, "steps": 2, "prior": "own.safetensors", "threads": 1,
             "out": "out",
-        }
+        }  # fmt: skip
         job |= {"operator_options": {}, "method": "mpc_flow", "method_options": {"inner": "adam:iterations=1"}}
         Path("job.json").write_text(json.dumps(job))
         Path("job.yaml").write_text(yaml.safe_dump(job))

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from damage import broken
 from PIL import Image
-from test_damaged_files import broken
 
 from flowhelm import operators, raster
 from flowhelm.app.errors import BadInput

@@ -12,9 +12,8 @@ from flowhelm.app.models.opening import where
 from flowhelm.app.models.plan import plan
 from flowhelm.app.restore.restorer import Restorer
 from flowhelm.interfaces.cli import main
-from flowhelm.priors import denoisers
+from flowhelm.priors import Sigmas, denoisers
 from flowhelm.priors.bundled import Pretrained
-from flowhelm.priors.foreign import Sigmas
 
 pytest.importorskip("deepinv")
 

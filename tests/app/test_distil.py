@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from toys import randomised
 
 from flowhelm import distil, priors
 from flowhelm.app.distil import problem as made
@@ -18,23 +19,15 @@ from flowhelm.priors import adapters, bundled, distilled
 from flowhelm.priors.unet import UNet
 
 FILES = {
-    "README.md",
-    "checkpoint.safetensors",
-    "curve.png",
-    "log.csv",
-    "run.json",
-    "samples.png",
-    "student.safetensors",
-}
+    "README.md", "checkpoint.safetensors", "curve.png", "log.csv", "run.json", "samples.png", "student.safetensors",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> str:
     """A prior of 8 x 8 pixels and two classes that changes what it is given."""
     torch.manual_seed(0)
-    net = UNet((8,), 1, classes=2)
-    for weight in net.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
+    net = randomised(UNet((8,), 1, classes=2))
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     bundled.save(net, path, {"classes": ("dark", "light"), "size": 8, "scale": 2.0})
     return str(path)

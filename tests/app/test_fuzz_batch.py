@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from damage import HARSH as HARSH_VALUES
+from damage import broken, damaged
 from encoded import encoded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
@@ -76,39 +78,16 @@ FILES = {
     "some.gif": of_kind("GIF", "P"), "s.npy": _npy(PIXELS[..., 0][None]), "f.npy": _npy(np.zeros((2, 4, 4), np.float32)),
     "s.npz": _npz(), "s.tar": _tar(),
 }  # fmt: skip
-HARSH = [
-    b"\xff\xff\xff\xff",
-    b"\x7f\xff\xff\xff",
-    b"\x00\x00\x00\x00",
-    b"\x80\x00\x00\x00",
-    b"99999999",
-    b"\xff\xff",
-    b"\x00",
-]
+HARSH = (
+    b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x00", b"\x80\x00\x00\x00", b"99999999", b"\xff\xff", b"\x00",
+)  # fmt: skip
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Bytes flipped, cut out, doubled, replaced by large numbers or by another file's, and cut off."""
-    found = bytearray(data)
-    for _ in range(chance.choice((1, 1, 2, 3, 8))):
-        at = chance.randrange(min(len(found), chance.choice((64, 10**6))) or 1)  # headers are short, and what matters
-        kind = chance.randrange(6)
-        if kind == 0 and found:
-            found[at] ^= 1 << chance.randrange(8)
-        elif kind == 1:
-            harsh = chance.choice(HARSH)
-            found[at : at + len(harsh)] = harsh
-        elif kind == 2:
-            del found[at : at + chance.randrange(1, 40)]
-        elif kind == 3:
-            other = chance.choice(list(FILES.values()))
-            begin = chance.randrange(len(other))
-            found[at:at] = other[begin : begin + chance.randrange(1, 200)]
-        elif kind == 4:
-            found[at:at] = found[at : at + chance.randrange(1, 80)]
-        elif chance.random() < 0.3:
-            del found[at:]
-    return bytes(found)
+    """Broken, by large numbers too, and by parts of another file."""
+    other = chance.choice(list(FILES.values()))
+    begin = chance.randrange(len(other))
+    return broken(data, chance, (*HARSH, *[other[begin : begin + chance.randrange(1, 200)]] * 7))
 
 
 def read(name: str, seed: int, folder: Path) -> str:
@@ -224,81 +203,17 @@ def hdf5(folder: Path, count: int, capfd) -> None:
 # --- descriptions, through the program ---
 
 WRONG = [
-    *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.5, 1e-12, 1e9, 10**20, -(10**20), 1e300),
-    *(
-        "",
-        " ",
-        "auto",
-        "a",
-        "0.1",
-        "..",
-        "/",
-        "~",
-        "*",
-        "in",
-        "in/*",
-        "in/p0.png",
-        "gone.png",
-        "{stem}",
-        "\x00",
-        "\ud800",
-        "x" * 300,
-    ),
-    *(
-        "in/s.npy",
-        "in/s.npy:0000",
-        "in/s.npy:9",
-        "[",
-        "in/[",
-        "photos",
-        "fashion",
-        "org/name",
-        "cpu",
-        "cuda",
-        "meta",
-        "mps:0",
-    ),
-    *(
-        "adam",
-        "adam:iterations=1",
-        "adam:",
-        "adam:rate=x",
-        "euler",
-        "denoise",
-        "deblur",
-        "inpaint",
-        "jpeg",
-        "dps",
-        "fk",
-        "float16",
-    ),
-    *([], {}, [[]], [0], [0, 1], [1, 0], ["in"], ["in", "in"], {"a": 1}, [None], {"std": 1}),
-]
-BROKEN = [
-    '"',
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    ":",
-    "NaN",
-    "Infinity",
-    "-",
-    "\\u0000",
-    "\\ud800",
-    "'",
-    "null",
-    "\n",
-    "\x00",
-    "é",
-]
-NAMES = [*schema()["properties"]]
-MILD = [1, 2, 0.5, "auto", "cpu", None]
+    *(*HARSH_VALUES, "*", "in", "in/*", "in/p0.png", "{stem}", "in/s.npy", "in/s.npy:0000", "in/s.npy:9", "[", "in/[", "fashion"),
+    *("adam:iterations=1", "adam:", "euler", "deblur", "jpeg", ["in"], ["in", "in"], {"std": 1}),
+]  # fmt: skip
+DEFAULTS = {name: each["default"] for name, each in schema()["properties"].items() if "default" in each}
+COUNTS = ("steps", "samples", "draws", "particles", "iterations", "rounds", "factor")
 
 
 def description(prior: str, chance: random.Random) -> dict:
-    job: dict = {
+    """One that is right, perhaps with all that may be set."""
+    job: dict = DEFAULTS if chance.random() < 0.5 else {}
+    job = job | {
         "inputs": "in",
         "operator": "denoise",
         "out": "out",
@@ -307,7 +222,7 @@ def description(prior: str, chance: random.Random) -> dict:
         "prior": prior,
         "threads": 1,
     }
-    job |= chance.choice(
+    return job | chance.choice(
         (
             {},
             {"operator": "deblur", "operator_options": {"sigma": 0.5, "border": "circular"}, "simulate": True},
@@ -319,61 +234,31 @@ def description(prior: str, chance: random.Random) -> dict:
             {"inputs": ["in/s.npy"], "range": [0, 255]},
         )
     )
-    return job
 
 
-def changed(job: dict, chance: random.Random) -> None:
-    """Values of wrong types, names that are none, values of one name given to another."""
-    for _ in range(chance.choice((1, 1, 2))):
-        where = job
-        nested = [name for name in ("operator_options", "method_options") if isinstance(job.get(name), dict)]
-        if nested and chance.random() < 0.4:
-            where = job[chance.choice(nested)]
-        known = [*where] or ["a"]
-        name = chance.choice([*known, *NAMES] if where is job else [*known, "sigma", "draws", "a"])
-        # a run of a thousand steps or particles is no fault, but takes too long to be tried here
-        counts = ("steps", "samples", "draws", "particles", "iterations", "rounds", "factor")
-        values = [v for v in WRONG if not (name in counts and isinstance(v, int | float) and v > 4)]
-        kind = chance.randrange(4)
-        if kind == 0:
-            where.pop(name, None)
-        elif kind == 1:
-            where[name + chance.choice(("", "s", "_", " "))] = chance.choice(values)
-        else:
-            where[name] = chance.choice(values if chance.random() < 0.8 else MILD)
-
-
-def broken(text: str, chance: random.Random) -> str:
-    found = list(text)
-    for _ in range(chance.choice((1, 2, 5))):
-        at = chance.randrange(len(found) or 1)
-        kind = chance.randrange(4)
-        if kind == 0:
-            del found[at : at + chance.randrange(1, 10)]
-        elif kind == 1:
-            found[at:at] = chance.choice(BROKEN)
-        elif kind == 2:
-            found[at:at] = found[at : at + chance.randrange(1, 30)]
-        elif chance.random() < 0.2:
-            del found[at:]
-    return "".join(found)
+def takes_long(text: bytes) -> bool:
+    """A run of a thousand steps or particles is no fault, but takes too long to be tried here."""
+    try:
+        job = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    whole = [job, *job.values()] if isinstance(job, dict) else []
+    counts = [each.get(name) for each in whole if isinstance(each, dict) for name in COUNTS]
+    return any(isinstance(each, int | float) and each > 50 for each in counts)
 
 
 def through_main(seed: int, prior: str, base: Path) -> int:
     chance = random.Random(seed)
     job = description(prior, chance)
-    if chance.random() < 0.7:
-        changed(job, chance)
-    text = json.dumps(job)
-    if chance.random() < 0.3:
+    if chance.random() < 0.6:
+        job = damaged(job, chance, WRONG)
+    text = json.dumps(job).encode()
+    if chance.random() < 0.2:
         text = broken(text, chance)
-    # a count that became large by a digit is no fault, but takes too long
-    with contextlib.suppress(ValueError):
-        given_ = json.loads(text)
-        if isinstance(given_, dict) and isinstance(given_.get("steps"), int) and given_["steps"] > 50:
-            return 2
+    if takes_long(text):
+        return 2
     path = base / "job.json"
-    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    path.write_bytes(text)
     said, began = io.StringIO(), time.monotonic()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = main(["batch", str(path)])

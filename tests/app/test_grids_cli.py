@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm import grids as core
 from flowhelm import sample
@@ -26,9 +27,7 @@ SMALL = _WORDS.split()
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     torch.manual_seed(0)
-    net = UNet((8, 8), 1, classes=2, data_std=0.3)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.12)
+    net = randomised(UNet((8, 8), 1, classes=2, data_std=0.3), 0.12)
     path = tmp_path_factory.mktemp("toy") / "toy.safetensors"
     save(net, path, {"classes": ["a", "b"], "size": 8, "scale": 2.0})
     return path
@@ -45,15 +44,20 @@ def made(toy):
     return drive(search(request(toy, out)), events.append), events, out
 
 
-def test_errors_are_those_of_the_report_s_noises(toy, made):
-    result, _, _ = made
+def errors(toy, purpose, count):
+    """Of a candidate on so many noises of a purpose."""
     flow = load(toy)
-    x = flow.source(Noise(0, range(4)).named("report"))
+    x = flow.source(Noise(0, range(count)).named(purpose))
     end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
-    for steps, kept in result.solvers["euler"].steps.items():
+    ends = lambda each: run(integrate(flow, x, torch.tensor(each.times, dtype=torch.float64))).x  # noqa: E731
+    return lambda each: (ends(each) - end).square().flatten(1).mean(1).sqrt()
+
+
+def test_errors_are_those_of_the_report_s_noises(toy, made):
+    of = errors(toy, "report", 4)
+    for steps, kept in made[0].solvers["euler"].steps.items():
         for each in kept.candidates.values():
-            off = run(integrate(flow, x, torch.tensor(each.times, dtype=torch.float64))).x - end
-            error = off.square().flatten(1).mean(1).sqrt()
+            error = of(each)
             assert each.error == pytest.approx(float(error.mean()), rel=1e-3)
             assert each.half == pytest.approx(1.96 * float(error.std()) / 2, rel=1e-2)
         assert kept.candidates["uniform"].times == tuple(core.uniform(steps).tolist())
@@ -61,15 +65,9 @@ def test_errors_are_those_of_the_report_s_noises(toy, made):
 
 
 def test_the_best_is_the_one_of_the_choosing_noises(toy, made):
-    result, _, _ = made
-    flow = load(toy)
-    x = flow.source(Noise(0, range(3)).named("choose"))
-    end = run(integrate(flow, x, core.uniform(8), transition=midpoint)).x
-    for kept in result.solvers["euler"].steps.values():
-        error = {}
-        for name, each in kept.candidates.items():
-            off = run(integrate(flow, x, torch.tensor(each.times, dtype=torch.float64))).x - end
-            error[name] = float(off.square().flatten(1).mean(1).sqrt().mean())
+    of = errors(toy, "choose", 3)
+    for kept in made[0].solvers["euler"].steps.values():
+        error = {name: float(of(each).mean()) for name, each in kept.candidates.items()}
         assert error[kept.best] == pytest.approx(min(error.values()), rel=1e-4)
 
 

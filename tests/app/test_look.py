@@ -88,13 +88,9 @@ def test_jpeg_files_are_denoised_by_the_network_that_knows_them(tmp_path, clean)
     assert str(found.adapter) == "jpeg"
     assert found.std == float(f"{as_noise(40):.3g}")
     others = (
-        {"look": "natural"},
-        {"method": "pnp_flow"},
-        {"steps": 8},
-        {"prior": "photos-2"},
-        {"unfade": True},
+        {"look": "natural"}, {"method": "pnp_flow"}, {"steps": 8}, {"prior": "photos-2"}, {"unfade": True},
         {"operator": "jpeg"},
-    )
+    )  # fmt: skip
     for other in ({"std": 0.1}, *others):
         assert of(**other).adapter is None, other
     to_pil(clean).save(png := tmp_path / "a.png")

@@ -102,20 +102,13 @@ XMP = (
     "<rdf:Description xmlns:xmp='http://ns.adobe.com/xap/1.0/' xmp:Rating='4' xmp:CreatorTool='Édit'/></rdf:RDF></x:xmpmeta>"
 ).encode()
 MAIN = {
-    271: b"Canon",
-    315: "José".encode(),
-    305: b"Editor 2",
-    306: b"2021:01:02 03:04:07",
-    18246: 4,
+    271: b"Canon", 315: "José".encode(), 305: b"Editor 2", 306: b"2021:01:02 03:04:07", 18246: 4,
     33432: "© x".encode(),
-}
+}  # fmt: skip
 PHOTO = {
-    0x9286: b"UNICODE\0G\0r\0\xfc\0",
-    0x9003: b"2020:01:02 03:04:05",
-    0x8827: 200,
-    0x9011: b"+02:00",
+    0x9286: b"UNICODE\0G\0r\0\xfc\0", 0x9003: b"2020:01:02 03:04:05", 0x8827: 200, 0x9011: b"+02:00",
     0xA434: b"35mm f/2",
-}
+}  # fmt: skip
 PLACE = {1: b"N", 2: (48.0, 51.0, 29.88), 3: b"W", 4: (2.0, 17.0, 40.2), 6: 35.5, 29: b"2020:01:02"}
 
 

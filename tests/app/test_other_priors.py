@@ -146,13 +146,9 @@ def test_the_page_restores_with_them(files, tmp_path, prior, method):
     place = str(files / f"{prior}.safetensors")
     page = ui.checked(PageRequest(runs=tmp_path / "runs", priors=[place], threads=1))
     fields = {
-        "photo": str(files / "photo.png"),
-        "operator": "denoise",
-        "prior": place,
-        "steps": "2",
-        "std": 0.1,
+        "photo": str(files / "photo.png"), "operator": "denoise", "prior": place, "steps": "2", "std": 0.1,
         "seed": "0",
-    }
+    }  # fmt: skip
     where, (settings,) = requests.restoration(requests.restore_fields(fields), page)
     assert settings.method == method
     drive(restore(settings))

@@ -42,9 +42,7 @@ def test_the_files_are_short():
 
 
 @pytest.mark.parametrize(
-    "number",
-    [0, 1, pytest.param(2, marks=pytest.mark.slow), 3],
-    ids=["check", "use", "measure", "run again"],
+    "number", [0, 1, pytest.param(2, marks=pytest.mark.slow), 3], ids=["check", "use", "measure", "run again"]
 )
 def test_the_transcript(number, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)

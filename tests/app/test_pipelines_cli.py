@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from flowhelm import Noise, integrate, run
 from flowhelm.app.draw import rows as drawing
+from flowhelm.app.draw.solvers import Way
 from flowhelm.app.models import device
 from flowhelm.app.models import opening as models
 from flowhelm.app.models.fitting import Settings
@@ -22,9 +24,6 @@ from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import pipelines
 from flowhelm.priors.pipelines.sd import StableDiffusion
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import euler
 
 FIT = ["--method", "mpc_flow", "--strength", "2500", "--inner", "adam:iterations=10,rate=1.0", "--steps", "4"]
@@ -232,11 +231,7 @@ def as_it_is(sd3):
 
 
 @pytest.mark.parametrize(
-    ("given", "free", "advice"),
-    [
-        ({}, 0.85, "--checkpointing"),
-        ({"checkpointing": True}, 0.85, None),
-    ],
+    ("given", "free", "advice"), [({}, 0.85, "--checkpointing"), ({"checkpointing": True}, 0.85, None)]
 )
 def test_the_settings_of_the_run_are_what_is_planned(sd3, as_it_is, gpu, given, free, advice):
     work = models.Work("dps", (96, 96), 4)
@@ -268,7 +263,7 @@ def test_pictures_depend_on_their_number_alone(photo, sd3, command, capsys):
 def test_a_guidance_by_name(photo, sd):
     flow = pipelines.load(sd, size=(32, 32))
     drawn = [
-        drive(drawing.draw_flow(bound, 1, steps=2, solver=euler, seed=0))
+        drive(drawing.draw_flow(bound, 1, Way(2, euler)))
         for bound in (flow.bind(["a cat"], scale=4.0), flow.bind(["a cat"], scale=1.0))
     ]
     assert not torch.allclose(*drawn, atol=1e-3)

@@ -9,11 +9,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from flowhelm import Measurement, Noise, operators, priors, steer, tune
+from flowhelm import Measurement, NetFlow, Noise, operators, priors, steer, tune
 from flowhelm.app.models.fitting import METHODS, Settings, Task
 from flowhelm.app.models.plan import plan
 from flowhelm.bench.pipelines import memory as bench
-from flowhelm.flow import NetFlow
 from flowhelm.inner import adam
 from flowhelm.interfaces.cli import main
 from flowhelm.memory import ROUND, Footprint, Ledger, Watched, attention, footprint, hollow, walk, without_data

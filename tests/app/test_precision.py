@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 
-from flowhelm import Noise, Restorer, guide, priors
+from flowhelm import GaussianFlow, NetFlow, Noise, Restorer, guide, priors
 from flowhelm.app.models import precision
-from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.interfaces.cli import main
 from flowhelm.metrics import psnr
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import operators
+from flowhelm import GaussianFlow, operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.dataset import Pictures
 from flowhelm.app.options.signature import bind, options, pick, plain
@@ -23,7 +23,6 @@ from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.request import SearchRequest
 from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.cards import METHODS
-from flowhelm.flow import GaussianFlow
 
 USUAL = {
     "method": "pnp_flow", "operator": "deblur", "operator_options": {"sigma": 1.6, "border": "circular"}, "std": 0.05,
@@ -75,12 +74,9 @@ def test_without_a_file_the_table_serves_its_own_method():
 def test_restore_does_what_it_did_and_takes_what_was_found(tmp_path, monkeypatch):
     def settled(**changed):
         usual = {
-            "operator": "deblur",
-            "operator_options": {"border": "circular"},
-            "std": 0.05,
-            "simulate": True,
+            "operator": "deblur", "operator_options": {"border": "circular"}, "std": 0.05, "simulate": True,
             "tile": 0,
-        }
+        }  # fmt: skip
         return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
 
     usual = settled()
@@ -129,15 +125,8 @@ def test_a_file_keeps_one_preset_for_each_purpose(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "no json",
-        "{",
-        "[]",
-        "[1]",
-        "{}",
-        '{"presets": null}',
-        '{"presets": [{"method": "dps"}]}',
-        '{"presets": [1]}',
-        "\udcff\0",
+        "no json", "{", "[]", "[1]", "{}", '{"presets": null}', '{"presets": [{"method": "dps"}]}',
+        '{"presets": [1]}', "\udcff\0",
     ]
     + [
         json.dumps({"presets": [USUAL | wrong]})
@@ -146,7 +135,7 @@ def test_a_file_keeps_one_preset_for_each_purpose(tmp_path):
             *({"options": [1]}, {"operator_options": [1]}, {"found": 1}),
         )
     ],
-)
+)  # fmt: skip
 def test_another_file_is_no_preset_file(tmp_path, text):
     (tmp_path / "found.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(BadInput, match="not a preset file"):

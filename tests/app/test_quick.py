@@ -20,12 +20,9 @@ from flowhelm.interfaces import cli
 
 SRC = Path(__file__).parents[2] / "src"
 REAL = {
-    "method": (*METHODS, *TOKENS),
-    "steering": steer.ALL,
-    "operator": operators.ALL,
-    "planned": PLANNED,
+    "method": (*METHODS, *TOKENS), "steering": steer.ALL, "operator": operators.ALL, "planned": PLANNED,
     "recipe": recipes.ALL,
-}
+}  # fmt: skip
 LISTED = {"method": (*METHODS, *TOKENS, *edit.ALL, *sample.ALL, *sample.TOKENS, *TUNERS), "operator": operators.ALL}
 PRIORS = set(known.NAMES)
 HEAVY = ("torch", "numpy", "deepinv", "diffusers", "transformers", "PIL", "rich")

@@ -13,16 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import operators, priors
+from flowhelm import Noise, operators, priors, run
 from flowhelm.app.restore import run as job
 from flowhelm.app.restore.observation import framed, misfit, observe, sized, viewable
 from flowhelm.app.restore.observation import steps_of as restore
 from flowhelm.control import flower
 from flowhelm.interfaces.cli import main
 from flowhelm.restore import dps, flow_dps, pnp_flow
-from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
-from flowhelm.step import run
 
 SRC = Path(__file__).parents[2] / "src"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -390,13 +388,9 @@ def test_a_long_run_says_before_how_long_it_takes(monkeypatch, prior, tmp_path):
         timed = iter([seconds, 0.0])
         monkeypatch.setattr(told, "seconds_of", lambda call, *_, timed=timed: call() is None or next(timed))
         given = {
-            "photo": tmp_path / "photo.png",
-            "operator": "denoise",
-            "method": method,
-            "steps": 20,
-            "prior": prior,
+            "photo": tmp_path / "photo.png", "operator": "denoise", "method": method, "steps": 20, "prior": prior,
             "threads": 1,
-        }
+        }  # fmt: skip
         events = restore(settle(RestoreRequest.of(given, "restore")))
         planned = next(event for event in events if isinstance(event, Planned))
         events.close()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import ramps
 
 import flowhelm
 from flowhelm.app.errors import BadInput
@@ -22,10 +23,7 @@ from flowhelm.interfaces.cli import main
 
 @pytest.fixture
 def photo(tmp_path) -> Path:
-    y, x = np.mgrid[0:24, 0:32]
-    pixels = np.stack([x * 7, y * 9, (x + y) * 4], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+    return ramps(tmp_path / "photo.png", 32, 24, 7, 9, 4)
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import pytest
 import torch
 
 import flowhelm
+from flowhelm import Noise, integrate, run
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import write
 from flowhelm.interfaces.cli import main
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 pytest.importorskip("diffusers")
 FIT = "--method mpc_flow --strength 2500 --inner adam:iterations=3,rate=1.0 --steps 3 --threads 1"

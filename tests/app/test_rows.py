@@ -48,8 +48,7 @@ def test_a_seed_for_each_row():
     like = torch.empty(2, 5)
     assert torch.equal(joint(like), torch.cat([each(like[:1]) for each in alone]))
     assert torch.equal(
-        joint.named("y").spawn(2)(torch.empty(4, 5)),
-        torch.cat([each.named("y").spawn(2)(like) for each in alone]),
+        joint.named("y").spawn(2)(torch.empty(4, 5)), torch.cat([each.named("y").spawn(2)(like) for each in alone])
     )
     assert torch.equal(joint.rows([1]).spawn(1)(like[:1]), alone[1].spawn(1)(like[:1]))
     with pytest.raises(ValueError, match="one seed or 3"):

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from flowhelm.app.show import contact_sheet as contact
-from flowhelm.app.show.loss_curve import curve
+from flowhelm.app.show.curves import curve
 from flowhelm.app.show.maps import dots, flip, shown_map
 from flowhelm.app.show.sheet import class_rows, sheet
 from flowhelm.app.show.strip import strip

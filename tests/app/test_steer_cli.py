@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from toys import randomised
 
-from flowhelm import Noise, grids, load, priors, rewards, run, steer, transition
+from flowhelm import NetFlow, Noise, grids, load, priors, rewards, run, steer, transition
 from flowhelm.app.draw import rows
+from flowhelm.app.draw.solvers import Way
 from flowhelm.app.errors import BadInput
 from flowhelm.app.run import Stepped, drive
 from flowhelm.app.show import contact_sheet
@@ -24,7 +26,6 @@ from flowhelm.app.steer import run as app
 from flowhelm.app.steer.builders import Subject
 from flowhelm.app.steer.request import SteerRequest
 from flowhelm.budget import Budget
-from flowhelm.flow import NetFlow
 from flowhelm.guide import on_path
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.cli.progress import carried_out
@@ -106,7 +107,7 @@ def test_no_worse_than_plain_sampling_within_the_budget(here, method, monkeypatc
     assert [line["finished"] for line in trace[-1:]] == [True]
     assert trace[-1]["best"] == made["reward"]
     flow = priors.load("fashion")
-    plain = drive(rows.draw_jobs(flow, [("bag", 0)], steps=run["settings"]["steps"]))
+    plain = drive(rows.draw_jobs(flow, [("bag", 0)], Way(run["settings"]["steps"])))
     least = float(rewards.brightness(plain.clamp(-1, 1)))
     print(method, made["reward"], "plain", least, made["evaluations"])
     assert made["reward"] >= least - 1e-6
@@ -317,9 +318,7 @@ def test_a_palette():
 
 def test_a_classifier_file(here):
     torch.manual_seed(0)
-    net = Classifier(1, 10, (8, 16)).eval()
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.3)
+    net = randomised(Classifier(1, 10, (8, 16)).eval(), 0.3)
     about = {"widths": [8, 16], "classes": 10}
     save_file(
         {k: v.contiguous() for k, v in net.state_dict().items()}, here / "net.safetensors", {"about": json.dumps(about)}

@@ -18,6 +18,7 @@ import torch
 from encoded import encoded
 from PIL import Image
 from safetensors.torch import load_file
+from toys import randomised
 
 from flowhelm import priors, recipes
 from flowhelm.app.options import sources
@@ -249,9 +250,7 @@ def test_another_run_is_refused_in_the_folder(folder, capsys):
 
 def test_a_start_from_weights(folder, capsys):
     """With next to no learning, the weights are those of the start (in fp16)."""
-    net = small(Path("small.npz")).flow.net
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
+    net = randomised(small(Path("small.npz")).flow.net)
     save(net, Path("start.safetensors"), {})
     assert go("a", "--start", "start.safetensors", "--rate", "1e-12", steps=2) == 0
     after = priors.load(folder / "a" / "small.safetensors").net.state_dict()
@@ -283,10 +282,7 @@ def test_a_start_from_weights(folder, capsys):
         ("small --data small.npz --steps 0", "--steps"),
         ("small --data small.npz --device moon", "device 'moon' is not there"),
         ("small --data small.npz --out small.npz", "is a file; name a folder"),
-        (
-            "small --data small.npz --start nothing",
-            "expected one of photos, photos-2, fashion, aerial, animals, ",
-        ),
+        ("small --data small.npz --start nothing", "expected one of photos, photos-2, fashion, aerial, animals, "),
         (
             "small --data small.npz --start deepinv:DRUNet",
             "--start: 'deepinv:DRUNet' is not of a network that a recipe",

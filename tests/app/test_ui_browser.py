@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toys import ramps
 
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
@@ -64,10 +65,7 @@ def opened(chromium, place):
 
 @pytest.fixture
 def photo(tmp_path) -> Path:
-    x, y = np.meshgrid(np.arange(32), np.arange(32))
-    pixels = np.stack([x * 7 % 256, y * 6 % 256, (x + y) * 4 % 256], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+    return ramps(tmp_path / "photo.png", 32, 32, 7, 6, 4)
 
 
 def choose(page, where: str, text: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoded import png
 from PIL import Image
+from toys import ramps
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
@@ -28,10 +29,7 @@ from flowhelm.interfaces.ui.running import Desk, Work, sentence
 
 
 def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
-    x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-    pixels = np.stack([x * 9 % 256, y * 11 % 256, (x + y) * 5 % 256], -1).astype(np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
+    return ramps(path, *size, 9, 11, 5)
 
 
 def bomb(path: Path, width: int = 20_000, height: int = 10_000) -> Path:
@@ -53,13 +51,9 @@ def page(tmp_path, prior) -> PageRequest:
 def asked(photo: Path | None, prior: str, **more) -> requests.RestoreFields:
     """What the fields of the page say, as texts."""
     usual = {
-        "photo": str(photo) if photo else None,
-        "operator": "deblur",
-        "prior": prior,
-        "steps": "3",
-        "std": 0.05,
+        "photo": str(photo) if photo else None, "operator": "deblur", "prior": prior, "steps": "3", "std": 0.05,
         "seed": "0",
-    }
+    }  # fmt: skip
     return requests.restore_fields(usual | more)
 
 
@@ -233,15 +227,8 @@ def test_no_name_leads_out_of_the_run_folder(tmp_path):
     (runs / "a" / "own.run.json").write_text("{}")
     assert folder.inside(runs, "a/own.run.json") == (runs / "a" / "own.run.json").resolve()
     for name in (
-        "../secret.run.json",
-        str(secret),
-        "a/../../secret.run.json",
-        "a/link.run.json",
-        "a",
-        "",
-        "a/\0",
-        "missing",
-    ):
+        "../secret.run.json", str(secret), "a/../../secret.run.json", "a/link.run.json", "a", "", "a/\0", "missing",
+    ):  # fmt: skip
         with pytest.raises(BadInput, match="there is no run"):
             folder.inside(runs, name)
 
@@ -321,12 +308,9 @@ def test_a_run_is_that_of_the_command_line(page, photo, prior, tmp_path, capsys)
 
 def test_samples_are_those_of_a_batch(page, photo, prior, tmp_path):
     more = {
-        "operator_options": {"sigma": "1.2"},
-        "method": "mpc_flow",
-        "method_options": {"strength": "70"},
-        "samples": 3,
-        "seed": "2",
-    }
+        "operator_options": {"sigma": "1.2"}, "method": "mpc_flow", "method_options": {"strength": "70"},
+        "samples": 3, "seed": "2",
+    }  # fmt: skip
     where, many = requests.restoration(asked(photo, prior, **more), page)
     for settings in many:
         ran(settings)
@@ -451,13 +435,10 @@ def test_rewards_of_the_page_read_no_files(page, reward, monkeypatch):
 @pytest.mark.parametrize(
     "reward",
     [
-        "brightness",
-        "-brightness",
-        "3*brightness",
-        "clip:model=openai/x,prompt=cat / dog * 2",
+        "brightness", "-brightness", "3*brightness", "clip:model=openai/x,prompt=cat / dog * 2",
         "palette:colours=ff0000+00ff00",
     ],
-)
+)  # fmt: skip
 def test_rewards_without_files_are_fine(reward):
     requests.harmless(reward)
 

@@ -120,17 +120,9 @@ def test_every_picture_of_a_batch_has_its_own_blur(blurred, tmp_path):
     for name, sigma in (("a", 1.0), ("b", 2.0)):
         blurred(f"in/{name}.png", sigma=sigma)
     command = [
-        "restore",
-        str(folder),
-        "--operator",
-        "deblur",
-        "--sigma",
-        "auto",
-        "--steps",
-        "1",
-        "--out",
+        "restore", str(folder), "--operator", "deblur", "--sigma", "auto", "--steps", "1", "--out",
         str(tmp_path / "out"),
-    ]
+    ]  # fmt: skip
     assert main(command) == 0
     manifest = tmp_path / "out" / "manifest.jsonl"
     found = [json.loads(line)["settings"]["operator_options"]["sigma"] for line in manifest.read_text().splitlines()]

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import randomised
 
-from flowhelm import priors
+from flowhelm import Noise, priors
 from flowhelm.app.errors import BadInput
 from flowhelm.app.models import batches
 from flowhelm.app.models.velocity_error import weights
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 from flowhelm.velocity_error import reciprocal
 
 
@@ -23,9 +23,7 @@ def here(tmp_path, monkeypatch):
     """A prior over 8 x 8 grey pictures with classes, and five pictures."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    net = UNet((8, 8), 1, channels=1, classes=2)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
+    net = randomised(UNet((8, 8), 1, channels=1, classes=2))
     save(net, tmp_path / "tiny.safetensors", {"classes": ["a", "b"], "size": 8})
     (tmp_path / "pictures").mkdir()
     for i in range(5):

@@ -67,13 +67,8 @@ def test_the_options_are_the_fields(typed):
 def test_the_help_is_that_of_the_fields(typed):
     said = " ".join(typed("--help").split())
     for text in (
-        "The photograph.",
-        "Steps of the method.",
-        "Allowed: above 0.",
-        "default: 7",
-        "NAME=VALUE",
-        "Show it.",
-    ):
+        "The photograph.", "Steps of the method.", "Allowed: above 0.", "default: 7", "NAME=VALUE", "Show it.",
+    ):  # fmt: skip
         assert text in said
     assert "--made" not in said
     assert "--device" not in said

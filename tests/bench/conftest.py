@@ -1,10 +1,14 @@
-"""Archives of small photographs."""
+"""Archives of small photographs, and an exact prior over small pictures."""
 
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from encoded import encoded
+from toys import seeded
+
+from flowhelm.flow import MixtureFlow
 
 
 @pytest.fixture
@@ -17,3 +21,11 @@ def archived(tmp_path):
         return tmp_path / "photos.zip"
 
     return make
+
+
+@pytest.fixture
+def blobs() -> MixtureFlow:
+    """An exact prior over pictures of 8 x 8."""
+    root = torch.randn(2, 64, 6, generator=seeded(3)) / 4
+    covariance = root @ root.mT + 0.01 * torch.eye(64)
+    return MixtureFlow(torch.tensor([0.5, 0.5]), 0.3 * torch.ones(2, 64), covariance, shape=(1, 8, 8))

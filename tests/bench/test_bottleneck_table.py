@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm.bench.quality.bottleneck import distance, flops, measure, patches, table, way
 from flowhelm.flow import NetFlow
@@ -13,9 +14,7 @@ WAY = "down=0.1,up=0.9,smaller=pool,larger=repeat"
 @pytest.fixture(scope="module")
 def flow():
     torch.manual_seed(0)
-    net = UNet((8, 16), 1)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
+    net = randomised(UNet((8, 16), 1))
     return NetFlow(net.requires_grad_(False), (3, 32, 32))
 
 

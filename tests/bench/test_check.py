@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from flowhelm import Linear, Step, operators
+from flowhelm import Function, Linear, Step, operators
 from flowhelm.bench.contract import laws, pictures, world
 from flowhelm.interfaces.cli import main
-from flowhelm.measure import Function
 
 SHAPE = (3, 12, 12)
 
@@ -142,7 +141,7 @@ class Lazy(Linear):
 
 
 @pytest.mark.parametrize(
-    ("law", "operator", "remedy"),
+    ("law", "broken", "remedy"),
     [
         (pictures.measures, Function(lambda x: x.mean()), "a row for each picture"),
         (pictures.measures, Function(lambda x: x.add_(1)), "writes into the picture"),
@@ -153,22 +152,6 @@ class Lazy(Linear):
         (pictures.linearity, Linear(lambda x: half(x) + 1, SHAPE), "it is not linear"),
         (pictures.adjoint, Wrong(half, SHAPE), "which makes the adjoint"),
         (pictures.prox, Lazy(half, SHAPE), "which solves for it"),
-    ],
-)
-def test_every_fault_of_an_operator_has_its_law(law, operator, remedy):
-    with pytest.raises(laws.Breach, match=remedy):
-        law(operator, SHAPE)
-
-
-def test_a_linear_function_that_does_not_say_so_is_noted():
-    with pytest.raises(laws.Note, match=r"return flowhelm\.Linear"):
-        pictures.linearity(Function(half), SHAPE)
-    assert pictures.linearity(Function(lambda x: half(x) ** 3), SHAPE)
-
-
-@pytest.mark.parametrize(
-    ("law", "reward", "remedy"),
-    [
         (pictures.scores, lambda x: x.mean(), "one number per picture"),
         (pictures.scores, lambda x: (x - x.mean()).square().mean((1, 2, 3)), "means of each row"),
         (pictures.scores, lambda x: x.mean((1, 2, 3)) + torch.rand(len(x)), "another score each time"),
@@ -176,9 +159,15 @@ def test_a_linear_function_that_does_not_say_so_is_noted():
         (pictures.slope, lambda x: (x - x).square().sum((1, 2, 3)).sqrt(), "a square root"),
     ],
 )
-def test_every_fault_of_a_reward_has_its_law(law, reward, remedy):
+def test_every_fault_of_an_operator_or_a_reward_has_its_law(law, broken, remedy):
     with pytest.raises(laws.Breach, match=remedy):
-        law(reward, SHAPE)
+        law(broken, SHAPE)
+
+
+def test_a_linear_function_that_does_not_say_so_is_noted():
+    with pytest.raises(laws.Note, match=r"return flowhelm\.Linear"):
+        pictures.linearity(Function(half), SHAPE)
+    assert pictures.linearity(Function(lambda x: half(x) ** 3), SHAPE)
 
 
 # --- the command ---

@@ -8,26 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from flowhelm.bench.exact import control
-from flowhelm.bench.exact.control import (
-    Memory,
-    best,
-    growth,
-    linear_quadratic,
-    markdown,
-    on_pictures,
-    per_step,
-    unseen,
-)
-from flowhelm.flow import GaussianFlow, MixtureFlow
+from flowhelm.bench.exact.control import Memory, best, growth, linear_quadratic, markdown, on_pictures, per_step, unseen
+from flowhelm.flow import GaussianFlow
 from flowhelm.grids import uniform
-
-
-@pytest.fixture
-def blobs():
-    """An exact prior over pictures of 8 x 8."""
-    root = torch.randn(2, 64, 6, generator=torch.Generator().manual_seed(3)) / 4
-    covariance = root @ root.mT + 0.01 * torch.eye(64)
-    return MixtureFlow(torch.tensor([0.5, 0.5]), 0.3 * torch.ones(2, 64), covariance, shape=(1, 8, 8))
 
 
 def test_the_optimum_is_that_of_the_reference_problem():

@@ -8,15 +8,6 @@ import typer
 from typer.testing import CliRunner
 
 from flowhelm.bench.quality import flair as bench
-from flowhelm.flow import MixtureFlow
-
-
-@pytest.fixture
-def blobs():
-    """An exact prior over pictures of 8 x 8."""
-    root = torch.randn(2, 64, 6, generator=torch.Generator().manual_seed(3)) / 4
-    covariance = root @ root.mT + 0.01 * torch.eye(64)
-    return MixtureFlow(torch.tensor([0.5, 0.5]), 0.3 * torch.ones(2, 64), covariance, shape=(1, 8, 8))
 
 
 @pytest.fixture
@@ -59,18 +50,9 @@ def test_the_command(table, blobs, monkeypatch, tmp_path):
     app = typer.Typer()
     app.command()(bench.main)
     words = [
-        "blobs",
-        "--velocity",
-        str(table),
-        "--data",
-        str(tmp_path / "set.npz"),
-        "--images",
-        "3",
-        "--tried",
-        "2",
-        "--steps",
-        "2",
-    ]
+        "blobs", "--velocity", str(table), "--data", str(tmp_path / "set.npz"), "--images", "3", "--tried", "2",
+        "--steps", "2",
+    ]  # fmt: skip
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     lines = [line for line in result.output.splitlines() if line.startswith("|")]

@@ -200,12 +200,8 @@ def test_the_search_takes_the_nearest_of_the_accurate():
 def test_what_is_saved_is_counted_in_steps():
     def row(guidance, steps, distance, solver="euler"):
         own = {
-            "guidance": guidance,
-            "steps": str(steps),
-            "to_test": str(distance),
-            "solver": solver,
-            "worst": "bag 0.9",
-        }
+            "guidance": guidance, "steps": str(steps), "to_test": str(distance), "solver": solver, "worst": "bag 0.9",
+        }  # fmt: skip
         return {k: "1" for k in (*COLUMNS, "scale", "decay")} | own
 
     rows = [row("cfg", 25, 1.0), row("cfg", 5, 9.0), row("cfg", 10, 2.0), row("cfg", 5, 0.0, "heun")]

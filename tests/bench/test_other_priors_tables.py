@@ -9,13 +9,12 @@ import torch
 from encoded import encoded
 from PIL import Image
 
+from flowhelm import Noise, Step
 from flowhelm.bench.quality import compressive, posterior_means
 from flowhelm.codec import CodecPrior, Latents
 from flowhelm.priors import bundled
 from flowhelm.priors.hyperprior import Hyperprior
 from flowhelm.priors.pair import Pair
-from flowhelm.rng import Noise
-from flowhelm.step import Step
 
 
 @pytest.fixture

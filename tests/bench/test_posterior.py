@@ -9,11 +9,7 @@ import torch
 from flowhelm.bench.exact import posterior
 from flowhelm.bench.exact.posterior import Variant, lattice, plane, sampled
 from flowhelm.metrics import mean_error, sliced_w2, trace_ratio
-from flowhelm.restore import dps
-from flowhelm.restore.afdps import afdps
-from flowhelm.restore.ot_ode import ot_ode
-from flowhelm.restore.tds import tds
-from flowhelm.restore.tmpd import tmpd
+from flowhelm.restore import afdps, dps, ot_ode, tds, tmpd
 from flowhelm.rng import Noise
 from flowhelm.transition import euler
 
@@ -48,13 +44,10 @@ def figures(problem, got):
 
 # (sliced W2, error of the mean, covariance trace ratio) of an independent implementation, 8000 samples, 100 steps.
 EARLIER = {
-    ("dps exact", 0.2): (0.467, 0.062, 0.30),
-    ("dps exact", 1.0): (0.524, 0.513, 0.77),
-    ("ot_ode", 0.2): (0.356, 0.384, 0.79),
-    ("ot_ode", 1.0): (0.263, 0.243, 0.94),
-    ("tmpd", 0.2): (0.353, 0.374, 0.79),
+    ("dps exact", 0.2): (0.467, 0.062, 0.30), ("dps exact", 1.0): (0.524, 0.513, 0.77),
+    ("ot_ode", 0.2): (0.356, 0.384, 0.79), ("ot_ode", 1.0): (0.263, 0.243, 0.94), ("tmpd", 0.2): (0.353, 0.374, 0.79),
     ("tmpd", 1.0): (0.223, 0.220, 0.94),
-}
+}  # fmt: skip
 WAYS = {
     "dps exact": partial(dps, exact=True),
     "ot_ode": partial(ot_ode, gamma="one", start=0.0, transition=euler),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import operators
+from flowhelm import GaussianFlow, Step, operators
 from flowhelm.app.files.dataset import Pictures
 from flowhelm.bench.compare import runner, table
 from flowhelm.bench.compare.gallery import Gallery, viewable
@@ -18,8 +18,6 @@ from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.report import plot, report
 from flowhelm.bench.compare.rows import FIELDS
 from flowhelm.bench.compare.runner import Entry
-from flowhelm.flow import GaussianFlow
-from flowhelm.step import Step
 
 SHAPE = (3, 16, 16)
 

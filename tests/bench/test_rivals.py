@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from flowhelm import Flow, GaussianFlow, Noise, Wrapped
 from flowhelm.bench.rivals import compare as rivals
 from flowhelm.bench.rivals.ours import OURS, PARTICLES, Metered, Problem, estimate, trials
-from flowhelm.flow import Flow, GaussianFlow, Wrapped
 from flowhelm.path import trig
 from flowhelm.priors.bundled import save
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 
 pytest.importorskip("deepinv")
 pytest.importorskip("azula")
@@ -231,13 +230,10 @@ def test_the_best_trial_is_taken_once_all_were_tried():
             quality = float("nan") if i == 0 else 20.0 + i * (-1) ** picture + (i == 3)
             bench.rows.append(
                 {
-                    "part": "tune",
-                    "task": "box",
-                    "method": "dps",
-                    "setting": rivals.spelled(setting),
+                    "part": "tune", "task": "box", "method": "dps", "setting": rivals.spelled(setting),
                     "psnr": str(quality),
                 }
-            )
+            )  # fmt: skip
     assert bench.setting("box", "dps", who) == who.trials[3]
     assert bench.setting("random", "dps", who) == who.trials[0]
 

@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from flowhelm import NetFlow, sample
+from flowhelm import GaussianFlow, NetFlow, run, sample
 from flowhelm.bench.intervals import bootstrap, correlation, interval
 from flowhelm.bench.quality import students
-from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
-from flowhelm.step import run
 
 
 @pytest.mark.parametrize("steps", range(1, 9))

@@ -5,10 +5,8 @@ from collections.abc import Callable
 import pytest
 from every import METHODS
 
-from flowhelm import cards
+from flowhelm import Flow, Linear, Measurement, cards
 from flowhelm.bench.contract import world
-from flowhelm.flow import Flow
-from flowhelm.measure import Linear, Measurement
 
 
 @pytest.fixture(scope="session")

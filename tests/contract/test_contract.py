@@ -6,13 +6,9 @@ import pytest
 import torch
 from every import CARRIED, few
 
-from flowhelm import cards, restore, steer
+from flowhelm import Measurement, Noise, cards, integrate, restore, run, steer
 from flowhelm.bench.contract import laws
 from flowhelm.bench.contract.world import STEPS, start
-from flowhelm.measure import Measurement
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 
 def steps(method, flow, y, **options):

@@ -5,11 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import inner, restore, steer
-from flowhelm.flow import Flow
+from flowhelm import Flow, Noise, inner, restore, run, steer
 from flowhelm.guide import counted
-from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.transition import ancestral, glass, heun, midpoint
 
 N, M = 5, 4

@@ -9,13 +9,10 @@ import pytest
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 
-from flowhelm import entry, inner, restore, steer
+from flowhelm import Flow, Function, Measurement, Noise, entry, inner, restore, steer
 from flowhelm.budget import Budget
 from flowhelm.control import Energy, flux2
-from flowhelm.flow import Flow
-from flowhelm.measure import Function, Measurement
 from flowhelm.path import linear
-from flowhelm.rng import Noise
 from flowhelm.transition import Moments, Transition, glass, renoise_moments
 
 WRONG_PARTS = {  # told by identity

@@ -5,11 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import inner, restore, steer
-from flowhelm.measure import Measurement
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
+from flowhelm import Measurement, Noise, inner, integrate, restore, run, steer
 from flowhelm.transition import ancestral, euler
 
 

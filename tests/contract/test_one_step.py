@@ -6,13 +6,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm import inner, restore, steer
+from flowhelm import Measurement, Noise, inner, restore, run, steer
 from flowhelm.control import algorithm2, flower, flux2, integral
 from flowhelm.grad import value_and_grad
 from flowhelm.horizon import controllability
-from flowhelm.measure import Measurement
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 T, S = TIMES[:2]
@@ -69,12 +66,7 @@ def test_every_energy_is_minimised_by_its_prox(mixture, y, x, energy):
     """w |u|^2 + q |A (clean + (1-t) u) - y|^2 / 2 is stationary, and both solvers agree."""
     step = first(steer.mpc_flow(mixture, y, x, TIMES, strength=3.0, energy=energy))
     u, left = plan(step, mixture, x), 1 - T
-    price = {
-        integral: left,
-        algorithm2: 1,
-        flux2: T * left**2,
-        flower: (T**2 + left**2) / 2,
-    }[energy]
+    price = {integral: left, algorithm2: 1, flux2: T * left**2, flower: (T**2 + left**2) / 2}[energy]
     residual = y.residual(mixture.ends(x, T).clean + left * u)
     gradient = 2 * price * u + 3.0 * left * y.operator.A_adjoint(residual)
     torch.testing.assert_close(gradient, torch.zeros_like(u), atol=1e-9, rtol=0)

@@ -12,13 +12,10 @@ from every import METHODS
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm import cards, restore, steer
+from flowhelm import Linear, Measurement, Noise, cards, restore, run, steer
 from flowhelm.bench.pipelines import tiny
 from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.priors.pipelines import wrap
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 STEPS, SIZE, ROWS = 2, (16, 16), 2
 EVERYWHERE = ("mpc_flow", "mpc_flow_dt renoised", "dps", "pnp_flow draws=3", "tds")

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 import flowhelm
-from flowhelm import cards, guide, restore, sample, shapes, steer, transition
+from flowhelm import Noise, cards, guide, integrate, restore, run, sample, shapes, steer, transition
 from flowhelm.bench.contract import laws
 from flowhelm.bench.contract.world import IMAGE
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 NAMES = {"State", "Image", "PerSample", "Time", "Times"}
 ROWS = {"State", "Image", "PerSample"}

@@ -7,12 +7,9 @@ import pytest
 import torch
 from toys import double, seeded
 
-from flowhelm import grids
-from flowhelm.flow import GaussianFlow, MixtureFlow, Pixels
+from flowhelm import GaussianFlow, MixtureFlow, Pixels, grids, integrate, run
 from flowhelm.guide import counted
 from flowhelm.path import linear
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 
 @dataclass(frozen=True, eq=False)

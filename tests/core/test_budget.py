@@ -4,12 +4,10 @@ import pytest
 import torch
 from toys import double
 
+from flowhelm import Noise, Pixels, Step
 from flowhelm.budget import Budget, budgeted, scored, some_scored, unwatched
-from flowhelm.flow import Pixels
 from flowhelm.path import linear
-from flowhelm.rng import Noise
 from flowhelm.solve import look
-from flowhelm.step import Step
 from flowhelm.transition import ancestral
 
 

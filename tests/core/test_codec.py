@@ -7,14 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowhelm import inner, restore, steer
+from flowhelm import GaussianFlow, Linear, Measurement, NetFlow, Noise, Pixels, inner, restore, run, steer
 from flowhelm.codec import LatentFlow, Standardized, standardized
-from flowhelm.flow import GaussianFlow, NetFlow, Pixels
 from flowhelm.guide import chunked, counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.priors.codecs import autoencoder
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 T = torch.tensor(0.4, dtype=torch.float64)
 

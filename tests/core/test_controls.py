@@ -5,10 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import inner
+from flowhelm import Function, Linear, Measurement, inner
 from flowhelm.control import ENERGIES, flux2, planned
 from flowhelm.grad import dot, value_and_grad
-from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.prox import leeway, refined, solved
 from flowhelm.steer import mpc_flow
 

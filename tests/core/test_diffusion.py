@@ -5,9 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise
 from flowhelm.path import linear, trig
-from flowhelm.rng import Noise
 from flowhelm.transition import euler, langevin, langevin_moments
 from flowhelm.transition.diffusion import constant, cosine, falling, hill, reversal, sigma, within
 

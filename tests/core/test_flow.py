@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from toys import PATHS
 
-from flowhelm.flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Wrapped
+from flowhelm import Flow, GaussianFlow, MixtureFlow, NetFlow, Noise, Wrapped
 from flowhelm.path import Ends, Path, linear, trig, velocity
-from flowhelm.rng import Noise
 
 
 class Recorder(nn.Module):

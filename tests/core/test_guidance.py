@@ -10,13 +10,10 @@ import torch
 from torch import nn
 from toys import PATHS, double
 
-from flowhelm.flow import Flow, GaussianFlow, MixtureFlow, NetFlow, Wrapped
+from flowhelm import Flow, GaussianFlow, MixtureFlow, NetFlow, Noise, Wrapped, integrate, rollout, run
 from flowhelm.grad import dot, value_and_grad
 from flowhelm.guide import GUIDANCES, cfg, cfg_zero, counted, diverse, minority, raag
 from flowhelm.path import VP, at, linear, mix, time_at_snr
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate, rollout
-from flowhelm.step import run
 from flowhelm.transition import heun
 
 VPS = VP()

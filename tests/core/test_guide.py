@@ -2,12 +2,11 @@ import pytest
 import torch
 from toys import PATHS, double
 
-from flowhelm.flow import GaussianFlow, NetFlow
+from flowhelm import GaussianFlow, NetFlow, Noise
 from flowhelm.guide import chunked, counted, on_path, tiled
 from flowhelm.guide.tiled import Tiled
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 
 VPS = VP()
 TIMES = pytest.mark.parametrize("t", [0.05, 0.4, 0.93, [0.1, 0.5, 0.9]])

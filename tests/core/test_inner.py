@@ -3,8 +3,7 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import inner
-from flowhelm.flow import MixtureFlow
+from flowhelm import MixtureFlow, inner
 from flowhelm.grids import uniform
 from flowhelm.steer import mpc_flow
 

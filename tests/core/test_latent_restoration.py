@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowhelm import latent
-from flowhelm.flow import Flow, GaussianFlow
-from flowhelm.measure import Linear, Measurement, simulate
+from flowhelm import Flow, GaussianFlow, Linear, Measurement, Noise, latent, simulate
 from flowhelm.path import linear, trig
-from flowhelm.rng import Noise
 
 SHAPE = (1, 3, 4)
 

@@ -46,14 +46,10 @@ def test_the_table_knows_the_conditional_of_every_mask(prior):
     torch.testing.assert_close(found[2, 2].double(), law.sum((0, 1)), rtol=1e-5, atol=1e-7)
 
 
-def test_one_place_at_a_time_draws_the_joint_law(prior):
+@pytest.mark.parametrize(("steps", "order", "more"), [(PLACES, "random", 0.0), (24, "chance", 0.04)])
+def test_one_place_at_a_time_and_small_steps_by_chance_draw_the_joint_law(prior, steps, order, more):
     law = prior.net.law
-    assert total_variation(sampled(prior, PLACES, order="random"), law) < error(law)
-
-
-def test_many_small_steps_by_chance_draw_the_joint_law(prior):
-    law = prior.net.law
-    assert total_variation(sampled(prior, 24, order="chance"), law) < error(law) + 0.04
+    assert total_variation(sampled(prior, steps, order=order), law) < error(law) + more
 
 
 def test_all_places_at_once_draw_the_product_of_the_marginals(prior):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import PATHS, double
 
+from flowhelm import GaussianFlow
 from flowhelm import path as paths
-from flowhelm.flow import GaussianFlow
 from flowhelm.path import VP, Ends, linear, trig
 
 interior = st.floats(0.02, 0.98)

@@ -5,13 +5,10 @@ import torch
 from torch import nn
 from toys import PATHS, double
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
-from flowhelm.guide import counted
-from flowhelm.guide.rare import rare
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise
+from flowhelm.guide import counted, rare
 from flowhelm.path import at, linear, mix
-from flowhelm.rng import Noise
-from flowhelm.train import shuffled
-from flowhelm.train.rarity import quantiles, rarity, rarity_loss
+from flowhelm.train import quantiles, rarity, rarity_loss, shuffled
 
 WEIGHTS = double([0.6, 0.3, 0.1])
 MEANS = double([[2.0, 0.0], [-1.0, 1.0], [0.0, -2.0]])

@@ -4,12 +4,10 @@ import pytest
 import torch
 from toys import PATHS, double
 
-from flowhelm.flow import GaussianFlow, MixtureFlow
+from flowhelm import GaussianFlow, MixtureFlow, Noise, run
 from flowhelm.guide import counted, rewarded
 from flowhelm.path import linear
-from flowhelm.rng import Noise
 from flowhelm.solve import integrate, valued
-from flowhelm.step import run
 from flowhelm.transition import glass
 
 MEAN, COVARIANCE = double([1.0, -0.5]), double([[0.6, 0.2], [0.2, 0.3]])

@@ -3,11 +3,8 @@
 import pytest
 import torch
 
-from flowhelm import begin, grids, operators, restore, risk, simulate
-from flowhelm.flow import Pixels
+from flowhelm import Noise, Pixels, begin, grids, operators, restore, risk, run, simulate
 from flowhelm.path import at, linear, trig
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 
 class White(Pixels):

@@ -5,12 +5,10 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm.flow import GaussianFlow
+from flowhelm import Diverged, GaussianFlow, Noise, Step, run
 from flowhelm.guide import counted
 from flowhelm.path import VP, linear, trig
-from flowhelm.rng import Noise
 from flowhelm.solve import integrate, invert, jumps, look, rollout, valued
-from flowhelm.step import Diverged, Step, run
 from flowhelm.transition import ALL, ancestral, euler, heun, midpoint
 
 

@@ -5,10 +5,9 @@ import pytest
 import torch
 from toys import PATHS
 
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise
 from flowhelm.guide import counted
 from flowhelm.path import VP, Ends, linear, mix, trig
-from flowhelm.rng import Noise
 from flowhelm.transition import (
     ALL,
     ancestral,

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.priors.unet import UNet
@@ -29,10 +30,7 @@ def test_input_and_target_have_unit_variance(t):
 
 @pytest.fixture
 def net():
-    net = UNet((8, 8, 8), 1)
-    for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
-    return net.requires_grad_(False)
+    return randomised(UNet((8, 8, 8), 1)).requires_grad_(False)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (8, 16), (17, 23)])

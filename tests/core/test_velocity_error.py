@@ -4,8 +4,7 @@ import pytest
 import torch
 from toys import double
 
-from flowhelm.flow import GaussianFlow
-from flowhelm.rng import Noise
+from flowhelm import GaussianFlow, Noise
 from flowhelm.velocity_error import errors, normal, reciprocal, table
 
 

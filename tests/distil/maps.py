@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 from toys import double
 
-from flowhelm.flow import Flow, GaussianFlow
+from flowhelm import Flow, GaussianFlow, Noise
 from flowhelm.flow_map import NetMap
 from flowhelm.grad import per_row
-from flowhelm.rng import Noise
 
 LAW = GaussianFlow(double([0.6, -0.4]), double([[0.9, 0.5], [0.5, 0.6]]))
 

@@ -6,8 +6,7 @@ from diffusers.schedulers import scheduling_flow_match_lcm as lcm
 from maps import Exact, samples
 from toys import double
 
-from flowhelm import Noise, sample
-from flowhelm.step import run
+from flowhelm import Noise, run, sample
 
 LEVELS = [1.0, 0.7, 0.25]  # sigma = 1 - t
 STUDENT = Exact()

@@ -9,8 +9,7 @@ from maps import Weight, generator
 from toys import PATHS, double
 
 import flowhelm
-from flowhelm import NetFlow, Noise, distil
-from flowhelm.flow import GaussianFlow, MixtureFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise, distil
 from flowhelm.learning import empty
 from flowhelm.path import linear
 from flowhelm.policy import Mixture, PiFlow, mixed, without

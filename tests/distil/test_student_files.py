@@ -9,36 +9,27 @@ from maps import LAW, Exact, samples
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from toys import double
+from toys import double, randomised
 
 import flowhelm
-from flowhelm import NetFlow, Noise, adapter, guide, known, sample
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, NetFlow, Noise, adapter, guide, integrate, known, run, sample
 from flowhelm.flow_map import ahead
 from flowhelm.guide import counted
 from flowhelm.priors import bundled, distilled
 from flowhelm.priors.unet import UNet
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import heun
 
 KINDS = {
-    "map": "jumps",
-    "ends": "jumps:fresh=100",
-    "arc": "jumps",
-    "pi": "jumps",
-    "straight": "jumps",
+    "map": "jumps", "ends": "jumps:fresh=100", "arc": "jumps", "pi": "jumps", "straight": "jumps",
     "refiner": "flow_turbo",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A prior of 8 x 8 pixels in a file, of random weights."""
     torch.manual_seed(0)
-    net = UNet((8, 8), 1, channels=1, classes=2)
-    for weight in net.parameters():
-        nn.init.normal_(weight, std=0.2)
+    net = randomised(UNet((8, 8), 1, channels=1, classes=2), 0.2)
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     bundled.save(net, path, {"classes": ("dark", "light"), "size": 8, "scale": 2.0})
     return path

@@ -11,8 +11,7 @@ from maps import LAW, Weight, generator, samples
 from toys import double
 
 import flowhelm
-from flowhelm import NetFlow, Noise, distil
-from flowhelm.flow import MixtureFlow
+from flowhelm import MixtureFlow, NetFlow, Noise, distil
 from flowhelm.learning import Batch, empty
 from flowhelm.learning.batches import instants
 from flowhelm.momentum import ArcFlow, Momentum, mean_growth

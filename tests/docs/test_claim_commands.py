@@ -1,6 +1,5 @@
 """The command of every claim starts: at its smallest, on small stand-ins for the data, in this process; what takes longer is slow."""
 
-import importlib.util
 import json
 import re
 import runpy
@@ -14,10 +13,12 @@ import pytest
 import torch
 from encoded import encoded
 from shell import calls, stand_ins
+from toys import loaded
 
 from flowhelm.interfaces import cli
 
 ROOT = Path(__file__).parents[2]
+CLAIMS = loaded(ROOT / "scripts" / "claims.py")
 QUICK = {
     "boss-0", "bottleneck-0", "dual_fast-0", "flair-0", "ghvb-0", "glass-0", "gs_jacobi-1", "mpc_flow-0", "pmrf-0", "rbf-1", "starflow_v-0",
     "stochastic_interpolants-0", "stsl-0", "tutorial-0", "vble-0",
@@ -27,12 +28,8 @@ QUICK = {
 
 def rows():
     """(page, number, command at its smallest) of every claim that has one; the same command once."""
-    spec = importlib.util.spec_from_file_location("claims_rows", ROOT / "scripts" / "claims.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
     seen = set()
-    for name, system in module.systems().items():
+    for name, system in CLAIMS.systems().items():
         for number, row in enumerate(system.claims):
             text = row.smallest or row.command
             if text and text not in seen:
@@ -143,12 +140,11 @@ def test_a_claims_command_starts(text, programs, desk):
 
 def test_the_smallest_is_the_same_command():
     """It names the programs that the command names, and no option that the command could not have."""
-    spec = sys.modules["claims_rows"]
 
     def programs_of(text):
         return set(re.findall(r"(?:python -m [\w.]+(?: (?!-)[a-z]+)?|python \S+\.py|flowhelm [a-z]+)", text))
 
-    for name, system in spec.systems().items():
+    for name, system in CLAIMS.systems().items():
         for row in system.claims:
             if row.smallest:
                 assert programs_of(row.smallest) <= programs_of(row.command), name

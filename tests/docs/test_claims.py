@@ -3,10 +3,10 @@
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from toys import loaded
 
 import flowhelm
 
@@ -15,11 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def claims():
-    spec = importlib.util.spec_from_file_location("claims_script", ROOT / "scripts" / "claims.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where pydantic looks names up
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "scripts" / "claims.py")
 
 
 def test_pages_are_what_the_rows_say(claims):

@@ -35,7 +35,7 @@ OUTPUT = {"text", "json", "yaml", "bibtex", "console"}
 OTHERS = {"pip", "curl", "ln", "jq", "git"}
 """Programs that are not ours."""
 
-DRIVEN = ("edit", "restore", "look", "draw", "grids", "bench", "calibrate", "train", "align", "distil")
+DRIVEN = ("restore", "bench", "draw", "look", "train")
 """Modules of the command line that carry out a piece of work."""
 
 
@@ -116,18 +116,9 @@ def desk(tmp_path, monkeypatch) -> Path:
 
     photo = Image.open(ROOT / "examples" / "chelsea.png").convert("RGB").resize((64, 48))
     for name in (
-        "photo.jpg",
-        "scene.jpg",
-        "photo.png",
-        "small.png",
-        "clean.png",
-        "blurred.png",
-        "grey.png",
-        "painting.png",
-        "old.png",
-        "print.jpg",
-        "scan.jpg",
-    ):
+        "photo.jpg", "scene.jpg", "photo.png", "small.png", "clean.png", "blurred.png", "grey.png", "painting.png",
+        "old.png", "print.jpg", "scan.jpg",
+    ):  # fmt: skip
         photo.save(tmp_path / name)
     for file in (ROOT / "examples").glob("*.png"):
         size = (64, 48) if "small" not in file.name else (32, 24)
@@ -270,12 +261,8 @@ def test_python_runs(page, desk, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["restore.py", "photo.png", "restored.png"])
     photo, place = read("photo.png").pixels, str(page.relative_to(ROOT))
     space = {
-        "photo": photo,
-        "picture": photo[None],
-        "torch": torch,
-        "shape": tuple(photo.shape),
-        "__name__": "__main__",
-    }
+        "photo": photo, "picture": photo[None], "torch": torch, "shape": tuple(photo.shape), "__name__": "__main__",
+    }  # fmt: skip
     exec(BEFORE.get(place, ""), space)
     for block in blocks(page):
         if block.kind not in ("python", "{.python}"):

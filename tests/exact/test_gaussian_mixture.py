@@ -4,11 +4,9 @@ import pytest
 import torch
 from toys import PATHS, double
 
+from flowhelm import GaussianFlow, MixtureFlow, integrate, run
 from flowhelm import path as paths
-from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.path import linear
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import heun
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from toys import randomised
 
 import flowhelm
 from flowhelm import operators
@@ -38,9 +39,7 @@ def prior_file(tmp_path_factory) -> str:
     from flowhelm.priors.unet import UNet
 
     torch.manual_seed(0)
-    net = UNet((8, 8), 1)
-    for weight in net.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
+    net = randomised(UNet((8, 8), 1))
     bundled.save(net, path := tmp_path_factory.mktemp("prior") / "tiny.safetensors", {})
     return str(path)
 

@@ -1,10 +1,10 @@
 """The example with deepinv: both directions restore, and the two value ranges meet."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
+from toys import loaded
 
 from flowhelm import metrics
 from flowhelm.app.files.pictures import read
@@ -14,10 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("deepinv_denoiser", EXAMPLES / "deepinv_denoiser.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(EXAMPLES / "deepinv_denoiser.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """What the site is made of: descriptions for llms.txt, and a gallery whose commands and pictures belong together."""
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from toys import loaded
 from typer.testing import CliRunner
 
 from flowhelm import operators
@@ -14,14 +13,6 @@ from flowhelm.interfaces import cli
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-
-
-def loaded(path):
-    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_page_says_what_it_is_and_stands_in_the_nav():

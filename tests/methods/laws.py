@@ -4,9 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from flowhelm.flow import GaussianFlow
-from flowhelm.measure import Linear, Measurement
-from flowhelm.rng import Noise
+from flowhelm import GaussianFlow, Linear, Measurement, Noise
 
 TIMES = torch.tensor([0.3, 0.42, 1.0], dtype=torch.float64)
 EYE = torch.eye(2, dtype=torch.float64)

@@ -6,13 +6,10 @@ import pytest
 import torch
 from laws import TIMES, A, Draws, chain, errors, first, measured, moments_of
 
-from flowhelm.flow import GaussianFlow
+from flowhelm import Diverged, Function, GaussianFlow, Linear, Measurement, Noise, run
 from flowhelm.likelihood import Annealed
-from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.particles import ess
 from flowhelm.restore.afdps import afdps
-from flowhelm.rng import Noise
-from flowhelm.step import Diverged, run
 from flowhelm.transition import diffusion, langevin_corrected, langevin_moments
 
 Y = 2.0

@@ -8,14 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toys import PATHS, double, seeded
 
-from flowhelm import grids
-from flowhelm.flow import GaussianFlow, NetFlow, Pixels
+from flowhelm import GaussianFlow, NetFlow, Noise, Pixels, grids, integrate, run
 from flowhelm.path import linear
 from flowhelm.priors.unet import UNet
-from flowhelm.rng import Noise
 from flowhelm.sample import bottleneck
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import heun
 from flowhelm.transition.resize import pooled, pooled_time, renoised, repeated, repeated_time, resized, smaller
 

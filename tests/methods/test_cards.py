@@ -13,9 +13,8 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import cards, distil, edit, inverse, restore, sample, steer, tune
+from flowhelm import Step, Update, cards, distil, edit, inverse, restore, run, sample, steer, tune
 from flowhelm.interfaces.cli import main
-from flowhelm.step import Step, Update, run
 
 GIVEN = {"flowhelm": flowhelm, "torch": torch, "copy": copy, "dataclasses": dataclasses, "partial": partial}
 """What the examples of `tune` and `distil` use without an import, to be short."""
@@ -160,10 +159,7 @@ def test_authors_and_year_are_those_of_the_card(name):
 
 def test_what_is_carried_resumes(mixture):
     x, times = torch.randn(4, 2).double(), mixture.times(4)
-    for method in (
-        partial(steer.fk, particles=2, threshold=0.0, potential="max"),
-        partial(steer.mpc_flow, horizon=2),
-    ):
+    for method in (partial(steer.fk, particles=2, threshold=0.0, potential="max"), partial(steer.mpc_flow, horizon=2)):
         noise = flowhelm.Noise(0, 4)
         reward = lambda image: -(image - 0.5).square().sum(1)  # noqa: E731
         whole = run(method(mixture, reward, x, times, noise=flowhelm.Noise(0, 4)))

@@ -6,13 +6,9 @@ import pytest
 import torch
 from laws import EYE, TIMES, Basis, law
 
-from flowhelm.flow import GaussianFlow
-from flowhelm.measure import Function, Measurement
+from flowhelm import Function, GaussianFlow, Measurement, Noise, run
 from flowhelm.path import linear, trig
-from flowhelm.restore.daps import daps
-from flowhelm.restore.flower import flower
-from flowhelm.rng import Noise
-from flowhelm.step import run
+from flowhelm.restore import daps, flower
 
 
 @pytest.mark.parametrize("path", [linear, trig])

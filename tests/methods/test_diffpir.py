@@ -7,11 +7,9 @@ import pytest
 import torch
 from laws import EYE
 
-from flowhelm import inner
-from flowhelm.flow import MixtureFlow
+from flowhelm import MixtureFlow, Noise, inner
 from flowhelm.path import linear, trig
 from flowhelm.restore.diffpir import diffpir
-from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
 
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)

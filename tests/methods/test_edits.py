@@ -7,14 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from flowhelm import edit
+from flowhelm import GaussianFlow, Noise, edit, run
 from flowhelm.bench.pipelines import tiny
-from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
 from flowhelm.interfaces.cli import main
-from flowhelm.rng import Noise
 from flowhelm.solve import inversion_start
-from flowhelm.step import run
 
 S, OLD, NEW = 1.6, torch.tensor([0.7, -0.2]).double(), torch.tensor([-0.5, 0.9]).double()
 CLEAN = torch.tensor([[0.1, 1.3], [2.0, -0.4], [-1.1, 0.2]]).double()

@@ -6,12 +6,10 @@ import pytest
 import torch
 from laws import EYE
 
-from flowhelm.flow import MixtureFlow
+from flowhelm import Function, Linear, Measurement, MixtureFlow, Noise
 from flowhelm.grad import value_and_grad
-from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.path import linear, trig
 from flowhelm.restore.fig import fig
-from flowhelm.rng import Noise
 
 TIMES = torch.tensor([0.3, 0.42, 0.8, 1.0], dtype=torch.float64)
 S, T = TIMES[:2]

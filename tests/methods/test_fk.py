@@ -7,17 +7,14 @@ import torch
 from laws import A, Draws, chain, errors, measured
 from tilts import REWARD, TOY, Quadratic, exact
 
+from flowhelm import GaussianFlow, MixtureFlow, Noise, integrate, run
 from flowhelm.budget import Budget
 from flowhelm.control import integral
-from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.grad import value_and_grad
 from flowhelm.particles import ess, log_mean, residual, stratified, systematic
 from flowhelm.path import VP, linear, trig
 from flowhelm.restore.tds import tds
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
 from flowhelm.steer.fk import fk
-from flowhelm.step import run
 from flowhelm.transition import ancestral, ancestral_moments, diffusion, glass, langevin_moments
 
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double()

@@ -7,12 +7,9 @@ import torch
 from laws import TIMES, first
 from toys import double
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
-from flowhelm.measure import Linear, Measurement
+from flowhelm import GaussianFlow, Linear, Measurement, MixtureFlow, Noise, Wrapped, run
 from flowhelm.path import VP
 from flowhelm.restore.flair import flair
-from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.velocity_error import errors, reciprocal
 
 T, S = TIMES[:2]

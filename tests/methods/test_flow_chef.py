@@ -6,12 +6,10 @@ import pytest
 import torch
 from laws import TIMES
 
-from flowhelm.flow import MixtureFlow
+from flowhelm import MixtureFlow, Noise
 from flowhelm.grad import value_and_grad
 from flowhelm.path import linear, trig
-from flowhelm.rng import Noise
-from flowhelm.steer import mpc_flow
-from flowhelm.steer.flow_chef import flow_chef
+from flowhelm.steer import flow_chef, mpc_flow
 from flowhelm.transition import euler
 
 S, T = TIMES[:2]

@@ -7,14 +7,11 @@ import pytest
 import torch
 from toys import double
 
-from flowhelm.flow import GaussianFlow, Wrapped
+from flowhelm import GaussianFlow, Linear, Measurement, Noise, Wrapped, run
 from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP
-from flowhelm.rng import Noise
 from flowhelm.solve import integrate, inversion_rate, inversion_start
 from flowhelm.steer.flow_opt import flow_opt
-from flowhelm.step import run
 
 MATRIX = torch.tensor([[1.0, 0.5], [-0.4, 0.9], [0.2, 0.7]], dtype=torch.float64)
 

@@ -7,16 +7,12 @@ import pytest
 import torch
 from laws import EYE, TIMES, Basis, law
 
-from flowhelm import inner
+from flowhelm import Function, GaussianFlow, Measurement, Noise, inner, run
 from flowhelm.control import flower as energy
-from flowhelm.flow import GaussianFlow
 from flowhelm.grad import value_and_grad
-from flowhelm.measure import Function, Measurement
 from flowhelm.path import linear, trig
 from flowhelm.restore.flower import flower
-from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
-from flowhelm.step import run
 
 solved = partial(inner.lbfgs, iterations=200, tolerance=1e-12)
 

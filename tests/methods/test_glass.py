@@ -8,13 +8,10 @@ from laws import EYE, Basis, Draws, law
 from tilts import REWARD, TOY, drawn
 from toys import PATHS
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
+from flowhelm import GaussianFlow, MixtureFlow, Noise, Wrapped, integrate, run
 from flowhelm.grad import value_and_grad
 from flowhelm.guide import counted, on_path
 from flowhelm.path import VP, linear, tilted, time_at_snr, trig
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import (
     ancestral,
     diffusion,
@@ -336,10 +333,7 @@ def test_the_marginals_of_a_mixture_stay():
     x = Draws(9, n)(torch.empty(n, 2).double())
     states = {
         name: run(integrate(TOY, x, times, transition=move, noise=Draws(60, n))).x
-        for name, move in {
-            "5 x 8 x 2": partial(glass, inner=8, midpoint=True),
-            "5 x 1": ancestral,
-        }.items()
+        for name, move in {"5 x 8 x 2": partial(glass, inner=8, midpoint=True), "5 x 1": ancestral}.items()
     }
     found = {name: float(sliced_w2(truth, x)) for name, x in {"exact": other, **states}.items()}
     print(found)

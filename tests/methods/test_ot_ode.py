@@ -6,13 +6,10 @@ import pytest
 import torch
 from laws import EYE, TIMES, first, rows
 
-from flowhelm.flow import GaussianFlow, MixtureFlow
+from flowhelm import Function, GaussianFlow, Linear, Measurement, MixtureFlow, Noise, run
 from flowhelm.guide import counted
-from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.path import VP, linear, trig
 from flowhelm.restore import ot_ode as method
-from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.transition import ancestral, euler
 
 ot_ode = partial(method, transition=euler)  # the flow of the posterior

@@ -4,12 +4,10 @@ import pytest
 import torch
 from laws import measured
 
-from flowhelm.measure import Measurement
+from flowhelm import Measurement, Noise, run
 from flowhelm.particles import residual, stratified, systematic
 from flowhelm.restore import afdps, tds
-from flowhelm.rng import Noise
 from flowhelm.steer import fk
-from flowhelm.step import run
 
 
 def carried(method, step):

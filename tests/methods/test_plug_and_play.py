@@ -5,13 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm import NetFlow, begin, grids, operators, restore, simulate
-from flowhelm.flow import GaussianFlow
-from flowhelm.measure import Linear, Measurement
+from flowhelm import GaussianFlow, Linear, Measurement, NetFlow, Noise, begin, grids, operators, restore, run, simulate
 from flowhelm.path import linear, trig
-from flowhelm.rng import Noise
 from flowhelm.start import filled, grid, guess
-from flowhelm.step import run
 
 EYE = torch.eye(3, dtype=torch.float64)
 A = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -0.3]], dtype=torch.float64)

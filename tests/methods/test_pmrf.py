@@ -5,14 +5,10 @@ from functools import cache, partial
 import pytest
 import torch
 
-from flowhelm import begin, restore
+from flowhelm import Function, GaussianFlow, Linear, Measurement, NetFlow, Noise, begin, restore, run
 from flowhelm.bench.contract import laws
-from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.guide import counted
-from flowhelm.measure import Function, Linear, Measurement
 from flowhelm.paired import PairedFlow, PairedGaussian
-from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.train import Batch, pmrf, rectified, regression, seeded
 
 COVARIANCE = torch.diag(torch.tensor([2.0, 1.0, 0.3], dtype=torch.float64))

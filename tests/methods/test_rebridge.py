@@ -7,12 +7,10 @@ import pytest
 import torch
 from laws import EYE, TIMES
 
-from flowhelm import inner
+from flowhelm import MixtureFlow, Noise, inner
 from flowhelm.control import flower as energy
-from flowhelm.flow import MixtureFlow
 from flowhelm.path import linear, trig
 from flowhelm.restore.rebridge import rebridge
-from flowhelm.rng import Noise
 from flowhelm.steer import mpc_flow
 from flowhelm.transition import euler
 

@@ -11,35 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from flowhelm import grids, sample, transition
+from flowhelm import GaussianFlow, MixtureFlow, Noise, Wrapped, grids, run, sample, transition
 from flowhelm.cards import card
 from flowhelm.fixed_point import jacobi
-from flowhelm.flow import GaussianFlow, MixtureFlow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.multistep import slopes
 from flowhelm.multistep.past import Past
-from flowhelm.multistep.variables import (
-    CLEAN_LOG,
-    CLEAN_SNR,
-    SOURCE_RATIO,
-    SOURCE_SNR,
-    SOURCE_TIME,
-    VELOCITY,
-)
+from flowhelm.multistep.variables import CLEAN_LOG, CLEAN_SNR, SOURCE_RATIO, SOURCE_SNR, SOURCE_TIME, VELOCITY
 from flowhelm.multistep.weights import exponential, weights
 from flowhelm.path import VP, Ends, linear, trig
-from flowhelm.rng import Noise
 from flowhelm.sample.ghvb import coefficients
-from flowhelm.step import run
 
 VARIABLES = {
-    "v": VELOCITY,
-    "clean": CLEAN_SNR,
-    "log": CLEAN_LOG,
-    "e": SOURCE_SNR,
-    "ratio": SOURCE_RATIO,
-    "te": SOURCE_TIME,
-}
+    "v": VELOCITY, "clean": CLEAN_SNR, "log": CLEAN_LOG, "e": SOURCE_SNR, "ratio": SOURCE_RATIO, "te": SOURCE_TIME,
+}  # fmt: skip
 EVEN = partial(torch.linspace, dtype=torch.float64)
 
 
@@ -217,16 +202,10 @@ def test_ghvb_weights_of_the_paper():
 @pytest.mark.parametrize(
     ("r", "beta", "limit"),
     [
-        (1, 1, -2),
-        (1, 0.8, -3),
-        (2, 1, -1),
-        (2, 0.8, -1.2),
-        (2, 0.5, -1.5),
-        (3, 1, -0.545),
-        (3, 0.5, -0.782),
+        (1, 1, -2), (1, 0.8, -3), (2, 1, -1), (2, 0.8, -1.2), (2, 0.5, -1.5), (3, 1, -0.545), (3, 0.5, -0.782),
         (4, 0.8, -0.352),
     ],
-)
+)  # fmt: skip
 def test_ghvb_stability_on_the_real_axis(r, beta, limit):
     """Where x' = z x stops shrinking at unit steps: the roots of the recursion in (x, u, u_1, ...)."""
 
@@ -303,18 +282,9 @@ def slope_of(flow, solver, start, end, steps):
 
 
 QUICK = (
-    "euler",
-    "heun",
-    "pseudo",
-    "ab 2",
-    "ab 3",
-    "dpm 2M midpoint",
-    "res 3",
-    "unipc time 2",
-    "deis time 2",
-    "ghvb 1.8",
+    "euler", "heun", "pseudo", "ab 2", "ab 3", "dpm 2M midpoint", "res 3", "unipc time 2", "deis time 2", "ghvb 1.8",
     "hb",
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", QUICK)

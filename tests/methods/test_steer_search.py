@@ -8,15 +8,11 @@ import torch
 from laws import Draws
 from tilts import REWARD, TOY, Quadratic, exact
 
+from flowhelm import GaussianFlow, Linear, Measurement, MixtureFlow, Noise, integrate, run
 from flowhelm.budget import Budget
-from flowhelm.flow import GaussianFlow, MixtureFlow
 from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.path import VP, linear, trig
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
 from flowhelm.steer import best_of, noise_search, path_search, rbf, svdd
-from flowhelm.step import run
 from flowhelm.transition import ancestral, diffusion, euler, glass, langevin, noised, renoise
 
 MEAN, COVARIANCE = torch.tensor([1.0, -0.5]).double(), torch.tensor([[0.8, 0.3], [0.3, 0.5]]).double()
@@ -259,8 +255,7 @@ def test_rbf_is_its_algorithm(mixture, draws):
 
 
 @pytest.mark.parametrize(
-    "move",
-    [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, midpoint=False, inner=3)],
+    "move", [ancestral, partial(langevin, diffusion=diffusion.falling(4.5, 4)), partial(glass, midpoint=False, inner=3)]
 )
 @pytest.mark.parametrize(
     "options", [{}, {"spend_rest": True}, {"starts": 5}, {"starts": 3, "spend_rest": True}], ids=str
@@ -415,12 +410,9 @@ def test_a_reward_that_fails_somewhere_loses(mixture):
     reward = lambda x: torch.where(x[:, 0] > 0.5, torch.nan, REWARD(x))  # noqa: E731
     x, times = torch.randn(20, 2).double(), mixture.times(6)
     for method in (
-        partial(best_of, draws=12),
-        partial(svdd, draws=12),
-        partial(path_search, draws=8),
-        partial(rbf, draws=12),
+        partial(best_of, draws=12), partial(svdd, draws=12), partial(path_search, draws=8), partial(rbf, draws=12),
         noise_search,
-    ):
+    ):  # fmt: skip
         end = run(method(mixture, reward, x, times, noise=Noise(0, 20))).x
         assert reward(end).isfinite().float().mean() > 0.85
 

@@ -6,10 +6,8 @@ import pytest
 import torch
 from laws import TIMES, first
 
-from flowhelm.measure import Linear, Measurement
-from flowhelm.restore.dps import dps
-from flowhelm.restore.stsl import stsl
-from flowhelm.rng import Noise
+from flowhelm import Linear, Measurement, Noise
+from flowhelm.restore import dps, stsl
 from flowhelm.transition import ancestral
 
 T, H = TIMES[0], TIMES[1] - TIMES[0]

@@ -4,11 +4,8 @@ import pytest
 import torch
 from laws import TIMES, A, Draws, chain, errors, first, measured, moments_of
 
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, integrate, run
 from flowhelm.restore.tds import tds
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import ancestral, ancestral_moments, diffusion, langevin_moments, renoise_moments
 
 Y = 2.0

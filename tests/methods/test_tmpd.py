@@ -4,11 +4,9 @@ import pytest
 import torch
 from laws import TIMES, first, rows
 
-from flowhelm.flow import GaussianFlow
-from flowhelm.measure import Linear, Measurement
+from flowhelm import GaussianFlow, Linear, Measurement, Noise
 from flowhelm.path import VP, linear, trig
 from flowhelm.restore import tmpd
-from flowhelm.rng import Noise
 from flowhelm.transition import renoise
 
 T, H = TIMES[0], TIMES[1] - TIMES[0]

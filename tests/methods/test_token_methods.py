@@ -7,10 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import Noise, cards, load, restore, run
+from flowhelm import Linear, Measurement, Noise, cards, load, restore, run
 from flowhelm.guide import counted
 from flowhelm.masked import LinearTokens, Masked, Table
-from flowhelm.measure import Linear, Measurement
 
 CODES, PLACES, ROWS = 3, 3, 2000
 EVERY = pytest.mark.parametrize("method", restore.TOKENS, ids=lambda method: method.__name__)
@@ -100,16 +99,10 @@ def test_the_surest_place_is_kept(product, remask):
     y, noise = seen(product, (0, 0, 0), 1e9), Noise(0, 1)
     step = next(
         restore.aps(
-            product,
-            y,
-            product.source(noise),
-            product.times(PLACES),
-            noise=noise,
-            temperature=0.0,
-            inner=1,
+            product, y, product.source(noise), product.times(PLACES), noise=noise, temperature=0.0, inner=1,
             remask=remask,
         )
-    )
+    )  # fmt: skip
     best, code = product.logits(product.source(noise))[0].max(-1)
     assert step.x[0].ne(CODES).nonzero().flatten().tolist() == [int(best.argmax())]
     assert step.x[0, best.argmax()] == code[best.argmax()]

@@ -7,16 +7,11 @@ import pytest
 import torch
 from laws import EYE, rows
 
+from flowhelm import Measurement, integrate, rollout, run
 from flowhelm.grad import value_and_grad
 from flowhelm.grids import uniform
 from flowhelm.inner import adam, lbfgs
-from flowhelm.measure import Measurement
-from flowhelm.solve import integrate, rollout
-from flowhelm.steer.d_flow import d_flow
-from flowhelm.steer.flow_grad import flow_grad
-from flowhelm.steer.mpc_flow import mpc_flow
-from flowhelm.steer.oc_flow import oc_flow
-from flowhelm.step import run
+from flowhelm.steer import d_flow, flow_grad, mpc_flow, oc_flow
 from flowhelm.transition import euler, midpoint
 
 START = torch.tensor([[0.5, -1.2]], dtype=torch.float64)

@@ -6,15 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as fn
 
-from flowhelm import restore
+from flowhelm import GaussianFlow, Linear, Measurement, Noise, restore, run
 from flowhelm.bench.contract import laws
 from flowhelm.codec import CodecPrior, Latents, bits, log_bin, log_normal_bin, packed, unpacked
-from flowhelm.flow import GaussianFlow
 from flowhelm.guide import counted
-from flowhelm.measure import Linear, Measurement
 from flowhelm.priors.hyperprior import Cumulative, Hyperprior
-from flowhelm.rng import Noise
-from flowhelm.step import run
 
 STD = 0.3
 TIMES = torch.linspace(0, 1, 501, dtype=torch.float64)

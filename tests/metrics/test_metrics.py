@@ -31,12 +31,8 @@ def test_psnr_of_a_constant_error_has_no_ceiling():
 def test_ssim_is_that_of_skimage():
     image, reference = pair()
     theirs = {
-        "data_range": 2,
-        "gaussian_weights": True,
-        "sigma": 1.5,
-        "use_sample_covariance": False,
-        "channel_axis": 0,
-    }
+        "data_range": 2, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0,
+    }  # fmt: skip
     pairs = zip(reference.double().numpy(), image.clamp(-1, 1).double().numpy(), strict=True)
     expected = [structural_similarity(r, i, **theirs) for r, i in pairs]
     assert ssim(image, reference).tolist() == pytest.approx(expected, abs=1e-6)

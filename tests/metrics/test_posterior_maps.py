@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from flowhelm.metrics import posterior_maps, quantiles
-from flowhelm.metrics.calibration import coverage
-from flowhelm.metrics.diversity import euclidean
+from flowhelm.metrics import coverage, euclidean, posterior_maps, quantiles
 from flowhelm.metrics.posterior import distances, held, spread_out
 
 

@@ -25,12 +25,9 @@ def test_sliced_w2_is_that_of_a_library(a, b, weighted):
         torch.randn(50, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64), dim=1
     )
     expected = ot.sliced_wasserstein_distance(
-        a.numpy(),
-        b.numpy(),
-        None if w is None else (w / w.sum()).numpy(),
-        None if v is None else (v / v.sum()).numpy(),
-        projections=directions.T.numpy(),
-    )
+        a.numpy(), b.numpy(), None if w is None else (w / w.sum()).numpy(),
+        None if v is None else (v / v.sum()).numpy(), projections=directions.T.numpy(),
+    )  # fmt: skip
     assert float(sliced_w2(a, b, w, v, projections=50, seed=3)) == pytest.approx(float(expected), rel=1e-10)
 
 
@@ -69,11 +66,8 @@ def test_gaussian_w2_is_the_root_of_frechet(a, b):
 
 
 @pytest.mark.parametrize("weights", [torch.ones(39), torch.zeros(40), -torch.ones(40), torch.full((40,), torch.nan)])
-def test_bad_weights_are_told(a, b, weights):
+def test_bad_weights_and_dimensions_are_told(a, b, weights):
     with pytest.raises(ValueError, match="weights"):
         sliced_w2(a, b, weights)
-
-
-def test_dimensions_must_agree(a):
     with pytest.raises(ValueError, match="one dimension"):
         sliced_w2(a, a[:, :2])

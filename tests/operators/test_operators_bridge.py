@@ -3,19 +3,13 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import operators
-from flowhelm.measure import Measurement
+from flowhelm import Measurement, operators
 from flowhelm.operators.bridge import to_signed, to_unit
 
 BUILDERS = [
-    operators.denoise,
-    operators.random_mask,
-    partial(operators.deblur, border="circular"),
-    partial(operators.deblur, sigma=0.5),
-    operators.superres,
-    operators.colorize,
-    operators.demosaic,
-]
+    operators.denoise, operators.random_mask, partial(operators.deblur, border="circular"),
+    partial(operators.deblur, sigma=0.5), operators.superres, operators.colorize, operators.demosaic,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -8,12 +8,9 @@ pytest.importorskip("transformers")
 
 from families import flow
 
-from flowhelm import grids
+from flowhelm import Noise, grids, integrate, run
 from flowhelm.bench.pipelines import bottleneck_flops as flux
-from flowhelm.rng import Noise
 from flowhelm.sample import bottleneck
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition.resize import pooled
 
 SIDE, STEPS = 64, 8

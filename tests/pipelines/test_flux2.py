@@ -10,13 +10,10 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from flowhelm import inner, steer
+from flowhelm import Noise, inner, integrate, run, steer
 from flowhelm.bench.pipelines import tiny
 from flowhelm.control import flux2
 from flowhelm.priors.pipelines import wrap
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 
 def made(size=(64, 64)):

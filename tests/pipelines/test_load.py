@@ -9,10 +9,9 @@ import pytest
 import torch
 
 import flowhelm
-from flowhelm import priors
+from flowhelm import Noise, priors
 from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import pipelines
-from flowhelm.rng import Noise
 
 place = sys.modules["flowhelm.priors.pipelines.load"]  # the function of that name hides it
 errors = pytest.importorskip("huggingface_hub.errors")
@@ -338,15 +337,6 @@ def test_what_names_a_pipeline(tmp_path, monkeypatch):
     assert pipelines.named("runs")
     assert pipelines.named(tmp_path)
     for other in (
-        "photos",
-        "runs/file",
-        "a/b.safetensors",
-        "a/b.ckpt",
-        "a/b.py",
-        "a/b/c",
-        "../b",
-        "a.py:f",
-        "mod/a:f",
-        3,
-    ):
+        "photos", "runs/file", "a/b.safetensors", "a/b.ckpt", "a/b.py", "a/b/c", "../b", "a.py:f", "mod/a:f", 3,
+    ):  # fmt: skip
         assert not pipelines.named(other), other

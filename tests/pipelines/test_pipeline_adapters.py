@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from flowhelm import Noise, priors, rewards, tune
+from flowhelm import Noise, integrate, priors, rewards, run, tune
 from flowhelm.bench.pipelines import tiny
 from flowhelm.interfaces.cli import main
 from flowhelm.priors import adapters
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 CASES = {"sd3": tiny.sd3, "flux2": tiny.flux2, "sd": tiny.sd, "qwen-image": tiny.qwen_image}
 

@@ -6,15 +6,13 @@ import pytest
 import torch
 from families import EACH, EACH_KIND, READ, READING, TEXTS, T, bound, flow, fresh, pipe, state
 
-from flowhelm import FlowMap
+from flowhelm import FlowMap, integrate, run
 from flowhelm.app.models.plan import plan
 from flowhelm.bench.pipelines import tiny
 from flowhelm.memory import ROUND
 from flowhelm.priors import pipelines
 from flowhelm.priors.pipelines.hunyuan_image import HunyuanImage, HunyuanImageMap
 from flowhelm.priors.pipelines.parity import compare
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 
 @EACH

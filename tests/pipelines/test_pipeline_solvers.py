@@ -7,12 +7,10 @@ import torch
 from families import fresh, state
 from torch import Tensor
 
-from flowhelm import sample
+from flowhelm import Flow, Wrapped, run, sample
 from flowhelm.bench.pipelines import tiny
-from flowhelm.flow import Flow, Wrapped
 from flowhelm.guide import counted
 from flowhelm.priors import pipelines
-from flowhelm.step import run
 
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 RIVAL = partial(sample.unipc, variable="snr", rule="bh2")

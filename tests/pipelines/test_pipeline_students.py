@@ -3,12 +3,10 @@
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from flowhelm import Noise, distil, priors
+from flowhelm import Noise, distil, integrate, priors, rollout, run
 from flowhelm.bench.pipelines import tiny
 from flowhelm.learning import empty
 from flowhelm.priors import adapters
-from flowhelm.solve import integrate, rollout
-from flowhelm.step import run
 from flowhelm.train import fit
 
 STEPS, FINE = 2, 4

@@ -10,11 +10,9 @@ pytest.importorskip("transformers")
 
 from diffusers import StableDiffusion3Pipeline
 
-from flowhelm import Noise, priors
+from flowhelm import Noise, integrate, priors, run
 from flowhelm.bench.pipelines import tiny
 from flowhelm.priors import adapters
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.train import Batch, dropped, fit, flow_matching, seeded
 from flowhelm.train.times import draw, logit_normal, shifted
 

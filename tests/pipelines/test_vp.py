@@ -5,13 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flowhelm import priors
+from flowhelm import Noise, integrate, priors, run
 from flowhelm.bench.pipelines import tiny
 from flowhelm.priors.pipelines import wrap
 from flowhelm.priors.pipelines.parity import compare
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 
 SIZE = (32, 32)
 

@@ -5,13 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from flowhelm import inverse
+from flowhelm import Noise, inverse, run
 from flowhelm.bijection import Affine, Bijection, Cleaner, Update, arranged, gaussian, linear, scattered
 from flowhelm.fixed_point import jacobi as sweeps_of
 from flowhelm.grad import value_and_grad
 from flowhelm.priors.tarflow import Denoiser, TarFlow
-from flowhelm.rng import Noise
-from flowhelm.step import run
 from flowhelm.toughness import Way, begun, plan, swept, toughness
 from flowhelm.train import Batch
 from flowhelm.train.flow_score import flow_score

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from toys import randomised
 
 from flowhelm import guide, priors
 from flowhelm.priors.bundled import NAMES, Prior, load, save, weights
@@ -25,10 +26,7 @@ ABOUT = {
 
 def net(**kinds: int) -> UNet:
     torch.manual_seed(0)
-    made = UNet((8, 8), 1, **kinds)
-    for p in made.parameters():  # some start at zero, and would hide mistakes
-        torch.nn.init.normal_(p, std=0.12)
-    return made.requires_grad_(False)
+    return randomised(UNet((8, 8), 1, **kinds), 0.12).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

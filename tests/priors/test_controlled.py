@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm import NetFlow
 from flowhelm.priors.controlled import Controlled
@@ -14,10 +15,7 @@ SHAPE = (3, 8, 8)
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    made = MMDiT(SHAPE, words=6, places=2, patch=2, width=12, layers=3, heads=3).double()
-    for weight in made.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
-    return made
+    return randomised(MMDiT(SHAPE, words=6, places=2, patch=2, width=12, layers=3, heads=3).double())
 
 
 def given(rows=2):
@@ -47,8 +45,7 @@ def test_it_is_the_two_networks_of_diffusers(net):
     """The branch reads the past text and the noisy picture, and what it gives is added after the layers of the frozen network."""
     x, t, words, past, past_words = given()
     both = Controlled(net, layers=2)
-    for weight in both.control.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
+    randomised(both.control)
     read = lambda w: {  # noqa: E731
         "encoder_hidden_states": net.word(w) + net.place, "pooled_projections": net.pooled(net.word(w).mean(1)),
     }  # fmt: skip
@@ -76,8 +73,7 @@ def test_only_the_branch_learns(net):
 def test_a_row_sees_its_own_past_only(net):
     x, t, words, past, past_words = given()
     both = Controlled(net)
-    for weight in both.control.parameters():
-        torch.nn.init.normal_(weight, std=0.1)
+    randomised(both.control)
     together = both(x, t, words, past, past_words)
     alone = both(x[:1], t[:1], words[:1], past[:1], past_words[:1])
     torch.testing.assert_close(together[:1], alone)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conventions import DDPM, cast, clean_of, levels, predictor
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors import foreign
 from flowhelm.priors.examine import LEVELS, examine
@@ -20,7 +20,6 @@ from flowhelm.priors.foreign import (
     from_v,
     from_velocity,
 )
-from flowhelm.rng import Noise
 
 SHAPE = (1, 2, 2)
 ROWS = 400
@@ -33,12 +32,9 @@ def law(path=linear, middle=0.0, gain=1.0):
     root = 0.12 * torch.randn(2, 4, 4, generator=generator)
     covariances = root @ root.mT + 0.01 * torch.ones(4, 4) + 0.002 * torch.eye(4)
     return MixtureFlow(
-        torch.tensor([0.5, 0.5]).double(),
-        (middle + gain * means).double(),
-        (gain**2 * covariances).double(),
-        path,
+        torch.tensor([0.5, 0.5]).double(), (middle + gain * means).double(), (gain**2 * covariances).double(), path,
         SHAPE,
-    )
+    )  # fmt: skip
 
 
 def table_of(scheduled):

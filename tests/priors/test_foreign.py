@@ -9,7 +9,7 @@ from conventions import DDPM, cast, clean_of, levels, predictor
 from torch import nn
 from toys import double
 
-from flowhelm.flow import MixtureFlow, NetFlow
+from flowhelm import MixtureFlow, NetFlow, Noise, integrate, run
 from flowhelm.guide import on_path
 from flowhelm.path import VP, linear, trig
 from flowhelm.priors.foreign import (
@@ -24,9 +24,6 @@ from flowhelm.priors.foreign import (
     from_v,
     from_velocity,
 )
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.transition import heun
 
 SHAPE = (1, 1, 2)

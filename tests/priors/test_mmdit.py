@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from toys import randomised
 
 from flowhelm.flow import NetFlow
 from flowhelm.priors.mmdit import MMDiT, numbered
@@ -13,9 +14,7 @@ WORDS = ("dark", "bright", "coat", "ankle", "boot")
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    made = MMDiT((1, 8, 8), words=len(WORDS), patch=2, width=12, layers=2, heads=3)
-    for weight in made.parameters():  # the last layer begins at zero
-        torch.nn.init.normal_(weight, std=0.1)
+    made = randomised(MMDiT((1, 8, 8), words=len(WORDS), patch=2, width=12, layers=2, heads=3))
     torch.nn.init.zeros_(made.word.weight[0])
     return made.double()
 
@@ -63,11 +62,8 @@ def test_it_learns_by_the_one_loss(net):
 @pytest.mark.parametrize(
     ("text", "message"), [("red coat", "'red'"), ("dark dark dark dark coat", "at most 4 words, got 5; shorten it")]
 )
-def test_words_that_are_not_there(text, message):
+def test_words_that_are_not_there_and_sides_that_do_not_fit(text, message):
     with pytest.raises(ValueError, match=message):
         numbered([text], WORDS)
-
-
-def test_sides_that_do_not_fit():
     with pytest.raises(ValueError, match="multiples of patch = 2"):
         MMDiT((1, 9, 8), words=2)

@@ -208,18 +208,9 @@ def test_guided_diffusions_network_is_carried(tmp_path, variant):
 def test_a_network_by_class_alone_asks_for_one(tmp_path):
     theirs = pytest.importorskip("azula.plugins.adm._src.unet")
     net = theirs.UNetModel(
-        16,
-        3,
-        32,
-        6,
-        1,
-        {2},
-        channel_mult=(1, 2),
-        num_classes=5,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
+        16, 3, 32, 6, 1, {2}, channel_mult=(1, 2), num_classes=5, use_scale_shift_norm=True, resblock_updown=True,
         num_heads=1,
-    )
+    )  # fmt: skip
     flow = written(tmp_path, "adm", net.state_dict(), size=16, heads=1)
     x = torch.randn(1, 3, 16, 16)
     with pytest.raises(ValueError, match="draws by class alone; name one of its 5 classes: --class 207"):
@@ -234,13 +225,9 @@ def test_edms_networks_are_carried(tmp_path, kind):
     from deepinv.models import ADMUNet, NCSNpp
 
     how = {
-        "img_resolution": 8,
-        "model_channels": 128,
-        "channel_mult": (1, 1),
-        "num_blocks": 1,
-        "attn_resolutions": (4,),
+        "img_resolution": 8, "model_channels": 128, "channel_mult": (1, 1), "num_blocks": 1, "attn_resolutions": (4,),
         "dropout": 0.0,
-    }
+    }  # fmt: skip
     how |= {"pretrained": None, "_was_trained_on_minus_one_one": True, "pixel_std": 0.5}
     net = ADMUNet(label_dim=5, **how) if kind == "adm" else NCSNpp(model_type=kind, **how)
     own = {name for name, _ in net.named_buffers()}

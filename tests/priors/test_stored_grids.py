@@ -37,16 +37,13 @@ def test_the_best_is_taken(toy):
     assert grids.stored(str(toy(found())), 2, "euler:start=rk4").tolist() == [0.0, 0.4, 1.0]
 
 
-def test_what_was_not_searched_says_what_was(toy):
+def test_what_was_not_searched_says_what_was(toy, tmp_path):
     with pytest.raises(
         ValueError, match=r"\(euler 2\), got euler 3.*flowhelm grids .*toy.safetensors --solver euler --steps 3"
     ):
         grids.stored(toy(found()), 3)
     with pytest.raises(ValueError, match="got heun 2"):
         grids.stored(toy(found()), 2, "heun")
-
-
-def test_none_there(tmp_path):
     with pytest.raises(ValueError, match="does not exist; make it with flowhelm grids"):
         grids.stored(tmp_path / "other.safetensors", 4)
 

@@ -28,16 +28,12 @@ def clip_folder(tmp_path_factory):
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.CLIPConfig(
         text_config={
-            **small,
-            "vocab_size": len(names),
-            "max_position_embeddings": 24,
-            "bos_token_id": len(names) - 2,
-            "eos_token_id": len(names) - 1,
-            "hidden_act": "gelu",
+            **small, "vocab_size": len(names), "max_position_embeddings": 24, "bos_token_id": len(names) - 2,
+            "eos_token_id": len(names) - 1, "hidden_act": "gelu",
         },
         vision_config={**small, "image_size": 32, "patch_size": 8, "hidden_act": "gelu"},
         projection_dim=12,
-    )
+    )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.CLIPModel(config)
     with torch.no_grad():  # random towers all but ignore what they see: larger weights do not
@@ -76,14 +72,11 @@ def blip_folder(tmp_path_factory, random_head):
     config = transformers.BlipConfig(
         vision_config={**small, "hidden_size": 24, "image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-6},
         text_config={
-            **small,
-            "hidden_size": 16,
-            "encoder_hidden_size": 24,
-            "vocab_size": len(names),
+            **small, "hidden_size": 16, "encoder_hidden_size": 24, "vocab_size": len(names),
             "max_position_embeddings": 40,
         },
         image_text_hidden_size=8,
-    )
+    )  # fmt: skip
     torch.manual_seed(0)
     model = transformers.BlipForImageTextRetrieval(config)
     path = tmp_path_factory.mktemp("blip")

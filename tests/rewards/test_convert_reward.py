@@ -1,12 +1,12 @@
 """Published weights have other names: models under those names, converted, say the same as before."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from toys import loaded
 
 from flowhelm.rewards import aesthetic, hps_score, image_reward
 
@@ -18,10 +18,7 @@ def convert():
     file = Path(__file__).parents[2] / "scripts" / "convert_reward.py"
     if not file.exists():
         pytest.skip("the scripts are not in a source distribution")
-    spec = importlib.util.spec_from_file_location("convert_reward", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(file)
 
 
 def replaced(name, *rules):

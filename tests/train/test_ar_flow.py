@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from torch import nn
+from toys import randomised
 
-from flowhelm import NetFlow, Noise, run
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, NetFlow, Noise, run
 from flowhelm.priors.recaller import Hybrid, Recaller
 from flowhelm.train import Batch, seeded
 from flowhelm.train.ar_flow import ar_flow, recalled, sequences
@@ -15,10 +15,7 @@ from flowhelm.train.ar_flow import ar_flow, recalled, sequences
 
 @pytest.fixture
 def net() -> Recaller:
-    net = Recaller((1, 4, 4), 3, width=16, layers=2, heads=2).double()
-    for parameter in net.parameters():  # the zeros of the beginning would hide everything
-        nn.init.normal_(parameter, std=0.3)
-    return net
+    return randomised(Recaller((1, 4, 4), 3, width=16, layers=2, heads=2).double(), 0.3)
 
 
 def sequence(rows: int = 2, n: int = 5):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from toys import randomised
 
-from flowhelm import NetFlow, run
+from flowhelm import NetFlow, integrate, run
 from flowhelm.priors.blocks import Blocks
-from flowhelm.solve import integrate
 from flowhelm.train import Batch, seeded
 from flowhelm.train.block import block, residual, switched
 from flowhelm.transition import euler
@@ -14,10 +14,7 @@ from flowhelm.transition import euler
 
 @pytest.fixture
 def net() -> Blocks:
-    net = Blocks((1, 4, 4), 3, segments=3, width=16, depths=(2, 1, 1), heads=2, semantics=5).double()
-    for parameter in net.parameters():  # the zeros of the beginning would hide everything
-        nn.init.normal_(parameter, std=0.3)
-    return net
+    return randomised(Blocks((1, 4, 4), 3, segments=3, width=16, depths=(2, 1, 1), heads=2, semantics=5).double(), 0.3)
 
 
 def flow_of(net: nn.Module, labels=(2, 0)) -> NetFlow:

@@ -11,9 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from toys import seeded
 
-from flowhelm.flow import NetFlow
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
+from flowhelm import NetFlow, Noise, integrate
 from flowhelm.train import Batch, fit, flow_matching, optimal_transport, sinkhorn
 
 pytest.importorskip("ot")

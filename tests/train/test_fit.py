@@ -14,9 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from flowhelm.flow import NetFlow
+from flowhelm import Diverged, NetFlow
 from flowhelm.priors.unet import UNet
-from flowhelm.step import Diverged
 from flowhelm.train import Batch, fit, flow_matching, scheduled, seeded, shuffled
 
 SRC = Path(__file__).parents[2] / "src"

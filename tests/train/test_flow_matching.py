@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from toys import double, seeded
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise
 from flowhelm.path import at, linear, mix, trig
-from flowhelm.rng import Noise
 from flowhelm.train import Batch, dropped, fit, flow_matching, normal, times
 
 
@@ -148,13 +147,9 @@ def test_source_path_target_and_weight_by_hand():
     start[0] = -1.0
     for path in (linear, trig):
         loss = flow_matching(
-            NetFlow(net, (1, 2, 2), path),
-            Batch(clean),
-            seeded(),
-            source=source,
-            coupling=reverse,
+            NetFlow(net, (1, 2, 2), path), Batch(clean), seeded(), source=source, coupling=reverse,
             weight=lambda t: 1 + t,
-        )
+        )  # fmt: skip
         x, t, condition = net.given
         assert condition == ()
         paired, a = start.flip(0), at(path, t, clean)

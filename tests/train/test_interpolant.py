@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import double
 
+from flowhelm import Noise, interpolate, run
 from flowhelm.bench.exact import interpolant as bench
 from flowhelm.grad import value_and_grad
 from flowhelm.interpolant import (
@@ -24,22 +25,14 @@ from flowhelm.interpolant import (
 from flowhelm.path import VP, ends_from_velocity, trig
 from flowhelm.path import linear as straight
 from flowhelm.path import score as path_score
-from flowhelm.rng import Noise
-from flowhelm.solve import interpolate
-from flowhelm.step import run
 from flowhelm.train.interpolant import denoiser_loss, velocity_loss
 from flowhelm.transition import diffusion
 
 FAMILIES = {
-    "linear": linear(),
-    "linear 2": linear(2.0),
-    "trigonometric": trigonometric(0.5),
-    "encoder-decoder": encoder_decoder,
-    "one-sided": one_sided(),
-    "one-sided trig": one_sided(trig),
-    "one-sided VP": one_sided(VP()),
-    "mirror": mirror(),
-}
+    "linear": linear(), "linear 2": linear(2.0), "trigonometric": trigonometric(0.5),
+    "encoder-decoder": encoder_decoder, "one-sided": one_sided(), "one-sided trig": one_sided(trig),
+    "one-sided VP": one_sided(VP()), "mirror": mirror(),
+}  # fmt: skip
 EACH = pytest.mark.parametrize("interpolant", FAMILIES.values(), ids=list(FAMILIES))
 TIMES = torch.tensor([0.12, 0.4, 0.5001, 0.77, 0.95], dtype=torch.float64)
 
@@ -146,14 +139,11 @@ def test_weights_and_their_derivatives(interpolant):
 @pytest.mark.parametrize(
     ("name", "first", "last"),
     [
-        ("linear", (1, 0, 0), (0, 1, 0)),
-        ("trigonometric", (1, 0, 0), (0, 1, 0)),
-        ("encoder-decoder", (1, 0, 0), (0, 1, 0)),
-        ("one-sided", (0, 0, 1), (0, 1, 0)),
-        ("one-sided trig", (0, 0, 1), (0, 1, 0)),
-        ("mirror", (0, 1, 0), (0, 1, 0)),
+        ("linear", (1, 0, 0), (0, 1, 0)), ("trigonometric", (1, 0, 0), (0, 1, 0)),
+        ("encoder-decoder", (1, 0, 0), (0, 1, 0)), ("one-sided", (0, 0, 1), (0, 1, 0)),
+        ("one-sided trig", (0, 0, 1), (0, 1, 0)), ("mirror", (0, 1, 0), (0, 1, 0)),
     ],
-)
+)  # fmt: skip
 def test_ends(name, first, last):
     w = FAMILIES[name](double([0.0, 1.0]))
     torch.testing.assert_close(torch.stack(w[:3]).T, double([first, last]), atol=1e-12, rtol=0)

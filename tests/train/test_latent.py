@@ -11,17 +11,7 @@ from torch import Tensor, nn
 from flowhelm.codec import LatentFlow
 from flowhelm.flow import GaussianFlow, NetFlow
 from flowhelm.priors.unet import UNet
-from flowhelm.train import (
-    Batch,
-    Concatenated,
-    cached,
-    fit,
-    flow_matching,
-    masked,
-    seeded,
-    semantic,
-    shuffled,
-)
+from flowhelm.train import Batch, Concatenated, cached, fit, flow_matching, masked, seeded, semantic, shuffled
 
 SIDE = 8  # of the pictures, grey
 D = SIDE * SIDE

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
+from toys import randomised
 
 from flowhelm import NetFlow
 from flowhelm.train import Batch, fit, seeded
@@ -89,10 +90,7 @@ class TestBars:
 class TestNetwork:
     @pytest.fixture
     def net(self, bars) -> PFN:
-        net = PFN(bars, features=2, width=16, layers=2, heads=2).double()
-        for parameter in net.parameters():  # away from anything special
-            torch.nn.init.normal_(parameter, std=0.4)
-        return net
+        return randomised(PFN(bars, features=2, width=16, layers=2, heads=2).double(), 0.4)
 
     def test_a_prediction_depends_on_what_is_known_alone(self, net):
         """Not on the order of it, nor on what else is asked; and on each known point."""

@@ -6,12 +6,9 @@ import pytest
 import torch
 from toys import double, seeded
 
-from flowhelm.flow import GaussianFlow, MixtureFlow, NetFlow
+from flowhelm import GaussianFlow, MixtureFlow, NetFlow, Noise, integrate, run
 from flowhelm.guide import PrunedSource, counted, on_path, pruned
 from flowhelm.path import linear
-from flowhelm.rng import Noise
-from flowhelm.solve import integrate
-from flowhelm.step import run
 from flowhelm.train import Batch, NormAligned, flow_matching, norm_ratio
 from flowhelm.transition import heun
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from toys import randomised
 
-from flowhelm import NetFlow, Noise, run
-from flowhelm.solve import integrate
+from flowhelm import NetFlow, Noise, integrate, run
 from flowhelm.train import Batch, fit, seeded
 from flowhelm.train.vector_pfn import VectorPFN, vector_pfn_loss
 
@@ -22,9 +22,7 @@ def shifted(index: int) -> Batch:
 
 def test_every_asked_point_has_its_row():
     """Rows are data set by data set; a row depends on its own data set's known points alone."""
-    net = VectorPFN(2, features=3, width=16, layers=2, heads=2).double()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.3)
+    net = randomised(VectorPFN(2, features=3, width=16, layers=2, heads=2).double(), 0.3)
     x, y = torch.randn(3, 7, 3).double(), torch.randn(3, 4, 2).double()
     z, t = torch.randn(9, 2).double(), torch.rand(9).double()
     v = net(x, y).velocity(z, t)

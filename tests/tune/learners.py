@@ -7,11 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flowhelm.flow import Flow, Wrapped
+from flowhelm import Flow, Noise, Update, Wrapped
 from flowhelm.guide.counted import counted
 from flowhelm.learning import Copy
-from flowhelm.rng import Noise
-from flowhelm.step import Update
 
 
 class Affine(nn.Module):

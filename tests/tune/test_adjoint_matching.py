@@ -7,8 +7,7 @@ import torch
 from learners import Affine, Learner, given, halved, last, mapped, spent
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import backwards, walk
 from flowhelm.transition import ancestral, ancestral_moments, diffusion, langevin
 
@@ -109,20 +108,11 @@ def test_another_noise_is_biased_as_derived():
     halved(
         adam,
         tune.adjoint_matching(
-            flow,
-            BASE,
-            linear,
-            adam,
-            noise=Noise(0, 1),
-            beta=BETA,
-            diffusion=eps,
-            steps=steps,
-            share=1.0,
-            updates=72,
+            flow, BASE, linear, adam, noise=Noise(0, 1), beta=BETA, diffusion=eps, steps=steps, share=1.0, updates=72,
             clip=math.inf,
         ),
         8,
-    )
+    )  # fmt: skip
 
     def sde(each):
         return walk(

@@ -7,8 +7,7 @@ import torch
 from learners import Affine, Learner, given, halved, last
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import Copy
 
 MEAN, STD, A, B = 0.4, 0.8, 0.05, 0.5
@@ -38,29 +37,14 @@ def found(share, rows=4000, **options):
     with torch.no_grad():
         old.kept[0] -= share  # the old policy is the base
     more = {
-        "rewards": "raw",
-        "weight": "plain",
-        "b": B,
-        "anchor": 0.0,
-        "copies": 3,
-        "steps": 60,
-        "group": rows,
-    } | options
+        "rewards": "raw", "weight": "plain", "b": B, "anchor": 0.0, "copies": 3, "steps": 60, "group": rows,
+    } | options  # fmt: skip
     last(
         tune.diffusion_nft(
-            flow,
-            BASE,
-            affine,
-            descent,
-            noise=Noise(0, rows),
-            old=old,
-            clip=math.inf,
-            updates=1,
-            slow=1e9,
-            slowest=1.0,
-            **more,
+            flow, BASE, affine, descent, noise=Noise(0, rows), old=old, clip=math.inf, updates=1, slow=1e9,
+            slowest=1.0, **more,
         )
-    )
+    )  # fmt: skip
     return -float(flow.weight.detach())
 
 

@@ -8,8 +8,7 @@ import torch
 from learners import Affine, Learner, last, spent, started
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import advantages
 from flowhelm.transition import langevin_moments
 from flowhelm.transition.diffusion import reversal
@@ -115,18 +114,10 @@ def test_it_climbs_a_reward_without_a_gradient():
     scores = [
         float(u.info["reward"].mean())
         for u in tune.flow_grpo(
-            flow,
-            BASE,
-            lambda x: (x[:, 0] > 1).double(),
-            adam,
-            noise=Noise(0, 48),
-            group=48,
-            trust=0.1,
-            anchor=0.0,
-            steps=5,
-            updates=15,
+            flow, BASE, lambda x: (x[:, 0] > 1).double(), adam, noise=Noise(0, 48), group=48, trust=0.1, anchor=0.0,
+            steps=5, updates=15,
         )
-    ]
+    ]  # fmt: skip
     assert sum(scores[-5:]) / 5 > scores[0] + 0.3
 
 

@@ -7,10 +7,8 @@ import torch
 from learners import Affine, given, last, spent, started
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import Diverged, GaussianFlow, Noise, tune
 from flowhelm.learning import Copy, chosen, limits, walk
-from flowhelm.step import Diverged
 
 BASE = GaussianFlow(double([0.3, -0.2]), double([[1.2, 0.3], [0.3, 0.6]]))
 

@@ -7,8 +7,7 @@ import torch
 from learners import Affine, Learner, given, halved, last, mapped, spent
 from toys import double
 
-from flowhelm import Noise, tune
-from flowhelm.flow import GaussianFlow
+from flowhelm import GaussianFlow, Noise, tune
 from flowhelm.learning import walk
 
 MEAN, STD, BETA, KAPPA, WANTED = 0.7, 1.6, 1 / 0.8, 0.9, -0.4

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..step import Step
 
 T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -144,18 +145,13 @@ def signals() -> Iterator[None]:
 
     For the interface that owns the process; in another thread than the main one, where there are no signals, nothing is changed.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
+        for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(128 + number)
 
-    with handlers_kept() as before:
-        for each in before:
-            signal.signal(each, stop)
+    with handlers_kept(stop):
         yield
 
 
@@ -169,23 +165,22 @@ def unbroken() -> Iterator[None]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    with handlers_kept() as before:
-        for each in before:
-            signal.signal(each, remember)
+    with handlers_kept(remember):
         yield
     if asked:
         signal.raise_signal(asked[0])  # to the handler of whoever owns the process
 
 
 @contextmanager
-def handlers_kept() -> Iterator[dict[int, Any]]:
-    """The handlers of SIGINT and SIGTERM, which are put back at the end, whoever has taken them meanwhile (Ray does)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield {}
-        return
-    before: dict[int, Any] = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+def handlers_kept(meanwhile: Callable[[int, FrameType | None], None] | None = None) -> Iterator[None]:
+    """The handlers of SIGINT and SIGTERM are put back at the end, whoever has taken them (Ray does); `meanwhile` is in their place."""
+    alone = threading.current_thread() is threading.main_thread()
+    before: dict[int, Any] = {each: signal.getsignal(each) for each in SIGNALS if alone}
     try:
-        yield before
+        for each in before:
+            if meanwhile is not None:
+                signal.signal(each, meanwhile)
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

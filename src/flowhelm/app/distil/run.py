@@ -36,6 +36,7 @@ from ...step import Update
 from ...step import run as ended
 from ...train import fit
 from ..draw.rows import draw_jobs, jobs_of
+from ..draw.solvers import Way
 from ..errors import BadInput
 from ..files import atomic as files
 from ..files.atomic import going_on, write_json
@@ -121,8 +122,8 @@ class _Check:
 
     @torch.no_grad()
     def _drawn(self, flow: Any, rule: Guidance | None, steps: int, solver: str) -> Tensor:
-        seed = self.problem.request.seed + APART
-        return drive(draw_jobs(flow, self.jobs, guidance=rule, steps=steps, solver=solver, seed=seed))
+        way = Way(steps, solver, seed=self.problem.request.seed + APART)
+        return drive(draw_jobs(flow, self.jobs, way, guidance=rule))
 
     def student(self, net: nn.Module) -> Tensor:
         about = self.problem.about
@@ -223,11 +224,11 @@ def _card(problem: Problem, out: Path, check: _Check, average: nn.Module) -> Non
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in problem.base.net.parameters())
     rows = read_log(out / "log.csv")
-    spent = sum(log[-1]["seconds"] or 0 for each in (out, out / "reflow") if (log := read_log(each / "log.csv")))
+    spent = sum(float(log[-1]["seconds"]) for each in (out, out / "reflow") if (log := read_log(each / "log.csv")))
     file = out / "student.safetensors"
     drawn = f", and {request.pairs} pictures of the teacher" if problem.drawn else ""
     read = {"nothing": "no pictures", "pictures": request.data.name if request.data else "pictures of the teacher"}
-    begin = check.distance(problem.flow.net) if not rows else rows[0]["held_apart"]
+    begin = float(rows[0]["held_apart"] or 0) if rows else check.distance(problem.flow.net)
     lines = [
         f"# A student of {problem.base.name}, {about.calls} call{'s' * (about.calls > 1)}", "",
         f"Distilled from the prior `{problem.base.name}`" + (f" with guidance of scale {about.scale:g} inside" if about.scale != 1 else "")
@@ -244,7 +245,7 @@ def _card(problem: Problem, out: Path, check: _Check, average: nn.Module) -> Non
         "| terms | those of the prior and of its data |", "",
         "samples.png shows the teacher beside the student, from the same noise.", "",
     ]  # fmt: skip
-    files.put(out / "README.md", lambda temporary: temporary.write_text("\n".join(lines), encoding="utf-8"))
+    files.put_text(out / "README.md", "\n".join(lines))
 
 
 def _story(problem: Problem) -> dict[str, Any]:

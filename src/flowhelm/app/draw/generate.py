@@ -22,7 +22,8 @@ from ..run import Event, Stepped, drive
 from . import bijections
 from .request import Drawing
 from .rows import draw_flow, jobs_of
-from .run import how, pictures, pictures_of
+from .run import pictures, pictures_of
+from .solvers import Way
 
 
 @called_with(Drawing)
@@ -88,4 +89,4 @@ def generate(
                 "generate: bind the conditions of an open flow by its own `bind` or `told`; give only count, "
                 "steps, seed, solver, grid and reuse"
             )
-        return drive(draw_flow(prior, request.count or 1, **how(request, move)), each)
+        return drive(draw_flow(prior, request.count or 1, Way.of(request, move)), each)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,8 +30,8 @@ from . import bijections
 from .conditions import conditioned, guidance_of, own_guidance, picture_name, prior_name, settled
 from .request import Drawing, DrawRequest
 from .rows import Job, device_of, draw_flow, draw_jobs, jobs_of
-from .solvers import CALLS
-from .solvers import settled as settled_solver
+from .solvers import CALLS, Way
+from .solvers import settled as settled_way
 
 R = TypeVar("R", bound=Drawing)
 
@@ -120,10 +120,11 @@ def pictures(request: Drawing, solver: Solver | Transition | None = None, *, tel
     opened = yield from models.opened(request, size=size, work=models.Work("sample", size, request.steps))
     flow = models.told(opened, request, guidance=guidance_of(request) if request.guidance else None)
     yield from models.hint(request)
-    said, steps = _way(flow, request, solver)
+    way = Way.of(request, solver)
+    said, steps = _said(flow, way)
     yield said
     yield Planned(count * steps, text=outlook(flow, 1, count, request) if tell else "")
-    drawn = yield from draw_flow(flow, count, **how(request, solver))
+    drawn = yield from draw_flow(flow, count, way)
     return Drawn(drawn, jobs_of([], count))
 
 
@@ -134,8 +135,8 @@ def pictures_of(
     request = calls_of(flow, request)
     told = bool(request.classes or request.prompt is not None or request.numbers)
     rule = guidance_of(request) or (own_guidance(flow) if told else None)
-    jobs = jobs_of(request.classes, request.count or 1)
-    said, steps = _way(flow, request, solver)
+    jobs, way = jobs_of(request.classes, request.count or 1), Way.of(request, solver)
+    said, steps = _said(flow, way)
     yield said
     rows = batches(flow, len(jobs), rule is not None)
     count = math.ceil(len(jobs) / rows)
@@ -144,16 +145,8 @@ def pictures_of(
         labels = [label for label, _ in jobs[:rows]]
         text = outlook(conditioned(flow, labels, request.prompt, request.numbers, rule), rows, count, request)
     yield Planned(count * steps, text=text)
-    drawn = yield from draw_jobs(
-        flow, jobs, prompt=request.prompt, numbers=request.numbers, guidance=rule, **how(request, solver)
-    )
+    drawn = yield from draw_jobs(flow, jobs, way, prompt=request.prompt, numbers=request.numbers, guidance=rule)
     return Drawn(drawn, jobs)
-
-
-def how(request: Drawing, solver: Solver | Transition | None) -> dict[str, Any]:
-    """Of the steps: what `draw_jobs` and `draw_flow` both take."""
-    given = {"steps": request.steps, "grid": request.grid, "reuse": request.reuse, "seed": request.seed}
-    return given | {"solver": solver or request.solver, "name": request.prior or None}
 
 
 def calls_of(flow: Flow, request: R) -> R:
@@ -162,10 +155,10 @@ def calls_of(flow: Flow, request: R) -> R:
     return request if calls is None or "steps" in request.model_fields_set else request.changed(steps=calls)
 
 
-def _way(flow: Flow, request: Drawing, solver: Solver | Transition | None) -> tuple[Said, int]:
+def _said(flow: Flow, way: Way) -> tuple[Said, int]:
     """The solver and the levels that are really visited: a shift, and one made twice, is to be seen. And the number of its steps: `auto`
     may take half as many, each of two evaluations."""
-    words, _, times = settled_solver(flow, request.prior, request.steps, solver or request.solver, request.grid)
+    words, _, times = settled_way(flow, way)
     levels = [f"{float(flow.path(t).sigma):.3g}" for t in times]
     what = "shares masked" if isinstance(flow, Masked) else "noise levels"
     shown = levels if len(levels) <= 9 else [*levels[:4], "to", *levels[-4:]]

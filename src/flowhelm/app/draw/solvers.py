@@ -1,7 +1,7 @@
 """Which solver and which grid: by name with options, or `auto`, by what was measured.
 
-    solver_of("unipc:order=3")               flowhelm.sample.unipc with order 3
-    settled(flow, "fashion", 8, "auto", None)  the solver and the grid that erred least on that prior with 8 evaluations
+    solver_of("unipc:order=3")        flowhelm.sample.unipc with order 3
+    settled(flow, Way(8, "auto"))     the solver and the grid that erred least on that prior with 8 evaluations
 
 `solvers.json` is what `python -m flowhelm.bench.quality.sampling table` writes from its measurements: prior -> evaluations -> solver and
 grid that erred least; and "pictures", what drew the best pictures where so few evaluations leave all far from the solution.
@@ -13,6 +13,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
 from typing import Any, cast
@@ -29,26 +30,47 @@ from ...solve import Solver, integrate
 from ...transition import Transition
 from ..errors import BadInput
 from ..options.signature import function_of
+from .request import Drawing
 
 CALLS = {"heun": 2, "midpoint": 2, "rk4": 4, "rk45": 6}
 """Evaluations of a step of the solvers that need more than one."""
 GRIDS: tuple[Callable[..., Tensor], ...] = (grids.uniform, grids.shifted, grids.arc, grids.logit)
 
 
-def settled(
-    flow: Flow, prior: str, steps: int, solver: str | Solver | Transition, grid: str | None
-) -> tuple[str, Solver, Tensor]:
-    """What to sample with: in words, the solver, and the times.
+@dataclass(frozen=True)
+class Way:
+    """How pictures are drawn from the noise of a seed.
 
-    Args:
-        prior: its name, by which `auto` and `grid="boss"` look up what was found for it.
+    Attributes:
         steps: of the solver; of `auto` evaluations, of which its solver may take two to a step.
         solver: `auto`, a name with or without options, or any solver or transition.
         grid: None for the prior's own (`auto`: for the one it was measured with).
+        reuse: see `guide.reused`; 1 for always. seed: the same one draws the same pictures.
+        prior: its name, by which `auto` and `grid="boss"` look up what was found for it; None for the flow's own.
+    """
+
+    steps: int = 25
+    solver: str | Solver | Transition = "euler"
+    grid: str | None = None
+    reuse: int = 1
+    seed: int = 0
+    prior: str | None = None
+
+    @classmethod
+    def of(cls, request: Drawing, solver: Solver | Transition | None = None) -> Way:
+        """That of a request; `solver`: another than it can name."""
+        return cls(
+            request.steps, solver or request.solver, request.grid, request.reuse, request.seed, request.prior or None
+        )
+
+
+def settled(flow: Flow, way: Way) -> tuple[str, Solver, Tensor]:
+    """What to sample with: in words, the solver, and the times.
 
     Raises:
         BadInput: a name or an option that there is not, or grids that were not searched for.
     """
+    prior, steps, solver, grid = way.prior or str(getattr(flow, "name", "")), way.steps, way.solver, way.grid
     if isinstance(flow, Masked):
         words = "unmasking" if solver == "auto" else solver
         if isinstance(words, str) and words.partition(":")[0] not in {each.__name__ for each in sample.TOKENS}:

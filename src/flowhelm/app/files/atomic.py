@@ -101,6 +101,10 @@ def hash_of(x: Tensor) -> str:
     return hashlib.sha256(np.ascontiguousarray(x.detach().cpu().numpy()).tobytes()).hexdigest()
 
 
+def put_text(path: Path, text: str) -> None:
+    put(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def put_picture(path: Path, picture: Image.Image) -> None:
     put(path, lambda temporary: picture.save(temporary, "PNG"))
 

@@ -19,7 +19,7 @@ PRIORS = {  # name: (size, what, whose data and their terms)
 }
 
 BIJECTIONS = {  # the same, of normalising flows
-    "fashion-tarflow": ("28 x 28 grey", "clothes of 10 classes", "Fashion-MNIST: MIT"),
+    "fashion-tarflow": ("28 x 28 grey", "clothes of 10 classes", "Fashion-MNIST: MIT")
 }
 
 BESIDE = {  # the same, of networks that commands take by themselves

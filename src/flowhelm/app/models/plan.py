@@ -155,28 +155,15 @@ def plan(
         advice = () if fits else fitting.changes(task, budget - stay, settings, schemes, reserve)
     held = {**found.held, **({"text encoders weights": stay} if stay else {})}
     shape = fitting.picture(flow)
+    weights = (weight for module in fitting.modules_of(flow)["network"] for weight in module.parameters())
+    kind = str(next((weight.dtype for weight in weights), torch.float32)).removeprefix("torch.")
     return Plan(
-        model=name or (str(model) if isinstance(model, (str, Path)) else _name(flow, model)),
-        method=method,
-        operator=operator,
-        size=(shape[-2], shape[-1]),
-        rows=rows,
-        steps=steps,
-        dtype=str(next((p.dtype for m in fitting.modules_of(flow)["network"] for p in m.parameters()), torch.float32))[
-            6:
-        ],
-        vram=vram,
-        reserve=reserve,
-        fits=fits,
-        settings=settings,
-        encoders=where,
-        peak=peak / GIB,
-        held=_gib(held),
-        parts=_gib(found.parts),
-        weights=_gib({**found.weights, **({"text encoders": aside} if aside else {})}),
-        remedies=tuple(advice),
+        model=name or (str(model) if isinstance(model, (str, Path)) else _name(flow, model)), method=method, operator=operator,
+        size=(shape[-2], shape[-1]), rows=rows, steps=steps, dtype=kind, vram=vram, reserve=reserve, fits=fits, settings=settings,
+        encoders=where, peak=peak / GIB, held=_gib(held), parts=_gib(found.parts),
+        weights=_gib({**found.weights, **({"text encoders": aside} if aside else {})}), remedies=tuple(advice),
         tried=tuple((str(each), one.peak / GIB) for each, one in task.known.items()),
-    )
+    )  # fmt: skip
 
 
 def planned(request: PlanRequest) -> Plan:

@@ -66,13 +66,8 @@ class Option(NamedTuple):
 
 
 _WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    Path: "a file",
-    NoneType: "none",
-}
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a file", NoneType: "none",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

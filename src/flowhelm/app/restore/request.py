@@ -205,9 +205,7 @@ class RestoreSettings(RestoreRequest):
     @property
     def operator_values(self) -> dict[str, Any]:
         """To build the operator with."""
-        from ..options.signature import values
-
-        return values(function_of("operator", self.operator), self.operator_options)  # type: ignore[arg-type]
+        return _values("operator", self.operator, self.operator_options)
 
     @property
     def masks_itself(self) -> bool:
@@ -221,9 +219,7 @@ class RestoreSettings(RestoreRequest):
     @property
     def method_values(self) -> dict[str, Any]:
         """To call the method with."""
-        from ..options.signature import values
-
-        return values(function_of("method", self.method), self.method_options)  # type: ignore[arg-type]
+        return _values("method", self.method, self.method_options)
 
     @property
     def step_count(self) -> int:
@@ -253,6 +249,12 @@ def function_of(part: str, name: str) -> Callable[..., Any]:
     from ..options.signature import pick
 
     return pick(part, name, operators.ALL if part == "operator" else RESTORE_OR_STEER)
+
+
+def _values(part: str, name: str, chosen: Any) -> dict[str, Any]:
+    from ..options.signature import values
+
+    return values(function_of(part, name), chosen)
 
 
 def checked(part: str, name: str, given: Any) -> Request:

@@ -8,13 +8,15 @@ OUT/samples.png  pictures drawn from the average now and then
 from __future__ import annotations
 
 import csv
+import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -23,11 +25,11 @@ from ...step import Update
 from ..errors import BadInput
 from ..files import atomic as files
 from ..run import Planned, Run, Said, Stepped, Stopped, unbroken
-from ..show.loss_curve import curve
+from ..show.curves import curve
 
 SHEETS = 10  # of samples, over a run
-Row = dict[str, float | None]
-_COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
+COLUMNS = ("step", "loss", "held_apart", "rate", "norm", "seconds")
+"""Of log.csv."""
 
 
 def carried(updates: Generator[Update, None, None], keeper: Keeper) -> Run[None]:
@@ -65,39 +67,75 @@ def carried(updates: Generator[Update, None, None], keeper: Keeper) -> Run[None]
 
 
 class Log:
-    """log.csv; on resuming, rows after the checkpoint are dropped, since they come again."""
+    """log.csv, which grows by rows; on resuming, rows after the checkpoint are dropped, since they come again.
 
-    def __init__(self, path: Path, done: int):
-        self.path, self.rows = path, [row for row in read_log(path) if (row["step"] or 0) <= done]
-        self.seconds = (self.rows[-1]["seconds"] or 0.0) if self.rows else 0.0
-        files.put(path, lambda temporary: self._append(temporary, _COLUMNS, *map(_texts, self.rows)))
+    Args:
+        columns: the first counts what is done, the last is `seconds`. done: at the checkpoint.
+    """
 
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        self._append(self.path, _texts(row))
+    def __init__(self, path: Path, columns: Sequence[str], done: int):
+        self.path, self.columns = path, columns
+        self.rows = [row for row in read_log(path, columns) if float(row[columns[0]]) <= done]
+        self.seconds = float(self.rows[-1]["seconds"]) if self.rows else 0.0
+        put_table(path, self.rows, columns)
 
-    def _append(self, path: Path, *rows: Sequence[str]) -> None:
-        with path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows)
+    def add(self, row: Mapping[str, object]) -> None:
+        self.rows.append({name: str(row[name]) for name in self.columns})
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+
+    def points(self, name: str) -> list[tuple[float, float]]:
+        """A column over the first one."""
+        return [(float(row[self.columns[0]]), float(row[name])) for row in self.rows if row[name]]
 
 
-def read_log(path: Path) -> list[Row]:
+def read_log(path: Path, columns: Sequence[str] = COLUMNS) -> list[dict[str, str]]:
     """The rows of a log.csv; none if there is none, and without a last one that was cut off in the writing."""
+    found: list[dict[str, str]] = []
     if not path.exists():
-        return []
-    found = []
+        return found
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             try:
-                found.append({name: float(row[name]) if row[name] else None for name in _COLUMNS})
-            except (KeyError, TypeError, ValueError):
+                numbers = {name: float(row[name] or "nan") for name in columns}
+            except (KeyError, ValueError):
                 break
+            if math.isnan(numbers[columns[0]]) or not row["seconds"]:
+                break
+            found.append(row)
     return found
 
 
-def _texts(row: Row) -> list[str]:
-    values = ((name, row[name]) for name in _COLUMNS)
-    return ["" if value is None else f"{value:.0f}" if name == "step" else f"{value:.6g}" for name, value in values]
+def put_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """A CSV file, whole or not at all."""
+
+    def save(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    files.put(path, save)
+
+
+class Board:
+    """The log of a run for TensorBoard, if it is wanted: `writer_of` makes its writer, see `tensorboard`; after so many steps `done`."""
+
+    def __init__(self, writer_of: Callable[..., Any] | None, out: Path, done: int):
+        self.writer = None if writer_of is None else writer_of(str(out / "tensorboard"), purge_step=done + 1)
+
+    def add(self, row: Mapping[str, float | None], index: int, group: str = "") -> None:
+        for name, value in row.items():
+            if self.writer is not None and value is not None:
+                self.writer.add_scalar(f"{group}{name}", value, index)
+
+    def picture(self, picture: Image.Image, index: int) -> None:
+        if self.writer is not None:
+            self.writer.add_image("samples", np.asarray(picture), index, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
 
 
 @dataclass
@@ -120,17 +158,16 @@ class Keeper:
     writer_of: Any = None
 
     def __post_init__(self) -> None:
-        self.every, self.row, self.writer = min(100, max(1, self.steps // 100)), dict[str, float | None](), None
+        self.every, self.row = min(100, max(1, self.steps // 100)), dict[str, float | None]()
         self.losses, self.text = list[Tensor](), ""
         self.began = self.saved = self.drawn = self.measured = time.monotonic()
 
     def begin(self, done: int, update: Update | None) -> None:
         """After `done` steps; `update`: the one that comes after them, if there is one."""
         self.done = self.index = done
-        self.log = Log(self.out / "log.csv", done)
+        self.log = Log(self.out / "log.csv", COLUMNS, done)
         self.rows = self.rows_of(done)
-        if self.writer_of is not None and update is not None:
-            self.writer = self.writer_of(str(self.out / "tensorboard"), purge_step=done + 1)
+        self.board = Board(self.writer_of if update is not None else None, self.out, done)
         self.step(update)
 
     def step(self, update: Update | None) -> None:
@@ -149,10 +186,9 @@ class Keeper:
             seconds = self.log.seconds + now - self.began
             self.row = {"step": index, "loss": loss, "held_apart": apart, "seconds": seconds}
             self.row |= {name: float(update.info[name]) for name in ("rate", "norm")}
-            self.log.add(self.row)
-            for name, value in self.row.items():
-                if self.writer is not None and value is not None and name not in ("step", "seconds"):
-                    self.writer.add_scalar(name, value, index)
+            shown = {name: "" if value is None else f"{value:.6g}" for name, value in self.row.items()}
+            self.log.add(shown | {"step": index})
+            self.board.add({name: self.row[name] for name in COLUMNS[1:-1]}, index)
             self.losses.clear()
             self.measured = time.monotonic()
         if index * SHEETS // self.steps != (index - 1) * SHEETS // self.steps and now - self.drawn > 60 and not last:
@@ -164,26 +200,17 @@ class Keeper:
 
     def close(self) -> None:
         self.weights()
-        if self.writer is not None:
-            self.writer.close()
+        self.board.close()
 
     def weights(self) -> None:
         self.write(self.index)
-        points = {
-            name.replace("_", " "): [
-                (row["step"] or 0.0, value) for row in self.log.rows if (value := row[name]) is not None
-            ]
-            for name in ("loss", "held_apart")
-        }
+        points = {name.replace("_", " "): self.log.points(name) for name in ("loss", "held_apart")}
         files.put_picture(self.out / "curve.png", curve(points))
 
     def samples(self) -> None:
         picture = self.sheet()
         files.put_picture(self.out / "samples.png", picture)
-        if self.writer is not None:
-            import numpy as np
-
-            self.writer.add_image("samples", np.asarray(picture), self.index, dataformats="HWC")
+        self.board.picture(picture, self.index)
 
 
 def tensorboard() -> Callable[..., Any]:

@@ -23,6 +23,7 @@ from ...train import Alone, seeded
 from ..draw.bijections import draw_bijection
 from ..draw.conditions import own_guidance
 from ..draw.rows import draw_jobs, jobs_of
+from ..draw.solvers import Way
 from ..run import drive
 from ..show.sheet import class_rows, films, sheet
 
@@ -71,9 +72,9 @@ def samples(it: Shown, made: Recipe) -> Image.Image:
         if isinstance(it, Normalising):
             drawn = drive(draw_bijection(it, jobs))
         elif isinstance(it, TokenPrior):
-            drawn = drive(draw_jobs(it, jobs, steps=20, solver="auto"))  # type: ignore[arg-type]
+            drawn = drive(draw_jobs(it, jobs, Way(20, "auto")))  # type: ignore[arg-type]
         else:
-            drawn = drive(draw_jobs(it, jobs, guidance=own_guidance(it) if classes else None, steps=20))
+            drawn = drive(draw_jobs(it, jobs, Way(20), guidance=own_guidance(it) if classes else None))
         rows = class_rows(drawn, jobs)
         return sheet(films(rows) if drawn.ndim == 5 else rows)
 

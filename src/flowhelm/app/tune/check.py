@@ -12,29 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from ...flow import Flow
 from ...metrics import frechet_features
-from ...rng import Noise
-from ...solve import integrate
 from ...step import Reward
-from ...step import run as checked
 
 MOMENTS = (
     6  # pictures are reduced to so many pixels a side for their Fréchet distance: few numbers beside many pictures
 )
-
-
-@torch.no_grad()
-def drawn(flow: Flow, noise: Noise, steps: int, batch: int, device: torch.device) -> Tensor:
-    """Pictures `(n, c, h, w)` on the CPU by Euler steps of the ODE, whatever the method samples by in training."""
-    parts, total = [], len(noise)
-    for index in torch.arange(total).split(batch):
-        part = flow.rows(index, total)
-        x = part.source(noise.rows(index)).to(device)
-        for step in integrate(part, x, part.times(steps)):
-            x = checked([step]).x
-        parts.append(part.decode(x).float().cpu())
-    return torch.cat(parts)
 
 
 @torch.no_grad()

@@ -2,68 +2,63 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ... import __version__
 from ...cards import card
 from ...priors import adapters
-from ...rng import Noise
 from ...step import Update
 from ..draw.conditions import prior_name
+from ..draw.rows import draw_flow
+from ..draw.solvers import Way
 from ..files import atomic as files
 from ..models import opening as models
 from ..models.batches import batches
-from ..run import near
-from ..show.reward_curves import reward_curves
+from ..run import drive, near
+from ..show.curves import reward_curves
 from ..show.sheet import sheet
+from ..train.keeper import Board, Log, put_table
 from . import check
 from .problem import Problem
 from .state import State
 
 SHOWN = 36  # pictures of a sheet
+LOG = ("update", "reward", "loss", "norm", "evaluations", "seconds")
 
 
 class Keeper:
     """Writes what a run shows of itself."""
 
-    def __init__(self, problem: Problem, state: State, out: Path, writer: Any = None):
-        """`writer`: of a log for TensorBoard, or None."""
-        self.problem, self.state, self.out, self.writer = problem, state, out, writer
+    def __init__(self, problem: Problem, state: State, out: Path, writer_of: Callable[..., Any] | None = None):
+        """`writer_of`: TensorBoard's, or None."""
+        self.problem, self.state, self.out = problem, state, out
+        self.board = Board(writer_of, out, state.done)
         request = problem.request
         self.labels = [problem.labels[i % len(problem.labels)] for i in range(request.checked)]
         self.batch = 1 if models.is_pipeline(request.prior) else batches(problem.base, request.checked, problem.guided)
         self.rows: list[dict[str, Any]] = state.about.setdefault("rows", [])
         self.first, self.plotted = self._drawn(problem.base), time.monotonic()
-        kept = [line for line in _lines(out / "log.csv") if int(line["update"]) <= state.done]
-        files.put(out / "log.csv", lambda temporary: _write(temporary, kept, LOG))
+        self.table = Log(out / "log.csv", LOG, state.done)
 
     def _drawn(self, flow: Any) -> Tensor:
         numbers = [i // len(self.problem.labels) for i in range(len(self.labels))]  # those that `flowhelm sample` draws
-        noise = Noise(self.problem.request.seed, numbers)
-        told, steps = self.problem.bound(flow, self.labels), self.problem.request.check_steps
-        return check.drawn(told, noise, steps, self.batch, self.problem.device)
+        way = Way(self.problem.request.check_steps, seed=self.problem.request.seed)
+        told = self.problem.bound(flow, self.labels)
+        return drive(draw_flow(told, len(numbers), way, numbers=numbers, size=self.batch))
 
     def log(self, update: Update) -> None:
         row = {
             "update": update.index, "reward": float(update.info["reward"].mean()), "loss": float(update.loss),
             "norm": float(update.info["norm"]), "evaluations": self.state.spent, "seconds": round(self.state.seconds, 3),
         }  # fmt: skip
-        with (self.out / "log.csv").open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, LOG).writerow(row)
-        self._shown("update", {name: row[name] for name in ("reward", "loss", "norm")})
-
-    def _shown(self, group: str, row: Mapping[str, float]) -> None:
-        if self.writer is not None:
-            for name, value in row.items():
-                self.writer.add_scalar(f"{group}/{name}", value, self.state.done)
+        self.table.add(row)
+        self.board.add({name: row[name] for name in ("reward", "loss", "norm")}, self.state.done, "update/")
 
     @torch.no_grad()
     def check(self, last: bool = False) -> None:
@@ -82,7 +77,7 @@ class Keeper:
             with state.average.used():
                 adapters.save(problem.flow, self.out / "adapter.safetensors", self.about())
             state.about["kept"] = state.done
-        files.put(self.out / "checks.csv", lambda temporary: _write(temporary, self.rows, list(self.rows[0])))
+        put_table(self.out / "checks.csv", self.rows, list(self.rows[0]))
         if last or self.ended() or time.monotonic() - self.plotted > 20:
             kept = state.about.get("kept")
             curves = reward_curves(self.rows, problem.trained, problem.held_out, kept)
@@ -91,9 +86,8 @@ class Keeper:
         order = sorted(range(min(SHOWN, len(pictures))), key=lambda i: (problem.labels.index(self.labels[i]), i))
         shown = sheet([("", pictures[order])])
         files.put_picture(self.out / "samples" / f"{state.done:07d}.png", shown)
-        self._shown("check", row)
-        if self.writer is not None:
-            self.writer.add_image("samples", np.asarray(shown), state.done, dataformats="HWC")
+        self.board.add(row, state.done, "check/")
+        self.board.picture(shown, state.done)
 
     def spent(self) -> bool:
         budget = self.problem.request.budget
@@ -139,21 +133,4 @@ class Keeper:
             *([f"It ended early: {ended}."] if ended else []),
             "", "Everything needed to run it again stands in run.json; the licence is that of the prior.", "",
         ]  # fmt: skip
-        files.put(self.out / "README.md", lambda temporary: temporary.write_text("\n".join(lines), encoding="utf-8"))
-
-
-LOG = ["update", "reward", "loss", "norm", "evaluations", "seconds"]
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row.get("seconds") and (row["update"] or "").isdigit()]
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        files.put_text(self.out / "README.md", "\n".join(lines))

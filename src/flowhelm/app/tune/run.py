@@ -68,8 +68,7 @@ def _aligned(request: AlignRequest) -> Run[Path]:
 
 def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
     request = problem.request
-    writer = problem.request.tensorboard and tensorboard()(str(out / "tensorboard"), purge_step=state.done + 1)
-    keeper = Keeper(problem, state, out, writer or None)
+    keeper = Keeper(problem, state, out, tensorboard() if request.tensorboard else None)
     count, many = Count(), place()[1]
     noise = state.noise.rows(mine(request.rows))
     began, saved, ended, average = time.monotonic(), time.monotonic(), "", 0.0
@@ -104,11 +103,10 @@ def _trained(problem: Problem, state: State, out: Path) -> Run[None]:
                 average = float(update.info["reward"].mean())
                 keeper.log(update)
                 last = state.done == request.updates or keeper.spent()
-                if state.done % request.check_every == 0 or last:
+                checked = state.done % request.check_every == 0 or last
+                if checked:
                     keeper.check(last)
-                    processes.save(state, out / "checkpoint.safetensors")
-                    saved = time.monotonic()
-                elif agreed(time.monotonic() - saved) > 60 * request.minutes:
+                if checked or agreed(time.monotonic() - saved) > 60 * request.minutes:
                     processes.save(state, out / "checkpoint.safetensors")
                     saved = time.monotonic()
             text = f"reward {average:.4g}, diversity {keeper.rows[-1]['diversity']:.2f}, {state.spent} evaluations"

@@ -22,14 +22,9 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "restore": ("restore", "look", "batch", "rerun"),
     "catalogue": ("methods", "cite", "operators"),
     "look": ("mask", "doctor", "check", "plan", "priors"),
-    "train": ("train",),
-    "align": ("align",),
-    "distil": ("distil",),
-    "draw": ("sample", "generate", "steer"),
-    "edit": ("edit",),
-    "grids": ("grids",),
-    "bench": ("bench", "table", "protocol", "presets"),
-    "calibrate": ("calibrate",),
+    "train": ("train", "align", "distil"),
+    "draw": ("sample", "generate", "steer", "edit"),
+    "bench": ("grids", "bench", "table", "protocol", "presets", "calibrate"),
     "serving": ("ui", "serve"),
 }
 """Module -> its commands, in the order of `flowhelm --help`. Only the module of the command that is typed is imported."""

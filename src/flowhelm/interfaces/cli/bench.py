@@ -1,4 +1,4 @@
-"""The commands that measure: benchmarks and presets."""
+"""The commands that measure: benchmarks, and what is chosen by them (grids, presets)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,12 +6,28 @@ from typing import Annotated
 
 import typer
 
-from ...app.models.request import VelocityRequest
+from ...app.models.request import GridsRequest, VelocityRequest
 from ...bench.compare.request import BenchRequest, SearchRequest, TableRequest
+from ...bench.exact.request import CalibrateRequest
 from ...bench.papers.request import ProtocolRequest
 from .progress import carried_out
 from .shell import app, bad, command_line
-from .words import asks
+from .words import FREE, asks, first, sorted_out
+
+
+@app.command(
+    help="Find the best times to take few steps at, for one prior.\n\n"
+    "flowhelm grids fashion --steps 4,8 --guided\n\n"
+    "Compares evenly spaced and shifted times with those of BOSS (a dynamic programme over local errors) and its variant for the error "
+    "at the end, keeps the best, and says how far it ends from a fine solution, on noises that were used for nothing else. The bundled "
+    "priors have their grids already; beside weights of your own, NAME.safetensors, the file is NAME.grids.json."
+)
+@asks(GridsRequest, arguments=("prior",))
+def grids(read: Callable[..., GridsRequest]) -> None:
+    request = read()
+    from ...app.models.grids import search
+
+    carried_out(search(request))
 
 
 @app.command(
@@ -121,4 +137,37 @@ def velocity_(read: Callable[..., VelocityRequest]) -> None:
     request = read()
     from ...app.models.velocity_error import velocity as run
 
+    carried_out(run(request))
+
+
+@app.command(
+    context_settings=FREE,
+    help="Test whether the samples of a method are as uncertain as they should be: restore pictures drawn "
+    "from the prior itself, many times each.\n\n"
+    "flowhelm calibrate flower --gamma 1 --operator random_mask --missing 0.5 --prior fashion --steps 50\n\n"
+    "It prints a verdict (calibrated, over-confident, under-confident or biased) and writes OUT.json and OUT.png: the coverage of "
+    "intervals, the ranks of the truth among the samples (simulation-based calibration), and TARP. `flowhelm calibrate exact` shows "
+    "these tests on exact samples of a known posterior, and on samples that are wrong on purpose.\n\n"
+    "Type options of the operator and of the method as for `flowhelm restore`.",
+)
+@asks(CalibrateRequest, words=("METHOD", "A method of `flowhelm methods`; or exact, to see the tests themselves."))
+def calibrate(read: Callable[..., CalibrateRequest], context: typer.Context, words: list[str]) -> None:
+    from ...app.models.request import check_prior, is_pipeline
+    from ...app.options import sources
+    from ...app.options.words import check
+
+    name, others = first(words, "method", ": flowhelm calibrate flower --gamma 1; flowhelm methods lists them")
+    parts = {"operator": sources.pick("operator", context.params["operator"])}
+    if name != "exact":
+        parts["method"] = sources.pick("method", name)
+    given = sorted_out(calibrate, others, parts, "one method and options")
+    request = read(method=name, **{f"{part}_options": options for part, options in given.items()})
+    for part, function in parts.items():
+        check(function, given[part])
+    if request.prior != "exact" and not is_pipeline(request.prior):
+        check_prior(request.prior)
+    from ...app.models.doctor import check_deepinv
+    from ...bench.exact.calibrate import calibrate as run
+
+    check_deepinv()
     carried_out(run(request))

@@ -1,16 +1,14 @@
-"""The commands that draw pictures: as the prior does, or steered."""
+"""The commands that draw pictures: as the prior does, steered, or from another picture."""
 
 from collections.abc import Callable
-from typing import Annotated
-
-import typer
 
 from ...app.draw.request import DrawRequest
+from ...app.edit.request import EditRequest
 from ...app.models.request import check_prior
 from ...app.steer.request import SteerRequest
 from .progress import carried_out
 from .shell import app
-from .words import asks, first, sorted_out
+from .words import FREE, asks, first, sorted_out, with_options
 
 _DRAW = (
     "Draw pictures from a prior.\n\n"
@@ -35,7 +33,7 @@ def sample(read: Callable[..., DrawRequest]) -> None:
 
 @app.command(
     "steer",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    context_settings=FREE,
     help="Draw pictures that score high on a reward.\n\n"
     "flowhelm steer fashion --class bag --reward brightness --method fk --strength 50 --transition glass --budget 400\n\n"
     "flowhelm steer stabilityai/stable-diffusion-3.5-medium --prompt 'two cups' --reward clip:model=openai/clip-vit-large-patch14 "
@@ -48,14 +46,8 @@ def sample(read: Callable[..., DrawRequest]) -> None:
     "what was chosen is printed. Writes OUT.best.png (the best so far at any moment), OUT.sheet.png, OUT.curve.png and OUT.run.json, "
     "for `flowhelm rerun`. Ctrl-C leaves the best so far.",
 )
-@asks(SteerRequest, without=("prior",))
-def steer_(
-    read: Callable[..., SteerRequest],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PRIOR [--OPTION VALUE]...", help="The prior, and options of the method."),
-    ] = None,
-) -> None:
+@asks(SteerRequest, without=("prior",), words=("PRIOR", "The prior, and options of the method."))
+def steer_(read: Callable[..., SteerRequest], words: list[str]) -> None:
     prior, others = first(words, "prior", ": flowhelm steer fashion --class bag --reward brightness")
     request = read(prior=prior)
     from ...app.options import sources
@@ -69,3 +61,23 @@ def steer_(
     from ...app.steer.run import steer as run
 
     carried_out(run(settle(request.changed(method_options=options))))
+
+
+@app.command(
+    context_settings=FREE,
+    help="Edit a picture: draw it again as a prior that is asked to show something else.\n\n"
+    "flowhelm edit scene.jpg --prior aerial --from-class field --class forest\n\n"
+    "flowhelm edit photo.jpg --prior stabilityai/stable-diffusion-3.5-medium --from-prompt 'a cat on a sofa' --prompt 'a dog on a sofa' "
+    "--device cuda\n\n"
+    "No prior is trained for it. --keep says how much of the picture stays. Options of the method (--rate, --iterations of flow_opt_edit, "
+    "--draws of flow_edit) are given here like any other.",
+)
+@asks(EditRequest, without=("photo",), words=("PHOTO", "The picture, and options of the method."))
+def edit(read: Callable[..., EditRequest], words: list[str]) -> None:
+    photo, others = first(words, "picture", ": flowhelm edit scene.jpg --prior aerial --class forest")
+    request = read(photo=photo)
+    check_prior(request.prior)
+    from ... import edit as methods
+    from ...app.edit.run import edit as run
+
+    carried_out(run(with_options(edit, request, methods.ALL, others, "one picture and options")))

@@ -11,7 +11,7 @@ from ...app.restore.request import MaskRequest
 from ...bench.contract.request import CheckRequest
 from .progress import carried_out
 from .shell import app, bad
-from .words import asks, first, offered, sorted_out
+from .words import FREE, asks, first, offered, sorted_out
 
 
 @app.command("mask")
@@ -59,21 +59,15 @@ def doctor(
 
 @app.command(
     "check",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    context_settings=FREE,
     help="Check a method, an operator, a prior or a reward of your own: a line for each thing that must hold, and what mends it.\n\n"
     "flowhelm check my_method.py:pnp_admm --weight 0.3\n\n"
     "A method runs on a small known prior: its steps, the same seed twice, the misfit, its cost against its card, resuming, rows alone and "
     "together, and a prior with a decoder. Of an operator: its gradient, range, linearity, adjoint and prox. A prior is examined as by "
     "`flowhelm doctor`. Status 1 if something is broken. The code is run.",
 )
-@asks(CheckRequest)
-def check_(
-    read: Callable[..., CheckRequest],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FILE.py:NAME [--OPTION VALUE]...", help="The code, and options of it."),
-    ] = None,
-) -> None:
+@asks(CheckRequest, words=("FILE.py:NAME", "The code, and options of it."))
+def check_(read: Callable[..., CheckRequest], words: list[str]) -> None:
     name, others = first(words, "method or other code", ": flowhelm check my_method.py:pnp_admm")
     request = read(name=name)
     from ... import operators
@@ -94,24 +88,18 @@ def check_(
 
 @app.command(
     "plan",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    context_settings=FREE,
     help="Check whether a method on a model fits into a GPU's memory, and with which settings, before the model is loaded.\n\n"
     "flowhelm plan black-forest-labs/FLUX.2-dev mpc_flow --vram 24 --size 512x512 --operator superres --factor 4\n\n"
     "MODEL is a bundled prior, a .safetensors file of flowhelm, or the hub name or folder of a diffusers pipeline, of which only the "
     "configs are read. METHOD is one of `flowhelm methods`, one of `flowhelm align` (an adapter of rank 8, --particles pictures in an "
     "update), or sample. Status 2 and one sentence if nothing fits.",
 )
-@asks(PlanRequest)
+@asks(PlanRequest, words=("MODEL METHOD", "The model, the method, and options of operator and method."))
 def plan_(
     read: Callable[..., PlanRequest],
     context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL METHOD [--OPTION VALUE]...",
-            help="The model, the method, and options of operator and method.",
-        ),
-    ] = None,
+    words: list[str],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     from ...app.models.request import check_prior

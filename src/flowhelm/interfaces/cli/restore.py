@@ -15,7 +15,7 @@ from ...app.restore.request import RestoreRequest, Underway
 from ...known import kind, prior_of
 from .progress import carried_out
 from .shell import app, bad, typed
-from .words import asks, own
+from .words import FREE, asks, own
 
 if TYPE_CHECKING:
     from ...app.restore.look import Seen
@@ -31,7 +31,7 @@ class RestoreWords(Underway, Spread, Many, RestoreRequest):
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    context_settings=FREE,
     help="Restore a photograph, a folder or several files.\n\n"
     "flowhelm restore photo.jpg                 looks at it, and repairs what it is sure of\n\n"
     "`flowhelm operators NAME` and `flowhelm methods NAME` list the options of a kind of damage and of a method. "
@@ -41,15 +41,8 @@ class RestoreWords(Underway, Spread, Many, RestoreRequest):
     "--method-NAME are never ambiguous.\n\n"
     "Ctrl-C saves the estimate so far and a file for --resume. To go on with a batch, type the same command.",
 )
-@asks(RestoreWords, without=("photo",))
-def restore(
-    read: Callable[..., RestoreWords],
-    context: typer.Context,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PHOTO [--OPTION VALUE]...", help="The photograph, and options of operator and method."),
-    ] = None,
-) -> None:
+@asks(RestoreWords, without=("photo",), words=("PHOTO", "The photograph, and options of operator and method."))
+def restore(read: Callable[..., RestoreWords], context: typer.Context, words: list[str]) -> None:
     if context.params["resume"] is not None:
         beside = {name for name in context.params if typed(context, name)} - {"resume", "preview", "out", "trust"}
         if beside:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from types import NoneType
@@ -23,9 +23,13 @@ from ...app.options.request import Option, Request, Untyped, fields
 from ...entry import described
 
 R = TypeVar("R", bound=Request)
+FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Settings of a command that sorts options of functions among its words itself."""
 
 
-def asks(model: type[R], *, arguments: Collection[str] = (), without: Collection[str] = ()) -> Callable[..., Any]:
+def asks(
+    model: type[R], *, arguments: Collection[str] = (), without: Collection[str] = (), words: tuple[str, str] = ("", "")
+) -> Callable[..., Any]:
     """Decorates a command `(read, its own parameters)`.
 
     Typer sees the command's own parameters and then the fields of the request as options. The command gets `read`, which makes
@@ -33,16 +37,22 @@ def asks(model: type[R], *, arguments: Collection[str] = (), without: Collection
 
     Args:
         arguments: fields that are typed by their place; without: fields that are not typed.
+        words: what is typed first, and its help, of a command that is `FREE`: its own parameter `words` gets all that no field takes.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        given_words = typer.Argument(metavar=f"{words[0]} [--OPTION VALUE]...", help=words[1])
+        own = [
+            each.replace(default=None, annotation=Annotated[list[str] | None, given_words]) if each.name == "words" else each
+            for each in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        ]  # fmt: skip
         mine = {each.name for each in own}
         typed = {name: option for name, option in _typed(model) if name not in without and name not in mine}
 
         @wraps(command)
         def wrapped(**given: Any) -> None:
             beside = {each.name: given.pop(each.name) for each in own}
+            beside |= {"words": beside["words"] or []} if "words" in beside else {}
             # what was left at its default is not set: a file that holds the request does not hold it
             chosen = {
                 name: _value(typed[name], value)
@@ -91,7 +101,7 @@ def own(command: Callable[..., None]) -> list[str]:
     return names
 
 
-def first(words: list[str] | None, what: str, example: str) -> tuple[str, list[str]]:
+def first(words: list[str], what: str, example: str) -> tuple[str, list[str]]:
     """The word that a command begins with, and the others."""
     if not words or words[0].startswith("-"):
         raise BadInput(f"name a {what} first{example}")
@@ -107,6 +117,16 @@ def sorted_out(command: Callable[..., None], words: list[str], parts: Mapping[st
     if rest:
         raise BadInput(f"expected {what}, got also {' '.join(rest)}")
     return {part: given.get(part, {}) for part in parts}
+
+
+def with_options(
+    command: Callable[..., None], request: R, functions: Iterable[Callable[..., Any]], words: list[str], what: str
+) -> R:
+    """The request with the options of its method, one of `functions`, which stand among the words; nothing else may."""
+    from ...app.options.signature import pick
+
+    parts = {"method": pick("method", request.method, functions)}  # type: ignore[attr-defined]
+    return request.changed(method_options=sorted_out(command, words, parts, what)["method"])
 
 
 def _typed(model: type[Request]) -> Iterator[tuple[str, Option]]:

@@ -102,12 +102,8 @@ def _default(value: object) -> str:
 
 
 _WORDS = {
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "a text",
-    "null": "none",
-}
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text", "null": "none",
+}  # fmt: skip
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 

@@ -105,7 +105,7 @@ def steer_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[Any]
             {**reopened(old, page.runs), "mark": old.name},
         ]  # fmt: skip
 
-    return [prior, label, prompt, reward, method, budget, steps, scale, seed, told], fill
+    return [*inputs.values(), told], fill
 
 
 def steering_looks(
