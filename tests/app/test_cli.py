@@ -442,3 +442,17 @@ def test_divergence_leaves_the_last_good_estimate(photo, prior, monkeypatch, cap
     said = capsys.readouterr()
     assert "not finite after step 3 of 4" in said.err.splitlines()[-1]
     assert here(photo) == {"photo.png", "photo.partial.png"}
+
+
+@pytest.mark.parametrize(
+    ("set_before", "expected"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_sleep_soon_unless_somebody_says_how_they_wait(set_before, expected, monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what the command sets is taken back
+        monkeypatch.delenv(name)
+    for name, value in set_before.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--version"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == expected

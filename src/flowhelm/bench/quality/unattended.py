@@ -78,12 +78,12 @@ def main(
                     photo.clean, {"kernel": "gaussian", "sigma": max(sigma, 0.1)}, level / UNIT, side, seed
                 )
                 file = Path(place) / ("photo.png" if quality is None else "photo.jpg")
-                to_pil(y[None]).save(file, **({} if quality is None else {"quality": quality}))
+                to_pil(y[None]).save(file, quality=quality or 100)  # which PNG has none of
                 came = read(file).pixels[0]
                 with torch.no_grad():
                     back, operator = unasked(restorer, file)
-                scores = (float(psnr(each[None], clean[None])) for each in (came, back))
-                rows.append(Row(Path(photo.name).stem, *scores, operator))
+                before, after = (float(psnr(each[None], clean[None])) for each in (came, back))
+                rows.append(Row(Path(photo.name).stem, before, after, operator))
             print(line((sigma, level, quality), rows), flush=True)
 
 

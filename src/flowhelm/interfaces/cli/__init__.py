@@ -75,7 +75,7 @@ def _keep_memory() -> None:
 
 def _wait_briefly() -> None:
     """Threads that wait for one another sleep soon: by default they spin for milliseconds, which on a machine where another program
-    computes makes a command three to six times slower, and gains nothing on a quiet one. Read when torch is loaded, so not by whoever
+    computes makes a command many times slower, and gains nothing on a quiet one. Read when torch is loaded, so not by whoever
     has loaded it."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")

@@ -1,0 +1,18 @@
+"""The table of what the command does without a word counts losses, and pictures that are left alone."""
+
+import math
+
+from flowhelm.bench.quality.unattended import Row, line
+
+
+def test_a_row_counts_gains_losses_and_what_is_left_alone():
+    rows = [Row("a", 30.0, 32.0, "denoise"), Row("b", 30.0, 29.9, "denoise"), Row("c", 30.0, 30.0, None)]
+    cells = [each.strip() for each in line((1.3, 4, 90), rows).strip("|").split("|")]
+    assert cells[:4] == ["1.3", "4", "90", "1 of 3"]
+    assert cells[4].startswith("0.63 ± ")  # (2 - 0.1 + 0) / 3
+    assert cells[5:] == ["-0.10", "1"]
+
+
+def test_a_clean_picture_has_nothing_to_gain_and_is_named_if_it_is_changed():
+    rows = [Row("a", math.inf, math.inf, None), Row("b", math.inf, 43.71, "denoise")]
+    assert line((0.0, 0, None), rows) == "| 0 | 0 | PNG | 1 of 2 | nothing to gain: b at 43.7 dB | | 1 |"
