@@ -9,11 +9,12 @@ from PIL import Image
 
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
-from flowhelm.app.files.pictures import to_pil
-from flowhelm.app.restore import presets
+from flowhelm.app.files.pictures import Picture, to_pil
+from flowhelm.app.restore import blur, presets
 from flowhelm.app.restore.look import look
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
+from flowhelm.blur_kind import Found
 from flowhelm.interfaces.cli import main
 from flowhelm.operators.blur import kernel_of
 
@@ -87,6 +88,28 @@ def test_the_noise_below_a_compression_counts_where_a_blur_is_taken_back(blurred
 @pytest.mark.parametrize(("level", "quality"), [(0, 90), (0, 60), (10, 80), (0, 12)])
 def test_a_compression_is_no_blur(blurred, level, quality):
     assert look(compressed(blurred(sigma=0.3, std=level / 127.5), quality)).operator != "deblur"
+
+
+@pytest.mark.parametrize(
+    ("sigma", "share", "quality", "named"),
+    [
+        (1.0, 0.012, 70, False),  # sharp photographs have so much
+        (1.0, 0.012, None, True),
+        (1.0, 0.012, 95, True),
+        (1.0, 0.02, 70, True),
+        (5.0, 0.03, 70, False),
+        (5.0, 0.05, 70, True),
+    ],
+)
+@pytest.mark.parametrize("side", [128, 256])
+def test_what_jpeg_rounds_away_must_be_outdone_by_the_evidence_of_a_blur(
+    sigma, share, quality, named, side, monkeypatch
+):
+    """Its evidence is in nats, which grow with the picture."""
+    found = Found("line", sigma, 30.0, share * side**2)
+    monkeypatch.setattr(blur, "blur_kind", lambda *_: found)
+    picture = Picture(torch.zeros(1, 3, side, side))
+    assert (blur.seen(picture, 0.01, None, quality) is not None) == named
 
 
 def test_restoring_says_it_and_a_rerun_gives_the_same_bits(blurred, capsys):
