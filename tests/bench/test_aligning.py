@@ -65,6 +65,8 @@ def test_the_frontier_of_aerial_at_the_smallest_size(runs, tmp_path):
     assert said(*call).exit_code == 0  # all of it is there
     assert (runs / "brightness" / "draft" / "0" / "checks.csv").read_bytes() == before
 
+    file = runs / "brightness" / "settings.json"  # a method that has its settings, and no run yet, is passed over
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vgg_pmp": {"rate": 1e-3}}))
     assert said("csv", runs, "--out", tmp_path / "a.csv").exit_code == 0
     by = aligning.read(tmp_path / "a.csv")
     assert [method for _, method in by] == ["draft", "refl", "best_of", "fk", aligning.AGAIN]

@@ -265,7 +265,7 @@ def runs_of(runs: Path) -> Iterator[tuple[str, str, str, Mapping[str, float], Pa
     """(prior, reward, method, its settings, folder) of every run that has ended."""
     for reward in UNIT:
         for method, setting in _settings(runs, reward).items():
-            for folder in sorted(f for f in (runs / reward / method).iterdir() if f.name.isdigit()):
+            for folder in sorted(f for f in (runs / reward / method).glob("*") if f.name.isdigit()):
                 if (folder / "README.md").exists():
                     told = json.loads((folder / "run.json").read_text("utf-8"))["settings"]
                     yield Path(told["prior"]).stem, reward, method, setting, folder
