@@ -6,10 +6,11 @@ from flowhelm.bench.quality.unattended import Row, line
 
 
 def test_a_row_counts_gains_losses_and_what_is_left_alone():
-    rows = [Row("a", 30.0, 32.0, "denoise"), Row("b", 30.0, 29.9, "denoise"), Row("c", 30.0, 30.0, None)]
+    gains = (2.0, 1.1, -0.1, 0.0)
+    rows = [Row(name, 30.0, 30.0 + gain, "denoise" if gain else None) for name, gain in zip("abcd", gains, strict=True)]
     cells = [each.strip() for each in line((1.3, 4, 90), rows).strip("|").split("|")]
-    assert cells[:4] == ["1.3", "4", "90", "1 of 3"]
-    assert cells[4].startswith("0.63 ± ")  # (2 - 0.1 + 0) / 3
+    assert cells[:4] == ["1.3", "4", "90", "1 of 4"]
+    assert cells[4].startswith("0.75 ± ")
     assert cells[5:] == ["-0.10", "1"]
 
 
