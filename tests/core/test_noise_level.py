@@ -97,3 +97,10 @@ def test_a_drawing_has_no_noise():
     for at in range(5, 128, 31):
         drawing[..., at, :] = drawing[..., :, at] = -0.9
     assert noise_level(eight(drawing)) == 0
+
+
+def test_a_photograph_that_is_mostly_black_is_no_drawing():
+    clean = scene(1, side=256) * 0.6 - torch.linspace(0, 2.6, 256)
+    noisy = eight(clean + 6 / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)))
+    assert float((noisy == -1).all(1).float().mean()) > 0.55
+    assert noise_level(noisy) * 127.5 == pytest.approx(6, rel=0.08)
