@@ -68,8 +68,9 @@ def _of_pixels(picture: Tensor, denoise: Denoise | None) -> float:
     uneven = ~_even(patches)  # at a frame, in a drawing, or clipped: noise leaves few patches that are even
     if uneven.float().mean() < 0.05:
         return 0.0  # a drawing: of a dark photograph, however much of it is black, more is left
+    patches = patches[uneven]
     dct, order = _cosines(patches), _order()
-    parts = dct @ (patches := patches[uneven]) @ dct.T
+    parts = dct @ patches @ dct.T
     coarse = parts[:, :, (order > 0) & (order <= _COARSE)].square().mean((1, 2))
     fine = parts[:, :, order >= _FINE].flatten(1)
     clean, std = patches.mean((2, 3), keepdim=True), 0.0

@@ -35,9 +35,8 @@ CLEAR = 20.0
 WORTH, SURE = 0.9, 100.0
 """Blur that is worth the trouble where nothing was said, in pixels, and its evidence: sharp photographs are soft by half a pixel."""
 PACKED = 0.015
-"""The same where a JPEG file's rounding looks like a blur, in nats per pixel, and more for blurs beyond 2 pixels, in proportion: of sharp
-photographs saved at 62 to 86 three of a hundred have up to 0.010 (and one 0.03, for a line of 5 pixels), with a line of 1.3 pixels all
-have 0.022 and more."""
+"""The same where a JPEG file's rounding looks like a blur, in nats per pixel, and more for blurs beyond 2 pixels, in proportion: it lies
+between what sharp photographs have (a few of a hundred, saved at 62 to 86, seem moved by a pixel) and those with a line of 1.3 pixels."""
 UNSEEN = 0.3
 """The standard deviation, in pixels, of the Gaussian that is taken where no blur is seen: the picture is hardly sharpened."""
 RINGS = 0.6
