@@ -380,6 +380,18 @@ def test_reuse_asks_for_fewer_rows(flow):
 
 
 @pytest.mark.parametrize(
+    "asked", [{"reuse": 2}, {"seed": 7}, {"grid": "shifted:shift=3"}, {"solver": "ab"}, {"steps": 3, "solver": "euler"}]
+)
+def test_what_a_call_asks_for_reaches_the_drawing(known, flow, asked):
+    told = {"steps": 6, "solver": "euler"} | asked
+    made = flowhelm.generate(known, classes=["light"], count=1, scale=2.0, **told)
+    by_hand = drawn(flow, [("light", 0)], guidance=partial(guide.cfg, scale=2.0), **told)
+    assert torch.equal(made, by_hand)
+    other = drawn(flow, [("light", 0)], guidance=partial(guide.cfg, scale=2.0), steps=6)
+    assert not torch.equal(made, other)
+
+
+@pytest.mark.parametrize(
     ("more", "says"),
     [
         ({"solver": "dpm:order=7"}, "--solver: dpm: --order: expected a whole number"),

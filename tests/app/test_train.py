@@ -22,6 +22,7 @@ from toys import randomised
 
 from flowhelm import priors, recipes
 from flowhelm.app.options import sources
+from flowhelm.app.train import keeper
 from flowhelm.app.train import run as app
 from flowhelm.interfaces.cli import main
 from flowhelm.priors.bundled import save
@@ -389,3 +390,17 @@ def test_tensorboard(folder):
     assert [e.step for e in events.Scalars("held_apart")] == [10, 20, 30]
     log = rows(folder / "a" / "log.csv")
     assert [e.value for e in events.Scalars("loss")] == pytest.approx([float(r["loss"]) for r in log], rel=1e-5)
+
+
+def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path):
+    """A run that was killed at its fifth step goes on from its third: the others come again."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for done, steps in ((0, range(1, 6)), (3, range(4, 8))):
+        board = keeper.Board(keeper.tensorboard(), tmp_path, done)
+        for step in steps:
+            board.add({"loss": 10.0 * done + step}, step)
+        board.close()
+    scalars = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(e.step, e.value) for e in scalars] == [(1, 1), (2, 2), (3, 3), (4, 34), (5, 35), (6, 36), (7, 37)]
