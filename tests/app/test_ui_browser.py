@@ -93,9 +93,22 @@ def paint(page) -> None:
     page.mouse.up()
 
 
+STEP = r"Step (\d+) of 400, .* left"
+WATCH = """() => {
+    window.seen = {words: new Set(), estimates: new Set()};
+    const look = () => {
+        const image = document.querySelector('#estimate img');
+        seen.words.add(document.querySelector('#status').innerText);
+        if (image && image.src) seen.estimates.add(image.src);
+    };
+    new MutationObserver(look).observe(document.body, {attributes: true, childList: true, characterData: true, subtree: true});
+}"""
+"""Has the page itself keep what it shows of a run: from here, an estimate may be gone between two questions."""
+
+
 def finished(page) -> None:
     page.wait_for_function(
-        "() => /evaluations? of the prior in/.test(document.querySelector('#status').innerText)", timeout=60_000
+        "() => /evaluations? of the prior in/.test(document.querySelector('#status').innerText)", timeout=150_000
     )
 
 
@@ -120,19 +133,12 @@ def test_drop_paint_restore_and_take_home(opened, place, photo, tmp_path):
     fill(page, "#steps", "400")
     choose(page, "#noise", "a number")
     fill(page, "#std", "0.03")  # and at once
+    page.evaluate(WATCH)
     page.click("#run")
-    said, estimates = set(), set()
-    page.wait_for_selector("#status .bar", timeout=90_000)
-    while page.locator("#status .bar").count():  # the estimate is looked at while it grows
-        text = page.locator("#status").inner_text()
-        if found := re.search(r"Step (\d+) of 400, .* left", text):
-            said.add(int(found[1]))
-        if (image := page.locator("#estimate img")).count():
-            estimates.add(image.first.get_attribute("src"))
-        page.wait_for_timeout(100)
     finished(page)
-    assert len(said) > 1, said
-    assert len(estimates - {None}) > 1
+    steps = {found[1] for text in page.evaluate("() => [...seen.words]") if (found := re.search(STEP, text))}
+    assert len(steps) > 1, steps
+    assert page.evaluate("() => seen.estimates.size") > 1
     api.expect(page.locator("#slider img")).to_have_count(2)  # before and after
     picture, story = downloaded(page, "#take"), json.loads(downloaded(page, "#story"))
     (where,) = runs.iterdir()
