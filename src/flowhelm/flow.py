@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .adapter import Adaptable
 from .entry import guarded
+from .looks import Looks
 from .path import Ends, Path, at, ends_from_velocity, linear, time_at_snr
 from .rng import Noise
 from .shapes import Image, PerSample, State, Time, Times
@@ -30,6 +31,7 @@ class Flow(abc.ABC):
         path: how source and clean are mixed; see `flowhelm.path`.
         shape: of one state, without the batch.
         pixels: True if the state *is* the picture, so that a measurement's prox can act on it.
+        looks: how its pictures may be shown to it: upright, as they are; mirrored left to right, too; turned by quarters as well.
         prior_kind: flow; paired (`flowhelm.paired`), codec (`codec.CodecPrior`) or tokens (`masked.Masked`) of priors with methods of their
             own.
     """
@@ -37,6 +39,7 @@ class Flow(abc.ABC):
     path: Path
     shape: tuple[int, ...]
     pixels: bool
+    looks: Looks = "upright"
     prior_kind: str = "flow"
 
     @abc.abstractmethod
@@ -123,6 +126,10 @@ class Wrapped(Flow, abc.ABC):
         return self.flow.pixels
 
     @property
+    def looks(self) -> Looks:  # type: ignore[override]
+        return self.flow.looks
+
+    @property
     def prior_kind(self) -> str:  # type: ignore[override]
         return self.flow.prior_kind
 
@@ -168,6 +175,7 @@ class NetFlow(Adaptable, Pixels):
         guidance: how the velocities with and without the condition are joined; None for the conditional one alone.
         autocast: what `torch.autocast` computes the network's convolutions and products of matrices in, `torch.bfloat16` say; None
             for the type of its weights.
+        looks: `Flow.looks`; mirrored or turned for a network that was trained on such pictures.
 
     The state keeps its own dtype (float32); it is cast for the network and back. Time reaches the network as a tensor,
     so a compiled network is compiled once for all times. Cost with guidance: two rows per row, in one call.
@@ -180,6 +188,7 @@ class NetFlow(Adaptable, Pixels):
     null: tuple[Tensor, ...] = ()
     guidance: Guidance | None = None
     autocast: torch.dtype | None = None
+    looks: Looks = "upright"
 
     def velocity(self, x: State, t: Time) -> State:
         device = next(self.net.parameters(), x).device

@@ -130,6 +130,25 @@ def test_the_adapter_takes_back_more_than_the_prior_alone(tmp_path, quality):
         adapters.applied(load("photos-2"), "jpeg")
 
 
+def test_the_adapter_takes_noise_along_in_a_good_file(tmp_path):
+    """Compressed so little that JPEG counts as one level: the adapter is asked for half of the noise before it beyond 5 levels."""
+    with Image.open(ROOT / "examples" / "coffee.png") as image:
+        clean = (
+            torch.from_numpy(np.asarray(image.convert("RGB").crop((128, 128, 288, 288))).copy()).permute(2, 0, 1)[None]
+            / 127.5
+            - 1
+        )
+    noisy = clean + 9 / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    to_pil(noisy).save(path := tmp_path / "a.jpg", quality=95)
+    flow, came = load("photos").sized(160, 160), read(path).pixels
+    found, blocks = noise.of_photo(came, flow, path), as_noise(95)
+    assert found.packed
+    assert found.std(packed=True) == (noise_before(path) - 5 / 127.5) / 2 > 1.2 * blocks
+    denoise = one_call(adapters.applied(flow, "jpeg"))
+    less, more = (float(psnr(denoise(came, std), clean)) for std in (blocks, found.std(packed=True)))
+    assert more > less + 0.3
+
+
 def test_looking_says_the_line_and_restoring_takes_it(noisy, capsys):
     assert main(["look", str(noisy)]) == 0
     assert "noise 0.1" in (said := capsys.readouterr().out)

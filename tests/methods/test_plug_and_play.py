@@ -5,7 +5,20 @@ from itertools import pairwise
 import pytest
 import torch
 
-from flowhelm import GaussianFlow, Linear, Measurement, NetFlow, Noise, begin, grids, operators, restore, run, simulate
+from flowhelm import (
+    GaussianFlow,
+    Linear,
+    Measurement,
+    NetFlow,
+    Noise,
+    begin,
+    grids,
+    guide,
+    operators,
+    restore,
+    run,
+    simulate,
+)
 from flowhelm.path import linear, trig
 from flowhelm.start import filled, grid, guess
 
@@ -130,9 +143,60 @@ def test_hqs_is_dpir(task):
     first = guess(y)
     with torch.no_grad():
         theirs = 2 * DPIR(sigma=std01, denoiser=Handed(flow))(y01, physics, init=(first + 1) / 2) - 1
-    ours = run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 8))).x
+    ours = run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 8), looks="upright")).x
     scale = (ours - first).abs().max()
     assert (ours - theirs).abs().max() < 1e-3 * scale
+
+
+class Half(torch.nn.Module):
+    def forward(self, x, t):
+        return -x / 2
+
+
+LOOKS = {
+    "upright": [lambda z: z], "mirrored": [lambda z: z, lambda z: z.flip(-1)],
+    "turned": [
+        lambda z: z, lambda z: z.flip(-1), lambda z: z.flip(-2), lambda z: torch.rot90(z, 2, (-2, -1)),
+        lambda z: z.mT, lambda z: torch.rot90(z, 1, (-2, -1)), lambda z: torch.rot90(z, -1, (-2, -1)), lambda z: z.flip(-2, -1).mT,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_hqs_looks_at_the_picture_in_turn(looks):
+    """A look at a turned picture is one of the prior, turned back, at the picture as it is, which is the last."""
+    shape = (1, 2, 3)
+    draw = torch.Generator().manual_seed(1)
+    root = torch.randn(6, 6, dtype=torch.float64, generator=draw)
+    mean, covariance = torch.randn(6, dtype=torch.float64, generator=draw), root @ root.T / 6
+    flow = GaussianFlow(mean, covariance, shape=shape)
+    y = Measurement(torch.randn(1, *shape, dtype=torch.float64, generator=draw), Linear(lambda z: 0.5 * z, shape), STD)
+    start, times = torch.zeros(1, *shape, dtype=torch.float64), grids.levels(9, linear, 1.5, STD)
+    found = [step.x for step in restore.hqs(flow, y, start, times, looks=looks)]
+    x = start
+    for i, got in enumerate(found):
+        look = LOOKS[looks][(8 - i) % len(LOOKS[looks])]
+        order = look(torch.arange(6).view(shape)).flatten().argsort()
+        turned = GaussianFlow(mean[order], covariance[order][:, order], shape=shape)
+        x = run(restore.hqs(turned, y, x, times[i : i + 2], looks="upright")).x
+        torch.testing.assert_close(got, x, atol=1e-12, rtol=0)
+    if looks == "upright":  # nothing is known of whether such a prior may be mirrored
+        torch.testing.assert_close(run(restore.hqs(flow, y, start, times)).x, found[-1], atol=0, rtol=0)
+
+
+def test_looks_are_those_that_the_prior_was_made_for(gaussian, measured):
+    flow = NetFlow(Half(), (3, 8, 8), looks="turned")
+    wrapped = guide.counted(flow)
+    y = simulate(operators.superres(flow.shape, factor=2), torch.rand(1, 3, 8, 8), 0.2, Noise(0, 1))
+    x, times = begin(restore.hqs, flow, y, 4)
+    assert wrapped.looks == flow.looks
+    assert torch.equal(run(restore.hqs(wrapped, y, x, times)).x, run(restore.hqs(flow, y, x, times, looks="turned")).x)
+    with pytest.raises(
+        ValueError, match=r"hqs: looks are at pictures .* got a state of shape \(1, 3\); leave them out"
+    ):
+        next(restore.hqs(gaussian(linear), measured, torch.zeros(1, 3).double(), times, looks="mirrored"))
+    with pytest.raises(ValueError, match="looks"):
+        next(restore.hqs(flow, y, x, times, looks="sideways"))
 
 
 @pytest.mark.parametrize("path", [linear, trig])
@@ -268,11 +332,6 @@ def test_levels_end_at_the_noise_that_is_left(builder, options, share):
     times = grid(restore.hqs, flow, 8, y)
     assert float((1 - times[-2]) / times[-2]) == pytest.approx(0.3 * share**0.5)
     assert float((1 - times[0]) / times[0]) == pytest.approx(0.6)  # twice the noise, as before
-
-
-class Half(torch.nn.Module):
-    def forward(self, x, t):
-        return -x / 2
 
 
 def test_the_weight_is_less_where_pixels_are_missing():

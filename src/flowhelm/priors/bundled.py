@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
 from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
+from ..looks import Looks
 from ..path import linear
 from . import denoisers, published, tokens
 from .foreign import Foreign, Sigmas
@@ -31,6 +32,9 @@ _FILLING = {
     "a", "an", "the", "of", "and", "or", "with", "in", "from", "above", "aerial", "view", "scene", "picture", "photo",
 }  # fmt: skip
 _SCALES = {"fashion": 2.0, "aerial": 2.0}  # of the files that are older than their word for it
+_LOOKS: dict[str, Looks] = {  # of these, too
+    "photos": "turned", "photos-2": "turned", "aerial": "turned", "animals": "mirrored",
+}  # fmt: skip
 
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -87,6 +91,7 @@ class About(BaseModel):
     numbers: dict[str, list[float]] = {}
     size: int = Field(256, ge=1, le=16384)
     scale: float = 1.0
+    looks: Looks = "upright"
 
     @field_validator("numbers")
     @classmethod
@@ -104,7 +109,7 @@ class Prior(NetFlow):
         name: of the prior, or of its file.
         about: what the weights' file says of itself: `classes` (names), `words` (of its prompts), `numbers` (name -> mean and
             standard deviation over the training data), `size` (pixels), `steps` of training, `scale` of the guidance that draws
-            best; each where it applies.
+            best, `looks` of `Flow.looks`; each where it applies.
     """
 
     name: str = ""
@@ -282,7 +287,8 @@ def pretrained(name: str, device: str = "cpu", *, random: bool = False) -> Pretr
     schedule, _ = _sigmas(name)
     net = denoisers.network(name, random=random).to(device)
     return Pretrained(
-        net, (3, 256, 256), kind="clean", schedule=schedule, span=(0.0, 1.0), name=name, about={"size": 256}
+        net, (3, 256, 256), kind="clean", schedule=schedule, span=(0.0, 1.0), name=name, about={"size": 256},
+        looks=denoisers.of(name).looks,
     )  # fmt: skip
 
 
@@ -361,8 +367,10 @@ def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
     net = net.to(device).to(memory_format=torch.channels_last)
     if held == "codec":
         return CodecPrior(net, shape, net.stride, path.stem, described)  # type: ignore[return-value]  # few ask for it
+    if name in _LOOKS:
+        described.setdefault("looks", _LOOKS[str(name)])
     made = PairedPrior if held == "paired" else Prior
-    return made(net, shape, null=net.null, name=path.stem, about=described)
+    return made(net, shape, null=net.null, name=path.stem, about=described, looks=described.get("looks", "upright"))
 
 
 def _published(header: Mapping[str, str], tensors: Mapping[str, Tensor], name: str, device: str) -> Published:

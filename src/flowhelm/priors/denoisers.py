@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from ..known import DENOISERS as PREFIX
+from ..looks import Looks
 
 WAIT = 3.0
 """Seconds in which the server must have answered."""
@@ -37,6 +38,7 @@ class Denoiser(NamedTuple):
     stride         sides are padded to multiples of it
     reach          in pixels: how far an output looks, or most of its look where there is attention
     entry          of the file, that holds the weights; "": the file itself
+    looks          at a picture, `Flow.looks`: it was trained on patches in any position, or on faces that are mirrored only
     empty          made without memory first, since drawing its random weights takes seconds
     """
 
@@ -47,6 +49,7 @@ class Denoiser(NamedTuple):
     stride: int = 1
     reach: int = 64
     entry: str = ""
+    looks: Looks = "turned"
     empty: bool = False
 
 
@@ -61,7 +64,7 @@ NETWORKS: dict[str, Denoiser] = {
     "GSDRUNet": Denoiser(
         "gradientstep", "GSDRUNet_torch.ckpt", (0.0, 50 / 255), {"device": "meta"}, 8, 216, "state_dict", empty=True
     ),
-    "DiffUNet": Denoiser("diffunet", "diffusion_ffhq_10m.pt", (0.005, 78.0), stride=32),
+    "DiffUNet": Denoiser("diffunet", "diffusion_ffhq_10m.pt", (0.005, 78.0), stride=32, looks="mirrored"),
     "FFDNet": Denoiser(
         "FFDNet", "ffdnet_color.pth", (0.0, 75 / 255),
         {"n_conv_layers": 12, "nf": 96, "img_channels": 3, "orthogonal_init": False}, stride=2, reach=26,

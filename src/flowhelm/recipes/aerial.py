@@ -54,7 +54,7 @@ def aerial(data: Path, split: Path, *, batch: int = 16, seed: int = 0) -> Recipe
         steps=100_000,
         rate=1e-3,
         about={
-            "classes": CLASSES, "words": WORDS, "size": 64, "scale": 2.0,
+            "classes": CLASSES, "words": WORDS, "size": 64, "scale": 2.0, "looks": "turned",
             "numbers": {name: [float(m), float(s)] for name, m, s in zip(NUMBERS, mean, std, strict=True)},
         },
     )  # fmt: skip

@@ -36,7 +36,7 @@ def animals(data: Path, *, batch: int = 16, seed: int = 0) -> Recipe:
         apart=shuffled(*sets["test"], batch=batch, seed=seed),
         steps=200_000,
         rate=1e-3,
-        about={"classes": CLASSES, "size": 64, "scale": 4.0},
+        about={"classes": CLASSES, "size": 64, "scale": 4.0, "looks": "mirrored"},
     )
 
 

@@ -44,7 +44,7 @@ def photos(
         apart=patches(images[-HELD_APART:], batch, patch, seed),
         steps=300_000,
         rate=1e-3,
-        about={"size": 256},
+        about={"size": 256, "looks": "turned"},
     )
 
 

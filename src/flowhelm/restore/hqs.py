@@ -2,18 +2,18 @@
 
     guess  <- clean + momentum (clean - clean before)
     fitted <- argmin_z |A decode(z) - y|^2 / (2 std^2) + weight |z - guess|^2 / (2 r^2),   r = sigma_t / alpha_t
-    clean  <- E[clean | x_t = alpha_t fitted]
+    clean  <- E[clean | x_t = alpha_t fitted], of the picture as it is and mirrored, in turn
 
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
 Cost    1 evaluation per step, forward only, and one more with `sure`; the prox, or the inner solver's backwards through decoder and
         operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
-        Its denoisers look at eight turned and mirrored copies in turn; here they see the picture as it is. Other operators
-        than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level; here
-        both are less, by the share of the pixels that bear noise and by its root: up to 2.6 dB better (docs/defaults.md). Nor is
-        momentum, that of accelerated plug-and-play (Kamilov et al. 2017, arXiv:1701.04863): 24 steps with it do what 50 do without
-        where few pixels are known (docs/defaults.md). No noise is drawn: the answer is an estimate, not a sample.
+        Its denoisers look at eight turned and mirrored copies in turn; here at those of them that the prior was made for. Other
+        operators than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level;
+        here both are less, by the share of the pixels that bear noise and by its root: up to 2.6 dB better (docs/defaults.md). Nor
+        is momentum, that of accelerated plug-and-play (Kamilov et al. 2017, arXiv:1701.04863): 24 steps with it do what 50 do
+        without where few pixels are known (docs/defaults.md). No noise is drawn: the answer is an estimate, not a sample.
         It is also MPC-Flow's one-step plan (`mpc_flow`, K = 1, arXiv:2601.23231) with the price weight t^2 / 2 of |u|^2, made from
         the degraded picture at log-spaced levels, each plan at the price of the level that follows, its estimate of the source
         dropped: the plan's argmin |A z - y|^2 / (2 std^2) + price |z - clean|^2 / h^2, h = 1 - t, is the fitted estimate, as
@@ -37,6 +37,7 @@ import torch
 from ..entry import Fraction, Positive, checked
 from ..flow import Flow
 from ..inner import Inner, auto
+from ..looks import ALL, Looks
 from ..measure import Measurement
 from ..path import at
 from ..prox import refined
@@ -57,6 +58,7 @@ def hqs(
     weight: Positive | None = None,
     momentum: Fraction = 0.0,
     sure: bool = False,
+    looks: Looks | None = None,
     inner: Inner = auto,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -69,6 +71,8 @@ def hqs(
         momentum: how far the estimate is carried on in the direction that it last moved, before it is made to fit; 0 is the paper's.
         sure: keep as much of the last estimate as Stein's unbiased risk estimate says, place by place (`flowhelm.risk`), with one more
             evaluation: for noise alone, where it saves texture that the prior does not know. Not in the paper.
+        looks: how the prior looks at the picture in turn: upright, as it is; mirrored left to right, too; turned by quarters as well,
+            which is the paper's; None: as far as the prior was made for it, `Flow.looks`. The last look is at the picture as it is.
         inner: solver for the fitted estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
 
@@ -76,6 +80,11 @@ def hqs(
     """
     if sure and x.ndim != 4:
         raise ValueError(f"hqs: sure is for pictures (b, c, h, w), got a state of shape {tuple(x.shape)}; leave it out")
+    turns = ALL[looks or flow.looks]
+    if len(turns) > 1 and x.ndim != 4:
+        raise ValueError(
+            f"hqs: looks are at pictures (b, c, h, w), got a state of shape {tuple(x.shape)}; leave them out"
+        )
     total = len(times) - 1
     trust = 0.23 * y.noise_share if weight is None else weight
     previous = x
@@ -85,7 +94,8 @@ def hqs(
         r = (c.sigma / c.alpha).clamp(max=100.0)
         guess = x + momentum * (x - previous)
         fitted = refined(flow, y, guess, r**2 / trust, c.deviation, inner)
-        previous, x = x, flow.ends(c.alpha * fitted, t).clean
+        look = turns[(total - i) % len(turns)]
+        previous, x = x, look.back(flow.ends(look.at(c.alpha * fitted), t).clean)
         if sure and i == total:
             x = trusted(flow, fitted, x, t)
         yield Step(i, total, times[i], x, x, {"misfit": misfit})

@@ -26,6 +26,9 @@ SEEN = 3.5 / 127.5, 0.75
 counts as."""
 SURE = 8 / 127.5, 1.5
 """The same, above which it is noise: hardly a picture without any is above."""
+WITH = 5 / 127.5, 0.5
+"""Of noise before a compression, from so much on such a share is what the adapter is asked to take back, where that is more than the
+compression counts as: with more it takes texture along, with none it leaves noise in files of good quality."""
 MOST, TRIAL = (4 / 127.5, 0.7, 12 / 127.5), 256
 """How far the adapter may change the middle of a picture, of so many pixels a side: so much, so large a share of what the compression
 counts as, and at most so much."""
@@ -76,9 +79,9 @@ class Level(NamedTuple):
     packed: bool = False
 
     def std(self, packed: bool = False) -> float:
-        """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and finds the noise itself."""
+        """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and what it does to noise."""
         if packed:
-            return self.blocks
+            return max(self.blocks, WITH[1] * (self.noise - WITH[0]))
         return math.hypot(self.noise, self.blocks) if self.counts else self.noise
 
 

@@ -5,7 +5,9 @@
 
 The middle of every picture is damaged in each way, saved, and restored from the file alone. Gain: PSNR of what comes back minus that of
 the file, in dB, a mean with its 95 % interval over pictures. Worse: by more than 0.05 dB. A sharp picture without noise in a PNG file has
-nothing to gain: of it the PSNR to itself is printed where it is not left alone.
+nothing to gain: of it the PSNR to itself is printed where it is not left alone. Beside it what two libraries give that are asked for no
+number either, by their own estimates of the noise: non-local means of scikit-image (with PyWavelets), and deepinv with one call of our
+prior.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, NamedTuple
 
 import torch
@@ -24,7 +28,7 @@ from ...app.restore.restorer import Restorer
 from ...metrics import psnr
 from ..intervals import interval
 from .blur import UNIT, blurred
-from .chain import unasked
+from .chain import Damage, deepinv, scikit, unasked
 from .denoising import photos
 
 DAMAGES = tuple(
@@ -35,15 +39,20 @@ DAMAGES = tuple(
 )
 """Deviation of a Gaussian blur in pixels, of white noise in levels of 255, and quality of the JPEG file; None: a PNG file."""
 LEAST = 0.05
+RIVALS = "scikit-image: non-local means", "deepinv: estimate, one call of our prior"
+"""Those chains of `bench.quality.chain` that are given no number."""
+NOTHING = Damage(1.0, 0, 100)
+"""What the others of them are given."""
 
 
 class Row(NamedTuple):
-    """What came of one file: PSNR in dB before and after, and the operator; None: it was left alone."""
+    """What came of one file: PSNR in dB before and after, and the operator; None: it was left alone; PSNR by each of `RIVALS`."""
 
     name: str
     came: float
     back: float
     operator: str | None
+    rivals: tuple[float, ...] = ()
 
 
 def line(damage: tuple[float, int, int | None], rows: Sequence[Row]) -> str:
@@ -53,9 +62,15 @@ def line(damage: tuple[float, int, int | None], rows: Sequence[Row]) -> str:
     words = f"| {sigma:g} | {level} | {quality or 'PNG'} | {alone} of {len(rows)} | "
     if any(math.isinf(r.came) for r in rows):
         back = ", ".join(f"{r.name} at {r.back:.1f} dB" for r in touched)
-        return words + f"nothing to gain{': ' + back if back else ''} | | {len(touched)} |"
+        theirs = [f"at {fmean(each):.1f} dB" for each in zip(*(r.rivals for r in rows), strict=True)]
+        return (
+            words + " | ".join([f"nothing to gain{': ' + back if back else ''}", "", str(len(touched)), *theirs]) + " |"
+        )
     gains = [r.back - r.came for r in rows]
-    return words + f"{interval(gains).shown(2)} | {min(gains):.2f} | {sum(g < -LEAST for g in gains)} |"
+    theirs = [interval([a - r.came for a, r in zip(each, rows, strict=True)]).shown(2)
+              for each in zip(*(r.rivals for r in rows), strict=True)]  # fmt: skip
+    worse = str(sum(g < -LEAST for g in gains))
+    return words + " | ".join([interval(gains).shown(2), f"{min(gains):.2f}", worse, *theirs]) + " |"
 
 
 def main(
@@ -66,9 +81,12 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="side of the middle that is taken")] = 192,
 ) -> None:
     """Damage, save, restore, and print a row for each kind of damage."""
+    if not all(map(find_spec, ("skimage", "pywt"))):
+        raise typer.BadParameter("scikit-image and PyWavelets are missing: pip install scikit-image PyWavelets")
     torch.set_num_threads(1)
     restorer, taken = Restorer("photos", threads=1), list(photos(data, folder, last, None))[::every]
-    print("| blur, px | noise | quality | left alone | gain, dB | least | worse |\n" + "| --- " * 7 + "|", flush=True)
+    heads = " | ".join(["blur, px", "noise", "quality", "left alone", "gain, dB", "least", "worse", *RIVALS])
+    print(f"| {heads} |\n" + "| --- " * (7 + len(RIVALS)) + "|", flush=True)
     with tempfile.TemporaryDirectory() as place:
         for sigma, level, quality in DAMAGES:
             rows = []
@@ -82,8 +100,12 @@ def main(
                 came = read(file).pixels[0]
                 with torch.no_grad():
                     back, operator = unasked(restorer, file)
-                before, after = (float(psnr(each[None], clean[None])) for each in (came, back))
-                rows.append(Row(Path(photo.name).stem, before, after, operator))
+                    chains = dict([*scikit(came, NOTHING), *deepinv(restorer, came, NOTHING)])
+                    theirs = [chains[name]() for name in RIVALS]
+                before, after, *others = (
+                    float(psnr(each[None].clamp(-1, 1), clean[None])) for each in (came, back, *theirs)
+                )
+                rows.append(Row(Path(photo.name).stem, before, after, operator, tuple(others)))
             print(line((sigma, level, quality), rows), flush=True)
 
 
