@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .flow import Pixels
 from .guide import counted
+from .looks import Looks
 from .measure import Measurement
 from .path import Path, linear
 from .rng import Noise
@@ -55,6 +56,8 @@ class _Enough(Exception):
 
 class _Bounded(Nothing):
     """It ends the run when that is too large."""
+
+    looks: Looks = "turned"  # what costs most
 
     def __init__(self, path: Path, enough: Callable[[], bool]):
         super().__init__(path)

@@ -25,12 +25,13 @@ STEP = 0.1
 
 
 @torch.no_grad()
-def trusted(flow: Flow, noisy: State, clean: State, t: Time) -> State:
+def trusted(flow: Flow, noisy: State, clean: State, t: Time, one: State | None = None) -> State:
     """The denoised picture as far as it can be trusted: noisy + share (clean - noisy), `(b, c, h, w)`. 1 evaluation.
 
     Args:
         noisy: `(b, c, h, w)`, clean pictures with white noise of standard deviation sigma / alpha at t; clean: what `flow` makes of it,
             `flow.ends(alpha noisy, t).clean`.
+        one: what `flow` makes of it, where clean is a mean of several such estimates: its divergence stands for theirs.
 
     The share is one for each place, in [0, 1]. The divergence is that along one vector of random signs, the same for every picture
     (Ramani, Blu and Unser 2008, doi:10.1109/TIP.2008.2001404).
@@ -40,7 +41,7 @@ def trusted(flow: Flow, noisy: State, clean: State, t: Time) -> State:
     draw = torch.Generator().manual_seed(0)
     signs = (2.0 * torch.randint(0, 2, noisy.shape[1:], generator=draw) - 1).to(noisy)
     moved = flow.ends(c.alpha * (noisy + STEP * r * signs), t).clean
-    divergence = _around(signs * (moved - clean) / (STEP * r))
+    divergence = _around(signs * (moved - (clean if one is None else one)) / (STEP * r))
     taken = _around((noisy - clean).square()) / r**2
     share = (SLACK * (1 - divergence).clamp(0, 1) / taken.clamp(min=1e-9)).clamp(max=1)
     return torch.lerp(noisy, clean, share)

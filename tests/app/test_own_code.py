@@ -335,7 +335,7 @@ def test_the_page_and_http_refuse_code(code):
 
     with pytest.raises(BadInput, match="runs no code of this machine"):
         harmless("my.py:bright")
-    assert set(options(pick("method", "hqs", METHODS))) == {"weight", "momentum", "sure", "looks", "inner"}
+    assert set(options(pick("method", "hqs", METHODS))) == {"weight", "momentum", "sure", "looks", "ensemble", "inner"}
     assert torch.is_tensor(Noise(0, 1)(torch.zeros(1, 1)))
     assert "fashion" in priors.NAMES
     assert description.schema()["properties"]["method"]["enum"][-1] is None

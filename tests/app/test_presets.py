@@ -304,7 +304,9 @@ def test_quality_best_takes_more_steps_where_they_gain(tmp_path):
 
     assert settled().steps == settled(quality="fast").steps == presets.TABLE["demosaic"][2]
     assert settled(quality="best").steps == presets.BEST["demosaic"][2] > presets.TABLE["demosaic"][2]
-    assert settled(operator="denoise", quality="best").steps == settled(operator="denoise").steps  # nothing to gain
+    assert settled(operator="deblur", quality="best").steps == settled(operator="deblur").steps  # nothing to gain
+    fast, best = (settled(operator="denoise", quality=quality) for quality in ("fast", "best"))
+    assert (fast.steps, fast.method_options.ensemble, best.steps, best.method_options.ensemble) == (1, False, 1, True)
     for more in ({"steps": 9}, {"method": "hqs"}, {"look": "natural"}):
         with pytest.raises(BadInput, match="--quality best"):
             settled(quality="best", **more)

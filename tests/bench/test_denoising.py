@@ -22,11 +22,32 @@ def clean(height=24, width=40, seed=0):
 def test_one_call_is_the_wiener_gain_of_a_normal_prior(sigma):
     """A fresh UNet is the exact flow of N(0, d^2): E[clean | y] = d^2 / (d^2 + s^2) y with s on [-1, 1]."""
     net = UNet((8, 16))
-    flow = NetFlow(net, (3, 64, 64))
+    flow = NetFlow(net, (3, 64, 64), looks="turned")
     y = denoising.noisy(clean(), "a", sigma, 0)
     s = sigma / 255 * 2
     expected = net.data_std**2 / (net.data_std**2 + s**2) * y
     assert torch.allclose(denoising.denoised(flow, y, sigma), expected, atol=2e-6)
+    assert torch.allclose(denoising.denoised(flow, y, sigma, ensemble=True), expected, atol=2e-6)
+
+
+def test_the_mean_of_all_looks_is_alike_for_every_turn_of_the_picture():
+    torch.manual_seed(0)
+    flow = NetFlow(Called(nn.Conv2d(3, 3, 3, padding=1)), (3, 24, 24), looks="turned")
+    y = denoising.noisy(clean(24, 24), "a", 25, 0)
+    mean = denoising.denoised(flow, y, 25, ensemble=True)
+    one = denoising.denoised(flow, y, 25)
+    for turn in (lambda z: z.flip(-1), lambda z: torch.rot90(z, 1, (-2, -1)), lambda z: z.mT):
+        torch.testing.assert_close(denoising.denoised(flow, turn(y), 25, ensemble=True), turn(mean), atol=1e-5, rtol=0)
+        assert (denoising.denoised(flow, turn(y), 25) - turn(one)).abs().max() > 1e-2
+
+
+class Called(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, t):
+        return self.net(x)
 
 
 def test_noise_is_of_the_picture_and_the_level_and_is_not_clamped():

@@ -87,5 +87,7 @@ def test_hqs_keeps_its_last_estimate_as_far_as_that():
     sure = run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 1), sure=True)).x
     t = begin(restore.hqs, flow, y, 1)[1][0]
     torch.testing.assert_close(sure, risk.trusted(flow, y.y, plain, t), atol=1e-6, rtol=0)
+    turned = run(restore.hqs(flow, y, *begin(restore.hqs, flow, y, 1), sure=True, looks="turned", ensemble=True)).x
+    torch.testing.assert_close(turned, sure, atol=1e-5, rtol=0)  # a prior to which all looks are alike
     with pytest.raises(ValueError, match="sure is for pictures"):
         next(restore.hqs(flow, y, y.y.flatten(1), begin(restore.hqs, flow, y, 1)[1], sure=True))

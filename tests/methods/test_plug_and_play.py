@@ -182,6 +182,16 @@ def test_hqs_looks_at_the_picture_in_turn(looks):
         torch.testing.assert_close(got, x, atol=1e-12, rtol=0)
     if looks == "upright":  # nothing is known of whether such a prior may be mirrored
         torch.testing.assert_close(run(restore.hqs(flow, y, start, times)).x, found[-1], atol=0, rtol=0)
+    # the last one by all of them
+    every, before = [], found[-2]
+    for look in LOOKS[looks]:
+        order = look(torch.arange(6).view(shape)).flatten().argsort()
+        turned = GaussianFlow(mean[order], covariance[order][:, order], shape=shape)
+        every.append(run(restore.hqs(turned, y, before, times[-2:], looks="upright")).x)
+    counting = guide.counted(flow)
+    last = run(restore.hqs(counting, y, start, times, looks=looks, ensemble=True)).x
+    torch.testing.assert_close(last, torch.stack(every).mean(0), atol=1e-12, rtol=0)
+    assert counting.count.calls == 8 + len(every)
 
 
 def test_looks_are_those_that_the_prior_was_made_for(gaussian, measured):

@@ -6,8 +6,8 @@
 
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
-Cost    1 evaluation per step, forward only, and one more with `sure`; the prox, or the inner solver's backwards through decoder and
-        operator
+Cost    1 evaluation per step, forward only, one more with `sure`, 7 at most with `ensemble`; the prox, or the inner solver's backwards
+        through decoder and operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here at those of them that the prior was made for. Other
         operators than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level;
@@ -37,14 +37,19 @@ import torch
 from ..entry import Fraction, Positive, checked
 from ..flow import Flow
 from ..inner import Inner, auto
-from ..looks import ALL, Looks
+from ..looks import ALL, Look, Looks
 from ..measure import Measurement
 from ..path import at
 from ..prox import refined
 from ..risk import trusted
 from ..rng import Noise
-from ..shapes import State, Times
+from ..shapes import State, Time, Times
 from ..step import Step
+
+
+def seen(flow: Flow, x: State, t: Time, look: Look) -> State:
+    """E[clean | x_t = x] by a look at x; 1 evaluation."""
+    return look.back(flow.ends(look.at(x), t).clean)
 
 
 @checked
@@ -59,6 +64,7 @@ def hqs(
     momentum: Fraction = 0.0,
     sure: bool = False,
     looks: Looks | None = None,
+    ensemble: bool = False,
     inner: Inner = auto,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
@@ -73,6 +79,7 @@ def hqs(
             evaluation: for noise alone, where it saves texture that the prior does not know. Not in the paper.
         looks: how the prior looks at the picture in turn: upright, as it is; mirrored left to right, too; turned by quarters as well,
             which is the paper's; None: as far as the prior was made for it, `Flow.looks`. The last look is at the picture as it is.
+        ensemble: the last estimate is the mean over all looks, one evaluation for each (Timofte et al. 2016, arXiv:1511.02228).
         inner: solver for the fitted estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
 
@@ -94,8 +101,10 @@ def hqs(
         r = (c.sigma / c.alpha).clamp(max=100.0)
         guess = x + momentum * (x - previous)
         fitted = refined(flow, y, guess, r**2 / trust, c.deviation, inner)
-        look = turns[(total - i) % len(turns)]
-        previous, x = x, look.back(flow.ends(look.at(c.alpha * fitted), t).clean)
+        previous, x = x, seen(flow, c.alpha * fitted, t, turns[(total - i) % len(turns)])
+        upright = x
+        if ensemble and i == total:
+            x = sum((seen(flow, c.alpha * fitted, t, look) for look in turns[1:]), x) / len(turns)
         if sure and i == total:
-            x = trusted(flow, fitted, x, t)
+            x = trusted(flow, fitted, x, t, upright)
         yield Step(i, total, times[i], x, x, {"misfit": misfit})

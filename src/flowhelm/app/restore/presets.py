@@ -53,8 +53,11 @@ TABLE: dict[str, Usual] = {
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
-BEST: dict[str, Usual] = {"random_mask": ("hqs", {}, 50), "demosaic": ("hqs", {}, 50)}
-"""What `--quality best` takes, where docs/defaults.md shows that more steps than TABLE's gain anything; elsewhere nothing is to be had."""
+BEST: dict[str, Usual] = {
+    "denoise": ("hqs", {"sure": True, "ensemble": True}, 1), "random_mask": ("hqs", {}, 50), "demosaic": ("hqs", {}, 50),
+}  # fmt: skip
+"""What `--quality best` takes, where docs/defaults.md shows that more evaluations than TABLE's gain anything; elsewhere nothing is to be
+had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
 NATURAL: dict[str, Usual] = {
     "denoise": ("mpc_flow", _flower(1.0), 50),
@@ -144,7 +147,7 @@ def preset(
 
     Args:
         look: a mean, or a picture that could be real. drawn: one of several samples is wanted.
-        quality: of a mean; best takes more steps where they gain anything.
+        quality: of a mean; best takes more evaluations where they gain anything.
     """
     if quality == "best" and look == "faithful" and not drawn and operator in BEST:
         return _in_units(BEST[operator], std)

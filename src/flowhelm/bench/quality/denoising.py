@@ -1,6 +1,7 @@
 """Colour Gaussian denoising by one network call: CBSD68 and Set5 at sigma 15, 25, 50 of 255, beside published figures.
 
     python -m flowhelm.bench.quality.denoising --data test_photos.zip --csv denoising.csv
+    python -m flowhelm.bench.quality.denoising --data test_photos.zip --csv denoising.csv --ensemble    # one call for each look
 
 A picture with noise of standard deviation s (2 sigma / 255 on [-1, 1]) times t = 1 / (1 + s) is a state of the linear path
 at that t, and E[clean | x_t] is the estimate with the least mean squared error. The noise is not clamped and not rounded, the
@@ -23,8 +24,10 @@ from torch import Tensor
 
 from ...app.files.dataset import whole
 from ...flow import NetFlow
+from ...looks import ALL
 from ...metrics import psnr, ssim
 from ...priors.bundled import Prior, load
+from ...restore.hqs import seen
 from ...rng import Noise
 from .. import kept
 
@@ -57,10 +60,15 @@ def noisy(clean: Tensor, name: str, sigma: float, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def denoised(flow: NetFlow, noisy: Tensor, sigma: float) -> Tensor:
-    """E[clean | noisy] `(b, 3, h, w)`, one evaluation; for priors along the linear path. Not clamped."""
-    t = torch.tensor(1 / (1 + 2 * sigma / 255), dtype=torch.float64)
-    return flow.sized(*noisy.shape[-2:]).ends(t.to(noisy) * noisy, t).clean
+def denoised(flow: NetFlow, noisy: Tensor, sigma: float, ensemble: bool = False) -> Tensor:
+    """E[clean | noisy] `(b, 3, h, w)`, one evaluation; for priors along the linear path. Not clamped.
+
+    Args:
+        ensemble: the mean over all looks that the prior was made for, with one evaluation for each.
+    """
+    t, looks = torch.tensor(1 / (1 + 2 * sigma / 255), dtype=torch.float64), ALL[flow.looks if ensemble else "upright"]
+    x, of = t.to(noisy) * noisy, flow.sized(*noisy.shape[-2:])
+    return torch.stack([seen(of, x, t, look) for look in looks]).mean(0)
 
 
 def multiply_adds(flow: NetFlow, side: int = 128) -> float:
@@ -73,15 +81,20 @@ def multiply_adds(flow: NetFlow, side: int = 128) -> float:
     return count.get_total_flops() / 2 / side**2
 
 
-def evaluate(flow: Prior, photo: Photo, sigma: float, seed: int) -> dict[str, Any]:
+def named(flow: Prior, ensemble: bool) -> str:
+    """What the prior is called in the table's file."""
+    return f"{flow.name}, {len(ALL[flow.looks])} looks" if ensemble else flow.name
+
+
+def evaluate(flow: Prior, photo: Photo, sigma: float, seed: int, ensemble: bool = False) -> dict[str, Any]:
     """One row of the table's file."""
     y = noisy(photo.clean, photo.name, sigma, seed)
     began = time.perf_counter()
-    image = denoised(flow, y, sigma)
+    image = denoised(flow, y, sigma, ensemble)
     seconds = time.perf_counter() - began
     clean = photo.clean[None]
     return {
-        "prior": flow.name, "seed": seed, "set": photo.folder, "image": photo.name, "sigma": sigma,
+        "prior": named(flow, ensemble), "seed": seed, "set": photo.folder, "image": photo.name, "sigma": sigma,
         "noisy": f"{10 * math.log10(4 / float((y - clean).double().square().mean())):.4f}",
         "psnr": f"{float(psnr(image, clean)):.4f}",
         "ssim": f"{float(ssim(image, clean)):.5f}",
@@ -125,6 +138,7 @@ def main(
         int | None, typer.Option(help="side of centre crops in pixels; whole pictures if not given")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the noise")] = 0,
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="the mean over all looks at the picture")] = False,
     out: Annotated[
         Path | None, typer.Option("--csv", help="file of one row per picture and sigma, appended to")
     ] = None,
@@ -133,10 +147,10 @@ def main(
     flow = load(prior)
     parameters = sum(p.numel() for p in flow.net.parameters())
     print(
-        f"prior {prior}: {parameters:,} parameters, {multiply_adds(flow):,.0f} multiply-adds per pixel, one evaluation"
+        f"prior {named(flow, ensemble)}: {parameters:,} parameters, {multiply_adds(flow):,.0f} multiply-adds per pixel and evaluation"
     )
     stored = kept.stored(out)
-    rows: list[dict[str, Any]] = [r for r in stored if (r["prior"], r["seed"]) == (flow.name, str(seed))]
+    rows: list[dict[str, Any]] = [r for r in stored if (r["prior"], r["seed"]) == (named(flow, ensemble), str(seed))]
     done = {(r["image"], float(r["sigma"])) for r in rows}
     count: dict[str, int] = {}
     todo = []
@@ -146,7 +160,7 @@ def main(
             todo += [(photo, sigma) for sigma in SIGMAS if (photo.name, sigma) not in done]
     began = time.monotonic()
     for i, (photo, sigma) in enumerate(todo, 1):
-        row = evaluate(flow, photo, sigma, seed)
+        row = evaluate(flow, photo, sigma, seed, ensemble)
         rows.append(row)
         kept.append(out, row)
         left = (time.monotonic() - began) / i * (len(todo) - i)
