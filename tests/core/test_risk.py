@@ -72,6 +72,18 @@ def test_it_costs_one_evaluation_and_rows_stay_apart():
     assert ((found - y) * (clean - y) >= 0).all()  # between the two
 
 
+def test_of_a_mean_of_estimates_the_divergence_is_that_of_one():
+    flow, r = White(0.1), 0.2
+    t = grids.levels(1, linear, r, r)[0]
+    y = noisy(0.5, r)
+    one = flow.ends(linear(t).alpha * y, t).clean
+    mean = one + 0.02 * torch.randn(one.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gain = 0.1**2 / (0.1**2 + r**2)  # of the prior, which is its divergence
+    share = (risk.SLACK * (1 - gain) * r**2 / risk._around((y - mean).square())).clamp(max=1)
+    found = risk.trusted(flow, y, mean, t, one)
+    torch.testing.assert_close(found, torch.lerp(y, mean, share.expand_as(y)), atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("side", [1, 4, 40])
 def test_means_of_windows_keep_what_is_even(side):
     torch.testing.assert_close(risk._around(torch.full((2, 3, side, 7), 0.3)), torch.full((2, 1, side, 7), 0.3))

@@ -14,6 +14,7 @@ from flowhelm import (
     begin,
     grids,
     guide,
+    load,
     operators,
     restore,
     run,
@@ -129,7 +130,6 @@ def test_hqs_is_dpir(task):
     """deepinv's DPIR with the same denoiser, from the same start: levels, weights and order of the moves."""
     from deepinv.optim import DPIR
 
-    from flowhelm import load
     from flowhelm.bench.rivals.deepinv import Handed
     from flowhelm.operators.bridge import to_unit
 
@@ -194,13 +194,22 @@ def test_hqs_looks_at_the_picture_in_turn(looks):
     assert counting.count.calls == 8 + len(every)
 
 
+class Slanted(torch.nn.Module):
+    def forward(self, x, t):
+        return torch.linspace(-1, 1, x.shape[-1]).to(x) - x / 2
+
+
 def test_looks_are_those_that_the_prior_was_made_for(gaussian, measured):
-    flow = NetFlow(Half(), (3, 8, 8), looks="turned")
+    flow = NetFlow(Slanted(), (3, 8, 8), looks="turned")
     wrapped = guide.counted(flow)
     y = simulate(operators.superres(flow.shape, factor=2), torch.rand(1, 3, 8, 8), 0.2, Noise(0, 1))
     x, times = begin(restore.hqs, flow, y, 4)
     assert wrapped.looks == flow.looks
-    assert torch.equal(run(restore.hqs(wrapped, y, x, times)).x, run(restore.hqs(flow, y, x, times, looks="turned")).x)
+    turned = run(restore.hqs(flow, y, x, times, looks="turned")).x
+    assert torch.equal(run(restore.hqs(wrapped, y, x, times)).x, turned)
+    assert not torch.allclose(run(restore.hqs(flow, y, x, times, looks="upright")).x, turned, atol=1e-2)
+    names = {"photos": "turned", "aerial": "turned", "animals": "mirrored", "fashion": "upright"}
+    assert {name: load(name).looks for name in names} == names
     with pytest.raises(
         ValueError, match=r"hqs: looks are at pictures .* got a state of shape \(1, 3\); leave them out"
     ):
