@@ -110,7 +110,7 @@ def deepinv(restorer: Restorer, y: Tensor, damage: Damage) -> Iterator[tuple[str
 
     flow = restorer.flow.sized(*y.shape[-2:])
     y01 = (y[None] + 1) / 2
-    sigma = max(float(PatchCovarianceNoiseEstimator.estimate_noise(y01)), LEAST)
+    sigma = max(LEAST, float(PatchCovarianceNoiseEstimator.estimate_noise(y01)))  # its estimate may be NaN
     physics = Blur(filter=kernel_of(damage.sigma)[None, None], padding="replicate", noise_model=GaussianNoise(sigma))
     yield "deepinv: estimate, one call of our prior", lambda: 2 * Handed(flow)(y01, sigma)[0] - 1
     yield "deepinv: estimate, DPIR with our prior", lambda: 2 * DPIR(sigma, denoiser=Handed(flow))(y01, physics)[0] - 1
