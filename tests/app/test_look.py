@@ -144,6 +144,7 @@ def test_the_adapter_takes_noise_along_in_a_good_file(tmp_path):
     found, blocks = noise.of_photo(came, flow, path), as_noise(95)
     assert found.packed
     assert found.std(packed=True) == (noise_before(path) - 5 / 127.5) / 2 > 1.2 * blocks
+    assert noise.Level(noise=0.08, blocks=1.6 / 127.5, packed=True).std(packed=True) == 1.6 / 127.5
     denoise = one_call(adapters.applied(flow, "jpeg"))
     less, more = (float(psnr(denoise(came, std), clean)) for std in (blocks, found.std(packed=True)))
     assert more > less + 0.3

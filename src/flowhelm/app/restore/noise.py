@@ -26,9 +26,9 @@ SEEN = 3.5 / 127.5, 0.75
 counts as."""
 SURE = 8 / 127.5, 1.5
 """The same, above which it is noise: hardly a picture without any is above."""
-WITH = 5 / 127.5, 0.5
-"""Of noise before a compression, from so much on such a share is what the adapter is asked to take back, where that is more than the
-compression counts as: with more it takes texture along, with none it leaves noise in files of good quality."""
+GOOD, WITH = 1 / 127.5, (5 / 127.5, 0.5)
+"""Of files whose compression counts as no more than this, noise before it beyond so much is what the adapter is asked to take back by such
+a share: with more it takes texture along, with none it leaves noise. In others texture looks like as much noise."""
 MOST, TRIAL = (4 / 127.5, 0.7, 12 / 127.5), 256
 """How far the adapter may change the middle of a picture, of so many pixels a side: so much, so large a share of what the compression
 counts as, and at most so much."""
@@ -81,7 +81,7 @@ class Level(NamedTuple):
     def std(self, packed: bool = False) -> float:
         """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and what it does to noise."""
         if packed:
-            return max(self.blocks, WITH[1] * (self.noise - WITH[0]))
+            return max(self.blocks, WITH[1] * (self.noise - WITH[0])) if self.blocks <= GOOD else self.blocks
         return math.hypot(self.noise, self.blocks) if self.counts else self.noise
 
 
