@@ -12,8 +12,8 @@ Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the ran
         Its denoisers look at eight turned and mirrored copies in turn; here at those of them that the prior was made for. Other
         operators than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level;
         here both are less, by the share of the pixels that bear noise and by its root: up to 2.6 dB better (docs/defaults.md). Nor
-        is momentum, that of accelerated plug-and-play (Kamilov et al. 2017, arXiv:1701.04863): 24 steps with it do what 50 do
-        without where few pixels are known (docs/defaults.md). No noise is drawn: the answer is an estimate, not a sample.
+        are momentum (Kamilov et al. 2017, arXiv:1701.04863), with which 24 steps do what 50 do without where few pixels are known,
+        and the mean of all looks (Timofte et al. 2016, arXiv:1511.02228). No noise is drawn: the answer is an estimate, not a sample.
         It is also MPC-Flow's one-step plan (`mpc_flow`, K = 1, arXiv:2601.23231) with the price weight t^2 / 2 of |u|^2, made from
         the degraded picture at log-spaced levels, each plan at the price of the level that follows, its estimate of the source
         dropped: the plan's argmin |A z - y|^2 / (2 std^2) + price |z - clean|^2 / h^2, h = 1 - t, is the fitted estimate, as
@@ -79,7 +79,7 @@ def hqs(
             evaluation: for noise alone, where it saves texture that the prior does not know. Not in the paper.
         looks: how the prior looks at the picture in turn: upright, as it is; mirrored left to right, too; turned by quarters as well,
             which is the paper's; None: as far as the prior was made for it, `Flow.looks`. The last look is at the picture as it is.
-        ensemble: the last estimate is the mean over all looks, one evaluation for each (Timofte et al. 2016, arXiv:1511.02228).
+        ensemble: the last estimate is the mean over all looks, one evaluation for each. Not in the paper.
         inner: solver for the fitted estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
 
