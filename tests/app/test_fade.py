@@ -9,6 +9,8 @@ import torch
 from flowhelm import Restorer
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import read, to_pil
+from flowhelm.app.restore.look import look
+from flowhelm.bench.quality.chain import unasked
 from flowhelm.bench.quality.fade import colour_error, lab
 from flowhelm.fade import LEAN, curve_of, is_sure, sentence, unfaded
 from flowhelm.interfaces.cli import main
@@ -75,6 +77,24 @@ def test_every_door_undoes_it_and_a_run_is_repeated_to_the_bit(tmp_path, clean, 
     said = capsys.readouterr().out
     assert "faded" in said
     assert f"flowhelm restore {path} --unfade" in said
+
+
+def test_the_noise_of_a_faded_picture_is_that_of_the_picture_as_it_is(tmp_path, clean):
+    """Without --unfade nothing is stretched, so the noise that was seen in the stretched picture does not count; the tables agree."""
+    noisy = worn(clean, (0.34, 0.3, 0.38), (0.7, 0.66, 0.6)) + 0.04 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    to_pil(noisy).save(path := tmp_path / "print.png")
+    seen = look(path)
+    assert (seen.faded, seen.operator, seen.sure) == (True, "denoise", None)
+    assert main(["restore", str(path), "--out", str(tmp_path / "out.png")]) == 0
+    std = json.loads((tmp_path / "out.run.json").read_text())["settings"]["std"]
+    assert std == pytest.approx(0.04, rel=0.25)
+    assert seen.std > 1.3 * std
+    picture, _ = unasked(Restorer("photos", threads=1), path)
+    assert torch.equal(to_levels(picture), to_levels(read(tmp_path / "out.png").pixels[0]))
+
+
+def to_levels(picture):
+    return ((picture.clamp(-1, 1) + 1) * 127.5).round()
 
 
 def test_each_picture_of_a_batch_has_its_own(tmp_path, clean):

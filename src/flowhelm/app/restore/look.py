@@ -34,6 +34,12 @@ class Seen(NamedTuple):
     faded: bool = False
     packed: bool = False
 
+    @property
+    def sure(self) -> float | None:
+        """The noise of the photograph as it is; None where it has to be estimated anew: a faded one was looked at unfaded, and the network
+        that knows JPEG is asked for another."""
+        return None if self.faded or self.packed else self.std
+
     def line(self, photo: str) -> str:
         """What to type."""
         if self.scratched:

@@ -53,7 +53,7 @@ def unasked(restorer: Restorer, file: Path) -> tuple[Tensor, str | None]:
     seen = look(file, restorer.prior)
     if seen.operator is None:
         return read(file).pixels[0], None
-    std = "auto" if seen.packed or seen.faded else seen.std  # a faded picture was looked at as it would be unfaded
+    std = "auto" if seen.sure is None else seen.sure
     return restorer(file, seen.operator, std=std, operator_options=dict(seen.options)).picture, seen.operator
 
 

@@ -74,8 +74,8 @@ def restore(read: Callable[..., RestoreWords], context: typer.Context, words: li
             return
         operator = seen.operator
         believed |= {"operator": operator, "operator_options": dict(seen.options)}
-        if context.params["std"] == "auto" and not seen.faded and not seen.packed:
-            believed["std"] = seen.std
+        if context.params["std"] == "auto" and seen.sure is not None:
+            believed["std"] = seen.sure
     if operator is None:
         names = ", ".join(sources.names("operator"))
         bad(f"--operator is missing: what was done to the photograph; one of {names}")
