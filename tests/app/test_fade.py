@@ -81,7 +81,9 @@ def test_every_door_undoes_it_and_a_run_is_repeated_to_the_bit(tmp_path, clean, 
 
 def test_the_noise_of_a_faded_picture_is_that_of_the_picture_as_it_is(tmp_path, clean):
     """Without --unfade nothing is stretched, so the noise that was seen in the stretched picture does not count; the tables agree."""
-    noisy = worn(clean, (0.34, 0.3, 0.38), (0.7, 0.66, 0.6)) + 0.04 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    noisy = worn(clean, (0.34, 0.3, 0.38), (0.7, 0.66, 0.6)) + 0.04 * torch.randn(
+        clean.shape, generator=torch.Generator().manual_seed(1)
+    )
     to_pil(noisy).save(path := tmp_path / "print.png")
     seen = look(path)
     assert (seen.faded, seen.operator, seen.sure) == (True, "denoise", None)
