@@ -21,7 +21,7 @@ from flowhelm.cost import Nothing, cost
 from flowhelm.guide import counted
 from flowhelm.inner import adam
 from flowhelm.path import linear
-from flowhelm.restore import dps, fig, pnp_flow
+from flowhelm.restore import dps, fig, hqs, pnp_flow
 from flowhelm.steer import best_of, d_flow, fk, mpc_flow, svdd
 
 
@@ -46,6 +46,9 @@ def test_closed_forms():
     assert cost(best_of, {"draws": 7}, n).evaluations == 7 * n
     assert cost(fk, {"particles": 5}, n).evaluations == 5 * n
     assert cost(dps, {}, n)[:2] == (n, n)
+    assert (
+        cost(hqs, {"sure": True, "ensemble": True}, 1, linear_=True).evaluations == 9
+    )  # eight looks, and the probe of one
     found = cost(mpc_flow, {"horizon": 2, "inner": partial(adam, iterations=6)}, n)
     assert found[:2] == (n * (1 + 6), n * 6)
 

@@ -32,7 +32,7 @@ _FILLING = {
     "a", "an", "the", "of", "and", "or", "with", "in", "from", "above", "aerial", "view", "scene", "picture", "photo",
 }  # fmt: skip
 _SCALES = {"fashion": 2.0, "aerial": 2.0}  # of the files that are older than their word for it
-_LOOKS: dict[str, Looks] = {  # of these, too
+_LOOKS: dict[str, Looks] = {  # of these, too; from above no side is up
     "photos": "turned", "photos-2": "turned", "aerial": "turned", "animals": "mirrored",
 }  # fmt: skip
 

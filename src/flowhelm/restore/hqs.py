@@ -2,11 +2,11 @@
 
     guess  <- clean + momentum (clean - clean before)
     fitted <- argmin_z |A decode(z) - y|^2 / (2 std^2) + weight |z - guess|^2 / (2 r^2),   r = sigma_t / alpha_t
-    clean  <- E[clean | x_t = alpha_t fitted], of the picture as it is and mirrored, in turn
+    clean  <- E[clean | x_t = alpha_t fitted], of the picture as it is, mirrored and turned, by turns
 
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
-Cost    1 evaluation per step, forward only, one more with `sure`, 7 at most with `ensemble`; the prox, or the inner solver's backwards
+Cost    1 evaluation per step, forward only, 1 more with `sure`, up to 7 more with `ensemble`; the prox, or the inner solver's backwards
         through decoder and operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here at those of them that the prior was made for. Other

@@ -204,9 +204,8 @@ def _tds(problem: Problem, tempering: float, start: float) -> Callable[[], Tenso
 def _hqs(problem: Problem, weight: float, steps: float) -> Callable[[], Tensor]:
     def solve() -> Tensor:
         x, times = begin(hqs, problem.flow, problem.y, min(int(steps), problem.evaluations))
-        return problem.flow.decode(
-            run(hqs(problem.flow, problem.y, x, times, weight=weight, looks="upright")).x
-        )  # as theirs does
+        moves = hqs(problem.flow, problem.y, x, times, weight=weight, looks="upright")  # as theirs sees it
+        return problem.flow.decode(run(moves).x)
 
     return solve
 
