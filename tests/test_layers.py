@@ -13,7 +13,7 @@ FILES = [f for f in sorted(ROOT.rglob("*.py")) if f != ROOT / "__init__.py"]  # 
 METHODS = ("restore", "steer", "sample", "inverse", "tune", "train", "distil", "edit")
 """Of the core: one file each, never importing one another."""
 LAYERS = (
-    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter", "affordable", "fade", "looks"),
+    ("shapes", "path", "rng", "grad", "entry", "known", "interpolant", "adapter", "affordable", "fade", "looks", "clipping"),
     ("flow", "flow_map", "momentum", "policy", "masked", "bijection", "codec", "paired", "measure", "particles"),
     (
         "step", "grids", "fixed_point", "toughness", "inner", "control", "prox", "risk", "likelihood", "adjoint",

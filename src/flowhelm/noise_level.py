@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .clipping import of_mean
 from .flow import Flow
 
 Denoise = Callable[[Tensor, float], Tensor]
@@ -140,21 +141,8 @@ def _unclipped(clean: Tensor, found: float) -> float:
     low, high, known = found, 3 * found, clean.flatten().double()
     for _ in range(14):
         std = (low + high) / 2
-        # clipping has moved the mean, too: what is left of the variance is looked up by it
-        mean, left = _clipped(torch.linspace(-1 - 2 * std, 1 + 2 * std, 1001, dtype=torch.float64), std)
-        after = torch.searchsorted(mean, known).clamp(1, len(mean) - 1)
-        share = (known - mean[after - 1]) / (mean[after] - mean[after - 1])
-        less = float(torch.lerp(left[after - 1], left[after], share.clamp(0, 1)).mean()) < found**2
-        low, high = (std, high) if less else (low, std)
+        _, left = of_mean(
+            known, std
+        )  # clipping has moved the mean, too: what is left of the variance is looked up by it
+        low, high = (std, high) if float(left.mean()) < found**2 else (low, std)
     return (low + high) / 2
-
-
-def _clipped(x: Tensor, std: float) -> tuple[Tensor, Tensor]:
-    """Mean and variance of N(x, std^2) clipped to [-1, 1]."""
-    a, b = (-1 - x) / std, (1 - x) / std
-    below, above = torch.special.ndtr(a), torch.special.ndtr(-b)
-    at_a, at_b = (torch.exp(-v.square() / 2) / math.sqrt(2 * math.pi) for v in (a, b))
-    inside = 1 - below - above
-    mean = above - below + x * inside + std * (at_a - at_b)
-    square = below + above + (x**2 + std**2) * inside + 2 * x * std * (at_a - at_b) + std**2 * (a * at_a - b * at_b)
-    return mean, square - mean**2

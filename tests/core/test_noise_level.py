@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flowhelm.noise_level import _clipped, noise_level
+from flowhelm.clipping import moments
+from flowhelm.noise_level import noise_level
 
 
 def scene(seed=0, side=160, grey=False):
@@ -46,13 +47,13 @@ def test_what_clipping_took_is_given_back():
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     y = eight(clean + 40 / 127.5 * noise)
     assert float((y - clean).std()) * 127.5 < 34
-    assert noise_level(y, lambda picture, std: _clipped(clean, std)[0]) * 127.5 == pytest.approx(40, rel=0.08)
+    assert noise_level(y, lambda picture, std: moments(clean, std)[0]) * 127.5 == pytest.approx(40, rel=0.08)
 
 
 def test_the_moments_of_clipped_noise_are_those_of_draws():
     x, std = torch.tensor([-1.2, -0.9, 0.0, 0.8]), 0.4
     draws = (x + std * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
-    mean, variance = _clipped(x, std)
+    mean, variance = moments(x, std)
     torch.testing.assert_close(mean, draws.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(variance, draws.var(0), atol=2e-3, rtol=0)
 

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ... import latent, operators, raster, start
+from ... import known, latent, operators, raster, start
+from ...clipping import unclipped
 from ...fade import unfaded
 from ...flow import Flow
+from ...noise_level import LEVEL
 from ...priors.bundled import Prior
 from ...priors.pipelines import Pipeline
 from ...rng import Noise
@@ -29,6 +31,7 @@ from ..models.device import exactly, to_device
 from ..models.doctor import check_deepinv
 from ..models.request import ModelRequest
 from ..run import Noted, Run, Warned
+from .noise import PHOTOGRAPHS
 from .observation import Observed, framed, observe, sized
 from .record import check_outputs, paths
 from .request import RestoreSettings, function_of
@@ -120,6 +123,12 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
     values, pixels = settings.operator_values, unfaded(picture.pixels, settings.curve)
+    if _cut(settings) and (uncut := unclipped(pixels, settings.std)) is not pixels:
+        if (share := float((uncut.abs() > 1).float().mean())) >= 0.01:
+            yield Noted(
+                f"noise was cut off in {share:.0%} of the picture's values, which are black or white; what it was is estimated"
+            )
+        pixels = uncut
     if settings.masks_itself and picture.alpha is not None:  # of a member or a page, too, which no path names
         values = values | {"mask": picture.alpha[0]}
     with raster.within(settings.budget):  # a mask, a kernel
@@ -162,6 +171,13 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     method = partial(function_of("method", settings.method), **settings.method_values)
     problem = Problem(settings, picture, observed, whole, method, noise.spawn(k) if k > 1 else noise)
     return problem._replace(settings=settings.changed(times=_times(problem)))
+
+
+def _cut(settings: RestoreSettings) -> bool:
+    """Whether a file's black and white are where noise was cut off: as it came, and unless the network has learnt from such files."""
+    taught = str(settings.adapter) in known.ADAPTERS or known.kind(settings.prior) == "paired"
+    raw = not settings.simulate and settings.curve is None and settings.operator in PHOTOGRAPHS
+    return raw and not taught and settings.std > 2 * LEVEL
 
 
 def _times(problem: Problem) -> list[float]:
