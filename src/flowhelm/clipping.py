@@ -4,15 +4,16 @@
 
 A restorer believes that noise is as often up as down. Where it was cut off at black, what is left of it lies above: 0.4 of its standard
 deviation on average, so that shadows come back grey and highlights dull. Of a value that was cut off it is known that it was beyond
-(it is censored, as statistics has it); its mean is that of a normal variable given so much, about the clean picture there, which is
-estimated from the neighbours:
+(it is censored, as statistics has it); its mean is that of a normal variable given so much. With d the distance from black or white,
+delta that of the clean picture there and u = delta / std:
 
-    y = E[x + n | x + n <= -1] = x - std phi(a) / Phi(a),   a = (-1 - x) / std         (and so at white)
+    E[d | cut off] = delta - std phi(u) / Phi(-u),     std f(u) = mean of the neighbours' d,     f(u) = u Phi(u) + phi(u)
 
-    x = m^-1(mean of the neighbours),   m(x) = E[clip(x + n)]
+Noise of a camera is weaker in the shadows than the one level that is said of it. How strong it is around a place is seen by its mean and
+its variance together, whose quotient is a function of u alone; the weaker one of both counts.
 
-Sources: Tobin 1958 (doi:10.2307/1907382), one step of expectation maximisation; Foi 2009 (doi:10.1016/j.sigpro.2009.04.035), who inverts
-the same mean m for what a denoiser gives.
+Sources: Tobin 1958 (doi:10.2307/1907382), one step of expectation maximisation; Foi 2009 (doi:10.1016/j.sigpro.2009.04.035), who takes
+the bias of what is left off a denoiser's result.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-NEAR = 1.0
-"""Pixels: the width of the Gaussian by which neighbours count. In one as wide as 2.5 the gain is smaller by a hundredth of a decibel."""
+NEAR, WIDE = 1.0, 3.0
+"""Pixels: the width of the Gaussian by which neighbours count for the mean, and for how strong the noise is."""
 BEYOND = 1.0
 """Standard deviations beyond black or white: where the neighbours say so much, the picture itself ends there, and nothing was cut off."""
 
@@ -34,7 +35,7 @@ def unclipped(picture: Tensor, std: float) -> Tensor:
 
     Args:
         picture: `(b, c, h, w)` in [-1, 1]; what lies at -1 or 1 was cut off. One that goes beyond was not, and is given back.
-        std: of the noise in every entry before it was cut off, in the picture's units; above 0.
+        std: of the noise before it was cut off, in the picture's units, above 0; where it is seen to be weaker, that counts.
 
     Returns:
         As `picture`, itself where nothing was cut off.
@@ -42,19 +43,37 @@ def unclipped(picture: Tensor, std: float) -> Tensor:
     if not std > 0:
         raise ValueError(f"unclipped: expected a std above 0, got {std}")
     cut = picture.abs() >= 1
-    if not cut.any() or (picture.abs() > 1).any() or min(picture.shape[-2:]) <= _radius():
+    if not cut.any() or (picture.abs() > 1).any() or min(picture.shape[-2:]) <= math.ceil(3 * WIDE):
         return picture
-    x, _ = of_mean(_smooth(picture)[cut].double(), std)
-    side = picture[cut].double().sign()
-    x = side * x  # as if all were white
-    clean = x.clamp(-1, 1)
-    a = (1 - clean) / std
-    density, share = torch.exp(-a.square() / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(-a)
-    beyond = (clean + std * density / share.clamp(min=1e-12)).clamp(1, 1 + 3 * std)
-    beyond = torch.where(x > 1 + BEYOND * std, torch.ones_like(x), beyond)
+    side = picture[cut].sign()
+    wide = _smooth(picture, WIDE)
+    power = (_smooth(picture.square(), WIDE) - wide.square())[cut].double().clamp(min=0)
+    grid = torch.linspace(-4, 8, 2401, dtype=torch.float64)
+    mean, variance = _above(grid)
+    u = _looked_up(mean / variance.sqrt(), grid, (1 - side * wide[cut]).double() / power.sqrt().clamp(min=1e-9))
+    strength = (power / _looked_up(grid, variance, u)).sqrt().clamp(1e-3 * std, std)
+    u = _looked_up(mean, grid, (1 - side * _smooth(picture, NEAR)[cut]).double() / strength)
+    inside = u.clamp(min=0)
+    beyond = strength * (
+        torch.exp(-inside.square() / 2) / math.sqrt(2 * math.pi) / torch.special.ndtr(-inside) - inside
+    )
     out = picture.clone()
-    out[cut] = (side * beyond).to(picture)
+    out[cut] = side * (1 + torch.where(u < -BEYOND, 0, beyond).to(picture))
     return out
+
+
+def _above(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of max(0, N(u, 1))."""
+    inside, density = torch.special.ndtr(u), torch.exp(-u.square() / 2) / math.sqrt(2 * math.pi)
+    mean = u * inside + density
+    return mean, (u.square() + 1) * inside + u * density - mean.square()
+
+
+def _looked_up(of: Tensor, what: Tensor, at: Tensor) -> Tensor:
+    """`what` where `of`, which grows along the table, is `at`; at its ends where it is less or more."""
+    after = torch.searchsorted(of, at.cpu()).clamp(1, len(of) - 1)
+    share = ((at.cpu() - of[after - 1]) / (of[after] - of[after - 1])).clamp(0, 1)
+    return torch.lerp(what[after - 1], what[after], share).to(at)
 
 
 def moments(x: Tensor, std: float) -> tuple[Tensor, Tensor]:
@@ -72,20 +91,15 @@ def of_mean(mean: Tensor, std: float) -> tuple[Tensor, Tensor]:
     """The x, within two standard deviations beyond [-1, 1], whose clipped N(x, std^2) has this mean, and the variance that it has."""
     x = torch.linspace(-1 - 2 * std, 1 + 2 * std, 1001, dtype=torch.float64)
     means, left = moments(x, std)
-    after = torch.searchsorted(means, mean.cpu().double()).clamp(1, len(means) - 1)
-    share = ((mean.cpu().double() - means[after - 1]) / (means[after] - means[after - 1])).clamp(0, 1)
-    return tuple(torch.lerp(of[after - 1], of[after], share).to(mean) for of in (x, left))  # type: ignore[return-value]
+    return _looked_up(means, x, mean.double()).to(mean), _looked_up(means, left, mean.double()).to(mean)
 
 
-def _radius() -> int:
-    return math.ceil(3 * NEAR)
-
-
-def _smooth(picture: Tensor) -> Tensor:
-    """Means of the neighbours by a Gaussian; the picture goes on as its mirror image."""
-    place = torch.arange(-_radius(), _radius() + 1).to(picture)
-    weights = torch.exp(-(place / NEAR).square() / 2)
+def _smooth(picture: Tensor, width: float) -> Tensor:
+    """Means of the neighbours by a Gaussian so wide, in pixels; the picture goes on as its mirror image."""
+    radius = math.ceil(3 * width)
+    place = torch.arange(-radius, radius + 1).to(picture)
+    weights = torch.exp(-(place / width).square() / 2)
     rows = (weights / weights.sum()).expand(picture.shape[1], 1, 1, -1)
-    across = fn.conv2d(fn.pad(picture, (_radius(), _radius(), 0, 0), mode="reflect"), rows, groups=len(rows))
-    down = fn.pad(across, (0, 0, _radius(), _radius()), mode="reflect")
+    across = fn.conv2d(fn.pad(picture, (radius, radius, 0, 0), mode="reflect"), rows, groups=len(rows))
+    down = fn.pad(across, (0, 0, radius, radius), mode="reflect")
     return fn.conv2d(down, rows.transpose(2, 3), groups=len(rows))

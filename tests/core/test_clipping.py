@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowhelm.clipping import moments, of_mean, unclipped
+from flowhelm.clipping import _above, moments, of_mean, unclipped
 
 STD = 0.25
 
@@ -27,20 +27,24 @@ def test_values_that_were_cut_off_come_back_in_the_mean(level):
     assert torch.equal(found[~cut], held[~cut])
 
 
-def test_a_value_is_the_mean_of_a_normal_variable_that_lies_beyond():
-    """Among neighbours of one value v, m^-1(v) is known: there E[x + n | x + n <= -1] by numerical integration."""
-    x = torch.tensor(-0.9, dtype=torch.float64)
-    v = moments(x, STD)[0]
-    picture = torch.full((1, 1, 33, 33), float(v))
-    picture[..., 16, 16] = -1.0
-    window = torch.exp(-torch.arange(-3.0, 4.0).square() / 2)
-    share = float((window[3] / window.sum()) ** 2)  # of the value itself among its neighbours
-    mean = (1 - share) * v - share
-    x = of_mean(mean[None], STD)[0]
-    grid = torch.linspace(-5, -1, 400_001, dtype=torch.float64)
-    density = torch.exp(-(((grid - x) / STD) ** 2) / 2)
-    expected = float((grid * density).sum() / density.sum())
-    assert float(unclipped(picture, STD)[..., 16, 16]) == pytest.approx(expected, abs=1e-4)
+def test_one_of_both_limits_is_what_moments_say_of_it():
+    """max(0, N(u, 1)), in units of the noise, where the other limit is far."""
+    u = torch.linspace(-2.5, 4, 27, dtype=torch.float64)
+    mean, variance = _above(u)
+    both, left = moments(-1 + 0.1 * u, 0.1)
+    torch.testing.assert_close(-1 + 0.1 * mean, both, rtol=0, atol=1e-12)
+    torch.testing.assert_close(0.01 * variance, left, rtol=0, atol=1e-12)
+    assert (mean / variance.sqrt()).diff().min() > 0  # so that it tells u
+
+
+@pytest.mark.parametrize("weaker", [0.2, 0.5])
+def test_noise_that_is_weaker_in_the_shadows_is_seen_to_be(weaker):
+    """Held for as strong as the rest, what was cut off would be put far below what it was, and the shadows would come back black."""
+    whole = -0.97 + weaker * STD * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    held = whole.clamp(-1, 1)
+    cut, found = held == -1, unclipped(held, STD)
+    assert float((found - whole)[cut].mean().abs()) < 0.15 * weaker * STD
+    assert float((found - whole).mean().abs()) < 0.2 * float((held - whole).mean())
 
 
 def test_white_is_black_the_other_way_round():
@@ -62,7 +66,7 @@ def test_a_picture_that_is_black_itself_or_was_not_cut_off_stays():
     assert torch.equal(unclipped(black, STD), black)
     for whole in (noisy(-0.9)[0], 0.9 * noisy(0.0)[1]):
         assert unclipped(whole, STD) is whole
-    tiny = torch.ones(1, 3, 3, 40)
+    tiny = torch.ones(1, 3, 9, 40)
     assert unclipped(tiny, STD) is tiny
 
 

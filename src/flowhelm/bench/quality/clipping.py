@@ -2,6 +2,7 @@
 
     python -m flowhelm.bench.quality.clipping --data free_photos.zip --folder . --last 20
     python -m flowhelm.bench.quality.clipping --data test_photos.zip --every 4
+    python -m flowhelm.bench.quality.clipping --data test_photos.zip --every 4 --light      # noise whose variance grows with the light
 
 The middle of every picture gets noise, is rounded to 8 bits, and is denoised by one call of the prior at the true level: as the file
 holds it, as everybody does; at the level of what is left of the noise; as the file holds it, with the bias taken off the result afterwards
@@ -15,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
-import torch
 import typer
 
 from ...clipping import of_mean, unclipped
@@ -26,16 +26,17 @@ from ...rng import Noise
 from ..intervals import interval
 from .blur import UNIT
 from .denoising import Photo, photos
+from .noise_level import eight, light
 
 LEVELS = (4, 8, 15, 30, 50)
 WAYS = ("as it is", "at the level that is left", "bias taken off afterwards", "filled in", "never cut off")
 
 
-def row(photo: Photo, prior: str, level: int, seed: int) -> tuple[float, list[float]]:
-    """The share of values that were cut off, and the PSNR by each of `WAYS`."""
+def row(photo: Photo, prior: str, level: int, lit: bool, seed: int) -> tuple[float, list[float]]:
+    """The share of values that were cut off, and the PSNR by each of `WAYS`; `lit`: of noise that grows with the light."""
     clean, std = photo.clean[None], level / UNIT
-    whole = clean + std * Noise(seed, [0])(clean)
-    held = ((whole + 1) * UNIT).round().clamp(0, 255) / UNIT - 1
+    whole = clean + std * (light(clean) if lit else 1.0) * Noise(seed, [0])(clean)
+    held = eight(whole)
     denoise = one_call(load(prior).sized(*clean.shape[-2:]))
     usual = denoise(held, std)
     back, left = of_mean(usual.double(), std)
@@ -52,12 +53,13 @@ def main(
     last: Annotated[int | None, typer.Option(min=1, help="only the last so many pictures by name")] = None,
     every: Annotated[int, typer.Option(min=1, help="take each so-manieth picture")] = 1,
     size: Annotated[int, typer.Option(min=32, help="side of the middle that is taken")] = 192,
+    lit: Annotated[bool, typer.Option("--light", help="noise whose variance grows with the light")] = False,
 ) -> None:
     """Denoise in each way, and print a row for each level of noise."""
     taken = list(photos(data, folder, last, size))[::every]
     print(f"| noise, levels | cut off | {' | '.join(WAYS)} | gain, dB | least |\n" + "| --- " * (4 + len(WAYS)) + "|")
     for level in LEVELS:
-        rows = [row(photo, prior, level, seed) for seed, photo in enumerate(taken)]
+        rows = [row(photo, prior, level, lit, seed) for seed, photo in enumerate(taken)]
         means = " | ".join(f"{fmean(each):.2f}" for each in zip(*(of for _, of in rows), strict=True))
         gains = [of[WAYS.index("filled in")] - of[0] for _, of in rows]
         words = f"{fmean(share for share, _ in rows):.0%} | {means} | {interval(gains).shown(2)} | {min(gains):.2f}"

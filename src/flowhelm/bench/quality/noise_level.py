@@ -5,7 +5,8 @@
 
 White noise of 2 to 50 of 255 levels and noise whose variance grows with the light are rounded and clipped to 8 bits, as a file has
 them. Beside ours stand scikit-image's estimate_sigma (if PyWavelets is there) and deepinv's PatchCovarianceNoiseEstimator. The loss is
-in PSNR of one call of the prior at the estimate, against one at the true level (after JPEG: at what remains, the root mean square error).
+in PSNR of one call of the prior at the estimate, against one at the true level (after JPEG: at what remains, the root mean square error),
+what was cut off filled in by the same level.
 After JPEG our estimate is the level at which the prior errs least, which is above what remains, since JPEG smooths the colours' noise.
 A clean picture is restored as `flowhelm restore` does it, and compared with itself.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +29,9 @@ from torch import Tensor
 from ...app.files.dataset import whole
 from ...app.files.pictures import Picture, read, to_pil
 from ...app.restore.noise import estimated, of_photo
+from ...clipping import unclipped
 from ...compression import noise_before
+from ...flow import NetFlow
 from ...metrics import psnr
 from ...noise_level import one_call
 from ...priors.bundled import load
@@ -41,21 +45,21 @@ UNIT = 127.5
 
 def damaged(clean: Tensor, kind: str, level: float, quality: int, seed: int, file: Path) -> Tensor:
     """Clean `(1, 3, h, w)` with noise of so many levels, as 8 bits hold it; of JPEG the file is written."""
-    share = torch.ones(()) if kind == "white" or kind == "jpeg" else _light(clean)
-    y = _eight(clean + level / UNIT * share * Noise(seed, [0])(clean))
+    share = torch.ones(()) if kind == "white" or kind == "jpeg" else light(clean)
+    y = eight(clean + level / UNIT * share * Noise(seed, [0])(clean))
     if kind != "jpeg":
         return y
     to_pil(y).save(file, "JPEG", quality=quality)
     return read(file).pixels
 
 
-def _light(clean: Tensor) -> Tensor:
+def light(clean: Tensor) -> Tensor:
     """Standard deviations that grow as the root of the light, 1 in the mean square."""
     light = (clean + 1.1) / 2
     return (light / light.mean()).sqrt()
 
 
-def _eight(y: Tensor) -> Tensor:
+def eight(y: Tensor) -> Tensor:
     return ((y + 1) * UNIT).round().clamp(0, 255) / UNIT - 1
 
 
@@ -71,6 +75,11 @@ def remaining(restored: Tensor, before: float, file: Path) -> float:
     to_pil(again).save(packed, "JPEG", qtables=tables, subsampling=halved)
     found = torch.from_numpy(np.asarray(Image.open(packed), np.float32).copy()).movedim(-1, 0)[None] / UNIT - 1
     return float((found - restored).square().mean().sqrt())
+
+
+def filled(flow: NetFlow, y: Tensor, std: float) -> Tensor:
+    """What one call of the prior makes of a picture in which what was cut off is filled in."""
+    return one_call(flow.sized(*y.shape[-2:]))(unclipped(y, std), std)
 
 
 def others(y: Tensor) -> dict[str, float]:
@@ -108,15 +117,15 @@ def main(
         level, quality = LEVELS[(i // len(kinds)) % len(LEVELS)], QUALITIES[(i // len(kinds)) % len(QUALITIES)]
         file = Path(folder_.name) / f"{i}.jpg"
         y = damaged(clean, kind, level, quality, i, file)
-        denoise = one_call(flow.sized(*clean.shape[-2:]))
+        denoise = partial(filled, flow, y)
         remains = float((y - clean).square().mean().sqrt())
         true = remains if kind == "jpeg" else level / UNIT
         found = of_photo(y, flow, file if kind == "jpeg" else None).std()
-        loss = float(psnr(denoise(y, true), clean) - psnr(denoise(y, max(found, 0.001)), clean))
+        loss = float(psnr(denoise(true), clean) - psnr(denoise(max(found, 0.001)), clean))
         row: dict[str, Any] = {"kind": kind, "name": name, "true": true * UNIT, "ours": found * UNIT, "loss": loss}
         if kind == "jpeg":
             before = noise_before(file)
-            back = remaining(denoise(y, max(found, 0.001)), before, file)
+            back = remaining(denoise(max(found, 0.001)), before, file)
             row |= {"level": level, "before": before * UNIT, "back": back * UNIT}
         rows.append(row | others(y))
         told = f"true {true * UNIT:5.2f}, estimated {found * UNIT:5.2f}, loss {loss:5.2f} dB"
