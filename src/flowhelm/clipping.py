@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-NEAR, WIDE = 1.0, 3.0
-"""Pixels: the width of the Gaussian by which neighbours count for the mean, and for how strong the noise is."""
+NEAR, BLOCK = 5, 4
+"""Pixels of a side: of the window around a value in which the mean is taken, and of the blocks of which three by three show how strong
+the noise is."""
 BEYOND = 1.0
 """Standard deviations beyond black or white: where the neighbours say so much, the picture itself ends there, and nothing was cut off."""
 
@@ -43,20 +44,19 @@ def unclipped(picture: Tensor, std: float) -> Tensor:
     if not std > 0:
         raise ValueError(f"unclipped: expected a std above 0, got {std}")
     cut = picture.abs() >= 1
-    if not cut.any() or (picture.abs() > 1).any() or min(picture.shape[-2:]) <= math.ceil(3 * WIDE):
+    if not cut.any() or (picture.abs() > 1).any() or min(picture.shape[-2:]) <= 2 * BLOCK:
         return picture
     side = picture[cut].sign()
-    wide = _smooth(picture, WIDE)
-    power = (_smooth(picture.square(), WIDE) - wide.square())[cut].double().clamp(min=0)
+    wide, square = (_coarse(each)[cut].double() for each in (picture, picture.square()))
+    power = (square - wide.square()).clamp(min=0)
     grid = torch.linspace(-4, 8, 2401, dtype=torch.float64)
     mean, variance = _above(grid)
-    u = _looked_up(mean / variance.sqrt(), grid, (1 - side * wide[cut]).double() / power.sqrt().clamp(min=1e-9))
-    strength = (power / _looked_up(grid, variance, u)).sqrt().clamp(1e-3 * std, std)
-    u = _looked_up(mean, grid, (1 - side * _smooth(picture, NEAR)[cut]).double() / strength)
+    u = _looked_up(mean / variance.sqrt(), grid, (1 - side * wide) / power.sqrt().clamp(min=1e-9))
+    strength = (power / _above(u)[1]).sqrt().clamp(1e-3 * std, std)
+    u = _looked_up(mean, grid, (1 - side * _around(picture, NEAR)[cut]).double() / strength)
     inside = u.clamp(min=0)
-    beyond = strength * (
-        torch.exp(-inside.square() / 2) / math.sqrt(2 * math.pi) / torch.special.ndtr(-inside) - inside
-    )
+    density = torch.exp(-inside.square() / 2) / math.sqrt(2 * math.pi)
+    beyond = strength * (density / torch.special.ndtr(-inside) - inside)
     out = picture.clone()
     out[cut] = side * (1 + torch.where(u < -BEYOND, 0, beyond).to(picture))
     return out
@@ -94,12 +94,13 @@ def of_mean(mean: Tensor, std: float) -> tuple[Tensor, Tensor]:
     return _looked_up(means, x, mean.double()).to(mean), _looked_up(means, left, mean.double()).to(mean)
 
 
-def _smooth(picture: Tensor, width: float) -> Tensor:
-    """Means of the neighbours by a Gaussian so wide, in pixels; the picture goes on as its mirror image."""
-    radius = math.ceil(3 * width)
-    place = torch.arange(-radius, radius + 1).to(picture)
-    weights = torch.exp(-(place / width).square() / 2)
-    rows = (weights / weights.sum()).expand(picture.shape[1], 1, 1, -1)
-    across = fn.conv2d(fn.pad(picture, (radius, radius, 0, 0), mode="reflect"), rows, groups=len(rows))
-    down = fn.pad(across, (0, 0, radius, radius), mode="reflect")
-    return fn.conv2d(down, rows.transpose(2, 3), groups=len(rows))
+def _around(picture: Tensor, side: int) -> Tensor:
+    """Means over windows of so many pixels a side; the picture goes on as its mirror image."""
+    wide = fn.pad(picture, (side // 2,) * 4, mode="reflect")
+    return fn.avg_pool2d(fn.avg_pool2d(wide, (side, 1), 1), (1, side), 1)
+
+
+def _coarse(picture: Tensor) -> Tensor:
+    """Means over about three by three blocks, as large as the picture."""
+    blocks = _around(fn.avg_pool2d(picture, BLOCK, ceil_mode=True), 3)
+    return fn.interpolate(blocks, size=picture.shape[-2:], mode="nearest")

@@ -49,6 +49,32 @@ def test_photos_never_trains_on_what_is_held_apart(tmp_path):
     assert recipe.data(0).clean.shape == (16, 3, 96, 96)
 
 
+def test_photos_of_two_archives_share_a_batch(tmp_path):
+    """Half of the rows is of the second, at its own scale: of stripes as wide as a pixel nothing is lost. Of both some are held apart."""
+    stripes = np.zeros((120, 120, 3), np.uint8)
+    stripes[::2] = 255
+    for name, shown in (("flat", Image.new("RGB", (120, 120), (128, 0, 0))), ("stripes", Image.fromarray(stripes))):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as z:
+            for i in range(25):
+                z.writestr(f"p{i:02d}.png", encoded(shown))
+    recipe = recipes.photos(tmp_path / "flat.zip", beside=tmp_path / "stripes.zip", batch=5)
+    for data in (recipe.data, recipe.apart):
+        clean = data(3).clean
+        assert clean.shape == (5, 3, 96, 96)
+        assert (clean[:3].std((2, 3)) < 1e-5).all()
+        assert (clean[3:].abs() == 1).all()
+    with pytest.raises(ValueError, match="beside: expected more than 24 photographs"):
+        recipes.photos(tmp_path / "flat.zip", beside=_few(tmp_path))
+    with pytest.raises(ValueError, match="batch: expected at least 2"):
+        recipes.photos(tmp_path / "flat.zip", beside=tmp_path / "stripes.zip", batch=1)
+
+
+def _few(folder):
+    with zipfile.ZipFile(folder / "few.zip", "w") as z:
+        z.writestr("p.png", encoded(Image.new("RGB", (120, 120))))
+    return folder / "few.zip"
+
+
 def test_animals_reads_grey_pictures_as_colour(archive):
     names = [f"{part}/{folder}/{i}.JPEG" for part in ("train", "val") for folder in ("lion", "tabby") for i in range(4)]
     recipe = recipes.animals(archive(names, 64, 64, grey=names[:3]), batch=8)
