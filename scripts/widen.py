@@ -1,7 +1,7 @@
 """A prior in a wider network that gives the same pictures: a start for a longer training.
 
-    python scripts/widen.py photos-2 --widths 64 --widths 128 --widths 160 --widths 208 --out wide.safetensors
-    flowhelm train photos --data free_photos.zip --wide --start wide.safetensors --rate 4e-4
+    python scripts/widen.py photos --widths 64 --widths 128 --widths 160 --widths 208 --out wide.safetensors
+    flowhelm train photos --data free_photos.zip --beside bsds400.zip --wide --start wide.safetensors --rate 6e-4
 
 The old channels keep their weights and read nothing of the new ones, which begin as a network's first weights
 are drawn (as in arXiv:1511.05641).

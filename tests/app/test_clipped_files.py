@@ -66,8 +66,29 @@ def test_a_simulation_is_not_cut_off(night):
     assert given(night, simulate=True).min() < -1.1
 
 
+def test_what_unfading_cuts_off_is_none_of_the_file(night):
+    """Its black and white are where the fading is taken to have begun."""
+    noise = np.random.default_rng(0).normal(0, 12, (64, 64, 3))
+    ramp = np.linspace(70, 190, 64)[None, :, None]
+    Image.fromarray((ramp + noise).round().clip(0, 255).astype(np.uint8)).save(night)
+    y = given(night, unfade=True, std=0.1)
+    assert (y.abs() == 1).any()
+    assert y.abs().max() == 1
+
+
 def test_shadows_come_back_dark_and_it_is_said(night, capsys):
     assert main(["restore", str(night), "--operator", "denoise", "--std", str(STD), "--threads", "1"]) == 0
     assert "noise was cut off in 45% of the picture's values" in capsys.readouterr().out
     restored = np.asarray(Image.open(night.with_name("night.restored.png")), float)
     assert abs(restored.mean() - 4) < 1.5
+
+
+def test_what_is_masked_is_not_counted(night, capsys):
+    """White paint over a scratch is no noise."""
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    picture[20:30] = 255
+    Image.fromarray(picture).save(night)
+    Image.fromarray(np.where(picture == 255, 0, 255).astype(np.uint8)).save(night.with_name("mask.png"))
+    line = ["restore", str(night), "--operator", "inpaint", "--mask", str(night.with_name("mask.png")), "--std", "0.1"]
+    assert main([*line, "--steps", "1", "--threads", "1"]) == 0
+    assert "cut off" not in capsys.readouterr().out

@@ -123,16 +123,18 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     rows = streams(measured_by).named("measurement") if settings.simulate else None
     grey = picture.grey and settings.operator != "colorize"
     values, pixels = settings.operator_values, unfaded(picture.pixels, settings.curve)
-    if _cut(settings) and (uncut := unclipped(pixels, settings.std)) is not pixels:
-        if (share := float((uncut.abs() > 1).float().mean())) >= 0.01:
-            yield Noted(
-                f"noise was cut off in {share:.0%} of the picture's values, which are black or white; what it was is estimated"
-            )
-        pixels = uncut
+    if _cut(settings):
+        pixels = unclipped(pixels, settings.std)
     if settings.masks_itself and picture.alpha is not None:  # of a member or a page, too, which no path names
         values = values | {"mask": picture.alpha[0]}
     with raster.within(settings.budget):  # a mask, a kernel
         observed = observe(builder, values, pixels.to(device), settings.std, grey=grey, simulate=rows)
+    if (
+        _cut(settings) and (share := float((observed.measurement.y.abs() > 1).float().mean())) >= 0.01
+    ):  # of what is not masked
+        yield Noted(
+            f"noise was cut off in {share:.0%} of the picture's values, which are black or white; what it was is estimated"
+        )
     if settings.simulate:
         alpha = None if picture.alpha is None else framed(observed, picture.alpha)
         picture = picture._replace(pixels=framed(observed, picture.pixels), alpha=alpha)
