@@ -130,7 +130,7 @@ def prepared(settings: RestoreSettings, picture: Picture, flow: Prior | Pipeline
     with raster.within(settings.budget):  # a mask, a kernel
         observed = observe(builder, values, pixels.to(device), settings.std, grey=grey, simulate=rows)
     if (
-        _cut(settings) and (share := float((observed.measurement.y.abs() > 1).float().mean())) >= 0.01
+        _cut(settings) and (share := float((observed.measurement.y.abs() > 1).float().mean())) >= 0.05
     ):  # of what is not masked
         yield Noted(
             f"noise was cut off in {share:.0%} of the picture's values, which are black or white; what it was is estimated"
