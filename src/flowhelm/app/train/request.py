@@ -22,9 +22,7 @@ class TrainRequest(DeviceRequest):
     steps: int | None = Field(None, ge=1, description="Steps of the optimiser; default: the recipe's.")
     rate: float | None = Field(None, gt=0, description="Highest learning rate; default: the recipe's.")
     minutes: float = Field(3.0, ge=0, description="Minutes between two checkpoints.")
-    bf16: bool = Field(
-        False, description="Compute in bfloat16, on a GPU or processor that has it: about half the time."
-    )
+    bf16: bool = Field(False, description="Compute in bfloat16, on a GPU or a processor that has it.")
     compiled: bool = Field(False, description="Compile the network with torch.compile.")
     tensorboard: bool = Field(False, description="Write a log for TensorBoard, too.")
     start: str | None = Field(
