@@ -1,5 +1,7 @@
 """What a file cut off at black and white comes back in the mean, and nothing else is touched."""
 
+import math
+
 import pytest
 import torch
 
@@ -45,6 +47,14 @@ def test_noise_that_is_weaker_in_the_shadows_is_seen_to_be(weaker):
     cut, found = held == -1, unclipped(held, STD)
     assert float((found - whole)[cut].mean().abs()) < 0.15 * weaker * STD
     assert float((found - whole).mean().abs()) < 0.2 * float((held - whole).mean())
+
+
+def test_nothing_is_put_further_beyond_than_noise_on_black_itself():
+    """std sqrt(2 / pi), the mean of half a normal law: no clean picture is below black, and texture is no stronger noise."""
+    _, held = noisy(-1.0)
+    texture = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 3 - 2).clamp(-1, 1)
+    for picture, std in ((held, STD), (texture, 0.05)):
+        assert 0 < float(unclipped(picture, std).abs().max()) - 1 < 1.001 * std * math.sqrt(2 / math.pi)
 
 
 def test_white_is_black_the_other_way_round():
