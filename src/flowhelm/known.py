@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "photos-2", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
+PHOTOS = "photos"
+"""Of these, the prior where none is named."""
 STUDENTS: dict[str, tuple[str, int]] = {
     "fashion-2": ("fashion", 2),
     "fashion-1": ("fashion", 1),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..codec import CodecPrior
 from ..flow import Guidance, NetFlow
-from ..known import BIJECTIONS, NAMES, PICKLES, STUDENTS, check, nearest
+from ..known import BIJECTIONS, NAMES, PHOTOS, PICKLES, STUDENTS, check, nearest
 from ..looks import Looks
 from ..path import linear
 from . import denoisers, published, tokens
@@ -301,7 +301,7 @@ def _stated(held: str, config: str) -> tuple[dict[str, Any], dict[str, torch.Siz
         return read, {name: each.shape for name, each in network(**read).state_dict().items()}
 
 
-def load(name: str | Path = "photos", device: str = "cpu") -> Prior:
+def load(name: str | Path = PHOTOS, device: str = "cpu") -> Prior:
     """A bundled prior by name, one that `flowhelm train` has made, by the path of its safetensors file, or `deepinv:DRUNet` and others.
 
     Returns:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
+from ..known import PHOTOS
 from . import bundled, distilled, pipelines, tarflow
 from .bundled import NAMES
 
 
 def load(
-    model: Any = "photos",
+    model: Any = PHOTOS,
     device: str = "cpu",
     *,
     size: tuple[int, int] | None = None,

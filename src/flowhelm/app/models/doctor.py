@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...known import PICKLES
+from ...known import PHOTOS, PICKLES
 from ..errors import BadInput, Broken, first_line
 from ..options import own
 from ..run import Run, Said, drive
@@ -58,7 +58,7 @@ def check_deepinv() -> None:
     _importable("deepinv", f"deepinv {installed('deepinv')} cannot be imported", "deepinv")
 
 
-def doctor(prior: str = "photos") -> Iterator[tuple[str, str]]:
+def doctor(prior: str = PHOTOS) -> Iterator[tuple[str, str]]:
     """(what, how it is), one after another; raises at the first thing that does not work."""
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     _importable("torch", "torch cannot be imported", "torch torchvision")

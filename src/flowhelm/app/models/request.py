@@ -101,7 +101,7 @@ class ModelRequest(DeviceRequest):
     """A prior, and how it is opened. Opening a bundled prior refuses the options that it does not take."""
 
     prior: str = Field(
-        "photos",
+        known.PHOTOS,
         description="The prior: a bundled one by name, a .safetensors file, deepinv:DRUNet and others (see `flowhelm priors`), or a "
         "diffusers pipeline (a folder, or org/name).",
     )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ... import fade
 from ...compression import STRONG, jpeg_quality
-from ...known import ADAPTERS
+from ...known import ADAPTERS, PHOTOS
 from ...priors import bundled
 from ..files import stacks
 from ..options.request import Plain
@@ -57,7 +57,7 @@ class Seen(NamedTuple):
         return f"flowhelm restore {photo} {told}{std}{unfade}"
 
 
-def look(photo: Path, prior: str = "photos") -> Seen:
+def look(photo: Path, prior: str = PHOTOS) -> Seen:
     """Reads a photograph and looks at its noise, its blur, its compression and its size. Raises BadInput."""
     picture = stacks.read(str(photo), channels=3)
     quality = None if picture.jpeg is None else jpeg_quality(picture.jpeg)

@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ... import operators, raster
+from ...known import PHOTOS
 from ...step import Step
 from ..errors import BadInput, TooLarge
 from ..files import pictures
@@ -113,7 +114,7 @@ class Restorer:
     @called_with(ModelRequest)
     def __init__(
         self,
-        prior: str | Path = "photos",
+        prior: str | Path = PHOTOS,
         device: str = "cpu",
         threads: int | None = None,
         *,

@@ -140,7 +140,7 @@ def _looked(
     if asked & {"noise", "blur"}:
         if kind == "flow" and flow is None and not opening.is_pipeline(request.prior):
             flow = opening.plain(request.prior)
-        looking = flow if kind == "flow" else bundled.load("photos")  # a restorer and a compressor see no noise
+        looking = flow if kind == "flow" else bundled.load()  # a restorer and a compressor see no noise
     sure = std
     if "noise" in asked:
         alone = told.get("curve") is None and _alone(request, drawn)

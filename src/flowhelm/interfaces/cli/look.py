@@ -9,6 +9,7 @@ import typer
 from ...app.models.request import DoctorRequest, PlanRequest
 from ...app.restore.request import MaskRequest
 from ...bench.contract.request import CheckRequest
+from ...known import PHOTOS
 from .progress import carried_out
 from .shell import app, bad
 from .words import FREE, asks, first, offered, sorted_out
@@ -38,7 +39,7 @@ def doctor(
             "or module:function or file.py:function that returns a Flow (which runs that code).",
         ),
     ] = None,
-    prior: Annotated[str, typer.Option(help="Without MODEL: a bundled prior, or a .safetensors file.")] = "photos",
+    prior: Annotated[str, typer.Option(help="Without MODEL: a bundled prior, or a .safetensors file.")] = PHOTOS,
 ) -> None:
     """Check the installation; with MODEL, check that a model has the right sign, time, range and path (status 1 if not)."""
     from ...app.models.doctor import doctor as examine

@@ -26,13 +26,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from ...app.errors import BadInput
+from ...known import PHOTOS
 from ..guard import loopback, refusal
 from ..worker import HEAVY, Worker, allowance
 from .request import PageRequest
 
 KEEPING = 10.0
 """Seconds in which a run that was cancelled may keep its last estimate."""
-USUAL = ("photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
+USUAL = (PHOTOS, "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "  # gradio's page is made of inline scripts
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
