@@ -20,7 +20,7 @@ from .path import Path, linear
 from .rng import Noise
 
 GRID = 4
-"""Steps of a longer run that are made to count: what they cost, all its steps cost."""
+"""Steps of a longer run that are made to count, and half of them: as its cost grows from these to those, it grows on."""
 WALKED = 10_000
 """Evaluations and applications after which counting ends: in so few steps they are too many, and a graph of more may be too deep."""
 
@@ -125,8 +125,26 @@ def cost(
     if max(_whole(values), default=0) > most:  # one option alone, which may not even fit into memory
         return Cost(most, 0, most)
     made = min(steps, GRID)
+    found = _run(method, values, made, linear_, path, most * made / steps + 100)
+    if found is None:
+        return Cost(most, 0, most)
+    if steps == made:
+        return found
+    fewer = _run(method, values, made // 2, linear_, path, math.inf) or found
+    more, half = steps - made, made // 2
+
+    def grown(now: float, before: float) -> float:  # what comes once, at the end say, is not counted for every step
+        return min(now * steps / made, now + more * (now - before) / half)
+
+    return Cost(*map(grown, found, fewer))
+
+
+def _run(
+    method: Callable[..., Any], values: Mapping[str, Any], steps: int, linear_: bool, path: Path, limit: float
+) -> Cost | None:
+    """What so few steps cost; None if that is more than the limit."""
     rows = int(values.get("particles", 1))
-    noise, limit = Noise(0, rows), min(most * made / steps + 100, WALKED)
+    noise, limit = Noise(0, rows), min(limit, WALKED)
 
     def enough() -> bool:
         return flow.count.rows + operator.count > limit
@@ -137,16 +155,15 @@ def cost(
     try:
         with torch.inference_mode(False), torch.no_grad():
             for _ in method(
-                flow, y, flow.source(noise), torch.linspace(0, 1, made + 1).double(), noise=noise, **values
+                flow, y, flow.source(noise), torch.linspace(0, 1, steps + 1).double(), noise=noise, **values
             ):
                 if enough():
                     raise _Enough
     except (_Enough, RecursionError):
-        return Cost(most, 0, most)
+        return None
     except (RuntimeError, ArithmeticError):  # of numbers that nothing can be computed with: the run itself says so
         return Cost(0, 0, 0)
-    share = steps / made
-    return Cost(share * flow.count.rows, share * flow.count.backward * rows, share * operator.count)
+    return Cost(flow.count.rows, flow.count.backward * rows, operator.count)
 
 
 def most_of(method: Callable[..., Any], values: Mapping[str, Any], steps: int, kind: str, most: float) -> float:

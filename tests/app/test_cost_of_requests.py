@@ -49,6 +49,7 @@ def test_closed_forms():
     assert (
         cost(hqs, {"sure": True, "ensemble": True}, 1, linear_=True).evaluations == 9
     )  # eight looks, and the probe of one
+    assert cost(hqs, {"sure": True, "ensemble": True}, n, linear_=True).evaluations == n + 8  # at the end, once
     found = cost(mpc_flow, {"horizon": 2, "inner": partial(adam, iterations=6)}, n)
     assert found[:2] == (n * (1 + 6), n * 6)
 
