@@ -1,7 +1,7 @@
 """Measurement: y = operator(image) + N(0, std^2), a reward that also offers residual and prox.
 
 Operators are deepinv's: any `deepinv.physics.Physics` fits the Protocols below as it is. This layer imports no third
-party, so it knows them by shape only. A plain callable is a (non-linear) operator too: see `Function` and `Linear`.
+party, so it knows them by shape only. A plain callable is a (non-linear) operator too: see `Function`, `Linear` and `Identity`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,19 @@ class Function:
 
 
 @dataclass(frozen=True, eq=False)
+class Identity:
+    """The picture itself: all that stands between it and its measurement is noise. flowhelm's own."""
+
+    def A(self, x: Image) -> Tensor:
+        return x
+
+    A_adjoint = A_dagger = __call__ = A
+
+    def prox_l2(self, z: Image, y: Tensor, gamma: float) -> Image:
+        return (z + gamma * y) / (1 + gamma)
+
+
+@dataclass(frozen=True, eq=False)
 class Linear:
     """A plain callable that is linear: adjoint by its vjp, pseudo-inverse and prox by conjugate gradients. flowhelm's own.
 
@@ -87,7 +100,7 @@ class Measurement:
 
     Args:
         y: `(b, ...)`, in the operator's output unit (for the operators of this package pictures are in [-1, 1]).
-        operator: deepinv physics, `Linear`, `Function`, or any callable.
+        operator: deepinv physics, `Identity`, `Linear`, `Function`, or any callable.
         std: of the noise in y, > 0, in the unit of y.
 
     Called with a picture it gives log p(y | picture) up to a constant, one per row: a reward. A state batch of k rows

@@ -217,6 +217,24 @@ def test_torchvision_that_does_not_fit(tmp_path, photo):
     assert done.stderr.count("pip install --force-reinstall torch torchvision") == 2
 
 
+@pytest.mark.parametrize("words", [[], ["--operator", "denoise", "--std", "0.1"]])
+def test_denoising_needs_no_deepinv(words, tmp_path):
+    """Nor torch's compiler; they take longer to import than a small picture to look at and to denoise."""
+    photo, out = tmp_path / "photo.png", tmp_path / "denoised.png"
+    levels = 128 + 25 * np.random.default_rng(0).standard_normal((64, 64, 3))
+    Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(photo)
+    code = (
+        "import sys\nfrom flowhelm.interfaces.cli import main\n"
+        f"assert main({['restore', str(photo), *words, '--out', str(out)]}) == 0\n"
+        "found = [name for name in ('deepinv', 'torchvision', 'torch._dynamo') if name in sys.modules]\n"
+        "assert not found, found"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert out.exists()
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, flowhelm, flowhelm.interfaces.cli as cli\n"

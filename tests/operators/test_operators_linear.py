@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from deepinv.physics.functional import gaussian_blur
 from torch import Tensor
 from torch.nn import functional as fn
 
 from flowhelm import operators
 from flowhelm.measure import LinearOperator
+from flowhelm.operators.blur import gaussian
 from flowhelm.operators.exact import mirrored_eigh, turned
 
 torch.set_num_threads(1)
@@ -136,6 +138,13 @@ def test_gaussian_has_its_width_and_centre():
     assert float((response.sum(1) * rows).sum()) == pytest.approx(0, abs=1e-3)
     assert float((response.sum(1) * rows**2).sum()) == pytest.approx(2.5**2, rel=1e-3)
     assert float((response.sum(0) * columns**2).sum()) == pytest.approx(2.5**2, rel=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.6, 4.1])
+def test_gaussian_is_that_of_deepinv(sigma):
+    side = 2 * math.ceil(5 * sigma) + 1
+    theirs = gaussian_blur(psf_size=(side, side), sigma=(sigma, sigma))[0, 0]
+    assert torch.allclose(gaussian(sigma), theirs, rtol=0, atol=1e-6 * float(theirs.max()))
 
 
 def test_kernel_larger_than_the_picture_is_wrapped():

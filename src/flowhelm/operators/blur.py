@@ -71,11 +71,11 @@ def motion(
 
 def gaussian(sigma: float) -> Tensor:
     """The kernel of `deblur`, (h, w), sum 1."""
-    from deepinv.physics.functional import gaussian_blur
-
-    side = 2 * math.ceil(5 * sigma) + 1  # at 5 sigma the Gaussian has fallen to 4e-6 of its peak
+    reach = math.ceil(5 * sigma)  # where the Gaussian has fallen to 4e-6 of its peak
     width = max(float(sigma), 0.05)  # below it the kernel is one pixel, and soon its square is no number
-    return gaussian_blur(psf_size=(side, side), sigma=(width, width))[0, 0]
+    profile = (-0.5 * (torch.arange(-reach, reach + 1) / width).square()).exp()
+    kernel = profile[:, None] * profile
+    return kernel / kernel.sum()
 
 
 def disc(sigma: float) -> Tensor:

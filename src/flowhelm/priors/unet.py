@@ -138,9 +138,9 @@ class UNet(nn.Module):
         per_level = [2 * blocks * 2 ** (k + 1) * (1 if k + 1 == len(widths) else 2) for k in range(len(widths))]
         self.reach = sum(per_level) + 4 + self.stride
         embedding = 128
-        self.register_buffer(
-            "frequencies", torch.exp(torch.linspace(math.log(0.5), math.log(16.0), 16)), persistent=False
-        )
+        # of a list: on the device meta, where headers are checked, linspace and exp import torch's compiler, which takes a second
+        frequencies = [math.exp(math.log(0.5) + (math.log(16.0) - math.log(0.5)) * i / 15) for i in range(16)]
+        self.register_buffer("frequencies", torch.tensor(frequencies), persistent=False)
         self.time = nn.Sequential(nn.Linear(32, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.span = None
         if spans:

@@ -53,6 +53,12 @@ def check_torchvision() -> None:
     _importable("torchvision", wrong, "torch torchvision")
 
 
+def check_operator(name: str | None) -> None:
+    """Raises Broken if what an operator is made of cannot be imported. The identity needs nothing."""
+    if name != "denoise":
+        check_deepinv()
+
+
 def check_deepinv() -> None:
     check_torchvision()
     _importable("deepinv", f"deepinv {installed('deepinv')} cannot be imported", "deepinv")

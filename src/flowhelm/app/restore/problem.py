@@ -28,7 +28,7 @@ from ..files.atomic import check_writable
 from ..files.pictures import Picture
 from ..models import opening, precision
 from ..models.device import exactly, to_device
-from ..models.doctor import check_deepinv
+from ..models.doctor import check_operator
 from ..models.request import ModelRequest
 from ..run import Noted, Run, Warned
 from .noise import PHOTOGRAPHS
@@ -88,7 +88,7 @@ def work_of(settings: RestoreSettings, shape: Sequence[int] | None = None) -> op
 
 def prepare(settings: RestoreSettings, out: Path, flow: Prior | Pipeline | None = None) -> Run[Problem]:
     """Reads and builds everything; whatever may be wrong with the input is found here, before the long work."""
-    check_deepinv()
+    check_operator(settings.operator)
     exactly(settings.threads)
     to_device(settings.device)
     check_outputs(out, list(paths(settings).values()))

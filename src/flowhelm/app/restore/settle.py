@@ -19,7 +19,7 @@ from ..errors import BadInput
 from ..files import stacks
 from ..files.pictures import Picture
 from ..models import opening
-from ..models.doctor import check_deepinv
+from ..models.doctor import check_operator
 from ..options import own
 from ..options.signature import complete
 from . import blur, presets
@@ -50,7 +50,7 @@ def settle(
     kind = known.kind(request.prior) if flow is None else flow.prior_kind
     if denoisers.named(request.prior):
         bundled.weights(request.prior)  # if it cannot be had, that is said before anything slow is imported
-    check_deepinv()
+    check_operator(request.operator)
     builder = function_of("operator", request.operator)
     if request.operator == "phase" and not request.simulate:
         raise BadInput(

@@ -6,13 +6,14 @@ Where its documentation leaves a choice (the solver of the reverse equation, the
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from deepinv.optim import HQS, L2, PnP
-from deepinv.physics import GaussianNoise
+from deepinv.physics import Denoising, GaussianNoise, ZeroNoise
 from deepinv.sampling import (
     DPS,
     DDIMSolver,
@@ -29,6 +30,7 @@ from deepinv.sampling import (
 from torch import Tensor, nn
 
 from ...flow import Flow
+from ...measure import Identity, LinearOperator
 from ...operators.bridge import to_unit
 from ...start import guess
 from .ours import Contestant, Problem, Rival, estimate, trials
@@ -46,9 +48,14 @@ class Handed(nn.Module):
         return (estimate(self.flow, 2 * x - 1, 2 * level) + 1) / 2
 
 
+def as_physics(operator: LinearOperator) -> Any:
+    """An operator of flowhelm for deepinv, a copy of its own to add to."""
+    return Denoising(ZeroNoise()) if isinstance(operator, Identity) else copy.deepcopy(operator)
+
+
 def measured(problem: Problem) -> tuple[Tensor, Any]:
     """The measurement for pictures in [0, 1], and a physics that knows its noise."""
-    physics: Any = problem.build()
+    physics = as_physics(problem.build())
     y01, std01 = to_unit(physics, problem.y.y, problem.y.std)
     physics.set_noise_model(GaussianNoise(std01))
     return y01, physics

@@ -10,7 +10,6 @@ and with 24 of these steps. DiffPIR is the best of its samplers of posteriors on
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import time
@@ -82,8 +81,10 @@ def measured(y: Measurement) -> tuple[Tensor, Any, float]:
     """The measurement for pictures in [0, 1], a physics of its own, and the noise there."""
     if not isinstance(y.operator, LinearOperator):
         raise ValueError("deepinv: expected a linear operator, got another; choose linear tasks")
+    from .deepinv import as_physics
+
     y01, std = to_unit(y.operator, y.y, y.std)
-    return y01, copy.deepcopy(y.operator), std
+    return y01, as_physics(y.operator), std
 
 
 METHODS = {"dpir": deepinv_dpir, "diffpir": deepinv_diffpir}

@@ -96,11 +96,11 @@ def restore(read: Callable[..., RestoreWords], context: typer.Context, words: li
         bad(f"{photos[0]!r} does not exist; check the path")
     from ...app.batch.listing import is_glob
     from ...app.files import stacks
-    from ...app.models.doctor import check_deepinv
+    from ...app.models.doctor import check_operator
     from ...app.restore.run import restore as run
     from ...app.restore.settle import settle
 
-    check_deepinv()
+    check_operator(given.operator)
     many = len(photos) > 1 or Path(photos[0]).is_dir() or stacks.is_many(photos[0]) or is_glob(photos[0])
     if many or given.samples > 1 or given.retry or given.dry_run or given.ray is not None:
         if given.adapter is not None:
