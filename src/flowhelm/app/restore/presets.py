@@ -40,12 +40,12 @@ Usual = tuple[str, Options, int]
 # `flowhelm bench --protocol defaults` prints what they were chosen by, and docs/defaults.md shows it.
 TABLE: dict[str, Usual] = {
     "denoise": ("hqs", {"sure": True}, 1),
-    "inpaint": ("hqs", {}, 24),
-    "box": ("hqs", {}, 24),
-    "random_mask": ("hqs", {"momentum": 0.3}, 24),
+    "inpaint": ("hqs", {"momentum": 0.5}, 24),
+    "box": ("hqs", {"momentum": 0.5}, 24),
+    "random_mask": ("hqs", {"momentum": 0.5}, 24),
     "deblur": ("hqs", {}, 8),
     "motion": ("hqs", {}, 8),
-    "superres": ("hqs", {}, 24),
+    "superres": ("hqs", {"momentum": 0.4}, 24),
     "colorize": ("hqs", {}, 24),
     "demosaic": ("hqs", {"momentum": 0.4}, 24),
     "jpeg": ("hqs", {}, 8),
@@ -53,9 +53,7 @@ TABLE: dict[str, Usual] = {
     "blur_linear_light": ("hqs", {}, 24),
     "phase": ("mpc_flow", _flower(1.0) | {"inner": "adam:iterations=20,rate=0.1"}, 200),
 }
-BEST: dict[str, Usual] = {
-    "denoise": ("hqs", {"sure": True, "ensemble": True}, 1), "random_mask": ("hqs", {}, 50), "demosaic": ("hqs", {}, 50),
-}  # fmt: skip
+BEST: dict[str, Usual] = {"denoise": ("hqs", {"sure": True, "ensemble": True}, 1), "demosaic": ("hqs", {}, 50)}
 """What `--quality best` takes, where docs/defaults.md shows that more evaluations than TABLE's gain anything; elsewhere nothing is to be
 had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.
