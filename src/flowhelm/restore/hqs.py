@@ -7,12 +7,11 @@
 Needs   a linear measurement on a pixel prior (a prox), or any differentiable operator (`inner` minimises)
 Start   the degraded picture with its holes filled, and noise levels r evenly spaced in their logarithm
 Cost    1 evaluation per step, forward only, 1 more with `sure`, up to 7 more with `ensemble`; the prox, or the inner solver's backwards
-        through decoder and operator
 Paper   8 steps (24 for super-resolution), weight 0.23, r from 49/255 of the range from black to white down to the noise.
         Its denoisers look at eight turned and mirrored copies in turn; here at those of them that the prior was made for. Other
         operators than linear ones and decoders are not in the paper. Where pixels are missing it has the same weight and last level;
         here both are less, by the share of the pixels that bear noise and by its root: up to 2.6 dB better (docs/defaults.md). Nor
-        are momentum (Kamilov et al. 2017, arXiv:1701.04863), with which 24 steps do what 50 do without where few pixels are known,
+        are momentum (Kamilov et al. 2017, arXiv:1701.04863), with which 24 steps do what 50 do without where pixels are missing,
         and the mean of all looks (Timofte et al. 2016, arXiv:1511.02228). No noise is drawn: the answer is an estimate, not a sample.
         It is also MPC-Flow's one-step plan (`mpc_flow`, K = 1, arXiv:2601.23231) with the price weight t^2 / 2 of |u|^2, made from
         the degraded picture at log-spaced levels, each plan at the price of the level that follows, its estimate of the source
@@ -48,8 +47,7 @@ from ..step import Step
 
 
 def seen(flow: Flow, x: State, t: Time, look: Look) -> State:
-    """E[clean | x_t = x] by a look at x; 1 evaluation."""
-    return look.back(flow.ends(look.at(x), t).clean)
+    return look.back(flow.ends(look.at(x), t).clean)  # E[clean | x_t = x] by a look at x
 
 
 @checked
@@ -66,6 +64,7 @@ def hqs(
     looks: Looks | None = None,
     ensemble: bool = False,
     inner: Inner = auto,
+    before: torch.Tensor | None = None,
     noise: Noise | None = None,
 ) -> Iterator[Step]:
     """HQS: plug-and-play half-quadratic splitting. Zhang et al. 2021 (DPIR), arXiv:2008.13751.
@@ -82,6 +81,7 @@ def hqs(
         ensemble: the last estimate is the mean over all looks, one evaluation for each. Not in the paper.
         inner: solver for the fitted estimate, see `flowhelm.inner`; its control is the displacement in units of
             sigma / sqrt(alpha^2 + sigma^2).
+        before: the estimate before x (info["before"] of the last step of an interrupted run with momentum), to resume it exactly.
 
     Yields steps whose x and clean are the clean estimate; info["misfit"], 1/2 |A clean - y|^2 before the step, `(b,)`.
     """
@@ -94,17 +94,17 @@ def hqs(
         )
     total = len(times) - 1
     trust = 0.23 * y.noise_share if weight is None else weight
-    previous = x
+    before = x if before is None else before
     for i, t in enumerate(times[:-1], 1):
         misfit = y.misfit(flow.decode(x))
         c = at(flow.path, t, x)
         r = (c.sigma / c.alpha).clamp(max=100.0)
-        guess = x + momentum * (x - previous)
+        guess = x + momentum * (x - before)
         fitted = refined(flow, y, guess, r**2 / trust, c.deviation, inner)
-        previous, x = x, seen(flow, c.alpha * fitted, t, turns[(total - i) % len(turns)])
+        before, x = x, seen(flow, c.alpha * fitted, t, turns[(total - i) % len(turns)])
         upright = x
         if ensemble and i == total:
             x = sum((seen(flow, c.alpha * fitted, t, look) for look in turns[1:]), x) / len(turns)
         if sure and i == total:
             x = trusted(flow, fitted, x, t, upright)
-        yield Step(i, total, times[i], x, x, {"misfit": misfit})
+        yield Step(i, total, times[i], x, x, {"misfit": misfit} | ({"before": before} if momentum else {}))
