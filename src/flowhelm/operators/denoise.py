@@ -8,6 +8,6 @@ def denoise(shape: tuple[int, int, int]) -> LinearOperator:
 
     Options: none.
 
-    flowhelm's own, not deepinv's: that takes a second and a half to import, and this is what most photographs need.
+    flowhelm's own, not deepinv's: that takes longer to import than a small photograph to denoise.
     """
     return Identity()
