@@ -1,7 +1,7 @@
 """Builders of measurement operators by name, in units a person types.
 
 A builder is `builder(shape, *, option=...)`, where `shape` is the (channels, height, width) of the clean
-picture; it returns a deepinv `Physics` on the CPU (`.to(device)` moves it; of `denoise` the `Identity`) that acts on pictures
+picture; it returns a deepinv `Physics` on the CPU (`.to(device)` moves it), or of `denoise` an `Identity`, that acts on pictures
 `(b, c, h, w)` in [-1, 1] and adds no noise by itself. The linear ones have `A_adjoint`, `A_dagger` and an
 exact `prox_l2`, in closed form (with an open border and a kernel that is no product of a column and a row: by conjugate
 gradients); the others (`jpeg`, `saturate`, `phase`, `blur_linear_light`) have a differentiable `A` only.

@@ -106,7 +106,7 @@ def put_text(path: Path, text: str) -> None:
 
 
 def put_picture(path: Path, picture: Image.Image) -> None:
-    # more compression takes three times as long for a twentieth of the size
+    # quick rather than small: these are to be looked at, and no result
     put(path, lambda temporary: picture.save(temporary, "PNG", compress_level=1))
 
 
