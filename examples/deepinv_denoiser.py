@@ -30,14 +30,14 @@ def measured(clean: Tensor) -> tuple[dinv.physics.LinearPhysics, Tensor]:
 
 def theirs(physics: dinv.physics.LinearPhysics, y: Tensor) -> Tensor:
     """deepinv's DPIR, with our prior for its denoiser."""
-    flow = priors.load("photos").sized(*y.shape[-2:])
+    flow = priors.load("photos-2").sized(*y.shape[-2:])
     with torch.no_grad():
         return dinv.optim.DPIR(sigma=STD, denoiser=flow.as_denoiser())(y, physics)
 
 
 def ours(physics: dinv.physics.LinearPhysics, y: Tensor, steps: int = 50) -> Tensor:
     """Our MPC-Flow, with deepinv's physics."""
-    flow, noise = priors.load("photos").sized(*y.shape[-2:]), Noise(seed=0, rows=len(y))
+    flow, noise = priors.load("photos-2").sized(*y.shape[-2:]), Noise(seed=0, rows=len(y))
     signed, std = bridge.to_signed(physics, y, STD)
     target = Measurement(signed, physics, std)
     options = {"strength": 1 / std**2, "energy": flower, "renoise": 1.0}  # the command line's preset

@@ -45,7 +45,7 @@ TASKS: dict[str, tuple[str, str | tuple[int, int, int], dict[str, Any]]] = {
 
 @cache
 def restorer() -> flowhelm.Restorer:
-    return flowhelm.Restorer("photos")
+    return flowhelm.Restorer("photos-2")
 
 
 def restored(name: str) -> Image.Image:

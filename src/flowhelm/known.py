@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 NAMES = ("photos", "photos-2", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 """Of the priors that ship with the package."""
-PHOTOS = "photos"
+PHOTOS = "photos-2"
 """Of these, the prior where none is named."""
 STUDENTS: dict[str, tuple[str, int]] = {
     "fashion-2": ("fashion", 2),
@@ -24,7 +24,7 @@ STUDENTS: dict[str, tuple[str, int]] = {
     "aerial-2": ("aerial", 2),
 }
 """Of the students that ship: their prior, and of how many calls they are."""
-ADAPTERS = {"jpeg": "photos"}
+ADAPTERS = {"jpeg": "photos-2"}
 """Of the adapters that ship: their prior."""
 BIJECTIONS = ("fashion-tarflow",)
 """Of the normalising flows that ship: they draw and have likelihoods, and are no flows in time."""

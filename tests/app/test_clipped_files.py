@@ -51,7 +51,7 @@ def test_the_noise_is_as_often_down_as_up_again(night, prior, options):
     ("prior", "options"),
     [
         ("blind", {"method": "pmrf"}),
-        ("photos", {"adapter": Path("jpeg")}),
+        ("photos-2", {"adapter": Path("jpeg")}),
         ("photos", {"std": 0.01}),
         ("photos", {"operator": "jpeg"}),
     ],

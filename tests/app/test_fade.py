@@ -70,7 +70,7 @@ def test_every_door_undoes_it_and_a_run_is_repeated_to_the_bit(tmp_path, clean, 
     run = tmp_path / "out.run.json"
     assert json.loads(run.read_text())["settings"]["operator"] == "denoise"
     assert main(["rerun", str(run)]) == 0
-    made = Restorer("photos")(str(path), "denoise", unfade=True)
+    made = Restorer()(str(path), "denoise", unfade=True)
     assert json.loads(run.read_text())["result"]["sha256"] == made.sha256
     capsys.readouterr()
     assert main(["look", str(path)]) == 0
@@ -91,7 +91,7 @@ def test_the_noise_of_a_faded_picture_is_that_of_the_picture_as_it_is(tmp_path, 
     std = json.loads((tmp_path / "out.run.json").read_text())["settings"]["std"]
     assert std == pytest.approx(0.04, rel=0.25)
     assert seen.std > 1.3 * std
-    picture, _ = unasked(Restorer("photos", threads=1), path)
+    picture, _ = unasked(Restorer(threads=1), path)
     assert torch.equal(to_levels(picture), to_levels(read(tmp_path / "out.png").pixels[0]))
 
 
@@ -115,4 +115,4 @@ def test_each_picture_of_a_batch_has_its_own(tmp_path, clean):
 
 def test_a_simulation_has_not_faded(clean):
     with pytest.raises(BadInput, match="leave it out with simulate"):
-        Restorer("photos").prepare(clean[0], "denoise", unfade=True, simulate=True)
+        Restorer().prepare(clean[0], "denoise", unfade=True, simulate=True)

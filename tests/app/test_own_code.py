@@ -121,7 +121,7 @@ def test_what_they_do_is_what_the_functions_do(code):
     def by_hand():
         own.trust("my.py:mine", "my.py:halved")
         method, operator = own.load("method", "my.py:mine"), own.load("operator", "my.py:halved")
-        restored = Restorer("photos")("photo.png", "my.py:halved", method="my.py:mine", steps=3, std=0.1, seed=5)
+        restored = Restorer()("photo.png", "my.py:halved", method="my.py:mine", steps=3, std=0.1, seed=5)
         assert own.name_of(method) == f"{code / 'my.py'}:mine"
         assert own.name_of(operator) == f"{code / 'my.py'}:halved"
         return restored.sha256
@@ -263,7 +263,7 @@ def test_what_nobody_has_typed_is_not_even_imported(code, part):
 def test_neither_python_nor_a_description_nor_a_preset_names_code(code, capsys):
     for given in ({"method": "my.py:mine"}, {"operator": "my.py:halved"}):
         with pytest.raises(BadInput, match="code runs only where"):
-            Restorer("photos")("photo.png", **{"operator": "deblur", "std": 0.1} | given)
+            Restorer()("photo.png", **{"operator": "deblur", "std": 0.1} | given)
     (code / "many").mkdir()
     (code / "photo.png").rename(code / "many" / "photo.png")
     for given in ({"method": "my.py:mine"}, {"operator": "my.py:halved"}, {"prior": "my.py:prior"}):

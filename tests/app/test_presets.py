@@ -23,6 +23,7 @@ from flowhelm.bench.compare.protocols import Task
 from flowhelm.bench.compare.request import SearchRequest
 from flowhelm.bench.compare.search import Range, ranges_of
 from flowhelm.cards import METHODS
+from flowhelm.known import PHOTOS
 
 USUAL = {
     "method": "pnp_flow", "operator": "deblur", "operator_options": {"sigma": 1.6, "border": "circular"}, "std": 0.05,
@@ -80,7 +81,11 @@ def test_restore_does_what_it_did_and_takes_what_was_found(tmp_path, monkeypatch
         return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
 
     usual = settled()
-    assert (usual.method, usual.steps, usual.times) == ("hqs", 8, None)  # its levels wait for the measurement
+    assert (usual.method, usual.steps, usual.times) == (
+        "hqs",
+        presets.TABLE["deblur"][2],
+        None,
+    )  # its levels wait for the measurement
     natural = settled(look="natural")
     assert natural.method == "mpc_flow"
     assert natural.method_options.strength == pytest.approx(2 / 0.05**2)
@@ -328,7 +333,7 @@ def test_the_answer_is_weighed_where_nothing_but_noise_is_taken_out(tmp_path):
         Image.effect_noise((64, 64), 20).convert("RGB").save(tmp_path / name, quality=98)
 
     def sure(name, **changed):
-        usual = {"photo": tmp_path / name, "operator": "denoise", "std": 0.02, "threads": 1}
+        usual = {"photo": tmp_path / name, "operator": "denoise", "prior": "photos", "std": 0.02, "threads": 1}
         return settle(RestoreRequest(**usual | changed)).method_options.model_dump().get("sure")
 
     assert sure("photo.png") is True
@@ -338,3 +343,7 @@ def test_the_answer_is_weighed_where_nothing_but_noise_is_taken_out(tmp_path):
     assert sure("photo.jpg", std="auto") is False
     assert sure("photo.jpg", std="auto", simulate=True) is True  # a clean picture, however it was kept
     assert sure("photo.png", operator="demosaic") is False
+    assert (
+        sure("photo.png", prior=PHOTOS) is False
+    )  # one evaluation, where hardly anything is to be had by a second one
+    assert sure("photo.png", prior=PHOTOS, quality="best") is True

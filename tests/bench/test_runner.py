@@ -17,6 +17,7 @@ from flowhelm.bench.compare import rows, runner, table
 from flowhelm.bench.compare.cost import Free, Tally, watched
 from flowhelm.bench.compare.protocols import Task, measured
 from flowhelm.bench.compare.runner import Cell, Entry, restored
+from flowhelm.known import PHOTOS
 from flowhelm.metrics import psnr
 from flowhelm.path import VP, linear
 from flowhelm.priors.unet import UNet
@@ -489,6 +490,11 @@ def test_the_table_that_decides():
         [*listed[:3], *made("eight", "hqs", 8, 30.2, 0.4, 8.0)]
     )
     assert "Without a row of the default: noise" in decided(listed[3:])
+    of_photos = [each | {"prior": PHOTOS} for each in listed]  # which takes the whole answer
+    assert "Without a row of the default: noise" in decided(of_photos)
+    assert "| noise | one |" in decided(
+        [each | {"options": each["options"].replace("true", "false")} for each in of_photos]
+    )
 
 
 def test_margins_in_a_distance_are_won_by_less():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowhelm.clipping import moments
-from flowhelm.noise_level import noise_level
+from flowhelm.noise_level import noise_level, repetition
 
 
 def scene(seed=0, side=160, grey=False):
@@ -105,3 +105,17 @@ def test_a_photograph_that_is_mostly_black_is_no_drawing():
     noisy = eight(clean + 6 / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)))
     assert float((noisy == -1).all(1).float().mean()) > 0.55
     assert noise_level(noisy) * 127.5 == pytest.approx(6, rel=0.08)
+
+
+def test_patterns_repeat_themselves_and_noise_does_not():
+    """White noise of n pixels has autocorrelations of about 1 / sqrt(n); none of the 256 x 256 is beyond five of them. Noise that is
+    added to a pattern divides its repetition by 1 + noise / pattern."""
+    noise = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    stripes = torch.sin(torch.arange(256) * torch.pi / 4).expand(1, 3, 256, 256)
+    assert repetition(noise) < 5 / 256
+    assert repetition(3 * stripes + 1) == pytest.approx(1, abs=1e-4)
+    assert repetition(stripes + noise * 1.5**0.5) == pytest.approx(
+        0.5, abs=0.02
+    )  # of powers 1/2, and 1.5 / 3 in the mean of the colours
+    assert repetition(torch.nn.functional.avg_pool2d(noise, 5, 1)) < 0.1  # alike within five pixels only
+    assert repetition(torch.zeros(1, 3, 32, 32)) == repetition(torch.ones(1, 1, 4, 4)) == 0

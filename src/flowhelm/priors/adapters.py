@@ -67,8 +67,8 @@ def save(flow: Any, path: Path, about: Mapping[str, Any], dtype: torch.dtype = t
 
 
 def place(path: str | Path) -> Path:
-    """The file of an adapter: of one that ships by its name, unless there is a file of that name."""
-    ships = str(path) in ADAPTERS and not Path(path).exists()
+    """The file of an adapter: of one that ships by its name, unless there is a file (no folder) of that name."""
+    ships = str(path) in ADAPTERS and not Path(path).is_file()
     return Path(__file__).parent / "weights" / f"{path}.safetensors" if ships else Path(path)
 
 

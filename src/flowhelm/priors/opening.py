@@ -26,7 +26,7 @@ def load(
 ) -> Any:
     """A prior, whatever it is: a `Prior` or a `Pipeline`, which are flows, or a normalising flow, a `tarflow.Normalising`. flowhelm's own.
 
-        flowhelm.load("photos")
+        flowhelm.load("photos-2")
         flowhelm.load("runs/fashion/weights.safetensors")
         flowhelm.load("deepinv:DRUNet")
         flowhelm.load("fashion-tarflow")

@@ -1,4 +1,4 @@
-"""jpeg: photographs as they come out of JPEG files, and the network of `photos` trained on to take back what the compression did."""
+"""jpeg: photographs as they come out of JPEG files, and the network of a prior trained on to take back what the compression did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..compression import noise_before
 from ..flow import Flow, NetFlow
+from ..known import ADAPTERS
 from ..operators.jpeg import as_noise
 from ..train import Batch, Data, seeded
 from .photos import HELD_APART, patches
@@ -23,10 +25,11 @@ QUALITY, NOISE = (6, 96), 40 / 127.5
 
 
 def jpeg(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recipe:
-    """The mean of the picture that a JPEG file was made of, in one call of the network of `photos`.
+    """The mean of the picture that a JPEG file was made of, in one call of the network of `photos-2`.
 
-    The level that it is told is a sixth of a mean quantisation step, as the file's tables say; noise that was compressed with the picture
-    it finds by itself. `scripts/low_rank.py` makes a small adapter of what it has learnt beyond `photos`.
+    The level that it is told is what the file says: a sixth of a mean quantisation step, as its tables are, and the noise that is seen
+    in it, as far as that goes (`compression.noise_before`). `scripts/low_rank.py` makes a small adapter of what it has learnt beyond
+    `photos-2`.
 
     Args:
         data: zip archive of photographs; the last 24 by name are held apart.
@@ -41,7 +44,7 @@ def jpeg(data: Path, *, batch: int = 8, patch: int = 96, seed: int = 0) -> Recip
         )
     apart = packed(patches(images[-HELD_APART:], batch, patch, seed), seed)
     return Recipe(
-        flow=NetFlow(from_photos().to(memory_format=torch.channels_last), (3, patch, patch)),
+        flow=NetFlow(from_photos(ADAPTERS["jpeg"]).to(memory_format=torch.channels_last), (3, patch, patch)),
         loss=mean_error,
         data=packed(patches(images[:-HELD_APART], batch, patch, seed), seed),
         apart=apart,
@@ -68,7 +71,7 @@ def packed(data: Data, seed: int) -> Data:
 
 
 def through_a_file(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float, float]:
-    """`(3, h, w)` in [-1, 1] -> itself (of ten one is grey), what a JPEG file makes of it, the level of its quality, and with the noise's.
+    """`(3, h, w)` in [-1, 1] -> itself (of ten one is grey), what a JPEG file makes of it, the level that the file tells, and the true one.
 
     Qualities are drawn by the logarithm of 100 less the quality, since most files are good ones; half of the pictures have noise first;
     of three files one keeps all of the colours' resolution.
@@ -85,7 +88,8 @@ def through_a_file(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, T
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "JPEG", quality=quality, subsampling=0 if whole else 2)
     found = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 127.5 - 1
-    return clean, found, as_noise(quality), math.hypot(std, as_noise(quality))
+    seen = noise_before(file.getvalue())
+    return clean, found, math.hypot(seen, as_noise(quality)), math.hypot(std, as_noise(quality))
 
 
 def restored(flow: Flow, found: Tensor, level: Tensor) -> Tensor:

@@ -49,15 +49,16 @@ def preconditioned(net: UNet) -> Callable[[Tensor], Tensor]:
     return lambda t: (t**2 * net.data_std**2 + (1 - t) ** 2) / net.data_std**2
 
 
-def from_photos(classes: int = 0, words: int = 0, numbers: int = 0) -> UNet:
-    """The network of the bundled prior `photos` with conditions added, which have no effect at first.
+def from_photos(prior: str = "photos", *, classes: int = 0, words: int = 0, numbers: int = 0) -> UNet:
+    """The network of a bundled prior of photographs with conditions added, which have no effect at first.
 
     Textures and edges are those of photographs at any size, so a small set only has to teach what goes where.
 
     Args:
+        prior: its name.
         classes, words, numbers: as for `UNet`.
     """
-    start = load("photos").net
+    start = load(prior).net
     config: dict[str, Any] = dict(start.config) | {"classes": classes, "words": words, "numbers": numbers}  # type: ignore[arg-type]
     net = UNet(tuple(config.pop("widths")), **config)
     net.load_state_dict(net.state_dict() | start.state_dict())

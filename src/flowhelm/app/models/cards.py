@@ -23,7 +23,7 @@ BIJECTIONS = {  # the same, of normalising flows
 }
 
 BESIDE = {  # the same, of networks that commands take by themselves
-    "jpeg": ("any size", "an adapter of photos, for JPEG files", "free photographs: CC0 to CC BY-SA"),
+    "jpeg": ("any size", "an adapter of photos-2, for JPEG files", "free photographs: CC0 to CC BY-SA"),
     "scratches": ("any size", "marks scratches of a scan", "free photographs: CC0 to CC BY-SA"),
 }
 

@@ -14,7 +14,7 @@ from ..files import stacks
 from ..options.request import Plain
 from . import blur
 from .mask import believed
-from .noise import LEAST_OTHER, MUCH, of_photo, unpacks, word
+from .noise import LEAST_OTHER, MUCH, of_photo, word
 
 
 class Seen(NamedTuple):
@@ -66,11 +66,11 @@ def look(photo: Path, prior: str = PHOTOS) -> Seen:
     faded = fade.is_sure(curve)
     picture = picture._replace(pixels=fade.unfaded(picture.pixels, curve if faded else None))
     found = of_photo(picture.pixels, flow, picture.jpeg)
-    back = found.packed and ADAPTERS["jpeg"] == prior and not faded and unpacks(picture, flow, found.blocks)
+    back = found.packed and ADAPTERS["jpeg"] == prior and not faded
     std, noise = float(f"{found.std(back):.3g}"), found.noise if back else found.std()
     blocks = f", JPEG of quality {quality}" + (" (strong)" if quality <= STRONG else "") if quality else ""
     text = f"{width} x {height} pixels{', grey' * picture.grey}, noise {noise:.3g} ({word(noise)}){blocks}{', faded' * faded}"
-    noisy = "denoise" if max(std, noise) >= MUCH else None
+    noisy = "denoise" if max(found.blocks if back else std, noise) >= MUCH else None
     if believed(picture):  # scratches have edges of their own, which tell nothing of a blur
         return Seen(f"{text}, scratches or dust", noisy, std, scratched=True, faded=faded)
     least = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
-import torch
 from torch import Tensor
 
 from ...compression import STRONG, jpeg_quality, noise_before
 from ...flow import NetFlow
-from ...noise_level import Denoise, noise_level, one_call
+from ...noise_level import Denoise, noise_level, one_call, repetition
 from ...operators.jpeg import as_noise
-from ...priors import adapters
 from ...priors.pipelines import Pipeline
 from ..files.pictures import Picture
 from ..run import Event, Noted, Warned
@@ -24,16 +22,10 @@ PHOTOGRAPHS = ("denoise", "inpaint", "deblur", "motion", "superres", "colorize")
 SEEN = 3.5 / 127.5, 0.75
 """Noise before a compression below which what is found may as well be texture: so much, and so large a share of what the compression
 counts as."""
-SURE = 8 / 127.5, 1.5
-"""The same, above which it is noise: hardly a picture without any is above."""
-GOOD, WITH = 1 / 127.5, (5 / 127.5, 0.5)
-"""Of files whose compression counts as no more than this, noise before it beyond so much is what the adapter is asked to take back by such
-a share: with more it takes texture along, with none it leaves noise. In others texture looks like as much noise."""
-MOST, TRIAL = (4 / 127.5, 0.7, 12 / 127.5), 256
-"""How far the adapter may change the middle of a picture, of so many pixels a side: so much, so large a share of what the compression
-counts as, and at most so much."""
-FINE = 96
-"""The quality of a JPEG file above which there is nothing to take back; the adapter was trained up to it."""
+REGULAR, TRIAL = 0.25, 256
+"""How far what the prior would take for noise in the middle of a picture, of so many pixels a side, repeats itself if it is a pattern."""
+FINE = 98
+"""The quality of a JPEG file above which there is nothing to take back."""
 MUCH = 0.02
 """Noise that is worth the trouble: two and a half 8-bit levels."""
 LEAST = {"denoise": 0.005}
@@ -53,35 +45,25 @@ def estimated(
     if operator not in PHOTOGRAPHS:
         return STD, False
     found = of_photo(picture.pixels, flow, picture.jpeg)
-    packed = alone and found.packed and unpacks(picture, flow, found.blocks)
+    packed = alone and found.packed
     return float(f"{max(found.std(packed), LEAST.get(operator, LEAST_OTHER)):.3g}"), packed
-
-
-@torch.no_grad()
-def unpacks(picture: Picture, flow: NetFlow | Pipeline | None, blocks: float) -> bool:
-    """Whether the adapter `jpeg` is believed: not where it changes the middle of a picture more than a compression does, since it takes
-    fine regular stripes for damage. `flow`: the adapter's prior."""
-    made: Any = adapters.applied(flow, "jpeg")  # type: ignore[type-var]
-    top, left = ((side - min(side, TRIAL)) // 32 * 16 for side in picture.pixels.shape[-2:])
-    middle = picture.pixels[..., top : top + TRIAL, left : left + TRIAL]
-    change = float((_denoise(made)(middle, blocks) - middle).square().mean().sqrt())
-    return change <= min(MOST[0] + MOST[1] * blocks, MOST[2])
 
 
 class Level(NamedTuple):
     """What is found in a photograph, as standard deviations: its noise, before a compression if it was seen there; what JPEG did, as
-    noise; whether that counts for a prior that does not know JPEG: of strong blocks, and where noise was compressed with them; and whether
-    the adapter `jpeg` is for it: not for strong noise, which it hardly sees in a good file."""
+    noise; whether that counts for a prior that does not know JPEG: of strong blocks, and where noise was compressed with them; whether
+    the adapter `jpeg` is for it; and the noise that the file tells of, texture or not, as the adapter was trained with."""
 
     noise: float
     blocks: float = 0.0
     counts: bool = False
     packed: bool = False
+    before: float = 0.0
 
     def std(self, packed: bool = False) -> float:
         """What is to be taken for noise; `packed`: by a network that knows what JPEG does, and what it does to noise."""
         if packed:
-            return max(self.blocks, WITH[1] * (self.noise - WITH[0])) if self.blocks <= GOOD else self.blocks
+            return math.hypot(self.blocks, self.before)
         return math.hypot(self.noise, self.blocks) if self.counts else self.noise
 
 
@@ -91,9 +73,17 @@ def of_photo(pixels: Tensor, flow: NetFlow | Pipeline | None, photo: Path | byte
     if photo is None or quality is None:
         return Level(found)
     before, blocks = noise_before(photo), as_noise(quality)
-    if before >= SEEN[0] + SEEN[1] * blocks:
-        return Level(max(found, before), blocks, True, quality <= FINE and before < SURE[0] + SURE[1] * blocks)
-    return Level(found, blocks, quality <= STRONG, quality <= FINE)
+    noisy = before >= SEEN[0] + SEEN[1] * blocks
+    if noisy and fits(flow, pixels) and _regular(pixels, flow, math.hypot(before, blocks)):
+        return Level(found, blocks)  # what the compression did to it looks like it
+    return Level(max(found, before) if noisy else found, blocks, noisy or quality <= STRONG, quality <= FINE, before)
+
+
+def _regular(pixels: Tensor, flow: NetFlow, std: float) -> bool:
+    """Whether what looks like noise of that level is fine stripes or cloth: then what the prior takes out of it repeats itself."""
+    top, left = ((side - min(side, TRIAL)) // 2 for side in pixels.shape[-2:])
+    middle = pixels[..., top : top + TRIAL, left : left + TRIAL]
+    return repetition(middle - _denoise(flow)(middle, std)) > REGULAR
 
 
 def level(pixels: Tensor, flow: NetFlow | Pipeline | None) -> float:
@@ -118,7 +108,7 @@ def told(std: float, unseen: bool, packed: bool = False) -> Event:
     """What a person is told of an estimate; `unseen`: by a method that repairs whatever it sees, and is not told the noise."""
     if packed:
         return Noted(
-            f"what JPEG did to the picture counts as noise of {std:g} ({word(std)}); the adapter jpeg takes it back, and the noise with it"
+            f"what JPEG did to the picture, and noise before it, count as noise of {std:g} ({word(std)}); the adapter jpeg takes both back"
         )
     if not unseen:
         return Noted(f"the picture's noise was estimated as {std:g} ({word(std)}); set --std to change it")

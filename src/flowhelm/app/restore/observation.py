@@ -1,6 +1,6 @@
 """Restoring pictures in memory: what the command line does between reading a file and writing one.
 
-    flow   = priors.load("photos")
+    flow   = priors.load("photos-2")
     y      = observe(operators.deblur, {"sigma": 1.6}, photo, std=0.05)
     noise  = Noise(seed, rows=[0] * len(photo))
     times = start.grid(hqs, flow, 24, y.measurement)

@@ -1,6 +1,6 @@
 """Restoring from a program: one prior, loaded once, asked many times and from many threads.
 
-    restorer = flowhelm.Restorer("photos")
+    restorer = flowhelm.Restorer("photos-2")
     restored = restorer("photo.jpg", "deblur", std=0.03, operator_options={"sigma": 1.6})
     restored.save("restored.png")
 

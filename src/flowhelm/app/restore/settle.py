@@ -202,7 +202,9 @@ def _usual(
         usual, options, steps = presets.OF_KIND[kind]
         sampled = {"answer": "sample"} if drawn and usual == "vble" else {}
         return request.method or usual, options | sampled if request.method in (None, usual) else {}, steps
-    usual, options, steps = presets.preset(request.operator, std, request.look, drawn=drawn, quality=request.quality)
+    usual, options, steps = presets.preset(
+        request.operator, std, request.look, prior=request.prior, drawn=drawn, quality=request.quality
+    )
     if request.quality == "best":
         _check_best(request, pipeline, drawn)
     if pipeline:  # the presets are of priors over pixels

@@ -6,7 +6,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 
+from ...app.options.signature import options
 from ...app.restore.presets import preset
+from ...app.restore.request import function_of
 from ..intervals import Mean, interval
 from .table import Group, Line, Row, groups
 
@@ -44,10 +46,11 @@ def decided(rows: Iterable[Row]) -> str:
 def _default(group: Group) -> Line | None:
     """The row of what `restore` does for the group's operator and noise."""
     of = group.first
-    method, options, steps = preset(of["operator"].partition(":")[0], of["std"])
+    method, chosen, steps = preset(of["operator"].partition(":")[0], of["std"], prior=of["prior"])
+    whole = {name: each.default for name, each in options(function_of("method", method)).items()} | chosen
     for line in group.lines:
         held = json.loads(line.first["options"])
-        same = all(key in held and _same(held[key], value) for key, value in options.items())
+        same = chosen.keys() <= held.keys() and all(_same(value, whole.get(key)) for key, value in held.items())
         if line.first["name"] == method and line.first["steps"] == steps and same and line.values["psnr"]:
             return line
     return None

@@ -25,6 +25,7 @@ from ...app.files.dataset import whole
 from ...app.restore import blur, noise
 from ...app.restore.restorer import Restored, Restorer
 from ...blur_kind import blur_kind
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...operators.blur import KERNELS, kernel_of
 from ...rng import Noise
@@ -84,7 +85,7 @@ def made(data: Path, folder: str, cases: int, size: int) -> list[Case]:
 
 def main(
     data: Annotated[Path, typer.Option(help="zip archive of pictures")],
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     cases: Annotated[int, typer.Option(min=4, help="how many")] = 40,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,

@@ -26,6 +26,7 @@ from ...app.files.dataset import whole
 from ...app.files.pictures import read, to_pil
 from ...app.restore.look import look
 from ...app.restore.restorer import Restorer
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...operators.blur import kernel_of
 from ...rng import Noise
@@ -132,7 +133,7 @@ def taken_for_blurred(photos: list[Tensor], prior: str) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="zip archive of pictures")],
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     pictures: Annotated[int, typer.Option(min=2, help="of each kind of damage")] = 12,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     size: Annotated[int, typer.Option(min=64, help="side of the pictures")] = 192,

@@ -1,4 +1,4 @@
-"""What a JPEG file has lost, taken back: by quality, one call of `photos` with and without the adapter `jpeg`, beside others' tools.
+"""What a JPEG file has lost, taken back: by quality, one call of the prior with and without the adapter `jpeg`, beside others' tools.
 
     python -m flowhelm.bench.quality.compressed --data test_photos.zip --csv compressed.csv
     python -m flowhelm.bench.quality.compressed --data free_photos.zip --folder . --last 24 --csv free.csv
@@ -25,6 +25,7 @@ from torch import Tensor
 from ...app.files.pictures import read, to_pil
 from ...app.restore.noise import of_photo
 from ...app.restore.restorer import Restorer
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...noise_level import one_call
 from ...rng import Noise
@@ -46,7 +47,7 @@ def of_file(restorer: Restorer, file: Path, eight: bool) -> dict[str, Tensor]:
     seen = of_photo(came, flow, file)
     made = {
         "as it came": came[0],
-        "one call of `photos`": one_call(flow)(came, max(seen.std(), seen.blocks))[0],
+        f"one call of `{PHOTOS}`": one_call(flow)(came, max(seen.std(), seen.blocks))[0],
         ADAPTER: restorer(file, "denoise").picture,
     }
     if eight:
@@ -118,7 +119,7 @@ def main(
 ) -> None:
     """Save, restore, and print a row for each kind of file."""
     torch.set_num_threads(1)
-    restorer, rows = Restorer("photos", threads=1), kept.stored(out)
+    restorer, rows = Restorer(PHOTOS, threads=1), kept.stored(out)
     done = {(row["image"], row["noise"], row["quality"]) for row in rows}
     taken = list(photos(data, folder, last, size))[::every]
     with tempfile.TemporaryDirectory() as place:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ...app.files.dataset import whole
 from ...flow import NetFlow
+from ...known import PHOTOS
 from ...looks import ALL
 from ...metrics import psnr, ssim
 from ...priors.bundled import Prior, load
@@ -128,7 +129,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main(
     data: Annotated[Path, typer.Option(help="zip archive with CBSD68/ and Set5/")],
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     folder: Annotated[
         list[str] | None, typer.Option(help="folders of the archive, . for its top; CBSD68 and Set5 if not given")
     ] = None,

@@ -22,6 +22,7 @@ from ...app.files.pictures import Picture, to_pil
 from ...app.restore.mask import believed
 from ...app.restore.restorer import Restorer
 from ...flaws import flaws
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...recipes.scratched import scratched
 from ...start import filled
@@ -47,7 +48,7 @@ def main(
 ) -> None:
     """Damage, mark, fill in, and print a line for each picture."""
     photos = list(enumerate(whole(data, folder)))[::every]
-    restorer, rows = Restorer("photos"), []
+    restorer, rows = Restorer(PHOTOS), []
     chosen = {round(i * len(photos) / max(restored, 1)) for i in range(restored)}
     for k, (i, (name, picture)) in enumerate(photos):
         clean = picture[None]

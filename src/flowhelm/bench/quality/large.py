@@ -24,6 +24,7 @@ from torch.nn import functional as fn
 
 from ...app.files.pictures import to_pil
 from ...app.restore.observation import sized
+from ...known import PHOTOS
 from ...noise_level import one_call
 from ...priors.bundled import load
 from ...rng import Noise
@@ -65,7 +66,7 @@ def seams(side: int, tile: int, prior: str) -> float:
 def main(
     width: Annotated[int, typer.Option(min=64)] = 4000,
     height: Annotated[int, typer.Option(min=64)] = 3000,
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     only: Annotated[str | None, typer.Option(help="one job")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or bfloat16; default: as the command has it")] = None,
 ) -> None:

@@ -25,6 +25,7 @@ import typer
 
 from ...app.files.pictures import read, to_pil
 from ...app.restore.restorer import Restorer
+from ...known import PHOTOS
 from ...metrics import psnr
 from ..intervals import interval
 from .blur import UNIT, blurred
@@ -84,7 +85,7 @@ def main(
     if not all(map(find_spec, ("skimage", "pywt"))):
         raise typer.BadParameter("scikit-image and PyWavelets are missing: pip install scikit-image PyWavelets")
     torch.set_num_threads(1)
-    restorer, taken = Restorer("photos", threads=1), list(photos(data, folder, last, None))[::every]
+    restorer, taken = Restorer(PHOTOS, threads=1), list(photos(data, folder, last, None))[::every]
     heads = " | ".join(["blur, px", "noise", "quality", "left alone", "gain, dB", "least", "worse", *RIVALS])
     print(f"| {heads} |\n" + "| --- " * (7 + len(RIVALS)) + "|", flush=True)
     with tempfile.TemporaryDirectory() as place:

@@ -32,7 +32,7 @@ def ui(read: Callable[..., PageRequest], password: Password = None) -> None:
 
 @app.command(
     help="Restore pictures over HTTP, with one prior that is loaded once.\n\n"
-    "flowhelm serve --prior photos --port 8000\n\n"
+    "flowhelm serve --prior photos-2 --port 8000\n\n"
     "curl -F picture=@photo.jpg -F operator=deblur -F sigma=1.6 -F std=0.03 http://127.0.0.1:8000/restore -o restored.png\n\n"
     "For this machine only, unless --host names another and a token is given, which each request must bear then "
     "(Authorization: Bearer TOKEN). A page that describes every request is at /docs."
