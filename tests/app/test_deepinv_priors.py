@@ -52,8 +52,8 @@ def test_a_picture_is_restored_and_made_again(photo, capsys):
     assert restore("--prior", NAME) == 0
     told = json.loads((photo.parent / "a.run.json").read_text())
     assert told["settings"]["prior"] == NAME
-    assert (told["settings"]["method"], told["settings"]["steps"]) == ("hqs", 8)
-    assert "8 evaluations" in capsys.readouterr().out
+    assert (told["settings"]["method"], told["settings"]["steps"]) == ("hqs", 6)
+    assert "6 evaluations" in capsys.readouterr().out
     assert main(["rerun", "a.run.json"]) == 0
     assert "identical to the bit" in capsys.readouterr().out
 

@@ -14,6 +14,7 @@ from PIL import Image
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import read, to_pil
 from flowhelm.app.restore import noise
+from flowhelm.app.restore.look import look
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.restorer import Restorer
 from flowhelm.app.restore.settle import settle
@@ -179,6 +180,17 @@ def test_a_good_photograph_is_left_alone(tmp_path, clean, capsys):
     assert main(["restore", str(path)]) == 0
     assert "nothing is surely wrong" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_may_as_well_be_texture_is_no_reason_to_restore(tmp_path, clean):
+    """3 levels before quality 95 are not surely noise; at 85 the compression is reason enough, and the network is told both."""
+    clean[..., :9, :9], clean[..., :9, 9:18] = -1, 1
+    noisy = clean + 3 / 127.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    for quality, operator in ((95, None), (85, "denoise")):
+        to_pil(noisy).save(path := tmp_path / "a.jpg", quality=quality)
+        assert noise.MUCH < noise_before(path) < noise.SEEN[0]
+        assert look(path).operator == operator
+        assert look(path).std > noise_before(path)
 
 
 def test_every_picture_of_a_batch_has_its_own_noise(tmp_path, clean):
