@@ -34,6 +34,7 @@ try:
     from flowhelm.app.run import Event, Stepped, drive
     from flowhelm.cards import RESTORE_OR_STEER
     from flowhelm.entry import members
+    from flowhelm.known import PHOTOS
     from flowhelm.priors import NAMES
 except ImportError as error:
     raise ImportError(f"flowhelm's nodes need flowhelm ({error}): {sys.executable} -m pip install flowhelm") from error
@@ -73,7 +74,7 @@ class Prior:
             told[name][1]["multiline"] = True
         return {
             "required": {
-                "name": (list(NAMES), {"default": "photos", "tooltip": "A prior that ships with flowhelm."}),
+                "name": (list(NAMES), {"default": PHOTOS, "tooltip": "A prior that ships with flowhelm."}),
                 "device": (devices, {"default": devices[0], "tooltip": OPENING["device"].help}),
             },
             "optional": {"other": ("STRING", {"default": "", "tooltip": other}), **told},

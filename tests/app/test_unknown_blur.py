@@ -130,6 +130,27 @@ def test_looking_names_the_blur_and_the_line(blurred, capsys):
     assert f"flowhelm restore {path} --operator deblur --kernel disc --sigma 1." in said
 
 
+def test_momentum_is_for_a_blur_that_is_known(blurred, capsys):
+    """An estimate is never exact, by whatever door it comes; what a person says of the method holds."""
+    path = blurred(sigma=1.5)
+
+    def momentum(*words):
+        assert main(["restore", str(path), *words, "--steps", "1"]) == 0
+        return json.loads(path.with_name("photo.run.json").read_text())["settings"]["method_options"]["momentum"]
+
+    known = presets.TABLE["deblur"][1]["momentum"]
+    assert momentum("--operator", "deblur", "--sigma", "1.5") == known > 0
+    assert momentum("--operator", "deblur", "--sigma", "auto") == 0
+    assert momentum("--operator", "deblur", "--kernel", "auto", "--momentum", "0.2") == 0.2
+    assert momentum() == 0
+    assert main(["look", str(path)]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("flowhelm restore"))
+    assert line.endswith(" --momentum 0")
+    assert momentum(*line.split()[3:]) == 0
+    assert look(path).method_options == {"momentum": 0}
+    assert main(["restore", str(path), "--method", "fig", "--steps", "2"]) == 0  # which has no momentum
+
+
 def test_a_sharp_picture_is_hardly_sharpened_and_it_is_said(blurred, capsys):
     path = blurred(sigma=0.05)
     assert main(["restore", str(path), "--operator", "deblur", "--sigma", "auto", "--steps", "1"]) == 0

@@ -15,6 +15,7 @@ from ..options.request import Plain
 from . import blur
 from .mask import believed
 from .noise import LEAST_OTHER, MUCH, of_photo, word
+from .presets import GUESSED
 
 
 class Seen(NamedTuple):
@@ -40,6 +41,11 @@ class Seen(NamedTuple):
         that knows JPEG is asked for another."""
         return None if self.faded or self.packed else self.std
 
+    @property
+    def method_options(self) -> dict[str, Plain]:
+        """Of the usual method."""
+        return dict(GUESSED) if self.options else {}
+
     def line(self, photo: str) -> str:
         """What to type."""
         if self.scratched:
@@ -54,6 +60,7 @@ class Seen(NamedTuple):
             )
         told = blur.typed(self.options) if self.options else f"--operator {self.operator}"
         std = "" if self.packed else f" --std {self.std:g}"  # the command finds it, and the network for it
+        std += "".join(f" --{name} {value:g}" for name, value in self.method_options.items())
         return f"flowhelm restore {photo} {told}{std}{unfade}"
 
 

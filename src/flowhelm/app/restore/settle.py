@@ -64,9 +64,11 @@ def settle(
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
+    doubted = dict(presets.GUESSED) if told.get("blurred") else {}
     # what a compression has done is not white, and Stein's estimate would keep it
-    packed = request.adapter is not None or ("estimated" in told and jpeg_quality(request.photo) is not None)
-    name, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn, kind, packed)
+    if request.adapter is not None or ("estimated" in told and jpeg_quality(request.photo) is not None):
+        doubted |= {"sure": False}
+    name, base, usual_steps = _usual(request, operator_options.model_dump(mode="json"), pipeline, drawn, kind, doubted)
     method, steps = function_of("method", name), request.steps or usual_steps
     method_options = complete(method, base | request.method_options)
     pictured = from_picture(method)
@@ -188,12 +190,17 @@ def check_cost(settings: RestoreSettings, most: int, more: str = "") -> None:
 
 
 def _usual(
-    request: RestoreRequest, operator_options: dict[str, Any], pipeline: bool, drawn: bool, kind: str, packed: bool
+    request: RestoreRequest,
+    operator_options: dict[str, Any],
+    pipeline: bool,
+    drawn: bool,
+    kind: str,
+    doubted: presets.Options,
 ) -> tuple[str, dict[str, Any], int]:
     """The method, its options and the number of steps where nothing else is said: those of the nearest preset.
 
     Args:
-        packed: a compression is to be undone with the noise.
+        doubted: what its options are to be, if it has them, since what is known of the picture is an estimate.
     """
     std = float(request.std)
     if kind in presets.OF_KIND:
@@ -210,7 +217,7 @@ def _usual(
     if pipeline:  # the presets are of priors over pixels
         return request.method or opening.METHOD, {}, opening.STEPS
     if request.method in (None, usual):
-        return usual, dict(options) | ({"sure": False} if "sure" in options and packed else {}), steps
+        return usual, options | {name: value for name, value in doubted.items() if name in options}, steps
     function_of("method", str(request.method))
     found = presets.settings(str(request.method), request.operator, operator_options, std, Path(request.prior).stem)
     return str(request.method), dict(found.options), found.steps or steps

@@ -55,7 +55,10 @@ def unasked(restorer: Restorer, file: Path) -> tuple[Tensor, str | None]:
     if seen.operator is None:
         return read(file).pixels[0], None
     std = "auto" if seen.sure is None else seen.sure
-    return restorer(file, seen.operator, std=std, operator_options=dict(seen.options)).picture, seen.operator
+    made = restorer(
+        file, seen.operator, std=std, operator_options=dict(seen.options), method_options=seen.method_options
+    )
+    return made.picture, seen.operator
 
 
 def ours(restorer: Restorer, file: Path, damage: Damage) -> Iterator[tuple[str, Callable[[], Tensor]]]:

@@ -32,6 +32,7 @@ from ...app.restore.noise import estimated, of_photo
 from ...clipping import unclipped
 from ...compression import noise_before
 from ...flow import NetFlow
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...noise_level import one_call
 from ...priors.bundled import load
@@ -98,7 +99,7 @@ def others(y: Tensor) -> dict[str, float]:
 
 def main(
     data: Annotated[Path, typer.Option(help="zip archive with CBSD68/ and Set5/")],
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     cases: Annotated[int, typer.Option(min=4, help="how many, over kinds, levels and pictures")] = 60,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     last: Annotated[int | None, typer.Option(min=1, help="only the last so many pictures by name")] = None,

@@ -62,6 +62,7 @@ def restore(read: Callable[..., RestoreWords], context: typer.Context, words: li
     operator, method, prior, look = (context.params[name] for name in ("operator", "method", "prior", "look"))
     drawn = context.params["samples"] > 1
     believed: dict[str, Any] = {}
+    guessed: dict[str, Any] = {}
     if not typed(context, "prior") and (its := prior_of(method)):
         prior = believed["prior"] = its
     if operator is None and (
@@ -74,6 +75,7 @@ def restore(read: Callable[..., RestoreWords], context: typer.Context, words: li
             return
         operator = seen.operator
         believed |= {"operator": operator, "operator_options": dict(seen.options)}
+        guessed = seen.method_options if method in (None, "hqs") and look == "faithful" and not drawn else {}
         if context.params["std"] == "auto" and seen.sure is not None:
             believed["std"] = seen.sure
     if operator is None:
@@ -85,6 +87,7 @@ def restore(read: Callable[..., RestoreWords], context: typer.Context, words: li
     }
     mine = own(restore)
     photos, chosen = sort_words(words or [], flags(parts, mine), mine)
+    chosen["method"] = guessed | chosen.get("method", {})
     if not photos:
         bad("expected one photograph, or a folder of them, got none")
     given = read(**{"photo": photos[0], **{f"{part}_options": chosen.get(part, {}) for part in parts}, **believed})

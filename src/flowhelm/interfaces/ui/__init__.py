@@ -33,7 +33,7 @@ from .request import PageRequest
 
 KEEPING = 10.0
 """Seconds in which a run that was cancelled may keep its last estimate."""
-USUAL = (PHOTOS, "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
+USUAL = (PHOTOS, "photos", "fashion", "aerial", "animals", "fashion-tokens", "blind", "codec")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "  # gradio's page is made of inline scripts
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
