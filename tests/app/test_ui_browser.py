@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toys import ramps
 
+from flowhelm.app.files.pictures import to_pil
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.ui import folder
 from flowhelm.interfaces.ui.request import PageRequest
+from flowhelm.operators.blur import kernel_of
 
 pytest.importorskip("gradio")
 api = pytest.importorskip("playwright.sync_api")
@@ -174,6 +177,31 @@ def test_it_begins_with_one_button(opened, place, tmp_path):
     assert float(page.locator("#std input, #std textarea").first.input_value()) == pytest.approx(20 / 127.5, rel=0.15)
     page.click("#run")
     finished(page)
+
+
+@pytest.mark.slow
+def test_a_blur_that_is_seen_is_filled_in_and_taken_back(opened, place, tmp_path):
+    """Task, kernel, size and noise, and no momentum, as the command line has it; not the noise instead."""
+    white = torch.randn(3, 168, 168, generator=torch.Generator().manual_seed(2))
+    radius = torch.hypot(torch.fft.fftfreq(168)[:, None], torch.fft.rfftfreq(168)).clamp(min=1 / 168)
+    field = torch.fft.irfft2(torch.fft.rfft2(0.8 * white[:1] + 0.3 * white) * radius**-1.3, s=(168, 168))
+    kernel = kernel_of(sigma=1.5)
+    y = torch.nn.functional.conv2d((0.3 * field / field.std())[:, None], kernel[None, None])[:, 0, 10:138, 10:138]
+    to_pil(y[None] + 0.01 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))).save(
+        tmp_path / "soft.png"
+    )
+    page = opened()
+    drop(page, tmp_path / "soft.png")
+    page.click("#look")
+    api.expect(page.locator("#status")).to_contain_text("Press Restore to take the blur back", timeout=60_000)
+    api.expect(page.locator("#task input")).to_have_value("deblur")
+    page.wait_for_selector("#option-deblur-sigma")
+    page.click("#run")
+    finished(page)
+    made = folder.history(place[1])[0].settings
+    assert made.operator == "deblur"
+    assert made.operator_options.sigma == pytest.approx(1.5, rel=0.12)
+    assert (made.method, made.method_options.momentum, made.estimated) == ("hqs", 0, False)
 
 
 @pytest.mark.slow

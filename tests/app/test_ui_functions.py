@@ -15,6 +15,7 @@ from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.options.signature import options
 from flowhelm.app.restore import run as job
+from flowhelm.app.restore.look import Seen
 from flowhelm.app.restore.presets import usual_method
 from flowhelm.app.restore.record import RestoreFile
 from flowhelm.app.restore.request import RestoreSettings
@@ -23,7 +24,7 @@ from flowhelm.cards import RESTORE_OR_STEER
 from flowhelm.interfaces import ui
 from flowhelm.interfaces.cli import main
 from flowhelm.interfaces.guard import loopback
-from flowhelm.interfaces.ui import folder, requests, results
+from flowhelm.interfaces.ui import folder, requests, restore_tab, results
 from flowhelm.interfaces.ui.request import PageRequest
 from flowhelm.interfaces.ui.running import Desk, Work, sentence
 
@@ -606,3 +607,18 @@ def test_every_option_has_a_field():
             else:
                 assert fields[name].info == made.help_of(option)
                 assert option.help in fields[name].info
+
+
+def test_looking_fills_in_the_task_that_was_seen(monkeypatch):
+    """Not the noise where a blur is seen, and all that the command's line says."""
+    seen = Seen("a blur", "deblur", 0.01, {"kernel": "gaussian", "sigma": 1.39})
+    monkeypatch.setattr(restore_tab, "look", lambda _: seen)
+    *_, (status, task, noise, std, _, unfade, told) = restore_tab._looked("soft.png")
+    assert "take the blur back" in status
+    assert (task, noise, std["value"], unfade) == ("deblur", "a number", "0.01", False)
+    assert told["operator"] == {"kernel": "gaussian", "sigma": "1.39"}
+    assert told["method"] == {"momentum": "0"}
+    monkeypatch.setattr(restore_tab, "look", lambda _: Seen("noise", "denoise", 0.1))
+    *_, (status, task, *_) = restore_tab._looked("noisy.png")
+    assert "take the noise away" in status
+    assert task == "denoise"

@@ -94,7 +94,7 @@ def restore_tab(demo: gr.Blocks, page: PageRequest, desk: Desk) -> tuple[list[An
     taken = photo.upload(_taken(page), [photo], [upload, view, editor], **QUICK)
     taken.then(lambda path: gr.update(interactive=path is not None), [upload], [look_], **QUICK)
     photo.clear(lambda: gr.update(interactive=False), None, [look_], **QUICK)
-    look_.click(_looked, [upload], [status, operator, noise, std, editor, more["unfade"]], **QUICK)
+    look_.click(_looked, [upload], [status, operator, noise, std, editor, more["unfade"], told], **QUICK)
     cleared = photo.clear(lambda: (None, None, None), None, [upload, view, editor], **QUICK)
     for listen in (taken.then, cleared.then, operator.change, demo.load):
         listen(_masked, [operator, upload], [view, editor, about_operator], **QUICK)
@@ -234,15 +234,15 @@ def _taken(page: PageRequest) -> Callable[[str | None], tuple[Any, Any, Any]]:
 
 
 def _looked(path: str | None) -> Iterator[tuple[Any, ...]]:
-    """What is believed of the picture, in words and in the fields: status, task, noise, its number, paint, fading."""
-    same = (gr.skip(),) * 5
+    """What is believed of the picture, in words and in the fields: status, task, noise, its number, paint, fading, options."""
+    same = (gr.skip(),) * 6
     if path is None:
         yield status_html("Drop a picture first."), *same
         return
     yield status_html("Looking ..."), *same
     try:
         seen = look(Path(path))
-        found: list[Any] = [*same[:4], seen.faded]
+        found: list[Any] = [*same[:4], seen.faded, gr.skip()]
         tell = [f"It has {seen.text}."]
         if seen.scratched:
             picture = folder.shown(path)
@@ -251,9 +251,16 @@ def _looked(path: str | None) -> Iterator[tuple[Any, ...]]:
                 "What looks like scratches or dust is painted over: rub out or add what you like, then press Restore."
             )
         elif seen.operator is not None or seen.faded:
-            found[0], found[1] = "denoise", FIRST if seen.packed else OTHER
+            found[0], found[1] = seen.operator or "denoise", FIRST if seen.packed else OTHER
             found[2] = gr.update(value=f"{max(seen.std, 0.005):g}", visible=not seen.packed)
-            tell.append("Press Restore to take the noise away." if seen.operator else "Press Restore.")
+            if seen.options:
+                found[5] = {
+                    "mark": f"seen in {path}",
+                    "operator": _typed(seen.options),
+                    "method": _typed(seen.method_options),
+                }
+            aim = "take the blur back" if seen.options else "take the noise away"
+            tell.append(f"Press Restore to {aim}." if seen.operator else "Press Restore.")
         else:
             tell.append(
                 "Nothing is surely wrong with it. If it is blurred, small or without colour, choose that as Task, then press Restore."
@@ -273,6 +280,10 @@ def _painted(path: str, size: tuple[int, int]) -> Image.Image:
     paint = Image.new("RGBA", size, PAINT)
     paint.putalpha(alpha)
     return paint
+
+
+def _typed(options: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text_of(value) for name, value in options.items()}
 
 
 def _word(std: float) -> str:
