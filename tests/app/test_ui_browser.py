@@ -187,7 +187,7 @@ def test_a_blur_that_is_seen_is_filled_in_and_taken_back(opened, place, tmp_path
     field = torch.fft.irfft2(torch.fft.rfft2(0.8 * white[:1] + 0.3 * white) * radius**-1.3, s=(168, 168))
     kernel = kernel_of(sigma=1.5)
     y = torch.nn.functional.conv2d((0.3 * field / field.std())[:, None], kernel[None, None])[:, 0, 10:138, 10:138]
-    to_pil(y[None] + 0.01 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))).save(
+    to_pil(y[None] + 0.003 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))).save(
         tmp_path / "soft.png"
     )
     page = opened()

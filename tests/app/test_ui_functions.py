@@ -611,7 +611,7 @@ def test_every_option_has_a_field():
 
 def test_looking_fills_in_the_task_that_was_seen(monkeypatch):
     """Not the noise where a blur is seen, and all that the command's line says."""
-    seen = Seen("a blur", "deblur", 0.01, {"kernel": "gaussian", "sigma": 1.39})
+    seen = Seen("a blur", "deblur", 0.01, {"kernel": "gaussian", "sigma": 1.39}, quiet=True)
     monkeypatch.setattr(restore_tab, "look", lambda _: seen)
     *_, (status, task, noise, std, _, unfade, told) = restore_tab._looked("soft.png")
     assert "take the blur back" in status

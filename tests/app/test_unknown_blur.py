@@ -130,9 +130,9 @@ def test_looking_names_the_blur_and_the_line(blurred, capsys):
     assert f"flowhelm restore {path} --operator deblur --kernel disc --sigma 1." in said
 
 
-def test_momentum_is_for_a_blur_that_is_known(blurred, capsys):
-    """An estimate is never exact, by whatever door it comes; what a person says of the method holds."""
-    path = blurred(sigma=1.5)
+def test_momentum_is_for_a_blur_that_is_known_or_has_noise(blurred, capsys):
+    """Without noise what does not fit is the estimate's error, by whatever door it comes; what a person says of the method holds."""
+    path = blurred(sigma=1.5, std=0.003)
 
     def momentum(*words):
         assert main(["restore", str(path), *words, "--steps", "1"]) == 0
@@ -148,6 +148,10 @@ def test_momentum_is_for_a_blur_that_is_known(blurred, capsys):
     assert line.endswith(" --momentum 0")
     assert momentum(*line.split()[3:]) == 0
     assert look(path).method_options == {"momentum": 0}
+    path = blurred(sigma=1.5, std=0.03)
+    assert momentum("--operator", "deblur", "--sigma", "auto") == momentum() == known
+    assert look(path).method_options == {}
+    path = blurred(sigma=1.5, std=0.003)
     assert main(["restore", str(path), "--method", "fig", "--steps", "2"]) == 0  # which has no momentum
 
 

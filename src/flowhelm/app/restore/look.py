@@ -15,7 +15,7 @@ from ..options.request import Plain
 from . import blur
 from .mask import believed
 from .noise import LEAST_OTHER, MUCH, of_photo, word
-from .presets import GUESSED
+from .presets import QUIET
 
 
 class Seen(NamedTuple):
@@ -25,6 +25,7 @@ class Seen(NamedTuple):
         text: a sentence. operator: to restore it with, or None: nothing that would surely help. options: of the operator.
         std: of the noise, or of what is taken for it. scratched: something lies on it.
         faded: it looks like a print that has lost its colours. packed: what JPEG did to it will be taken back.
+        quiet: it is blurred, and no noise is seen in it.
     """
 
     text: str
@@ -34,6 +35,7 @@ class Seen(NamedTuple):
     scratched: bool = False
     faded: bool = False
     packed: bool = False
+    quiet: bool = False
 
     @property
     def sure(self) -> float | None:
@@ -44,7 +46,7 @@ class Seen(NamedTuple):
     @property
     def method_options(self) -> dict[str, Plain]:
         """Of the usual method."""
-        return dict(GUESSED) if self.options else {}
+        return dict(QUIET) if self.options and self.quiet else {}
 
     def line(self, photo: str) -> str:
         """What to type."""
@@ -83,6 +85,6 @@ def look(photo: Path, prior: str = PHOTOS) -> Seen:
     least = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg))
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
-        std = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg, blur.SOFT))
-        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{std:.3g}"), options, faded=faded)
+        std, quiet = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg, blur.SOFT)), found.std() <= LEAST_OTHER
+        return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{std:.3g}"), options, faded=faded, quiet=quiet)
     return Seen(text, noisy, std, faded=faded, packed=back and noisy is not None)

@@ -56,8 +56,9 @@ TABLE: dict[str, Usual] = {
 OTHERS: dict[str, Usual] = {"denoise": ("hqs", {"sure": True}, 1)}
 """What other priors than known.PHOTOS take in the place of TABLE's: one that has not seen such pictures takes texture for noise, which
 Stein's estimate finds, place by place, with one more evaluation. known.PHOTOS gains 0.03 dB by it at slight noise, and nothing above."""
-GUESSED: Options = {"momentum": 0.0}
-"""With a blur that was estimated, which is never exact: momentum would carry on what does not fit."""
+QUIET: Options = {"momentum": 0.0}
+"""With a blur that was estimated in a picture without noise that is seen: what then does not fit is the estimate's own error, which
+momentum would carry on."""
 BEST: dict[str, Usual] = {"denoise": ("hqs", {"sure": True, "ensemble": True}, 1), "demosaic": ("hqs", {}, 50)}
 """What `--quality best` takes, where docs/defaults.md shows that more evaluations than TABLE's gain anything; elsewhere nothing is to be
 had."""

@@ -23,7 +23,7 @@ from ..models.doctor import check_operator
 from ..options import own
 from ..options.signature import complete
 from . import blur, presets
-from .noise import PHOTOGRAPHS, estimated
+from .noise import LEAST_OTHER, PHOTOGRAPHS, estimated
 from .presets import STD
 from .problem import channels
 from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
@@ -57,14 +57,13 @@ def settle(
             "phase: no picture file holds Fourier magnitudes; add --simulate to make them from a clean picture"
         )
     pipeline = opening.is_pipeline(request.prior)
-    request, told, flow = _looked(request, kind, flow, drawn, picture)
+    request, told, flow, doubted = _looked(request, kind, flow, drawn, picture)
     # in what type a bundled prior computes, the size of the picture says
     of_prior = opening.settled(request) | ({} if pipeline else {"dtype": request.dtype})
     chosen = dict(request.operator_options)
     if request.operator == "inpaint" and str(chosen.get("mask")) == ITSELF and not Path(ITSELF).exists():
         chosen["mask"] = str(request.photo)  # a mask is read by its transparency
     operator_options = complete(builder, chosen)
-    doubted = dict(presets.GUESSED) if told.get("blurred") else {}
     # what a compression has done is not white, and Stein's estimate would keep it
     if request.adapter is not None or ("estimated" in told and jpeg_quality(request.photo) is not None):
         doubted |= {"sure": False}
@@ -119,8 +118,9 @@ def _looked(
     flow: Prior | Pipeline | None,
     drawn: bool,
     picture: Picture | Literal["later"] | None,
-) -> tuple[RestoreRequest, dict[str, Any], Prior | Pipeline | None]:
-    """The request with what the photograph tells, what its settings say of that, and the prior if it was opened to look."""
+) -> tuple[RestoreRequest, dict[str, Any], Prior | Pipeline | None, presets.Options]:
+    """The request with what the photograph tells, what its settings say of that, the prior if it was opened to look, and options of the
+    usual method that differ, since it is an estimate."""
     asked = asked_of_picture(request)
     if request.simulate and "blur" in asked:
         raise BadInput("deblur: with --simulate the blur is what you say; give --sigma as a number")
@@ -134,7 +134,7 @@ def _looked(
         with raster.within(request.budget):
             picture = stacks.read(str(request.photo), channels=channels(request.operator, False), page=request.page)
     if not asked or not isinstance(picture, Picture):
-        return request.changed(std=std), told, flow
+        return request.changed(std=std), told, flow, {}
     if request.unfade:
         told["curve"] = fade.curve_of(picture.pixels)
         picture = picture._replace(pixels=fade.unfaded(picture.pixels, told["curve"]))
@@ -144,10 +144,12 @@ def _looked(
             flow = opening.plain(request.prior)
         looking = flow if kind == "flow" else bundled.load()  # a restorer and a compressor see no noise
     sure = std
+    doubted: presets.Options = {}
     if "noise" in asked:
         alone = told.get("curve") is None and _alone(request, drawn)
         std, back = estimated(request.operator, picture, looking, alone)
         request = request.changed(adapter=Path("jpeg")) if back else request
+        doubted = dict(presets.QUIET) if "blur" in asked and std <= LEAST_OTHER else {}
         if request.operator in ("deblur", "motion"):
             sure = blur.rounded(std, picture.jpeg)
             std = float(f"{blur.rounded(std, picture.jpeg, blur.SOFT):.3g}")
@@ -161,7 +163,7 @@ def _looked(
                 "--quality, from 1 (worst) to 100"
             )
         chosen["quality"] = quality
-    return request.changed(std=std, operator_options=chosen), told, flow
+    return request.changed(std=std, operator_options=chosen), told, flow, doubted
 
 
 def _alone(request: RestoreRequest, drawn: bool) -> bool:
