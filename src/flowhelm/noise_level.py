@@ -68,7 +68,7 @@ def noise_level(picture: Tensor, denoise: Denoise | None = None) -> float:
 
 def repetition(residual: Tensor) -> float:
     """How far what a denoiser took out of a picture, `(1, c, h, w)`, repeats itself: the largest autocorrelation at a distance of more than
-    8 pixels, between 0 and 1. Of noise it is near 0 (below 0.1 in 128 pixels of a side and more), of stripes, bricks and cloth near 1."""
+    8 pixels, between 0 and 1. Of noise it is near 0, of stripes and cloth near 1."""
     mean = residual.mean(1)[0]
     mean = mean - mean.mean()
     along = torch.fft.ifft2(torch.fft.fft2(mean).abs().square()).real
