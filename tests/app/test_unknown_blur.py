@@ -10,8 +10,10 @@ from PIL import Image
 from flowhelm import operators
 from flowhelm.app.errors import BadInput
 from flowhelm.app.files.pictures import Picture, to_pil
-from flowhelm.app.restore import blur, presets
+from flowhelm.app.restore import blur, noise, presets
+from flowhelm.app.restore import look as looking
 from flowhelm.app.restore.look import look
+from flowhelm.app.restore.noise import Level
 from flowhelm.app.restore.request import RestoreRequest
 from flowhelm.app.restore.settle import settle
 from flowhelm.blur_kind import Found
@@ -153,6 +155,17 @@ def test_momentum_is_for_a_blur_that_is_known_or_has_noise(blurred, capsys):
     assert look(path).method_options == {}
     path = blurred(sigma=1.5, std=0.003)
     assert main(["restore", str(path), "--method", "fig", "--steps", "2"]) == 0  # which has no momentum
+
+
+@pytest.mark.parametrize(("std", "momentum"), [(0.00996, 0.0), (0.01004, 0.0), (0.01006, 0.4)])
+def test_both_doors_take_the_same_level_for_unseen(blurred, monkeypatch, std, momentum):
+    """Told with three figures, 0.01004 is 0.01: the line that is offered does what the command does."""
+    for module in (noise, looking):
+        monkeypatch.setattr(module, "of_photo", lambda *_: Level(std))
+    path = blurred(sigma=1.5)
+    settings = settle(RestoreRequest(photo=path, operator="deblur", operator_options={"sigma": "auto"}))
+    assert settings.method_options.momentum == momentum
+    assert (presets.TABLE["deblur"][1] | look(path).method_options)["momentum"] == momentum
 
 
 def test_a_sharp_picture_is_hardly_sharpened_and_it_is_said(blurred, capsys):

@@ -14,7 +14,7 @@ from ..files import stacks
 from ..options.request import Plain
 from . import blur
 from .mask import believed
-from .noise import LEAST_OTHER, MUCH, of_photo, word
+from .noise import LEAST_OTHER, MUCH, of_photo, unseen, word
 from .presets import QUIET
 
 
@@ -85,6 +85,6 @@ def look(photo: Path, prior: str = PHOTOS) -> Seen:
     least = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg))
     options = blur.seen(picture, least, flow, quality)
     if options is not None:
-        std, quiet = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg, blur.SOFT)), found.std() <= LEAST_OTHER
+        std, quiet = max(LEAST_OTHER, blur.rounded(found.std(), picture.jpeg, blur.SOFT)), unseen(found.std())
         return Seen(f"{text}, {blur.words(options)}", "deblur", float(f"{std:.3g}"), options, faded=faded, quiet=quiet)
     return Seen(text, noisy, std, faded=faded, packed=back and noisy is not None)

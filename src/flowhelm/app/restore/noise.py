@@ -34,6 +34,11 @@ LEAST_OTHER = 0.01
 _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, "strong"))
 
 
+def unseen(std: float) -> bool:
+    """Whether noise is so little that it is taken for LEAST_OTHER; of a level as it is and as it is told, with three figures."""
+    return float(f"{std:.3g}") <= LEAST_OTHER
+
+
 def estimated(
     operator: str, picture: Picture, flow: NetFlow | Pipeline | None, alone: bool = False
 ) -> tuple[float, bool]:

@@ -23,7 +23,7 @@ from ..models.doctor import check_operator
 from ..options import own
 from ..options.signature import complete
 from . import blur, presets
-from .noise import LEAST_OTHER, PHOTOGRAPHS, estimated
+from .noise import PHOTOGRAPHS, estimated, unseen
 from .presets import STD
 from .problem import channels
 from .request import ITSELF, Restoration, RestoreRequest, RestoreSettings, function_of
@@ -149,7 +149,7 @@ def _looked(
         alone = told.get("curve") is None and _alone(request, drawn)
         std, back = estimated(request.operator, picture, looking, alone)
         request = request.changed(adapter=Path("jpeg")) if back else request
-        doubted = dict(presets.QUIET) if "blur" in asked and std <= LEAST_OTHER else {}
+        doubted = dict(presets.QUIET) if "blur" in asked and unseen(std) else {}
         if request.operator in ("deblur", "motion"):
             sure = blur.rounded(std, picture.jpeg)
             std = float(f"{blur.rounded(std, picture.jpeg, blur.SOFT):.3g}")
