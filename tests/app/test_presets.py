@@ -300,16 +300,15 @@ def test_a_setting_that_fails_is_the_worst():
     assert 5 < value < 40
 
 
-def test_quality_best_takes_more_steps_where_they_gain(tmp_path):
+def test_quality_best_looks_more_often_where_it_gains(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "photo.png")
 
     def settled(**changed):
         usual = {"operator": "demosaic", "std": 0.02, "threads": 1}
         return settle(RestoreRequest(photo=tmp_path / "photo.png", **usual | changed))
 
-    assert settled().steps == settled(quality="fast").steps == presets.TABLE["demosaic"][2]
-    assert settled(quality="best").steps == presets.BEST["demosaic"][2] > presets.TABLE["demosaic"][2]
-    assert settled(operator="deblur", quality="best").steps == settled(operator="deblur").steps  # nothing to gain
+    for operator in ("demosaic", "deblur"):  # nothing to gain
+        assert settled(operator=operator, quality="best") == settled(operator=operator)
     fast, best = (settled(operator="denoise", quality=quality) for quality in ("fast", "best"))
     assert (fast.steps, fast.method_options.ensemble, best.steps, best.method_options.ensemble) == (1, False, 1, True)
     for more in ({"steps": 9}, {"method": "hqs"}, {"look": "natural"}):

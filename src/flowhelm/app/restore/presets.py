@@ -47,7 +47,7 @@ TABLE: dict[str, Usual] = {
     "motion": ("hqs", {"momentum": 0.4}, 6),
     "superres": ("hqs", {"momentum": 0.5}, 16),
     "colorize": ("hqs", {}, 24),
-    "demosaic": ("hqs", {"momentum": 0.4}, 24),
+    "demosaic": ("hqs", {"momentum": 0.2, "weight": 0.03}, 24),
     "jpeg": ("hqs", {}, 8),
     "saturate": ("pnp_flow", {"decay": 0.3, "rate": 0.5}, 64),
     "blur_linear_light": ("hqs", {}, 24),
@@ -59,7 +59,7 @@ Stein's estimate finds, place by place, with one more evaluation. known.PHOTOS g
 QUIET: Options = {"momentum": 0.0}
 """With a blur that was estimated in a picture without noise that is seen: what then does not fit is the estimate's own error, which
 momentum would carry on."""
-BEST: dict[str, Usual] = {"denoise": ("hqs", {"sure": True, "ensemble": True}, 1), "demosaic": ("hqs", {}, 50)}
+BEST: dict[str, Usual] = {"denoise": ("hqs", {"sure": True, "ensemble": True}, 1)}
 """What `--quality best` takes, where docs/defaults.md shows that more evaluations than TABLE's gain anything; elsewhere nothing is to be
 had."""
 # Natural: one picture that could be real, with detail that the measurement does not decide, not their mean.

@@ -71,8 +71,8 @@ class Restoration(Request):
     )
     quality: Quality = Field(
         "fast",
-        description="fast: the fewest evaluations that are near the best; best: more where that gains anything (noise, missing pixels at "
-        "random, Bayer mosaic), else the same. A number is the quality of the operator jpeg.",
+        description="fast: the fewest evaluations that are near the best; best: more where that gains anything (noise), else the same. "
+        "A number is the quality of the operator jpeg.",
     )
 
     @model_validator(mode="before")
