@@ -35,7 +35,7 @@ _WORDS = ((0.012, "hardly any"), (0.05, "slight"), (0.15, "marked"), (math.inf, 
 
 
 def unseen(std: float) -> bool:
-    """Whether noise is so little that it is taken for LEAST_OTHER; of a level as it is and as it is told, with three figures."""
+    """Whether a level is no more than LEAST_OTHER when it is written with three figures, as `estimated` and `look` tell it."""
     return float(f"{std:.3g}") <= LEAST_OTHER
 
 
