@@ -239,6 +239,16 @@ def test_the_default_is_tried_first_and_the_best_is_kept(run, tmp_path):
     }  # fmt: skip
 
 
+def test_what_would_be_taken_today_is_tried_second_so_that_no_search_ends_with_less(run, tmp_path):
+    today = settings("pnp_flow", "deblur", {"sigma": 1.6, "border": "circular"}, 0.05, "photos").options
+    tried = run("found.json", trials=2, law=lambda o: -abs(math.log(o["rate"] / today["rate"])))
+    assert today["rate"] != 1
+    assert [t["rate"] for t in tried] == [1.0, today["rate"]]
+    assert read(tmp_path / "found.json")[0].options == {"decay": 0.2, "rate": today["rate"]}
+    narrow = run("narrow.json", trials=3, vary=("rate=0.5:1.5",))[2:]  # out of its range it is no trial
+    assert sum(0.5 <= t["rate"] <= 1.5 for t in narrow) == 3
+
+
 def test_a_search_that_was_stopped_goes_on_as_it_would_have(run, tmp_path):
     whole = list(run("whole.json"))
     begun = len(whole)
@@ -254,8 +264,8 @@ def test_a_search_that_was_stopped_goes_on_as_it_would_have(run, tmp_path):
 
 
 def test_another_seed_and_another_method_search_elsewhere(run, tmp_path):
-    first = [t["rate"] for t in run("found.json")][1:]
-    other = [t["rate"] for t in run("found.json", seed=4)][len(first) + 2 :]
+    first = [t["rate"] for t in run("found.json")][2:]
+    other = [t["rate"] for t in run("found.json", seed=4)][len(first) + 4 :]
     assert not set(first) & set(other)
     run("found.json", method="dps", law=lambda o: -o["step"], vary=("step=0.5:2",))
     assert {p.method for p in read(tmp_path / "found.json")} == {"pnp_flow", "dps"}

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ...app.models.request import DeviceRequest
 from ...app.options.request import Flag, Request
+from ...known import PHOTOS
 
 Words = Annotated[tuple[str, ...], Flag(metavar="NAME[:option=value,...]")]
 Tasks = Annotated[tuple[str, ...], Flag(metavar="TASK")]
@@ -49,7 +50,7 @@ class BenchRequest(DataRequest, TableRequest, DeviceRequest):
     """Methods compared: prior x task x method x picture x seed."""
 
     prior: tuple[str, ...] = Field(
-        ("photos",), description="A bundled prior, a weights file or deepinv:NAME; may be given several times."
+        (PHOTOS,), description="A bundled prior, a weights file or deepinv:NAME; may be given several times."
     )
     task: Tasks = Field(
         (),
@@ -112,7 +113,7 @@ class SearchRequest(DataRequest, DeviceRequest):
     std: float | None = Field(None, gt=0, description="With --operator: the noise, with pixel values in [-1, 1].")
     task: Tasks = Field((), description="Search for this task of the protocol; several may be given.")
     images: int = Field(8, ge=1, description="How many pictures, in the order of their names.")
-    prior: str = Field("photos", description="A bundled prior by name, or a weights file.")
+    prior: str = Field(PHOTOS, description="A bundled prior by name, or a weights file.")
     vary: Annotated[tuple[str, ...], Flag(metavar="NAME=LOW:HIGH[:log]|NAME=A|B")] = Field(
         (), description="Search this option only; several may be given."
     )

@@ -21,7 +21,7 @@ from ...app.options import own
 from ...app.options.request import Plain
 from ...app.options.signature import options, plain
 from ...app.options.words import Worded, worded
-from ...app.restore.presets import Preset, add, read
+from ...app.restore.presets import Preset, add, read, settings
 from ...app.run import Planned, Run, Said, Stepped, Written
 from ...cards import METHODS
 from ...priors.bundled import Prior
@@ -156,7 +156,8 @@ def _search(
     known: Mapping[str, Any],
     request: SearchRequest,
 ) -> Run[dict[str, Any]]:
-    """Trials up to so many, of which the first is the default; those of an interrupted search count."""
+    """Trials up to so many, of which the first is the default and the second what would be taken today; those of an interrupted search
+    count."""
     trials, journal = request.trials, str(request.out.with_name(request.out.name + ".journal"))
     purpose = {k: v for k, v in known.items() if k != "command"}
     purpose |= {
@@ -176,12 +177,17 @@ def _search(
         raise BadInput(f"{journal!r} is not the journal of a search ({error}); delete it to begin anew") from error
     default = {o.name: o.default for o in options(chosen.function).values()} | dict(chosen.given)
     usual = {name: _named(default[name]) for name in ranges}
+    of = {name: _distribution(optuna, r) for name, r in ranges.items()}
     if "default" not in study.user_attrs:
         value = _score(chosen, {}, task, cells, known)
         study.set_user_attr("default", value)
-        if all(usual[name] in r for name, r in ranges.items()):
-            of = {name: _distribution(optuna, r) for name, r in ranges.items()}
-            study.add_trial(optuna.trial.create_trial(params=usual, distributions=of, value=value))
+        today = usual | _today(chosen, task, cells, ranges)
+        tried = {repr(usual): (usual, value)}
+        if today != usual:
+            tried[repr(today)] = (today, _score(chosen, today, task, cells, known))
+        for values, worth in tried.values():
+            if all(values[name] in r for name, r in ranges.items()):
+                study.add_trial(optuna.trial.create_trial(params=values, distributions=of, value=worth))
     done, begun, failed = (getattr(optuna.trial.TrialState, name) for name in ("COMPLETE", "RUNNING", "FAIL"))
     for trial in study.get_trials(deepcopy=False, states=(begun,)):  # left by an interrupted search
         study.tell(trial.number, state=failed)
@@ -190,7 +196,7 @@ def _search(
     for number in range(first, trials):
         # a sampler of its own for each trial: an interrupted search goes on as it would have
         study.sampler = optuna.samplers.TPESampler(seed=known["seed"] + 1000 * number)
-        trial = study.ask({name: _distribution(optuna, r) for name, r in ranges.items()})
+        trial = study.ask(of)
         value = _score(chosen, trial.params, task, cells, known)
         study.tell(trial, value)
         told = f"{chosen.function.__name__} {task.name}: {known['score']} {study.best_value:.3f}"
@@ -203,6 +209,16 @@ def _search(
         "options": _rounded(best.params) if better else {},
         "trials": len(study.get_trials(deepcopy=False, states=(done,))),
     }
+
+
+def _today(
+    chosen: Worded, task: Task, cells: Sequence[runner.Cell], ranges: Mapping[str, Range]
+) -> dict[str, bool | int | float | str]:
+    """Of the options that are searched, what the shipped presets say: a search should not end with less than is there already."""
+    method, operator = own.name_of(chosen.function), own.name_of(task.builder)
+    words = plain(task.builder, {k: str(v) for k, v in task.options.items()})
+    found = settings(method, operator, words, task.std, cells[0].about["prior"]).options
+    return {name: _named(value) for name, value in found.items() if name in ranges}
 
 
 def _score(

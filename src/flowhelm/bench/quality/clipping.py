@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...app.show.strip import strip
 from ...clipping import of_mean, unclipped
+from ...known import PHOTOS
 from ...metrics import psnr
 from ...noise_level import one_call
 from ...priors.bundled import load
@@ -50,7 +51,7 @@ def ways(photo: Photo, prior: str, level: int, lit: bool, seed: int) -> tuple[Te
 
 def main(
     data: Annotated[Path, typer.Option(help="zip archive of pictures")],
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     last: Annotated[int | None, typer.Option(min=1, help="only the last so many pictures by name")] = None,
     every: Annotated[int, typer.Option(min=1, help="take each so-manieth picture")] = 1,

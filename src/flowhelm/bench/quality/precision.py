@@ -19,6 +19,7 @@ import torch
 import typer
 
 from ...app.restore.restorer import Restorer
+from ...known import PHOTOS
 from ...train import seeded
 from ..intervals import interval
 from .denoising import photos
@@ -38,7 +39,7 @@ def main(
     folder: Annotated[str, typer.Option(help="of the archive")] = "CBSD68",
     every: Annotated[int, typer.Option(min=1, help="take each so-manieth picture")] = 8,
     size: Annotated[int, typer.Option(min=32, help="side of the middle that is taken")] = 192,
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     threads: Annotated[int, typer.Option(min=1, help="of the CPU")] = 1,
 ) -> None:
     """Restore by both, and print a row for each task."""

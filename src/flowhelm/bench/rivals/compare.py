@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ...app.files.dataset import pictures
 from ...flow import Flow
+from ...known import PHOTOS
 from ...measure import LinearOperator, Measurement, simulate
 from ...metrics import psnr, residual_ratio, ssim
 from ...operators import box, deblur, denoise, random_mask, superres
@@ -275,7 +276,7 @@ def main(
     tune_on: Annotated[
         int, typer.Option("--tune", help="search the settings on this many of the last pictures by name, and stop")
     ] = 0,
-    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = "photos",
+    prior: Annotated[str, typer.Option(help="bundled prior or weights file")] = PHOTOS,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option("--csv", help="file of the rows, appended to")] = None,
 ) -> None:

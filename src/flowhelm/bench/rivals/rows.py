@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ...app.run import Event, Planned, Run, Said, Stepped, drive
 from ...flow import Flow
+from ...known import PHOTOS
 from ...measure import LinearOperator, Measurement
 from ...operators.bridge import to_unit
 from ...rng import Noise, digest
@@ -148,7 +149,7 @@ def main(
     protocol: Annotated[str, typer.Option(help="The set of tasks.")] = "defaults",
     task: Annotated[list[str] | None, typer.Option(help="A task of the protocol; several may be given.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="dpir, dpir:24, diffpir; several may be given.")] = None,
-    prior: Annotated[str, typer.Option(help="A bundled prior, a weights file or deepinv:NAME.")] = "photos",
+    prior: Annotated[str, typer.Option(help="A bundled prior, a weights file or deepinv:NAME.")] = PHOTOS,
     features: Annotated[
         Path | None, typer.Option(help="A classifier whose features measure, as in flowhelm bench.")
     ] = None,

@@ -103,9 +103,9 @@ app.add_typer(presets_app, name="presets")
     help="Search for the few strengths of methods, on pictures held apart from training and from tests.\n\n"
     "flowhelm presets search --method pnp_flow --operator deblur:border=circular --std 0.05 --data bsds400.zip --skip -24 --images 8 "
     "--size 64 --out presets.json\n\n"
-    "The search is Optuna's TPE, seeded; the default is the first trial, and the same command goes on where it was stopped. Options "
-    "given in NAME:option=value,... stay. Without --vary every positive number is searched, from a tenth to ten times its default (a "
-    "strength around 1 / std^2)."
+    "The search is Optuna's TPE, seeded; the default is the first trial, what the shipped presets say the second, and the same command "
+    "goes on where it was stopped. Options given in NAME:option=value,... stay. Without --vary every positive number is searched, from a "
+    "tenth to ten times its default (a strength around 1 / std^2)."
 )
 @asks(SearchRequest)
 def search(read: Callable[..., SearchRequest]) -> None:
