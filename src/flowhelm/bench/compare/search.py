@@ -156,8 +156,7 @@ def _search(
     known: Mapping[str, Any],
     request: SearchRequest,
 ) -> Run[dict[str, Any]]:
-    """Trials up to so many, of which the first is the default and the second what would be taken today; those of an interrupted search
-    count."""
+    """Trials up to so many: the first is the default, the second what is taken today. Those of an interrupted search count."""
     trials, journal = request.trials, str(request.out.with_name(request.out.name + ".journal"))
     purpose = {k: v for k, v in known.items() if k != "command"}
     purpose |= {
@@ -179,13 +178,12 @@ def _search(
     usual = {name: _named(default[name]) for name in ranges}
     of = {name: _distribution(optuna, r) for name, r in ranges.items()}
     if "default" not in study.user_attrs:
-        value = _score(chosen, {}, task, cells, known)
-        study.set_user_attr("default", value)
+        tried = [(usual, _score(chosen, {}, task, cells, known))]
         today = usual | _today(chosen, task, cells, ranges)
-        tried = {repr(usual): (usual, value)}
-        if today != usual:
-            tried[repr(today)] = (today, _score(chosen, today, task, cells, known))
-        for values, worth in tried.values():
+        if trials > 1 and today != usual and all(today[name] in r for name, r in ranges.items()):
+            tried.append((today, _score(chosen, today, task, cells, known)))
+        study.set_user_attr("default", tried[0][1])  # after both: a search that is stopped here begins anew
+        for values, worth in tried:
             if all(values[name] in r for name, r in ranges.items()):
                 study.add_trial(optuna.trial.create_trial(params=values, distributions=of, value=worth))
     done, begun, failed = (getattr(optuna.trial.TrialState, name) for name in ("COMPLETE", "RUNNING", "FAIL"))
